@@ -1,0 +1,731 @@
+"""THE clock: times what runs on a processor, here and on a remote board.
+
+One self-contained file for Python >= 3.8 and nothing but the standard library (numpy and the
+runtime are imported by the loader that needs them). It is used in three ways:
+
+* in-process: `time_units` with callables;
+* as a worker: ``python board.py`` reads one JSON object of work (`edgenas.work/1`) on stdin and
+  streams JSON lines on stdout: ``environment``, ``baseline``, ``progress``, ``result``, ``error``
+  and ``end``;
+* on a board: the same file, copied there.
+
+Processors of shared machines and of warm boards run at several speeds and change between them
+within a second. So mini-batches of runs stand between two canaries, a fixed piece of work on the
+same core; a batch counts only when both canaries ran at the processor's full speed (their
+baseline). What was measured without that gate is kept too: it is what a user lives with.
+
+Everything is bounded: a machine that never reaches its baseline again ends in a flagged result.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import gc
+import importlib
+import json
+import math
+import os
+import platform
+import random
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Sequence
+
+SCHEMA = "edgenas.work/1"
+_STORED_SAMPLES = 2000
+_FASTER_READINGS = 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How carefully to time. Times are seconds, tolerances are ratios.
+
+    Attributes:
+        threads: threads of the runtime; the process is pinned to as many processors.
+        seed: of the random order of units.
+        gate: a canary passes up to this multiple of the baseline.
+        baseline_seconds: how long the canary runs before the first unit.
+        batch_runs: runs between two canaries, at most ...
+        batch_seconds: ... and at most this long, so that the canaries stay close to the runs.
+        tolerance: a unit is finished when the half width of the interval of its median is below
+            this part of the median.
+        confidence: of that interval.
+        min_samples: gated runs that a finished unit has at least.
+        max_samples: gated runs after which a unit is finished with a wide interval.
+        visit_seconds: how long one unit is tried before the next gets its turn.
+        visit_runs: a visit is never shorter than this many runs of a slow unit.
+        rounds: visits that a unit gets at most.
+        min_seconds: how long a unit is observed at least; a distribution that users live with
+            needs seconds, the gated median does not.
+        stale_seconds: without one passing batch for so long, the baseline is taken anew.
+        seconds: end of everything; 0 is no end. Units not visited by then have no result.
+    """
+
+    threads: int = 1
+    seed: int = 0
+    gate: float = 1.08
+    baseline_seconds: float = 6.0
+    batch_runs: int = 5
+    batch_seconds: float = 0.01
+    tolerance: float = 0.01
+    confidence: float = 0.95
+    min_samples: int = 25
+    max_samples: int = 200
+    visit_seconds: float = 0.8
+    visit_runs: int = 12
+    rounds: int = 5
+    min_seconds: float = 0.0
+    stale_seconds: float = 20.0
+    seconds: float = 0.0
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+def quantile(values: Sequence[float], q: float) -> float:
+    """The q-quantile by linear interpolation between order statistics, as numpy's default."""
+    ordered = sorted(values)
+    position = q * (len(ordered) - 1)
+    low = int(position)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (position - low) * (ordered[high] - ordered[low])
+
+
+@functools.lru_cache(maxsize=None)
+def median_rank(n: int, confidence: float) -> int | None:
+    """The largest k such that the k-th smallest and k-th largest of n enclose the median.
+
+    Distribution-free: the number of samples below the median is Binomial(n, 1/2), so the interval
+    of the order statistics k and n-1-k (from zero) misses it with probability 2 P(B <= k).
+
+    Returns:
+        k, or None where n is too small for any interval of that confidence.
+    """
+    missed, rank = 0.0, None
+    for k in range((n + 1) // 2):
+        missed += 2 * math.comb(n, k) / 2**n
+        if missed > 1 - confidence:
+            break
+        rank = k
+    return rank
+
+
+def half_width(samples: Sequence[float], *, confidence: float) -> float:
+    """Half the width of the median's interval as a part of the median; infinite if n is small."""
+    rank = median_rank(len(samples), confidence)
+    if rank is None:
+        return math.inf
+    ordered = sorted(samples)
+    return (ordered[-1 - rank] - ordered[rank]) / 2 / quantile(ordered, 0.5)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The canary at full speed.
+
+    Attributes:
+        seconds: 2nd percentile of its time on each processor used. The minimum may be a blip of
+            turbo that never comes back.
+        p50_ratio: its median as a multiple of that, on the worst processor.
+        p95_ratio: the same for the 95th percentile.
+        quiet: part of the readings that would pass the gate on all processors.
+    """
+
+    seconds: tuple[float, ...]
+    p50_ratio: float
+    p95_ratio: float
+    quiet: float
+
+
+def baseline_of(readings: Sequence[Sequence[float]], *, gate: float) -> Baseline:
+    """The baseline from readings of shape (readings, processors)."""
+    columns = [[row[i] for row in readings] for i in range(len(readings[0]))]
+    floors = tuple(quantile(column, 0.02) for column in columns)
+    passing = sum(worst_ratio(row, floors) <= gate for row in readings)
+    return Baseline(
+        seconds=floors,
+        p50_ratio=max(quantile(c, 0.5) / floors[i] for i, c in enumerate(columns)),
+        p95_ratio=max(quantile(c, 0.95) / floors[i] for i, c in enumerate(columns)),
+        quiet=passing / len(readings),
+    )
+
+
+def worst_ratio(reading: Sequence[float], floors: Sequence[float]) -> float:
+    """How many times slower than the baseline the slowest processor is."""
+    return max(value / floors[i] for i, value in enumerate(reading))
+
+
+class _Samples:
+    """Nanoseconds of runs, thinned evenly over the time observed once they are many."""
+
+    def __init__(self) -> None:
+        self.values: list[int] = []
+        self._n, self._stride = 0, 1
+
+    def extend(self, batch: Sequence[int]) -> None:
+        for value in batch:
+            if self._n % self._stride == 0:
+                self.values.append(value)
+            self._n += 1
+        if len(self.values) > _STORED_SAMPLES:
+            self.values = self.values[::2]
+            self._stride *= 2
+
+
+@dataclass
+class _Record:
+    """What is known of one unit so far."""
+
+    name: str
+    load: Callable[[], Callable[[], Any]]
+    kept: _Samples = field(default_factory=_Samples)
+    wall: _Samples = field(default_factory=_Samples)
+    spent: float = 0.0
+    visits: int = 0
+
+    def done(self, settings: Settings, *, spent: float) -> bool:
+        n = len(self.kept.values)
+        if n < settings.min_samples or self.spent + spent < settings.min_seconds:
+            return False
+        if n >= settings.max_samples:
+            return True
+        return half_width(self.kept.values, confidence=settings.confidence) <= settings.tolerance
+
+
+def summary(kept: Sequence[int], wall: Sequence[int], *, settings: Settings) -> dict[str, Any]:
+    """The statistics of one unit from its nanoseconds, in seconds.
+
+    ``flag`` is empty for a sound result, ``wide`` when the interval of the median stayed above the
+    tolerance, ``few`` when too few gated runs were to be had, and ``noisy`` when there were hardly
+    any: then the median is the 5th percentile of all runs, and p10 and p90 are of all runs too.
+    """
+    assert wall
+    n, width = len(kept), half_width(kept, confidence=settings.confidence)
+    flag = ""
+    if math.isinf(width):
+        flag = "noisy"
+    elif n < settings.min_samples:
+        flag = "few"
+    elif width > settings.tolerance:
+        flag = "wide"
+    source = wall if flag == "noisy" else kept
+    return {
+        "median": quantile(source, 0.05 if flag == "noisy" else 0.5) * 1e-9,
+        "p10": quantile(source, 0.1) * 1e-9,
+        "p90": quantile(source, 0.9) * 1e-9,
+        "n": n,
+        "half_width": None if math.isinf(width) else width,
+        "wall_p50": quantile(wall, 0.5) * 1e-9,
+        "wall_p95": quantile(wall, 0.95) * 1e-9,
+        "wall_n": len(wall),
+        "flag": flag,
+    }
+
+
+# --- the canary ----------------------------------------------------------------------------------
+
+
+def spin(iterations: int = 6000) -> float:
+    """Seconds that a fixed piece of arithmetic takes on the processor this thread runs on."""
+    start = time.perf_counter_ns()
+    total = 0
+    for i in range(iterations):
+        total += i & 3
+    return (time.perf_counter_ns() - start) * 1e-9
+
+
+def spin_on(processors: tuple[int, ...]) -> tuple[float, ...]:
+    """The canary on each processor in turn. Without processors: wherever this thread runs."""
+    if len(processors) < 2:
+        return (spin(),)
+    seconds: list[float] = []
+    for processor in processors:
+        os.sched_setaffinity(0, {processor})  # of this thread only
+        seconds.append(spin())
+    os.sched_setaffinity(0, processors)
+    return tuple(seconds)
+
+
+def choose_processors(threads: int, *, folder: str = "/sys/devices/system/cpu") -> tuple[int, ...]:
+    """The processors to time on: the biggest cores, one per physical core, last numbers first.
+
+    Processor 0 comes last because it serves most interrupts. Empty where pinning is impossible.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return ()
+    allowed = sorted(os.sched_getaffinity(0))
+
+    def rank(processor: int) -> tuple[bool, float, int]:
+        own = f"{folder}/cpu{processor}/"
+        size = _number(own + "cpu_capacity") or _number(own + "cpufreq/cpuinfo_max_freq") or 0.0
+        siblings = _text(own + "topology/thread_siblings_list") or str(processor)
+        first = int(siblings.replace("-", ",").split(",")[0])
+        return (first != processor and first in allowed, -size, -processor)
+
+    chosen = sorted(allowed, key=rank)[:threads]
+    return tuple(sorted(chosen)) if len(chosen) == threads else ()
+
+
+@contextlib.contextmanager
+def pinned(processors: tuple[int, ...]) -> Generator[None, None, None]:
+    """Pin this thread, and those it starts, to processors; undone afterwards. () pins nothing."""
+    if not processors:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, processors)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+# --- timing --------------------------------------------------------------------------------------
+
+
+class UnitError(Exception):
+    """A unit that the runtime will not load or run."""
+
+
+class _Gate:
+    """The canary and its baseline, which is taken anew when it has become stale."""
+
+    def __init__(
+        self,
+        read: Callable[[], Sequence[float]],
+        *,
+        settings: Settings,
+        now: Callable[[], int],
+    ) -> None:
+        self._read, self._settings, self._now = read, settings, now
+        self._faster = self.readings = self.passes = 0
+        self.baseline = self._take()
+        self._last_pass = now()
+
+    def _take(self) -> Baseline:
+        readings: list[Sequence[float]] = []
+        end = self._now() + self._settings.baseline_seconds * 1e9
+        while len(readings) < 10 or self._now() < end:
+            readings.append(self._read())
+        return baseline_of(readings, gate=self._settings.gate)
+
+    def event(self) -> dict[str, Any]:
+        """The baseline as an event."""
+        return {"event": "baseline", **asdict(self.baseline)}
+
+    def open(self) -> bool:
+        """One canary: does the processor run at full speed?"""
+        gate = self._settings.gate
+        ratio = worst_ratio(self._read(), self.baseline.seconds)
+        self._faster = self._faster + 1 if ratio < 1 / gate else 0
+        self.readings += 1
+        self.passes += ratio <= gate
+        return ratio <= gate
+
+    def passed(self) -> None:
+        """Called when a batch was kept."""
+        self._last_pass = self._now()
+
+    def renew_if_stale(self) -> bool:
+        """Take the baseline anew if nothing passes any more, or if the processor got faster.
+
+        Returns:
+            Whether the baseline moved, so that gated samples of old must not mix with new ones.
+        """
+        stale = self._now() - self._last_pass > self._settings.stale_seconds * 1e9
+        if not stale and self._faster < _FASTER_READINGS:
+            return False
+        old, new = self.baseline, self._take()
+        self._last_pass, self._faster = self._now(), 0
+        moved = max(worst_ratio(new.seconds, old.seconds), worst_ratio(old.seconds, new.seconds))
+        if moved <= self._settings.gate:
+            return False
+        self.baseline = new
+        return True
+
+
+def _visit(
+    record: _Record,
+    *,
+    settings: Settings,
+    gate: _Gate,
+    now: Callable[[], int],
+    deadline: float,
+) -> None:
+    """Time one unit until it is done or its turn ends; at least one batch."""
+    run = record.load()
+    start = now()
+    quickest = math.inf
+    # Two warm-up runs at least, five if they are short: first runs allocate and pack weights.
+    for i in range(5):
+        if i >= 2 and now() - start > 5e7:
+            break
+        before = now()
+        run()
+        quickest = min(quickest, max(now() - before, 1))
+    size = int(min(max(settings.batch_seconds * 1e9 / quickest, 1), settings.batch_runs))
+    turn = max(settings.visit_seconds, settings.min_seconds / settings.rounds) * 1e9
+    end = min(start + max(turn, settings.visit_runs * quickest), deadline)
+    was_open = gate.open()
+    while True:
+        batch: list[int] = []
+        for _ in range(size):
+            before = now()
+            run()
+            batch.append(now() - before)
+        is_open = gate.open()
+        # Runs behind a closed gate count for the distribution that users live with; running only
+        # while it is open would make that one look better than it is.
+        record.wall.extend(batch)
+        if was_open and is_open:
+            record.kept.extend(batch)
+            gate.passed()
+        was_open = is_open
+        spent = (now() - start) * 1e-9
+        if now() >= end or record.done(settings, spent=spent):
+            break
+    record.spent += spent
+    record.visits += 1
+
+
+def time_units(
+    units: Sequence[tuple[str, Callable[[], Callable[[], Any]]]],
+    *,
+    settings: Settings,
+    read: Callable[[tuple[int, ...]], Sequence[float]] = spin_on,
+    now: Callable[[], int] = time.perf_counter_ns,
+) -> Iterator[dict[str, Any]]:
+    """Time units in random order, round after round, and tell each result as soon as it is known.
+
+    Args:
+        units: name and loader of each; the loader returns the callable to time, and is called
+            once a visit so that only one unit is in memory.
+        settings: see `Settings`.
+        read: the canary: seconds on each of the processors.
+        now: a monotonic clock in nanoseconds.
+
+    Yields:
+        Events: ``baseline`` (first, and whenever it moved), ``progress`` (about once a second),
+        ``result`` or ``error`` once for each unit, ``end``. All times in seconds, samples in ns.
+    """
+    processors = choose_processors(settings.threads)
+    started = now()
+    deadline = started + settings.seconds * 1e9 if settings.seconds else math.inf
+    with pinned(processors), _without_gc():
+        gate = _Gate(lambda: read(processors), settings=settings, now=now)
+    yield gate.event()
+    waiting = [_Record(name=name, load=load) for name, load in units]
+    told, finished = now(), 0
+    for number in range(settings.rounds):
+        random.Random(f"{settings.seed}/{number}").shuffle(waiting)
+        unfinished: list[_Record] = []
+        for record in waiting:
+            if now() >= deadline:
+                unfinished.append(record)
+                continue
+            moved, baseline = False, gate.baseline
+            try:
+                with pinned(processors), _without_gc():
+                    _visit(record, settings=settings, gate=gate, now=now, deadline=deadline)
+                    moved = gate.renew_if_stale()
+            except UnitError as error:
+                finished += 1
+                yield {"event": "error", "id": record.name, "message": str(error)}
+                continue
+            # A unit that is done leaves before a moved baseline makes its samples incomparable.
+            if record.done(settings, spent=0.0):
+                finished += 1
+                yield _result(record, settings=settings, baseline=baseline)
+            else:
+                unfinished.append(record)
+            if moved:
+                yield gate.event()
+                for other in waiting:
+                    other.kept = _Samples()
+            if now() - told > 1e9:
+                told = now()
+                yield {
+                    "event": "progress",
+                    "round": number,
+                    "finished": finished,
+                    "total": len(units),
+                }
+        waiting = unfinished
+    for record in waiting:
+        if record.visits:
+            yield _result(record, settings=settings, baseline=gate.baseline)
+    yield {
+        "event": "end",
+        "unvisited": [record.name for record in waiting if not record.visits],
+        "seconds": (now() - started) * 1e-9,
+        "readings": gate.readings,
+        "passes": gate.passes,
+    }
+
+
+def _result(record: _Record, *, settings: Settings, baseline: Baseline) -> dict[str, Any]:
+    kept, wall = record.kept.values, record.wall.values
+    return {
+        "event": "result",
+        "id": record.name,
+        **summary(kept, wall, settings=settings),
+        "canary": sum(baseline.seconds) / len(baseline.seconds),
+        "visits": record.visits,
+        "samples": kept,
+        "wall_samples": wall,
+    }
+
+
+@contextlib.contextmanager
+def _without_gc() -> Generator[None, None, None]:
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+# --- runtimes ------------------------------------------------------------------------------------
+
+
+def onnxruntime_session(source: bytes | str, *, threads: int) -> Any:
+    """A CPU session of ONNX Runtime, with the options that edgenas times and ships with.
+
+    Sequential execution; all graph optimisations, among them the blocked layout that is worth a
+    factor of three; threads spin during a run, as is the default, but not beyond its end, where
+    they would burn the processors that the canary looks at.
+
+    Args:
+        source: the ONNX file's bytes or path.
+        threads: of one operator; operators never run side by side.
+
+    Raises:
+        UnitError: the runtime refuses the graph, in the runtime's words.
+    """
+    ort: Any = importlib.import_module("onnxruntime")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    state: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    refusals = (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented)
+    refusals += (state.InvalidArgument, state.NoSuchFile, state.RuntimeException)
+    try:
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except refusals as error:
+        raise UnitError(" ".join(str(error).split())) from error
+
+
+_NUMPY_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+}
+
+
+def load_onnxruntime(source: bytes | str, *, threads: int, batch: int) -> Callable[[], Any]:
+    """One run of an ONNX graph on the CPU, with fixed random inputs and nothing copied.
+
+    Args:
+        source: the ONNX file's bytes or path.
+        threads: of one operator.
+        batch: what free dimensions become.
+    """
+    ort: Any = importlib.import_module("onnxruntime")
+    numpy: Any = importlib.import_module("numpy")
+    session = onnxruntime_session(source, threads=threads)
+    generator = numpy.random.default_rng(0)
+    inputs: dict[str, Any] = {}
+    for value in session.get_inputs():
+        shape = [size if isinstance(size, int) else batch for size in value.shape]
+        if value.type not in _NUMPY_TYPES:
+            raise UnitError(f"input {value.name} has the type {value.type}")
+        # Integers stay 0 or 1: they are legal as pixels, as indices and as switches.
+        kind = _NUMPY_TYPES[value.type]
+        random_values = generator.standard_normal(shape)
+        inputs[value.name] = (random_values > 0 if "int" in kind else random_values).astype(kind)
+    outputs = session.run(None, inputs)
+    binding = session.io_binding()
+    for name, array in inputs.items():
+        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+    for value, array in zip(session.get_outputs(), outputs):
+        binding.bind_ortvalue_output(value.name, ort.OrtValue.ortvalue_from_numpy(array))
+    # The lambda keeps the arrays alive: bound values share their memory.
+    return lambda _=(inputs, outputs): session.run_with_iobinding(binding)
+
+
+LOADERS: dict[str, Callable[..., Callable[[], Any]]] = {"onnxruntime": load_onnxruntime}
+_MODULES = {"onnxruntime": "onnxruntime"}
+
+
+# --- the machine ---------------------------------------------------------------------------------
+
+
+def _text(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read().replace("\0", " ").strip() or None
+    except OSError:
+        return None
+
+
+def _number(path: str) -> float | None:
+    text = _text(path)
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+def _answer(*command: str) -> str | None:
+    environment = dict(os.environ, LC_ALL="C")
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=10,
+            check=True,
+            env=environment,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode("utf-8", "replace").strip() or None
+
+
+def _after(text: str | None, label: str) -> str | None:
+    """The values behind ``label:`` in lines of text, each once, joined by " + "."""
+    found = [
+        line.split(":", 1)[1].strip()
+        for line in (text or "").splitlines()
+        if line.split(":", 1)[0].strip() == label and ":" in line
+    ]
+    return " + ".join(dict.fromkeys(value for value in found if value)) or None
+
+
+def machine_state() -> dict[str, Any]:
+    """What changes while a machine works: temperature (Celsius), frequency (Hz), load."""
+    zones = "/sys/class/thermal"
+    names = sorted(os.listdir(zones)) if os.path.isdir(zones) else []
+    heat = [_number(f"{zones}/{name}/temp") for name in names if name[:7] == "thermal"]
+    # Absent sensors of some boards answer with absurd numbers, e.g. -256000 for a GPU asleep.
+    sane = [value / 1000 for value in heat if value is not None and 0 < value < 150_000]
+    kilohertz = _number("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
+    return {
+        "temperature": max(sane) if sane else None,
+        "frequency": None if kilohertz is None else kilohertz * 1e3,
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "throttled": _answer("vcgencmd", "get_throttled"),
+    }
+
+
+def environment(runtime: str, *, threads: int) -> dict[str, Any]:
+    """What the numbers depend on; None where this machine does not tell.
+
+    Args:
+        runtime: a key of `LOADERS`.
+        threads: that will be used, for the processors chosen.
+    """
+    cpuinfo = _text("/proc/cpuinfo")
+    cpu = _after(cpuinfo, "model name") or _after(_answer("lscpu"), "Model name")
+    frequency = "/sys/devices/system/cpu/cpu0/cpufreq/"
+    kilohertz = _number(frequency + "cpuinfo_max_freq")
+    gpu = _answer("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    release = (_text("/etc/os-release") or "").replace("=", ":").replace('"', "")
+    try:
+        version = getattr(importlib.import_module(_MODULES[runtime]), "__version__", None)
+    except ImportError:
+        version = None
+    return {
+        "machine": platform.machine(),
+        "board": _text("/proc/device-tree/model") or _text("/sys/class/dmi/id/product_name"),
+        "cpu": cpu or platform.processor() or None,
+        "cores": os.cpu_count(),
+        "processors": list(choose_processors(threads)),
+        "virtual": None if cpuinfo is None else " hypervisor" in cpuinfo,
+        "governor": _text(frequency + "scaling_governor"),
+        "max_frequency": None if kilohertz is None else kilohertz * 1e3,
+        "gpu": gpu,
+        "power_mode": _after(_answer("nvpmodel", "-q"), "NV Power Mode"),
+        "l4t": _text("/etc/nv_tegra_release"),
+        "os": _after(release, "PRETTY_NAME"),
+        "kernel": platform.platform(),
+        "python": platform.python_version(),
+        "runtime": runtime,
+        "runtime_version": version,
+        **machine_state(),
+    }
+
+
+# --- the worker ----------------------------------------------------------------------------------
+
+
+def _loader(unit: dict[str, Any], *, runtime: str, threads: int) -> Callable[[], Callable[[], Any]]:
+    source = unit["path"] if "path" in unit else base64.b64decode(unit["data"])
+    load = LOADERS[runtime]
+    return lambda: load(source, threads=threads, batch=unit["batch"])
+
+
+def work(text: str) -> Iterator[dict[str, Any]]:
+    """Do the work that a JSON object describes.
+
+    Args:
+        text: ``{"schema": "edgenas.work/1", "runtime": ..., "settings": {...}, "units": [{"id":
+            ..., "batch": ..., "path": ...}]}``; a unit has ``data`` (base64) instead of ``path``
+            when the two sides share no disk.
+
+    Yields:
+        ``environment``, then the events of `time_units`, ``end`` with the state of the machine.
+    """
+    given = json.loads(text)
+    if given.get("schema") != SCHEMA:
+        raise SystemExit("this clock reads {}, found {}".format(SCHEMA, given.get("schema")))
+    runtime, settings = given["runtime"], Settings(**given["settings"])
+    if runtime not in LOADERS:
+        raise SystemExit("this clock knows {}, not {}".format(", ".join(LOADERS), runtime))
+    units = [
+        (unit["id"], _loader(unit, runtime=runtime, threads=settings.threads))
+        for unit in given["units"]
+    ]
+    yield {"event": "environment", **environment(runtime, threads=settings.threads)}
+    for event in time_units(units, settings=settings) if units else ():
+        yield {**event, **machine_state()} if event["event"] == "end" else event
+
+
+def main() -> int:
+    """Work on stdin, JSON lines on stdout; whatever libraries print goes to stderr."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    try:
+        for event in work(sys.stdin.read()):
+            out.write(json.dumps(event) + "\n")
+            out.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Who asked is gone. Nothing more can be said, not even by the flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        return 141
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

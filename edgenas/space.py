@@ -1,0 +1,512 @@
+"""A family of networks, declared as one immutable value.
+
+A space is a chain of stages and a head. Search never sees networks, only rows of small integers,
+one column a gene. Code 0 is reserved for "this block is absent"; code c >= 1 is the c-th value of
+the gene. A row is canonical when exactly the absent blocks carry 0.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgenas.arch import Arch, Block, Stage
+from edgenas.errors import EdgenasError
+
+KINDS = ("conv", "mbconv", "bottleneck")
+ACTIVATIONS = ("relu", "relu6", "hswish")
+
+Codes = NDArray[np.uint8]
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSpace:
+    """The choices of one stage.
+
+    Args:
+        kind: ``conv`` (conv-BN-activation), ``mbconv`` (expand, depthwise, project; MobileNetV2,
+            arXiv 1801.04381) or ``bottleneck`` (ResNet-D, arXiv 1812.01187).
+        widths: output channels to choose from.
+        depths: numbers of blocks to choose from; a stage of depth d runs its first d blocks.
+        kernels: odd kernel sizes to choose from, per block (of the depthwise conv in ``mbconv``,
+            of the middle one in ``bottleneck``).
+        expands: ratios of middle channels to choose from, per block: to the input channels in
+            ``mbconv``, to the output channels in ``bottleneck``.
+        stride: of the first block.
+        activation: ``relu``, ``relu6`` or ``hswish``.
+        squeeze: squeeze-and-excitation with middle / ``squeeze`` channels; 0: none.
+        shortcut: add the input where stride is 1 and channels stay (``conv``, ``mbconv``).
+        pool: stride of a 3x3 max-pool behind the last block; 1: none.
+    """
+
+    kind: Literal["conv", "mbconv", "bottleneck"]
+    widths: tuple[int, ...]
+    depths: tuple[int, ...] = (1,)
+    kernels: tuple[int, ...] = (3,)
+    expands: tuple[float, ...] = (1.0,)
+    stride: int = 1
+    activation: str = "relu"
+    squeeze: int = 0
+    shortcut: bool = True
+    pool: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """A family of networks.
+
+    Args:
+        name: for people and file headers.
+        resolutions: square input sizes in pixels to choose from.
+        stages: the stem and the stages, in order.
+        final: channels of the 1x1 conv-BN-activation before global pooling; 0: none.
+        mix: channels of the 1x1 conv-activation behind it (no BN, no bias); 0: none.
+        activation: of the head.
+        classes: outputs of the classifier.
+        inputs: channels of the input.
+        kernel_transform: how a small kernel comes out of the largest: ``linear`` (centre crop and
+            a learnt matrix, once-for-all, arXiv 1908.09791, section 3.3) or ``crop``.
+        epsilon: of every batch norm.
+
+    Raises:
+        EdgenasError: a choice is illegal, or two choices would give the same network.
+    """
+
+    name: str
+    resolutions: tuple[int, ...]
+    stages: tuple[StageSpace, ...]
+    final: int = 0
+    mix: int = 0
+    activation: str = "hswish"
+    classes: int = 10
+    inputs: int = 3
+    kernel_transform: Literal["linear", "crop"] = "linear"
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        _check_space(self)
+
+    @property
+    def genes(self) -> tuple["Gene", ...]:
+        """The genes, one a column, those with a single code left out."""
+        return layout(self).genes
+
+    @property
+    def size(self) -> int:
+        """The number of different archs, exactly."""
+        stages = (
+            len(s.widths) * sum((len(s.kernels) * len(s.expands)) ** d for d in s.depths)
+            for s in self.stages
+        )
+        return len(self.resolutions) * math.prod(stages)
+
+    def sample(
+        self,
+        n: int,
+        *,
+        rng: np.random.Generator,
+        by: Literal["arch", "gene"] = "arch",
+    ) -> Codes:
+        """Sample canonical rows, shape (n, genes).
+
+        Args:
+            n: how many.
+            rng: the source of chance.
+            by: ``arch``: every arch is equally likely (so deep ones prevail); ``gene``: every
+                choice of a gene is equally likely (so every depth is).
+        """
+        genes, depth_columns = self.genes, layout(self).depths
+        rows = np.empty((n, len(genes)), np.uint8)
+        for column, gene in enumerate(genes):
+            weights = None
+            if by == "arch" and column in depth_columns.values():
+                stage = self.stages[gene.stage]
+                # In logarithms: (choices per block) ** depth may pass what a float can hold.
+                logs = np.array(stage.depths) * math.log(len(stage.kernels) * len(stage.expands))
+                weights = np.exp(logs - logs.max())
+                weights /= weights.sum()
+            rows[:, column] = 1 + rng.choice(len(gene.values), size=n, p=weights)
+        return _zero_absent(self, rows)
+
+    def mutate(self, rows: Codes, *, rng: np.random.Generator, probability: float = 0.1) -> Codes:
+        """Each gene is drawn anew with a probability; blocks that appear are drawn anew always.
+
+        Args:
+            rows: canonical rows, shape (n, genes); left as they are.
+            rng: the source of chance.
+            probability: of each gene.
+        """
+        fresh = self.sample(len(rows), rng=rng, by="gene")
+        for column, gene in enumerate(self.genes):
+            if gene.optional:
+                fresh[:, column] = 1 + rng.integers(len(gene.values), size=len(rows))
+        take = (rng.random(rows.shape) < probability) | (rows == 0)
+        return _zero_absent(self, np.where(take, fresh, rows))
+
+    def crossover(self, first: Codes, second: Codes, *, rng: np.random.Generator) -> Codes:
+        """Each gene comes from one of two parents, among those that have the block.
+
+        Args:
+            first: canonical rows, shape (n, genes).
+            second: canonical rows, same shape.
+            rng: the source of chance.
+        """
+        take = (rng.random(first.shape) < 0.5) & (second != 0) | (first == 0)
+        return _zero_absent(self, np.where(take, second, first))
+
+    def canonical(self, rows: Codes) -> Codes:
+        """The rows with the genes of absent blocks set to 0.
+
+        Raises:
+            EdgenasError: a code is out of range, or a block that exists carries 0.
+        """
+        rows = np.asarray(rows)
+        if rows.ndim != 2 or rows.shape[1] != len(self.genes):
+            raise EdgenasError(
+                f"rows must have shape (n, {len(self.genes)}), found {tuple(rows.shape)}"
+            )
+        result = _zero_absent(self, rows)
+        present = np.broadcast_to(_present(self, rows), rows.shape)
+        limits = np.array([len(gene.values) for gene in self.genes])
+        bad = (result > limits) | (present & (result < 1))
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            raise EdgenasError(
+                f"rows[{row}]: {self.genes[column].name} must be a code from 1 to "
+                f"{limits[column]}, found {rows[row, column]}"
+            )
+        return result.astype(np.uint8)
+
+    def encode(self, archs: Iterable[Arch]) -> Codes:
+        """The canonical rows of archs, shape (n, genes).
+
+        Raises:
+            EdgenasError: an arch is not in this space; names the path.
+        """
+        lay = layout(self)
+        rows: list[list[int]] = []
+        for arch in archs:
+            self.check(arch)
+            row = [0] * len(lay.genes)
+            for column, gene in enumerate(lay.genes):
+                row[column] = gene.code(arch)
+            rows.append(row)
+        return np.array(rows, np.uint8).reshape(len(rows), len(lay.genes))
+
+    def decode(self, rows: Codes) -> list[Arch]:
+        """The archs of rows, shape (n, genes). Raises EdgenasError as ``canonical``."""
+        lay, archs = layout(self), list[Arch]()
+        for row in self.canonical(rows).tolist():
+
+            def value(column: int | None, values: Sequence[float], row: list[int] = row) -> float:
+                return values[0] if column is None else values[row[column] - 1]
+
+            stages: list[Stage] = []
+            for i, stage in enumerate(self.stages):
+                depth = int(value(lay.depths.get(i), stage.depths))
+                blocks = tuple(
+                    Block(
+                        int(value(lay.kernels.get((i, j)), stage.kernels)),
+                        value(lay.expands.get((i, j)), stage.expands),
+                    )
+                    for j in range(depth)
+                )
+                stages.append(Stage(int(value(lay.widths.get(i), stage.widths)), blocks))
+            archs.append(Arch(int(value(lay.resolution, self.resolutions)), tuple(stages)))
+        return archs
+
+    def check(self, arch: Arch) -> None:
+        """Refuse an arch that is not in this space.
+
+        Raises:
+            EdgenasError: names the first part that does not fit.
+        """
+        _member(arch.resolution, self.resolutions, "resolution", self.name)
+        if len(arch.stages) != len(self.stages):
+            raise EdgenasError(
+                f"stages must be {len(self.stages)} in space {self.name}, found {len(arch.stages)}"
+            )
+        for i, (found, stage) in enumerate(zip(arch.stages, self.stages, strict=True)):
+            path = f"stages[{i}]"
+            _member(found.width, stage.widths, f"{path}.width", self.name)
+            _member(len(found.blocks), stage.depths, f"{path}.depth", self.name)
+            for j, block in enumerate(found.blocks):
+                _member(block.kernel, stage.kernels, f"{path}.blocks[{j}].kernel", self.name)
+                _member(block.expand, stage.expands, f"{path}.blocks[{j}].expand", self.name)
+
+    def contains(self, arch: Arch) -> bool:
+        """Whether an arch is in this space."""
+        try:
+            self.check(arch)
+        except EdgenasError:
+            return False
+        return True
+
+    def largest(self) -> Arch:
+        """Every choice at its largest."""
+        return self._corner(max)
+
+    def smallest(self) -> Arch:
+        """Every choice at its smallest."""
+        return self._corner(min)
+
+    def _corner(self, pick: Callable[[Sequence[float]], float]) -> Arch:
+        stages = (
+            Stage(
+                int(pick(s.widths)),
+                (Block(int(pick(s.kernels)), pick(s.expands)),) * int(pick(s.depths)),
+            )
+            for s in self.stages
+        )
+        return Arch(int(pick(self.resolutions)), tuple(stages))
+
+    def restrict(
+        self,
+        *,
+        resolution: Iterable[int] | None = None,
+        depth: Iterable[int] | None = None,
+        kernel: Iterable[int] | None = None,
+        expand: Iterable[float] | None = None,
+    ) -> "Space":
+        """A narrower space: only the named values, wherever there was a choice of them.
+
+        Raises:
+            EdgenasError: nothing would be left of a choice.
+        """
+
+        stages = tuple(
+            replace(
+                stage,
+                depths=_narrow(stage.depths, depth, f"stages[{i}].depths"),
+                kernels=_narrow(stage.kernels, kernel, f"stages[{i}].kernels"),
+                expands=_narrow(stage.expands, expand, f"stages[{i}].expands"),
+            )
+            for i, stage in enumerate(self.stages)
+        )
+        resolutions = _narrow(self.resolutions, resolution, "resolutions")
+        return replace(self, resolutions=resolutions, stages=stages)
+
+    def with_classes(self, classes: int) -> "Space":
+        """The same space with another number of classes."""
+        return replace(self, classes=classes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gene:
+    """One column of the rows.
+
+    Args:
+        name: the path in an arch, e.g. ``stages[2].blocks[1].kernel``.
+        values: what codes 1, 2, ... stand for.
+        optional: whether code 0 (absent) may occur.
+        stage: index of its stage; -1 for the resolution.
+        block: index of its block; -1 for a gene of the stage.
+    """
+
+    name: str
+    values: tuple[float, ...]
+    optional: bool = False
+    stage: int = -1
+    block: int = -1
+
+    def code(self, arch: Arch) -> int:
+        """The code of this gene in an arch of the space."""
+        if self.stage < 0:
+            return 1 + self.values.index(arch.resolution)
+        stage = arch.stages[self.stage]
+        field = self.name.rpartition(".")[2]
+        if self.block < 0:
+            return 1 + self.values.index(stage.width if field == "width" else len(stage.blocks))
+        if self.block >= len(stage.blocks):
+            return 0
+        block = stage.blocks[self.block]
+        return 1 + self.values.index(block.kernel if field == "kernel" else block.expand)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which column holds what; a choice of one value that is always there has no column.
+
+    ``widths`` and ``depths`` are keyed by stage, ``kernels`` and ``expands`` by (stage, block).
+    """
+
+    genes: tuple[Gene, ...]
+    resolution: int | None
+    widths: dict[int, int]
+    depths: dict[int, int]
+    kernels: dict[tuple[int, int], int]
+    expands: dict[tuple[int, int], int]
+
+
+@functools.lru_cache(maxsize=64)
+def layout(space: Space) -> Layout:
+    """The columns of a space's rows."""
+    genes: list[Gene] = []
+    lay = Layout((), 0 if len(space.resolutions) > 1 else None, {}, {}, {}, {})
+    if lay.resolution is not None:
+        genes.append(Gene(name="resolution", values=space.resolutions))
+    for i, stage in enumerate(space.stages):
+        for name, columns, values in (
+            ("width", lay.widths, stage.widths),
+            ("depth", lay.depths, stage.depths),
+        ):
+            if len(values) > 1:
+                columns[i] = len(genes)
+                genes.append(Gene(name=f"stages[{i}].{name}", values=values, stage=i))
+        for j in range(max(stage.depths)):
+            optional = j >= min(stage.depths)
+            for name, columns, values in (
+                ("kernel", lay.kernels, stage.kernels),
+                ("expand", lay.expands, stage.expands),
+            ):
+                if len(values) > 1 or optional:
+                    columns[i, j] = len(genes)
+                    path = f"stages[{i}].blocks[{j}].{name}"
+                    genes.append(
+                        Gene(name=path, values=values, optional=optional, stage=i, block=j)
+                    )
+    return replace(lay, genes=tuple(genes))
+
+
+def _present(space: Space, rows: Codes) -> NDArray[np.bool_]:
+    """Which genes belong to something that exists, shape (n, genes)."""
+    lay = layout(space)
+    present = np.ones(rows.shape, bool)
+    for i, depth_column in lay.depths.items():
+        # Row 0 stands for codes out of range, which canonical() refuses anyway.
+        depths = np.array((0, *space.stages[i].depths))
+        depth = depths[np.minimum(rows[:, depth_column], len(depths) - 1)]
+        for columns in (lay.kernels, lay.expands):
+            for (stage, j), column in columns.items():
+                if stage == i:
+                    present[:, column] = depth > j
+    return present
+
+
+def _zero_absent(space: Space, rows: Codes) -> Codes:
+    return np.where(_present(space, rows), rows, np.zeros((), rows.dtype))
+
+
+def _join(values: Iterable[float]) -> str:
+    return ", ".join(f"{v:g}" for v in values)
+
+
+def _member(value: float, values: Sequence[float], path: str, space: str) -> None:
+    if value not in values:
+        raise EdgenasError(
+            f"{path} must be one of {_join(values)} in space {space}, found {value:g}"
+        )
+
+
+def _narrow(
+    values: tuple[Number, ...], only: Iterable[float] | None, path: str
+) -> tuple[Number, ...]:
+    if only is None or len(values) == 1:
+        return values
+    wanted = tuple(only)
+    kept = tuple(v for v in values if v in wanted)
+    if not kept:
+        raise EdgenasError(f"{path} must keep one of {_join(values)}, found {_join(wanted)}")
+    return kept
+
+
+def _choices(values: tuple[float, ...], rule: str, path: str, ok: Callable[[float], bool]) -> None:
+    ascending = all(a < b for a, b in zip(values, values[1:], strict=False))
+    if not values or not ascending or not all(ok(v) for v in values):
+        raise EdgenasError(f"{path} must be {rule}, ascending, each once, found {values}")
+
+
+def _whole(least: int) -> Callable[[float], bool]:
+    return lambda v: isinstance(v, int) and v >= least
+
+
+def _check_space(space: Space) -> None:
+    _choices(space.resolutions, "pixels of at least 8", "resolutions", _whole(8))
+    if not space.stages:
+        raise EdgenasError("stages must not be empty")
+    for path, value, least in (
+        ("classes", space.classes, 2),
+        ("inputs", space.inputs, 1),
+        ("final", space.final, 0),
+        ("mix", space.mix, 0),
+    ):
+        if not _whole(least)(value):
+            raise EdgenasError(f"{path} must be an integer >= {least}, found {value}")
+    if space.activation not in ACTIVATIONS:
+        raise EdgenasError(
+            f"activation must be one of {', '.join(ACTIVATIONS)}, found {space.activation!r}"
+        )
+    if space.kernel_transform not in ("linear", "crop"):
+        raise EdgenasError(
+            f"kernel_transform must be linear or crop, found {space.kernel_transform!r}"
+        )
+    if not 0 < space.epsilon < 1:
+        raise EdgenasError(f"epsilon must be between 0 and 1, found {space.epsilon}")
+    for i, stage in enumerate(space.stages):
+        _check_stage(stage, f"stages[{i}]", space.stages[i - 1].widths if i else (space.inputs,))
+
+
+def _check_stage(stage: StageSpace, path: str, before: tuple[int, ...]) -> None:
+    if stage.kind not in KINDS:
+        raise EdgenasError(f"{path}.kind must be one of {', '.join(KINDS)}, found {stage.kind!r}")
+    if stage.activation not in ACTIVATIONS:
+        raise EdgenasError(
+            f"{path}.activation must be one of {', '.join(ACTIVATIONS)}, found {stage.activation!r}"
+        )
+    _choices(stage.widths, "positive integers", f"{path}.widths", _whole(1))
+    _choices(stage.depths, "positive integers", f"{path}.depths", _whole(1))
+    _choices(
+        stage.kernels,
+        "odd integers",
+        f"{path}.kernels",
+        lambda v: isinstance(v, int) and v >= 1 and v % 2 == 1,
+    )
+    _choices(stage.expands, "positive numbers", f"{path}.expands", lambda v: v > 0)
+    for name, value, least in (
+        ("stride", stage.stride, 1),
+        ("pool", stage.pool, 1),
+        ("squeeze", stage.squeeze, 0),
+    ):
+        if not _whole(least)(value):
+            raise EdgenasError(f"{path}.{name} must be an integer >= {least}, found {value}")
+    if stage.kind == "conv" and len(stage.expands) > 1:
+        raise EdgenasError(f"{path}.expands must be one value in a conv, found {stage.expands}")
+    if stage.kind == "mbconv" and len(stage.expands) > 1 and min(stage.expands) <= 1:
+        raise EdgenasError(
+            f"{path}.expands must be above 1 where there is a choice, found {stage.expands}",
+            hint="expand 1 has no expanding conv; give it a stage of its own",
+        )
+    if stage.kind != "mbconv" and stage.squeeze:
+        raise EdgenasError(f"{path}.squeeze must be 0 outside mbconv, found {stage.squeeze}")
+    if stage.kind == "bottleneck" and stage.kernels != (3,):
+        raise EdgenasError(f"{path}.kernels must be (3,) in a bottleneck, found {stage.kernels}")
+    # Equal networks must be equal archs: no two ratios may round to the same channels.
+    bases = stage.widths if stage.kind == "bottleneck" else (*before, *stage.widths)
+    if stage.kind != "conv":
+        for base in bases:
+            mids = [middle(base, ratio) for ratio in stage.expands]
+            if len(set(mids)) < len(mids):
+                raise EdgenasError(
+                    f"{path}.expands must give different middle channels, found "
+                    f"{_join(stage.expands)} of {base} giving {_join(mids)}"
+                )
+
+
+def middle(channels: int, ratio: float) -> int:
+    """Middle channels: ``channels * ratio`` made divisible by 8 (MobileNetV2's rule).
+
+    ``max(8, floor((v + 4) / 8) * 8)``, plus 8 where that is below 0.9 v; a ratio of 1 changes
+    nothing.
+    """
+    return channels if ratio == 1 else divisible(round(channels * ratio))
+
+
+def divisible(value: float) -> int:
+    """``value`` rounded to a multiple of 8, at least 8 and never below 0.9 of it."""
+    rounded = max(8, int(value + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * value else rounded

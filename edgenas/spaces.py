@@ -1,0 +1,218 @@
+"""The spaces that ship, and spaces that users declare.
+
+A space of one's own is a ``Space`` value in Python or the same fields in TOML::
+
+    schema = "edgenas.space/1"
+    name = "mine"
+    resolutions = [96, 128]
+    final = 256
+    [[stages]]
+    kind = "conv"
+    widths = [16]
+    stride = 2
+    [[stages]]
+    kind = "mbconv"
+    widths = [24]
+    depths = [1, 2, 3]
+    kernels = [3, 5]
+    expands = [3, 6]
+    stride = 2
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgenas.errors import EdgenasError, unknown
+from edgenas.files import check_fields, check_schema, read_json, read_toml
+from edgenas.space import Space, StageSpace
+
+SCHEMA = "edgenas.space/1"
+
+
+def tiny() -> Space:
+    """For tests: the whole pipeline in under a minute on a CPU."""
+    return Space(
+        name="tiny",
+        resolutions=(12, 16),
+        stages=(
+            StageSpace(kind="conv", widths=(8,), activation="hswish"),
+            StageSpace(
+                kind="mbconv",
+                widths=(8,),
+                depths=(1, 2),
+                kernels=(3, 5),
+                expands=(2.0, 3.0),
+                stride=2,
+            ),
+            StageSpace(
+                kind="mbconv",
+                widths=(16,),
+                depths=(1, 2),
+                kernels=(3, 5),
+                expands=(2.0, 3.0),
+                stride=2,
+                squeeze=4,
+                activation="hswish",
+            ),
+        ),
+        final=32,
+    )
+
+
+def mbv3_cifar() -> Space:
+    """For 32-pixel images, small enough to be trained on two CPU cores."""
+    kernels, expands = (3, 5, 7), (2.0, 3.0, 4.0)
+    return Space(
+        name="mbv3-cifar",
+        resolutions=(24, 28, 32),
+        stages=(
+            StageSpace(kind="conv", widths=(16,), activation="hswish"),
+            StageSpace(kind="mbconv", widths=(24,), stride=2),
+            StageSpace(
+                kind="mbconv", widths=(24,), depths=(1, 2), kernels=kernels, expands=expands
+            ),
+            StageSpace(
+                kind="mbconv",
+                widths=(48,),
+                depths=(2, 3),
+                kernels=kernels,
+                expands=expands,
+                stride=2,
+                squeeze=4,
+            ),
+            StageSpace(
+                kind="mbconv",
+                widths=(80,),
+                depths=(1, 2, 3, 4),
+                kernels=kernels,
+                expands=expands,
+                stride=2,
+                activation="hswish",
+                squeeze=4,
+            ),
+        ),
+        final=320,
+    )
+
+
+def mbv3_photo() -> Space:
+    """For photos of 96 to 160 pixels; a few thousand of them train it on a CPU in an hour."""
+    kernels, expands = (3, 5, 7), (2.0, 3.0, 4.0)
+    return Space(
+        name="mbv3-photo",
+        resolutions=(96, 112, 128, 144, 160),
+        stages=(
+            StageSpace(kind="conv", widths=(16,), stride=2, activation="hswish"),
+            StageSpace(kind="mbconv", widths=(16,), stride=2),
+            StageSpace(
+                kind="mbconv",
+                widths=(24,),
+                depths=(1, 2),
+                kernels=kernels,
+                expands=expands,
+                stride=2,
+            ),
+            StageSpace(
+                kind="mbconv",
+                widths=(48,),
+                depths=(2, 3),
+                kernels=kernels,
+                expands=expands,
+                stride=2,
+                squeeze=4,
+                activation="hswish",
+            ),
+            StageSpace(
+                kind="mbconv",
+                widths=(96,),
+                depths=(1, 2, 3),
+                kernels=kernels,
+                expands=expands,
+                stride=2,
+                squeeze=4,
+                activation="hswish",
+            ),
+        ),
+        final=384,
+    )
+
+
+PRESETS: Mapping[str, Callable[[], Space]] = {
+    "tiny": tiny,
+    "mbv3-cifar": mbv3_cifar,
+    "mbv3-photo": mbv3_photo,
+}
+
+
+def load_space(name: str) -> Space:
+    """A shipped space by its name, or a declared one by the path of its TOML or JSON file.
+
+    Raises:
+        EdgenasError: no such name or file, or the file does not describe a space.
+    """
+    if name in PRESETS:
+        return PRESETS[name]()
+    path = Path(name)
+    if path.suffix == ".toml":
+        return space_from_json({"schema": SCHEMA, **read_toml(path, schema=SCHEMA)}, where=name)
+    if path.suffix == ".json":
+        return space_from_json({"schema": SCHEMA, **read_json(path, schema=SCHEMA)}, where=name)
+    raise unknown("space", name, known=PRESETS, listing="edgenas list spaces")
+
+
+def space_to_json(space: Space) -> dict[str, Any]:
+    """The JSON object of a space, schema first."""
+    return {"schema": SCHEMA, **dataclasses.asdict(space)}
+
+
+def space_from_json(value: Mapping[str, Any], *, where: str = "space") -> Space:
+    """The space of a JSON or TOML object.
+
+    Raises:
+        EdgenasError: a field is missing, unknown or illegal; names its path.
+    """
+    fields = check_schema(dict(value), schema=SCHEMA, where=where)
+    stages = fields.get("stages")
+    if not isinstance(stages, (list, tuple)) or not stages:
+        raise EdgenasError(f"{where}: stages must be a list of tables, found {stages!r}")
+    made = tuple(
+        _make(StageSpace, stage, f"{where}: stages[{i}]")
+        for i, stage in enumerate(stages)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    )
+    return _make(Space, {**fields, "stages": made}, where)
+
+
+def _make(kind: type[Any], value: Any, where: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise EdgenasError(f"{where} must be a table, found {value!r}")
+    declared = dataclasses.fields(kind)
+    required = [f.name for f in declared if f.default is dataclasses.MISSING]
+    optional = [f.name for f in declared if f.default is not dataclasses.MISSING]
+    check_fields(value, required=required, optional=optional, where=where)  # pyright: ignore[reportUnknownArgumentType]
+    given: dict[str, Any] = {}
+    for field in declared:
+        if field.name not in value:
+            continue
+        found: Any = value[field.name]  # pyright: ignore[reportUnknownVariableType]
+        wanted = str(field.type)
+        if isinstance(found, list):
+            found = tuple(found)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        if wanted == "<class 'str'>" and not isinstance(found, str):
+            raise EdgenasError(f"{where}.{field.name} must be a text, found {found!r}")
+        if wanted.startswith("tuple") and field.name != "stages":
+            if not isinstance(found, tuple) or not all(_number(v) for v in found):
+                raise EdgenasError(f"{where}.{field.name} must be a list of numbers, found {found}")
+            if field.name == "expands":
+                found = tuple(float(v) for v in found)
+        if wanted == "<class 'bool'>" and not isinstance(found, bool):
+            raise EdgenasError(f"{where}.{field.name} must be true or false, found {found!r}")
+        if wanted in ("<class 'int'>", "<class 'float'>") and not _number(found):
+            raise EdgenasError(f"{where}.{field.name} must be a number, found {found!r}")
+        given[field.name] = found
+    return kind(**given)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,167 @@
+"""All networks of a space in one set of weights.
+
+``supernet(x, arch)`` runs the plain modules of ``network.py`` on slices of the largest weights:
+the first channels of every conv, the transformed centre of every elastic kernel. The arch is an
+argument; nothing is remembered between calls.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from edgenas.arch import Arch
+from edgenas.errors import EdgenasError
+from edgenas.network import Network, build, initialise
+from edgenas.plan import Layer, Slot, plan, slots
+from edgenas.space import Space
+
+# The conv whose kernel is elastic, by layer kind.
+_ELASTIC = {"conv": "unit.conv.weight", "mbconv": "depthwise.conv.weight"}
+
+
+class Supernet(nn.Module):
+    """The largest weights of a space.
+
+    In training mode batch norms use the statistics of the batch and leave the stored ones alone:
+    those belong to a network, and are set by calibrating the extracted one.
+
+    Args:
+        space: the space.
+        seed: of the initial weights.
+    """
+
+    def __init__(self, space: Space, *, seed: int = 0) -> None:
+        super().__init__()
+        self.space = space
+        found = iter(slots(space))
+        stages: list[nn.ModuleList] = []
+        for stage in space.stages:
+            places = itertools.islice(found, max(stage.depths))
+            stages.append(nn.ModuleList([_largest(space, slot) for slot in places]))
+        self.stages = nn.ModuleList(stages)
+        self.head = _largest(space, next(found))
+        initialise(self, generator=torch.Generator().manual_seed(seed))
+
+    def forward(self, x: Tensor, arch: Arch) -> Tensor:
+        """Logits of one network.
+
+        Args:
+            x: images, shape (n, inputs, resolution, resolution) with the arch's resolution.
+            arch: the network.
+
+        Returns:
+            Logits, shape (n, classes).
+
+        Raises:
+            EdgenasError: the arch is not in the space or the images have another size.
+        """
+        self.space.check(arch)
+        if tuple(x.shape[2:]) != (arch.resolution, arch.resolution):
+            raise EdgenasError(
+                f"images must be {arch.resolution}x{arch.resolution} pixels for this arch, "
+                f"found {'x'.join(map(str, x.shape[2:]))}"
+            )
+        for name, layer in plan(self.space, arch):
+            module = _template(layer, self.space.epsilon, self.training)
+            x = functional_call(module, self.slice(name, layer), (x,))
+        return x
+
+    def slice(self, name: str, layer: Layer) -> dict[str, Tensor]:
+        """The tensors of one layer: views of the largest ones wherever possible.
+
+        Args:
+            name: as in ``plan``.
+            layer: the layer to fill that place.
+        """
+        block = self.get_submodule(name)
+        wanted = _template(layer, self.space.epsilon, False).state_dict()
+        tensors: dict[str, Tensor] = {}
+        for key, shape in ((k, v.shape) for k, v in wanted.items()):
+            tensor = block.get_parameter(key) if _is_parameter(block, key) else _buffer(block, key)
+            if key == _ELASTIC.get(layer.kind) and shape[-1] < tensor.shape[-1]:
+                tensor = self._kernel(block, tensor[: shape[0], : shape[1]], shape[-1])
+            tensors[key] = tensor[tuple(map(slice, shape))]
+        return tensors
+
+    def _kernel(self, block: nn.Module, weight: Tensor, kernel: int) -> Tensor:
+        """The elastic kernel (once-for-all, arXiv 1908.09791, section 3.3): each smaller size is
+        the centre of the next larger one, times a matrix shared by all channels."""
+        kernels = next(k for k in self._kernels() if kernel in k and weight.shape[-1] in k)
+        sizes = [k for k in sorted(kernels, reverse=True) if kernel <= k <= weight.shape[-1]]
+        for large, small in itertools.pairwise(sizes):
+            margin = (large - small) // 2
+            weight = weight[:, :, margin : margin + small, margin : margin + small]
+            if self.space.kernel_transform == "linear":
+                matrix = block.get_parameter(f"kernel_{large}to{small}")
+                flat = F.linear(weight.reshape(*weight.shape[:2], small * small), matrix)
+                weight = flat.view(*weight.shape[:2], small, small)
+        return weight
+
+    def _kernels(self) -> Iterator[tuple[int, ...]]:
+        return (stage.kernels for stage in self.space.stages)
+
+    def extract(self, arch: Arch) -> Network:
+        """A plain network with copies of the weights of an arch, in the mode of the supernet.
+
+        Raises:
+            EdgenasError: the arch is not in the space.
+        """
+        parameter = next(self.parameters())
+        network = Network(self.space, arch).to(parameter.device, parameter.dtype)
+        tensors = {
+            f"{name}.{key}": tensor.detach().clone()
+            for name, layer in plan(self.space, arch)
+            for key, tensor in self.slice(name, layer).items()
+        }
+        network.load_state_dict(tensors)
+        return network.train(self.training)
+
+
+def _largest(space: Space, slot: Slot) -> nn.Module:
+    found = [layer for layer in slot.layers.values() if layer is not None]
+    layer = replace(
+        found[0],
+        inputs=max(x.inputs for x in found),
+        outputs=max(x.outputs for x in found),
+        mid=max(x.mid for x in found),
+        kernel=max(x.kernel for x in found),
+        squeeze=max(x.squeeze for x in found),
+    )
+    block = build(layer, epsilon=space.epsilon)
+    stage = slot.name.split(".")
+    if layer.kind in _ELASTIC and space.kernel_transform == "linear":
+        kernels = sorted(space.stages[int(stage[1])].kernels, reverse=True)
+        for large, small in itertools.pairwise(kernels):
+            block.register_parameter(
+                f"kernel_{large}to{small}", nn.Parameter(torch.eye(small * small))
+            )
+    return block
+
+
+@functools.lru_cache(maxsize=16384)
+def _template(layer: Layer, epsilon: float, training: bool) -> nn.Module:
+    """A module without storage that says how a layer computes; its tensors come from outside."""
+    with torch.device("meta"):
+        module = build(layer, epsilon=epsilon).train(training)
+    if training:
+        for part in module.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.track_running_stats = False
+                part.running_mean = part.running_var = part.num_batches_tracked = None
+    return module
+
+
+def _is_parameter(block: nn.Module, key: str) -> bool:
+    owner, _, name = key.rpartition(".")
+    return name in block.get_submodule(owner)._parameters
+
+
+def _buffer(block: nn.Module, key: str) -> Tensor:
+    return cast(Tensor, block.get_buffer(key))
