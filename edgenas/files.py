@@ -55,7 +55,21 @@ def _disk_errors(path: Path) -> Generator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise EdgenasError(f"may not write {path}", hint="choose another --out") from error
+        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+            found = "folder" if error.errno == errno.EISDIR else "file"
+            raise EdgenasError(
+                f"cannot write {path}: a {found} is in its way", hint="choose another --out"
+            ) from error
         raise
+
+
+def _sync(path: Path) -> None:
+    """Put what was written to a file or folder on the disk, so that a power cut keeps it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager
@@ -79,9 +93,9 @@ def writing(path: Path) -> Generator[Path]:
             umask = os.umask(0)
             os.umask(umask)
             temporary.chmod(0o666 & ~umask)
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
+            _sync(temporary)
             temporary.replace(path)
+            _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -91,8 +105,13 @@ def new_folder(path: Path) -> Generator[Path]:
     """A temporary folder that becomes ``path`` when the block succeeds: complete or absent.
 
     An existing ``path`` is replaced; callers that must not replace check first.
+
+    Raises:
+        EdgenasError: the disk is full or may not be written, or ``path`` is a file.
     """
     with _disk_errors(path):
+        if path.exists() and not path.is_dir():
+            raise FileExistsError(errno.EEXIST, "a file is there", str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
@@ -100,6 +119,8 @@ def new_folder(path: Path) -> Generator[Path]:
             umask = os.umask(0)
             os.umask(umask)
             temporary.chmod(0o777 & ~umask)
+            for inside in (*temporary.rglob("*"), temporary):
+                _sync(inside)
             if path.exists():
                 old = temporary.with_name(temporary.name + ".old")
                 path.rename(old)
@@ -107,6 +128,7 @@ def new_folder(path: Path) -> Generator[Path]:
                 shutil.rmtree(old)
             else:
                 temporary.rename(path)
+            _sync(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -144,7 +166,9 @@ def _read(path: Path, loads: Any) -> Any:
         raise EdgenasError(f"no file {path}") from None
     except IsADirectoryError:
         raise EdgenasError(f"{path} is a folder, a file was expected") from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise EdgenasError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise EdgenasError(
             f"{path} is damaged or not what it should be: {error}",
             hint="restore the file or make it anew",
