@@ -81,6 +81,7 @@ class Estimate:
     Args:
         model: the name of the formula, see ``edgenas.estimate``.
         parameters: by name.
+        fused: the operators that the runtime folds into the kernel before them.
         residuals: log(measured / predicted) of published rows, each predicted by a model that had
             not seen it; sorted.
         method: how the residuals came about, in words.
@@ -88,11 +89,12 @@ class Estimate:
         smallest: the one of them with the fewest MACs.
         largest: the one of them with the most MACs.
         sources: every source of the rows in the fit, ``repository:path@commit``.
-        energy: joules a second of latency (the mean wall power), where it was published.
+        power: mean wall power in watts while running, where it was published.
     """
 
     model: str
     parameters: Mapping[str, Parameter]
+    fused: tuple[str, ...]
     residuals: tuple[float, ...]
     method: str
     rows: int
@@ -300,6 +302,7 @@ def _estimate(value: Any, where: str) -> Estimate:
         required=(
             "model",
             "parameters",
+            "fused",
             "residuals",
             "method",
             "rows",
@@ -319,10 +322,13 @@ def _estimate(value: Any, where: str) -> Estimate:
         origin = _choice(item, "origin", choices=origins, where=here)
         parameters[name] = Parameter(_number(item, "value", where=here), origin)
     residuals = _list(fields["residuals"], f"{where}.residuals")
+    if not residuals:
+        raise EdgenasError(f"{where}.residuals must not be empty: an estimate has an error")
     numbers = {str(i): residual for i, residual in enumerate(residuals)}
     return Estimate(
         model=_text(fields, "model", where=where),
         parameters=parameters,
+        fused=_texts(fields["fused"], f"{where}.fused"),
         residuals=tuple(
             sorted(_number(numbers, key, where=f"{where}.residuals") for key in numbers)
         ),
@@ -376,18 +382,14 @@ def _texts(value: Any, where: str) -> tuple[str, ...]:
     return tuple(items)
 
 
-def _text(
-    fields: Mapping[str, Any], name: str, *, where: str, default: str | None = None
-) -> str:
+def _text(fields: Mapping[str, Any], name: str, *, where: str, default: str | None = None) -> str:
     value = fields.get(name, default)
     if not isinstance(value, str) or (not value and default is None):
         raise EdgenasError(f"{where}: {name} must be a text, found {value!r}")
     return value
 
 
-def _choice(
-    fields: Mapping[str, Any], name: str, *, choices: tuple[str, ...], where: str
-) -> str:
+def _choice(fields: Mapping[str, Any], name: str, *, choices: tuple[str, ...], where: str) -> str:
     value = fields[name]
     if value not in choices:
         raise EdgenasError(f"{where}: {name} must be one of {', '.join(choices)}, found {value!r}")

@@ -1,0 +1,309 @@
+"""Latency of layers on devices nobody here has measured: an estimated device model.
+
+A network is a list of kernels: convs and linears with the operators a runtime fuses into them, and
+the operators it runs on their own. Its time is linear in eleven prices,
+
+    seconds = run + sum over kernels of
+        kernel + macs * (price of its kind) + elements moved * (price of an element),
+
+so it is a sum over layers plus a constant, as every latency table here is. The prices are fitted
+to published whole-network latencies on the log scale, with a Gaussian prior on their logarithms
+(partial pooling, Gelman & Hill 2007, chapter 12: a device with few rows leans on its relatives).
+What prices cannot say (tiling, caches, clocks) is in the interval, which comes from published rows
+that the fit had not seen. Every number of this module is *estimated*; say so.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
+
+from edgenas.device import Device, Estimate, PublishedRow, Target
+from edgenas.errors import EdgenasError
+from edgenas.files import check_fields
+from edgenas.plan import Layer, Primitive, primitives
+
+MODEL = "prices/1"
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """Seconds for one unit of each thing a network is made of.
+
+    Args:
+        run: one run: input and output copies, synchronising, the caller's own code.
+        kernel: starting one kernel.
+        dense: one MAC of a conv with a kernel above 1x1 and no groups.
+        winograd: the same, for 3x3 with stride 1, which fast algorithms exist for.
+        pointwise: one MAC of a 1x1 conv or a linear layer.
+        depthwise: one MAC of a conv with groups.
+        activation: one element that a conv reads or writes.
+        weight: one weight of a conv that is read.
+        vector_weight: one weight of a linear layer or of a conv on a single pixel.
+        elementwise: one element that any other operator reads or writes.
+        patch: one element of the unfolded input of a dense conv (im2col); 0 where the runtime
+            unfolds nothing.
+    """
+
+    run: float
+    kernel: float
+    dense: float
+    winograd: float
+    pointwise: float
+    depthwise: float
+    activation: float
+    weight: float
+    vector_weight: float
+    elementwise: float
+    patch: float
+
+
+NAMES = tuple(field.name for field in dataclasses.fields(Prices))
+_AT = {name: i for i, name in enumerate(NAMES)}
+
+
+def features(operators: Iterable[Primitive], *, fused: frozenset[str]) -> Array:
+    """How many of each thing a list of operators has, in the order of ``Prices``; ``run`` is 0.
+
+    Args:
+        operators: in order of execution.
+        fused: what the runtime folds into the kernel before it: names of activations, ``add``, or
+            any other operator that costs nothing there (``concat``).
+
+    Returns:
+        Shape (11,): counts of kernels, MACs and elements of one image.
+    """
+    counts = np.zeros(len(NAMES))
+    started = False
+    for p in operators:
+        if p.op in ("conv", "linear"):
+            _count_conv(p, counts)
+        elif started and (p.activation if p.op == "act" else p.op) in fused:
+            if p.op == "add":
+                counts[_AT["activation"]] += p.output_elements  # the second input is still read
+            continue
+        else:
+            reads = 2 * p.input_elements if p.op == "add" else p.input_elements
+            counts[_AT["elementwise"]] += reads + p.output_elements
+        counts[_AT["kernel"]] += 1
+        started = True
+    return counts
+
+
+def _count_conv(p: Primitive, counts: Array) -> None:
+    pixels = p.out_size[0] * p.out_size[1]
+    taps = p.kernel[0] * p.kernel[1]
+    if pixels == 1:
+        counts[_AT["pointwise"]] += p.macs
+        counts[_AT["vector_weight"]] += p.weights
+        return
+    counts[_AT["weight"]] += p.weights
+    counts[_AT["activation"]] += p.input_elements + p.output_elements
+    if p.groups > 1:
+        counts[_AT["depthwise"]] += p.macs
+    elif taps == 1:
+        counts[_AT["pointwise"]] += p.macs
+    else:
+        fast = p.kernel == (3, 3) and p.stride == 1
+        counts[_AT["winograd" if fast else "dense"]] += p.macs
+        counts[_AT["patch"]] += pixels * p.inputs * taps
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceModel:
+    """The estimated model of one target.
+
+    Args:
+        target: the device and the way it is used.
+        prices: of that target.
+        fused: as in ``features``.
+        evidence: where they come from and how far off they were.
+    """
+
+    target: Target
+    prices: Prices
+    fused: frozenset[str]
+    evidence: Estimate
+
+    def seconds(self, layer: Layer) -> float:
+        """Estimated time of one layer, without the constant of a run."""
+        return self.seconds_of(primitives(layer))
+
+    def seconds_of(self, operators: Iterable[Primitive]) -> float:
+        """Estimated time of a list of operators, without the constant of a run."""
+        return float(features(operators, fused=self.fused) @ vector(self.prices))
+
+    @property
+    def run_overhead(self) -> float:
+        """Seconds of every run, whatever the network."""
+        return self.prices.run
+
+    def interval(self, seconds: float, *, confidence: float = 0.9) -> tuple[float, float]:
+        """The interval that holds the true latency of a network with a given confidence.
+
+        Args:
+            seconds: estimated time of a whole network, ``run_overhead`` included.
+            confidence: between 0.5 and 0.999.
+
+        Returns:
+            Lower and upper end in seconds. The same factor both ways: the conformal quantile of
+            the errors on rows the fit had not seen (Vovk et al. 2005, section 4.2), or
+            Student's t about zero where the rows are too few for that.
+        """
+        errors = [abs(residual) for residual in self.evidence.residuals]
+        wide = _bound(errors, confidence=confidence, tail=(1 + confidence) / 2)
+        return seconds * math.exp(-wide), seconds * math.exp(wide)
+
+    def upper(self, seconds: float, *, confidence: float = 0.9) -> float:
+        """The latency that the true one does not exceed with a given confidence (one-sided)."""
+        wide = _bound(self.evidence.residuals, confidence=confidence, tail=confidence)
+        return seconds * math.exp(wide)
+
+    def extrapolated(self, macs: float) -> PublishedRow | None:
+        """The nearest published row, where the fit saw none within a factor of four in MACs."""
+        if macs < self.evidence.smallest.macs / 4:
+            return self.evidence.smallest
+        if macs > self.evidence.largest.macs * 4:
+            return self.evidence.largest
+        return None
+
+    def joules(self, seconds: float) -> float | None:
+        """Energy of one run at the published wall power; None: no power was published."""
+        power = self.evidence.power
+        return None if power is None else seconds * power.value
+
+
+def device_model(device: Device, target: Target) -> DeviceModel:
+    """The estimated model of a target.
+
+    Raises:
+        EdgenasError: the profile has no estimate for this target, with the reason.
+    """
+    use = device.use(target)
+    if use is None or use.estimate is None:
+        listed = [str(u.target.slug) for u in device.uses if u.estimate is not None]
+        known = f"estimates there are: {', '.join(listed)}; " if listed else ""
+        why = use.no_estimate if use else f"{device.title} has none published"
+        raise EdgenasError(
+            f"no estimate for {target}: {why}",
+            hint=f"{known}measure it: edgenas profile --device {device.name} "
+            f"--runtime {target.runtime} --precision {target.precision}",
+        )
+    evidence = use.estimate
+    where = f"{device.path}: estimate of {target.slug}"
+    if evidence.model != MODEL:
+        raise EdgenasError(
+            f"{where}: model must be {MODEL!r}, found {evidence.model!r}",
+            hint="this profile is of another edgenas version",
+        )
+    check_fields(evidence.parameters, required=NAMES, where=where)
+    values = {name: parameter.value for name, parameter in evidence.parameters.items()}
+    for name, value in values.items():
+        if value < 0:
+            raise EdgenasError(f"{where}: {name} must not be negative, found {value!r}")
+    return DeviceModel(target, Prices(**values), frozenset(evidence.fused), evidence)
+
+
+def vector(prices: Prices) -> Array:
+    """The prices in the order of ``NAMES``, shape (11,)."""
+    return np.array([getattr(prices, name) for name in NAMES])
+
+
+# -- fitting --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What is known of the logarithms of the prices before a row is seen.
+
+    Args:
+        mean: shape (d,).
+        covariance: shape (d, d).
+    """
+
+    mean: Array
+    covariance: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Logarithms of the prices, shape (d,), and their covariance, shape (d, d)."""
+
+    logs: Array
+    covariance: Array
+
+
+def fit(counts: Array, seconds: Array, *, prior: Prior, noise: float) -> Fit:
+    """The most probable prices for measured networks: a robust fit on the log scale.
+
+    Errors of log(seconds) follow Student's t with four degrees of freedom (reweighted least
+    squares; Lange, Little & Taylor 1989), so that a row with a slip does not bend the fit.
+
+    Args:
+        counts: features of the networks, shape (n, d); column ``run`` holds 1.
+        seconds: their latencies, shape (n,).
+        prior: of the log prices.
+        noise: standard deviation of log(seconds) about a perfect fit.
+    """
+    chol = np.linalg.cholesky(np.linalg.inv(prior.covariance)).T
+    target = np.log(seconds)
+    weights = np.ones(len(seconds))
+    logs = prior.mean.copy()
+
+    def system(at: Array) -> tuple[Array, Array]:
+        parts = counts * np.exp(at)
+        total = parts.sum(axis=1)
+        scale = np.sqrt(weights) / noise
+        residual = np.concatenate([scale * (np.log(total) - target), chol @ (at - prior.mean)])
+        return residual, np.concatenate([scale[:, None] * parts / total[:, None], chol])
+
+    for _ in range(8):
+        logs = _least_squares(system, logs)
+        z = (np.log((counts * np.exp(logs)).sum(axis=1)) - target) / noise
+        weights = 5 / (4 + z**2)
+    jacobian = system(logs)[1]
+    return Fit(logs, np.linalg.inv(jacobian.T @ jacobian))
+
+
+def _least_squares(system: Callable[[Array], tuple[Array, Array]], start: Array) -> Array:
+    """Levenberg-Marquardt; the prior makes the normal matrix regular."""
+    at, damping = start, 1e-3
+    residual, jacobian = system(at)
+    for _ in range(60):
+        normal, gradient = jacobian.T @ jacobian, jacobian.T @ residual
+        step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), -gradient)
+        tried, slope = system(at + step)
+        if tried @ tried < residual @ residual:
+            done = residual @ residual - tried @ tried < 1e-9
+            at, residual, jacobian, damping = at + step, tried, slope, damping / 5
+            if done:
+                break
+        else:
+            damping *= 5
+            if damping > 1e9:
+                break
+    return at
+
+
+@functools.lru_cache(maxsize=256)
+def _student(tail: float, degrees: int) -> float:
+    return float(stdtrit(degrees, tail))  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _bound(errors: Sequence[float], *, confidence: float, tail: float) -> float:
+    """The bound of a new error: conformal where the errors suffice, else Student's t about 0."""
+    if not 0.5 <= confidence <= 0.999:
+        raise EdgenasError(f"confidence must lie between 0.5 and 0.999, found {confidence!r}")
+    n = len(errors)
+    rank = math.ceil((n + 1) * confidence)
+    if rank <= n:
+        return max(0.0, sorted(errors)[rank - 1])
+    spread = math.sqrt(sum(error**2 for error in errors) / n)
+    return _student(tail, n) * spread * math.sqrt(1 + 1 / n)
