@@ -139,10 +139,143 @@ def mbv3_photo() -> Space:
     )
 
 
+def ofa_mbv3_w10() -> Space:
+    """The released once-for-all MobileNetV3 of width 1.0 (arXiv 1908.09791, section 4.1)."""
+    return _ofa_mbv3(
+        "ofa-mbv3-w1.0",
+        resolutions=tuple(range(128, 225, 16)),
+        widths=(16, 24, 40, 80, 112, 160),
+        final=960,
+        mix=1280,
+    )
+
+
+def ofa_mbv3_w12() -> Space:
+    """The released once-for-all MobileNetV3 of width 1.2."""
+    return _ofa_mbv3(
+        "ofa-mbv3-w1.2",
+        resolutions=tuple(range(160, 225, 16)),
+        widths=(24, 32, 48, 96, 136, 192),
+        final=1152,
+        mix=1536,
+    )
+
+
+def _ofa_mbv3(
+    name: str, *, resolutions: tuple[int, ...], widths: tuple[int, ...], final: int, mix: int
+) -> Space:
+    first, *others = widths
+    stages = (
+        StageSpace(
+            kind="mbconv",
+            widths=(width,),
+            depths=(2, 3, 4),
+            kernels=(3, 5, 7),
+            expands=(3.0, 4.0, 6.0),
+            stride=stride,
+            squeeze=squeeze,
+            activation=activation,
+        )
+        for width, stride, squeeze, activation in zip(
+            others,
+            (2, 2, 2, 1, 2),
+            (0, 4, 0, 4, 4),
+            ("relu", "relu", "hswish", "hswish", "hswish"),
+            strict=True,
+        )
+    )
+    return Space(
+        name=name,
+        resolutions=resolutions,
+        stages=(
+            StageSpace(kind="conv", widths=(first,), stride=2, activation="hswish"),
+            StageSpace(kind="mbconv", widths=(first,)),
+            *stages,
+        ),
+        final=final,
+        mix=mix,
+        classes=1000,
+    )
+
+
+def ofa_proxyless_w13() -> Space:
+    """The released once-for-all ProxylessNAS of width 1.3: ReLU6 everywhere, BN epsilon 1e-3."""
+    stages = (
+        StageSpace(
+            kind="mbconv",
+            widths=(width,),
+            depths=depths,
+            kernels=(3, 5, 7),
+            expands=(3.0, 4.0, 6.0),
+            stride=stride,
+            activation="relu6",
+        )
+        for width, depths, stride in (
+            (32, (2, 3, 4), 2),
+            (56, (2, 3, 4), 2),
+            (104, (2, 3, 4), 2),
+            (128, (2, 3, 4), 1),
+            (248, (2, 3, 4), 2),
+            (416, (1,), 1),
+        )
+    )
+    return Space(
+        name="ofa-proxyless-w1.3",
+        resolutions=tuple(range(128, 225, 16)),
+        stages=(
+            StageSpace(kind="conv", widths=(40,), stride=2, activation="relu6"),
+            StageSpace(kind="mbconv", widths=(24,), activation="relu6"),
+            *stages,
+        ),
+        final=1664,
+        activation="relu6",
+        classes=1000,
+        epsilon=1e-3,
+    )
+
+
+def ofa_resnet50() -> Space:
+    """The released once-for-all ResNet50-D: elastic widths, and a stem layer that can be skipped.
+
+    The two narrow stems of the release both have 24 channels; here they are one value.
+    """
+    stages = (
+        StageSpace(
+            kind="bottleneck",
+            widths=widths,
+            depths=(depth, depth + 1, depth + 2),
+            expands=(0.2, 0.25, 0.35),
+            stride=stride,
+        )
+        for widths, depth, stride in (
+            ((168, 208, 256), 2, 1),
+            ((336, 408, 512), 2, 2),
+            ((664, 816, 1024), 4, 2),
+            ((1328, 1640, 2048), 2, 2),
+        )
+    )
+    return Space(
+        name="ofa-resnet50",
+        # Those of the released accuracy predictor: 208 is not among them.
+        resolutions=(128, 144, 160, 176, 192, 224, 240, 256),
+        stages=(
+            StageSpace(kind="conv", widths=(24, 32), depths=(1, 2), stride=2),
+            StageSpace(kind="conv", widths=(40, 48, 64), pool=2),
+            *stages,
+        ),
+        activation="relu",
+        classes=1000,
+    )
+
+
 PRESETS: Mapping[str, Callable[[], Space]] = {
     "tiny": tiny,
     "mbv3-cifar": mbv3_cifar,
     "mbv3-photo": mbv3_photo,
+    "ofa-mbv3-w1.0": ofa_mbv3_w10,
+    "ofa-mbv3-w1.2": ofa_mbv3_w12,
+    "ofa-proxyless-w1.3": ofa_proxyless_w13,
+    "ofa-resnet50": ofa_resnet50,
 }
 
 
