@@ -293,20 +293,17 @@ def merge(older: LatencyTable, newer: LatencyTable) -> LatencyTable:
     )
 
 
-def table_path(target: Target, *, root: Path) -> Path:
-    """Where a table lies: ``root/<device>/<runtime>-<precision>-t<threads>-b<batch>.json``."""
-    return root / target.device / f"{target.slug}.json"
+def table_path(target: Target, *, root: Path | None = None) -> Path:
+    """Where a table lies: ``root/<device>/<runtime>-<precision>-t<threads>-b<batch>.json``.
 
-
-def cached_table_path(target: Target) -> Path:
-    """Where a profile of this machine's user is kept."""
-    return table_path(target, root=cache_folder() / _KIND)
+    Without a root: where profiles of this machine's user are kept.
+    """
+    return (root or cache_folder() / _KIND) / target.device / f"{target.slug}.json"
 
 
 def find_table(target: Target) -> Path | None:
     """The table of a target: the user's cache first, then ``files.data_folders``; None: none."""
-    roots = [cache_folder() / _KIND, *data_folders(_KIND)]
-    paths = (table_path(target, root=root) for root in roots)
+    paths = (table_path(target, root=root) for root in (None, *data_folders(_KIND)))
     return next((path for path in paths if path.is_file()), None)
 
 
@@ -350,12 +347,8 @@ def _timing_json(timing: Timing) -> dict[str, Any]:
 
 
 def _network_json(network: MeasuredNetwork) -> dict[str, Any]:
-    return {
-        "space": network.space,
-        "classes": network.classes,
-        "arch": network.arch.to_json(),
-        **_timing_json(network.timing),
-    }
+    own = {"space": network.space, "classes": network.classes, "arch": network.arch.to_json()}
+    return own | _timing_json(network.timing)
 
 
 def load_table(path: Path) -> LatencyTable:
@@ -403,9 +396,11 @@ def _object(value: Any, where: str) -> dict[str, Any]:
 def _target(value: Any, where: str) -> Target:
     given = _object(value, where)
     check_fields(given, required=[f.name for f in fields(Target)], where=where)
-    texts = [_text(given, name, where=where) for name in ("device", "runtime", "precision")]
-    numbers = [_whole(given, name, where=where) for name in ("threads", "batch")]
-    return Target(*texts, *numbers)
+    device, runtime, precision = (
+        _text(given, name, where=where) for name in ("device", "runtime", "precision")
+    )
+    threads, batch = (_whole(given, name, where=where) for name in ("threads", "batch"))
+    return Target(device, runtime, precision, threads=threads, batch=batch)
 
 
 def _timing(value: Any, where: str) -> Timing:
@@ -417,9 +412,7 @@ def _timing(value: Any, where: str) -> Timing:
     noisy = given.get("noisy", False)
     if not isinstance(noisy, bool):
         raise EdgenasError(f"{where}.noisy must be true or false, found {noisy!r}")
-    known: dict[str, float | None] = {
-        name: _positive(given, name, where=where) for name in times if name in given
-    }
+    known = {name: _positive(given, name, where=where) for name in times if name in given}
     return Timing(n=_whole(given, "n", where=where, least=0), noisy=noisy, **known)
 
 
