@@ -7,9 +7,7 @@ argument; nothing is remembered between calls.
 
 import functools
 import itertools
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -81,20 +79,23 @@ class Supernet(nn.Module):
             layer: the layer to fill that place.
         """
         block = self.get_submodule(name)
-        wanted = _template(layer, self.space.epsilon, False).state_dict()
+        largest = dict(block.named_parameters())
+        if not self.training:
+            largest |= dict(block.named_buffers())
         tensors: dict[str, Tensor] = {}
-        for key, shape in ((k, v.shape) for k, v in wanted.items()):
-            tensor = block.get_parameter(key) if _is_parameter(block, key) else _buffer(block, key)
+        for key, shape in _shapes(layer, self.space.epsilon, self.training).items():
+            tensor = largest[key]
             if key == _ELASTIC.get(layer.kind) and shape[-1] < tensor.shape[-1]:
-                tensor = self._kernel(block, tensor[: shape[0], : shape[1]], shape[-1])
+                kernels = self.space.stages[int(name.split(".")[1])].kernels
+                sizes = [k for k in reversed(kernels) if k >= shape[-1]]
+                tensor = self._kernel(block, tensor[: shape[0], : shape[1]], sizes)
             tensors[key] = tensor[tuple(map(slice, shape))]
         return tensors
 
-    def _kernel(self, block: nn.Module, weight: Tensor, kernel: int) -> Tensor:
+    def _kernel(self, block: nn.Module, weight: Tensor, sizes: list[int]) -> Tensor:
         """The elastic kernel (once-for-all, arXiv 1908.09791, section 3.3): each smaller size is
-        the centre of the next larger one, times a matrix shared by all channels."""
-        kernels = next(k for k in self._kernels() if kernel in k and weight.shape[-1] in k)
-        sizes = [k for k in sorted(kernels, reverse=True) if kernel <= k <= weight.shape[-1]]
+        the centre of the next larger one, times a matrix shared by all channels.
+        """
         for large, small in itertools.pairwise(sizes):
             margin = (large - small) // 2
             weight = weight[:, :, margin : margin + small, margin : margin + small]
@@ -103,9 +104,6 @@ class Supernet(nn.Module):
                 flat = F.linear(weight.reshape(*weight.shape[:2], small * small), matrix)
                 weight = flat.view(*weight.shape[:2], small, small)
         return weight
-
-    def _kernels(self) -> Iterator[tuple[int, ...]]:
-        return (stage.kernels for stage in self.space.stages)
 
     def extract(self, arch: Arch) -> Network:
         """A plain network with copies of the weights of an arch, in the mode of the supernet.
@@ -120,7 +118,8 @@ class Supernet(nn.Module):
             for name, layer in plan(self.space, arch)
             for key, tensor in self.slice(name, layer).items()
         }
-        network.load_state_dict(tensors)
+        # In training mode the slices carry no statistics: the network starts with fresh ones.
+        network.load_state_dict(tensors, strict=not self.training)
         return network.train(self.training)
 
 
@@ -158,10 +157,7 @@ def _template(layer: Layer, epsilon: float, training: bool) -> nn.Module:
     return module
 
 
-def _is_parameter(block: nn.Module, key: str) -> bool:
-    owner, _, name = key.rpartition(".")
-    return name in block.get_submodule(owner)._parameters
-
-
-def _buffer(block: nn.Module, key: str) -> Tensor:
-    return cast(Tensor, block.get_buffer(key))
+@functools.lru_cache(maxsize=16384)
+def _shapes(layer: Layer, epsilon: float, training: bool) -> dict[str, torch.Size]:
+    module = _template(layer, epsilon, training)
+    return {key: tensor.shape for key, tensor in module.state_dict().items()}

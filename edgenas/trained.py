@@ -1,0 +1,197 @@
+"""A trained supernet on disk: a folder that ``specialize`` can work from.
+
+- ``supernet.json``: space, class names, preprocessing and the record of its training;
+- ``weights.safetensors``: the tensors of the supernet;
+- ``calibration.safetensors`` (optional): synthetic uint8 images for batch-norm calibration;
+- ``accuracy.json`` (optional): the accuracy predictor.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from edgenas.data import Preprocessing
+from edgenas.errors import EdgenasError, unknown
+from edgenas.files import check_fields, read_json, sha256, write_json, writing
+from edgenas.spaces import space_from_json, space_to_json
+from edgenas.supernet import Supernet
+
+SCHEMA = "edgenas.supernet/1"
+ACCURACY_FILE = "accuracy.json"
+CALIBRATION_FILE = "calibration.safetensors"
+_FIELDS = ("space", "classes", "preprocessing", "weights", "training")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedSupernet:
+    """A supernet with all that is needed to use it.
+
+    Args:
+        supernet: in evaluation mode, float32.
+        classes: names of the labels.
+        preprocessing: from an image file to the input.
+        training: the record of how it came about.
+        folder: where it was loaded from; None before it is saved.
+    """
+
+    supernet: Supernet
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    training: Mapping[str, Any]
+    folder: Path | None = None
+
+    def calibration_images(self) -> Tensor:
+        """The synthetic calibration images, uint8, shape (n, 3, stored, stored).
+
+        Raises:
+            EdgenasError: the folder has none, or they are damaged.
+        """
+        path = (self.folder or Path()) / CALIBRATION_FILE
+        if self.folder is None or not path.exists():
+            raise EdgenasError(
+                f"the supernet {self.folder} carries no calibration images",
+                hint="pass --data with the images it was trained on",
+            )
+        return load_tensors(path)["pixels"]
+
+
+def pretrained_folder() -> Path:
+    """The folder of the supernets that ship with edgenas."""
+    return Path(__file__).parent / "pretrained"
+
+
+def list_supernets() -> list[str]:
+    """Names of the supernets that ship with edgenas."""
+    return sorted(p.parent.name for p in pretrained_folder().glob("*/supernet.json"))
+
+
+def find_supernet(name: str) -> Path:
+    """The folder of a shipped supernet by its name, or of one's own by its path.
+
+    Raises:
+        EdgenasError: there is none.
+    """
+    shipped = pretrained_folder() / name
+    if "/" not in name and (shipped / "supernet.json").exists():
+        return shipped
+    if (Path(name) / "supernet.json").exists():
+        return Path(name)
+    if Path(name).is_dir():
+        raise EdgenasError(
+            f"{name} holds no supernet.json",
+            hint="if its training was cut off, resume it: edgenas train ... --resume",
+        )
+    raise unknown("supernet", name, known=list_supernets(), listing="edgenas list supernets")
+
+
+def save_supernet(folder: Path, trained: TrainedSupernet, *, dtype: torch.dtype) -> None:
+    """Write the weights, then the JSON that vouches for them.
+
+    Args:
+        folder: made if it is not there.
+        trained: what to write; statistics of batch norms are only kept where there are any.
+        dtype: to store weights in: ``torch.float32`` or ``torch.float16``.
+    """
+    tensors = {
+        name: tensor.detach().to(dtype).contiguous() if tensor.is_floating_point() else tensor
+        for name, tensor in trained.supernet.state_dict().items()
+        if _kept(name, tensor)
+    }
+    save_tensors(folder / "weights.safetensors", tensors)
+    write_json(
+        folder / "supernet.json",
+        {
+            "schema": SCHEMA,
+            "space": space_to_json(trained.supernet.space),
+            "classes": list(trained.classes),
+            "preprocessing": trained.preprocessing.to_json(),
+            "weights": {"sha256": sha256(folder / "weights.safetensors")},
+            "training": dict(trained.training),
+        },
+    )
+
+
+def load_supernet(folder: Path) -> TrainedSupernet:
+    """Read a folder written by ``save_supernet``.
+
+    Raises:
+        EdgenasError: a file is missing, damaged or does not fit; nothing is guessed.
+    """
+    path = folder / "supernet.json"
+    fields = read_json(path, schema=SCHEMA)
+    check_fields(fields, required=_FIELDS, where=str(path))
+    space = space_from_json(fields["space"], where=f"{path}: space")
+    weights = folder / "weights.safetensors"
+    tensors = load_tensors(weights)
+    if sha256(weights) != fields["weights"]["sha256"]:
+        raise EdgenasError(
+            f"{weights} is not the file that {path} vouches for",
+            hint="restore both files from where they came from",
+        )
+    supernet = Supernet(space)
+    for name, tensor in supernet.state_dict().items():
+        if name not in tensors:
+            if _is_statistic(name):
+                tensors[name] = tensor
+                continue
+            raise EdgenasError(f"{weights}: the tensor {name} is missing")
+        if tensors[name].shape != tensor.shape:
+            raise EdgenasError(
+                f"{weights}: the tensor {name} must have shape {tuple(tensor.shape)}, "
+                f"found {tuple(tensors[name].shape)}"
+            )
+    supernet.load_state_dict({name: t.float() for name, t in tensors.items()})
+    return TrainedSupernet(
+        supernet=supernet.eval(),
+        classes=tuple(fields["classes"]),
+        preprocessing=Preprocessing.from_json(
+            fields["preprocessing"], where=f"{path}: preprocessing"
+        ),
+        training=fields["training"],
+        folder=folder,
+    )
+
+
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write tensors atomically; metadata values become JSON."""
+    with writing(path) as temporary:
+        texts = {key: json.dumps(value) for key, value in (metadata or {}).items()}
+        save_file({n: t.contiguous() for n, t in tensors.items()}, temporary, texts)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read tensors.
+
+    Raises:
+        EdgenasError: absent or damaged.
+    """
+    if not path.exists():
+        raise EdgenasError(f"no file {path}")
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError) as error:
+        raise EdgenasError(
+            f"{path} is damaged: {error}", hint="restore the file from where it came from"
+        ) from error
+
+
+def _is_statistic(name: str) -> bool:
+    return name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+
+
+def _kept(name: str, tensor: Tensor) -> bool:
+    # Training leaves the statistics at their start; an imported supernet brings real ones.
+    if name.endswith("running_mean"):
+        return bool(tensor.any())
+    if name.endswith("running_var"):
+        return bool((tensor != 1).any())
+    return not name.endswith("num_batches_tracked")
