@@ -44,7 +44,8 @@ def data_folders(kind: str) -> list[Path]:
 
 
 @contextlib.contextmanager
-def _disk_errors(path: Path) -> Generator[None]:
+def disk_errors(path: Path) -> Generator[None]:
+    """Turn what a disk refuses into an EdgenasError: full, protected, something in the way."""
     try:
         yield
     except OSError as error:
@@ -82,7 +83,7 @@ def writing(path: Path) -> Generator[Path]:
     Raises:
         EdgenasError: the disk is full or may not be written.
     """
-    with _disk_errors(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         os.close(handle)
@@ -109,7 +110,7 @@ def new_folder(path: Path) -> Generator[Path]:
     Raises:
         EdgenasError: the disk is full or may not be written, or ``path`` is a file.
     """
-    with _disk_errors(path):
+    with disk_errors(path):
         if path.exists() and not path.is_dir():
             raise FileExistsError(errno.EEXIST, "a file is there", str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
