@@ -116,11 +116,13 @@ class Estimated:
         target: what they belong to.
         layer_seconds: the time of one layer.
         constant: added once a run.
+        upper_factor: confidence to upper bound / latency of whole networks; None: not known.
     """
 
     target: Target
     layer_seconds: Callable[[Layer], float]
     constant: float = 0.0
+    upper_factor: Callable[[float], float] | None = None
 
     @property
     def provenance(self) -> Provenance:
@@ -259,14 +261,11 @@ def environment_mismatches(first: Mapping[str, Any], second: Mapping[str, Any]) 
     """
     found: list[str] = []
     for name in MATCHED:
-        one, other = (_model(environment.get(name)) for environment in (first, second))
+        pair = [environment.get(name) for environment in (first, second)]
+        one, other = (v.partition(",")[0] if isinstance(v, str) else v for v in pair)
         if one != other:
             found.append(f"environment.{name}: {one!r} and {other!r}")
     return found
-
-
-def _model(value: Any) -> Any:
-    return value.partition(",")[0].strip() if isinstance(value, str) else value
 
 
 def merge(older: LatencyTable, newer: LatencyTable) -> LatencyTable:

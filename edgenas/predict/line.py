@@ -1,0 +1,160 @@
+"""From the sum of a network's layers to its time: a line, and an upper bound with it.
+
+Sums of separately timed layers are off by a few percent, mostly the same way for all networks of
+a space; a line through a few whole networks mends that. All errors are relative: a line minimises
+the squares of (predicted - measured) / measured.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.special import stdtrit
+
+from edgenas.cost import Vector
+from edgenas.errors import EdgenasError
+from edgenas.predict.errors import HeldOut, held_out
+
+BoundKind = Literal["split-conformal", "student-t", "estimate", "none"]
+
+_CONFORMAL = 40  # networks from which on half of them may be spared for the bound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """``intercept + slope * sum`` with what is known of its errors.
+
+    Args:
+        intercept: seconds.
+        slope: a ratio.
+        free: parameters fitted: 2, or 1 where the intercept is held at zero.
+        networks: measured networks behind the line and the bound.
+        spread: standard deviation of relative errors, with ``networks - free`` degrees of freedom;
+            None where there are none left.
+        covariance: of (intercept, slope) for a spread of 1, rows of two.
+        ratios: measured / predicted of networks spared from the fit, ascending; for the conformal
+            bound.
+        error: each network predicted by a line through the others; None: too few.
+    """
+
+    intercept: float
+    slope: float
+    free: int
+    networks: int
+    spread: float | None = None
+    covariance: tuple[tuple[float, float], tuple[float, float]] = ((0.0, 0.0), (0.0, 0.0))
+    ratios: tuple[float, ...] = ()
+    error: HeldOut | None = None
+
+    def __call__(self, sums: Vector) -> Vector:
+        """Predicted seconds."""
+        return self.intercept + self.slope * sums
+
+    def bound_kind(self, confidence: float) -> BoundKind:
+        """What ``upper`` rests on at a confidence."""
+        if self._rank(confidence) is not None:
+            return "split-conformal"
+        return "none" if self.spread is None else "student-t"
+
+    def upper(self, sums: Vector, *, confidence: float) -> Vector:
+        """Seconds that a new network's time does not exceed with a given confidence.
+
+        Split-conformal (Lei et al., "Distribution-free predictive inference for regression",
+        2018, section 2.2): the quantile of measured / predicted over networks that the line has
+        not seen. With too few of them: the prediction interval of the line, one-sided, Student's t.
+
+        Raises:
+            EdgenasError: too few networks were measured for any bound.
+        """
+        predicted, rank = self(sums), self._rank(confidence)
+        if rank is not None:
+            return predicted * self.ratios[rank]
+        if self.spread is None:
+            raise EdgenasError(
+                f"{self.networks} measured networks are too few for an upper bound",
+                hint=f"measure at least {self.free + 1} networks",
+            )
+        design = np.stack([np.ones_like(sums), sums], 1) / predicted[:, None]
+        leverage = np.einsum("ni,ij,nj->n", design, np.array(self.covariance), design)
+        quantile = float(stdtrit(self.networks - self.free, confidence))
+        return predicted * (1 + quantile * self.spread * np.sqrt(1 + leverage))
+
+    def _rank(self, confidence: float) -> int | None:
+        rank = int(np.ceil((len(self.ratios) + 1) * confidence)) - 1
+        return rank if 0 <= rank < len(self.ratios) else None
+
+
+def fit_line(sums: Vector, seconds: Vector, *, seed: int = 0) -> Line:
+    """Fit a line to measured networks.
+
+    One or two networks give a slope only, and no intercept comes from a fit that would slope
+    downwards or predict no time at all. From 40 networks on, a random half is spared for the
+    conformal bound.
+
+    Args:
+        sums: of the networks' layers, shape (n,), above zero.
+        seconds: measured, shape (n,).
+        seed: of that half.
+
+    Raises:
+        EdgenasError: nothing to fit to.
+    """
+    if sums.shape != seconds.shape or sums.ndim != 1 or not len(sums):
+        raise EdgenasError(
+            f"a line needs as many sums as measured networks, found {sums.shape} and "
+            f"{seconds.shape}",
+            hint="measure at least three networks",
+        )
+    if not ((sums > 0) & (seconds > 0)).all():
+        raise EdgenasError("sums and measured times must be above zero")
+    order = np.arange(len(sums))
+    spared = order[:0]
+    if len(sums) >= _CONFORMAL:
+        order = np.random.default_rng(seed).permutation(len(sums))
+        order, spared = np.split(order, [len(sums) // 2])
+    coefficients, free = _solve(sums[order], seconds[order])
+    intercept, slope = float(coefficients[0]), float(coefficients[1])
+    predicted = intercept + slope * sums
+    design = np.stack([np.ones_like(sums), sums], 1) / seconds[:, None]
+    off = (predicted - seconds)[order] / seconds[order]
+    left = len(order) - free
+    covariance = np.zeros((2, 2))
+    covariance[2 - free :, 2 - free :] = np.linalg.inv(
+        (design[order].T @ design[order])[2 - free :, 2 - free :]
+    )
+    return Line(
+        intercept=intercept,
+        slope=slope,
+        free=free,
+        networks=len(order),
+        spread=float(np.sqrt((off**2).sum() / left)) if left > 0 else None,
+        covariance=(
+            (float(covariance[0, 0]), float(covariance[0, 1])),
+            (float(covariance[1, 0]), float(covariance[1, 1])),
+        ),
+        ratios=tuple(np.sort(seconds[spared] / predicted[spared]).tolist()),
+        error=_error(sums, seconds),
+    )
+
+
+def _solve(sums: Vector, seconds: Vector) -> tuple[Vector, int]:
+    """The coefficients (intercept, slope) and how many of them were fitted."""
+    design = np.stack([np.ones_like(sums), sums], 1) / seconds[:, None]
+    ones = np.ones(len(sums))
+    if len(sums) > 2 and float(np.ptp(sums)) > 1e-6 * float(sums.max()):
+        found = np.linalg.lstsq(design, ones, rcond=None)[0].astype(np.float64)
+        if found[1] > 0 and found[0] + found[1] * sums.min() > 0:
+            return found, 2
+    slope = float(design[:, 1].sum() / (design[:, 1] ** 2).sum())
+    return np.array([0.0, slope]), 1
+
+
+def _error(sums: Vector, seconds: Vector) -> HeldOut | None:
+    if len(sums) < 4:
+        return None
+    predicted = np.empty(len(sums))
+    for i in range(len(sums)):
+        rest = np.arange(len(sums)) != i
+        (intercept, slope), _ = _solve(sums[rest], seconds[rest])
+        predicted[i] = intercept + slope * sums[i]
+    return held_out(predicted, seconds, relative=True, method="each network left out once")
