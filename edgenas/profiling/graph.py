@@ -1,13 +1,15 @@
-"""ONNX graphs to time: one layer alone, or a whole planned network, with random weights.
+"""ONNX graphs to time and to ship: one layer alone, or a whole planned network.
 
 Built node by node in a millisecond, where exporting a module takes a second. The operators are
-those that the export of a trained network has, batch norms folded into convs.
+those of a network whose batch norms are folded into its convs. `edgenas.export` fills the same
+graph with trained weights, so what was timed is what ships; graphs to time have random ones.
 """
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from edgenas.arch import Arch
@@ -17,7 +19,11 @@ from edgenas.space import Space
 # Read by every runtime in use; the defaults of the onnx package are ahead of some.
 IR_VERSION = 10
 OPSET = 20
-INPUT, OUTPUT = "input", "output"
+INPUT, OUTPUT = "image", "logits"
+
+# The constants of a conv or linear: its weight, and its bias where one is deployed. Asked for in
+# the order of the primitives; the number is the gain that keeps random activations near one.
+Weights = Callable[[Primitive, float], Sequence[NDArray[np.float32]]]
 
 
 def layer_graph(layer: Layer, *, batch: int = 1, seed: int = 0) -> bytes:
@@ -28,23 +34,51 @@ def layer_graph(layer: Layer, *, batch: int = 1, seed: int = 0) -> bytes:
         batch: images a run.
         seed: of the random weights.
     """
-    return _graph([layer], batch=batch, seed=seed)
+    return _graph([layer], batch=batch, weights=random_weights(seed))
 
 
-def network_graph(space: Space, arch: Arch, *, batch: int = 1, seed: int = 0) -> bytes:
-    """The ONNX graph of a whole network with random weights, as long as the trained one takes.
+def network_graph(
+    space: Space, arch: Arch, *, batch: int | str = 1, weights: Weights | None = None, seed: int = 0
+) -> bytes:
+    """The ONNX graph of a whole network.
 
     Args:
         space: the space of the arch.
         arch: its input has shape (batch, space.inputs, resolution, resolution).
-        batch: images a run.
+        batch: images a run, or the name of an open dimension.
+        weights: where its constants come from; None: random ones, which take as long.
         seed: of the random weights.
     """
-    return _graph([layer for _, layer in plan(space, arch)], batch=batch, seed=seed)
+    layers = [layer for _, layer in plan(space, arch)]
+    return _graph(layers, batch=batch, weights=weights or random_weights(seed))
 
 
-def _graph(layers: list[Layer], *, batch: int, seed: int) -> bytes:
-    builder = _Builder(seed=seed)
+def random_weights(seed: int) -> Weights:
+    """Weights, and a bias where one is deployed, that keep activations near one.
+
+    Normal with variance gain / fan-in (He et al., arXiv 1502.01852, section 2.2). Neither
+    overflows nor denormal numbers arise, which some processors take a hundred times as long for.
+    """
+    rng = np.random.default_rng(seed)
+
+    def weights(part: Primitive, gain: float) -> Sequence[NDArray[np.float32]]:
+        weight, *bias = _shapes(part)
+        deviation = np.float32(math.sqrt(gain / math.prod(weight[1:])))
+        values = [rng.standard_normal(weight, np.float32) * deviation]
+        return values + [rng.standard_normal(b, np.float32) * np.float32(0.1) for b in bias]
+
+    return weights
+
+
+def _shapes(part: Primitive) -> list[tuple[int, ...]]:
+    """Of the constants of a conv or linear: weight, and bias where one is deployed."""
+    kernel = part.kernel if part.op == "conv" else ()
+    weight = (part.outputs, part.inputs // part.groups, *kernel)
+    return [weight, (part.outputs,)] if part.bias or part.norm else [weight]
+
+
+def _graph(layers: list[Layer], *, batch: int | str, weights: Weights) -> bytes:
+    builder = _Builder(weights)
     x = INPUT
     for layer in layers:
         x = _append(builder, layer, x)
@@ -94,10 +128,10 @@ def _append(builder: "_Builder", layer: Layer, x: str) -> str:
 class _Builder:
     """A growing graph. A value has the name of the node that makes it."""
 
-    def __init__(self, *, seed: int) -> None:
+    def __init__(self, weights: Weights) -> None:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
-        self._rng = np.random.default_rng(seed)
+        self._weights = weights
 
     def node(self, operator: str, *inputs: str, **attributes: float | list[int]) -> str:
         name = f"{operator}_{len(self.nodes)}"
@@ -112,18 +146,8 @@ class _Builder:
         return name
 
     def weights(self, part: Primitive, *, gain: float) -> list[str]:
-        """Weights, and a bias where one is deployed, that keep activations near one.
-
-        Normal with variance gain / fan-in (He et al., arXiv 1502.01852, section 2.2). Neither
-        overflows nor denormal numbers arise, which some processors take a hundred times as
-        long for.
-        """
-        kernel = part.kernel if part.op == "conv" else ()
-        shape = (part.outputs, part.inputs // part.groups, *kernel)
-        deviation = np.float32(math.sqrt(gain / math.prod(shape[1:])))
-        values = [self._rng.standard_normal(shape, np.float32) * deviation]
-        if part.bias or part.norm:
-            values.append(self._rng.standard_normal(part.outputs, np.float32) * np.float32(0.1))
+        values = self._weights(part, gain)
+        assert [value.shape for value in values] == _shapes(part), f"other weights than of {part}"
         return [self.constant(value) for value in values]
 
     def operator(self, part: Primitive, x: str, *, gain: float = 1.0) -> str:

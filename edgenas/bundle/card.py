@@ -1,0 +1,99 @@
+"""MODEL_CARD.md: what a person should know of a bundle."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgenas.bundle.record import Record
+
+
+def model_card(record: Record, *, manifest: Mapping[str, Any]) -> str:
+    """The card, in Markdown.
+
+    Args:
+        record: the results.
+        manifest: its fields; those on files may be missing.
+    """
+    model, preprocessing = manifest["model"], manifest["preprocessing"]
+    labels = manifest["labels"]
+    first = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
+    parts = [
+        f"# Image classifier {manifest['arch_id']}",
+        f"Made by edgenas {manifest['versions']['edgenas']} for {record.target}, from the "
+        f"supernet {record.supernet} (space {manifest['space']['name']}).",
+        "## What is promised",
+        _list([str(promise) for promise in record.promises] or ["nothing: no budget was given"]),
+        "## What is known",
+        f"- Top-1 accuracy: {record.accuracy}",
+        _latency(record),
+        f"- Costs of one image: {record.costs_text()}",
+        f"- Parity with PyTorch: largest difference of a logit "
+        f"{manifest['parity']['max_abs_difference']:.1e}, the same top-1 on "
+        f"{manifest['parity']['same_top1']} of {manifest['parity']['n']} inputs",
+        "## How to use it",
+        "```console\n$ pip install numpy pillow onnxruntime\n$ python example.py photo.jpg\n```",
+        f"- Input `{model['input']}`: {preprocessing['dtype']}, shape "
+        f"{_shape(model['input_shape'])}, {preprocessing['layout']}, "
+        f"{preprocessing['channel_order']}",
+        f"- Output `{model['output']}`: logits, shape {_shape(model['output_shape'])}",
+        f"- Labels ({len(labels)}): {first}",
+        "Preprocessing, step by step:",
+        "\n".join(f"{i}. {step}" for i, step in enumerate(_steps(preprocessing), 1)),
+        "`edgenas verify FOLDER` checks every file of this folder, runs the model on the stored "
+        "input and counts its operations again.",
+        "## The network",
+        f"`{manifest['arch_text']}`",
+        "Input resolution, then per stage the width and its blocks as kernel x expansion.",
+        "## Limits",
+        _list(
+            [
+                *record.notes,
+                "The accuracy is of the data named above; on other images it will differ.",
+                "Softmax shares are not calibrated probabilities.",
+                "Latencies are of the target named above, of the model alone without "
+                "preprocessing, and of no other device, runtime or precision.",
+            ]
+        ),
+    ]
+    return _joined(parts)
+
+
+def _latency(record: Record) -> str:
+    lines: list[str] = []
+    if record.measured is not None:
+        lines.append(f"Latency: {record.measured}")
+        if record.predicted is not None:
+            lines.append(f"Latency before it was measured: {record.predicted}")
+    elif record.predicted is not None:
+        lines.append(f"Latency, not measured on this model: {record.predicted}")
+    else:
+        lines.append("Latency: not known; nothing was measured or estimated for this target")
+    return _list(lines)
+
+
+def _steps(preprocessing: Mapping[str, Any]) -> list[str]:
+    stored, resolution = preprocessing["resize"]
+    return [
+        f"decode to {preprocessing['decode']}",
+        f"cut the {preprocessing['crop']}",
+        f"resize to {stored}x{stored}, then to {resolution}x{resolution} pixels, "
+        f"{preprocessing['interpolation']}",
+        f"divide by 255, subtract {preprocessing['mean']}, divide by {preprocessing['std']} "
+        f"({preprocessing['channel_order']})",
+    ]
+
+
+def _shape(shape: list[Any]) -> str:
+    return " x ".join(str(size) for size in shape)
+
+
+def _list(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _joined(parts: list[str]) -> str:
+    """Paragraphs; neighbouring list items stay one list."""
+    text = ""
+    for part in parts:
+        same_list = part.startswith("- ") and text.rpartition("\n")[2].startswith("- ")
+        text += ("\n" if same_list else "\n\n") * bool(text) + part
+    return text + "\n"

@@ -1,0 +1,114 @@
+"""The manifest of a bundle: what is in it, byte for byte, and how to use it.
+
+Format ``edgenas.bundle/1``: one JSON object, written in exactly one way (fields in order, one
+space of indentation, ASCII), so that any changed byte shows. ``bundle_id`` is the SHA-256 of the
+manifest written without it, and ``files`` holds size and SHA-256 of every other file of the
+folder: the id names the whole bundle. It guards against damage; against a forger it does so where
+the id is known from elsewhere.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgenas.errors import EdgenasError
+from edgenas.files import check_fields, check_schema, sha256
+
+if TYPE_CHECKING:  # it needs torch, a bundle does not
+    from edgenas.data import Preprocessing
+
+SCHEMA = "edgenas.bundle/1"
+NAME = "manifest.json"
+FILES = (
+    "arch.json",
+    "model.onnx",
+    "report.json",
+    "MODEL_CARD.md",
+    "sample_image.png",
+    "sample_input.npy",
+    "expected_output.npy",
+    "example.py",
+)
+_FIELDS = """
+    bundle_id versions arch_id arch_text space model preprocessing labels target promises parity
+    request files
+""".split()
+_PREPROCESSING = """
+    decode crop resize interpolation channel_order scale mean std layout dtype
+""".split()
+
+
+def preprocessing_in_full(preprocessing: "Preprocessing", *, resolution: int) -> dict[str, Any]:
+    """Every step from an image file to the input of the model, in order."""
+    return {
+        "decode": "8-bit RGB; transparency is dropped, EXIF orientation is not applied",
+        "crop": "centre square of the shorter side, offsets rounded down",
+        "resize": [preprocessing.stored, resolution],
+        "interpolation": preprocessing.to_json()["interpolation"],
+        "channel_order": "RGB",
+        "scale": 1 / 255,
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
+        "layout": "NCHW",
+        "dtype": "float32",
+    }
+
+
+def text(manifest: Mapping[str, Any]) -> str:
+    """The one way to write a manifest."""
+    return json.dumps(manifest, indent=1, allow_nan=False) + "\n"
+
+
+def identity(manifest: Mapping[str, Any]) -> str:
+    """The id of a manifest: the SHA-256 of its text without the id."""
+    rest = {name: value for name, value in manifest.items() if name != "bundle_id"}
+    return hashlib.sha256(text(rest).encode()).hexdigest()
+
+
+def sign(manifest: Mapping[str, Any], *, folder: Path) -> dict[str, Any]:
+    """The manifest with the hashes of the files of a folder and its own id."""
+    files = {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
+        for name in FILES
+    }
+    complete = {"schema": SCHEMA, "bundle_id": "", **manifest, "files": files}
+    return {**complete, "bundle_id": identity(complete)}
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The manifest of a bundle, checked to the byte.
+
+    Raises:
+        EdgenasError: there is no bundle, its manifest was changed, or another schema.
+    """
+    path = folder / NAME
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise EdgenasError(
+            f"no bundle at {folder}: there is no {NAME}",
+            hint="give the folder that edgenas specialize wrote",
+        ) from None
+    except OSError as error:
+        raise EdgenasError(f"cannot read {path}: {error.strerror}") from error
+    damaged = EdgenasError(
+        f"{path} was changed or damaged after it was written",
+        hint="make the bundle anew, or restore the file",
+    )
+    try:
+        found = json.loads(data.decode("ascii"))
+        intact = text(found).encode() == data
+    except (ValueError, TypeError, RecursionError):
+        raise damaged from None
+    if not intact:
+        raise damaged
+    fields = check_schema(found, schema=SCHEMA, where=str(path))
+    check_fields(fields, required=_FIELDS, where=str(path))
+    if identity(found) != fields["bundle_id"]:
+        raise damaged
+    check_fields(fields["preprocessing"], required=_PREPROCESSING, where=f"{path}: preprocessing")
+    if sorted(fields["files"]) != sorted(FILES):
+        raise EdgenasError(f"{path}: files must list {', '.join(FILES)}")
+    return fields

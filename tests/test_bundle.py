@@ -1,0 +1,652 @@
+"""A bundle holds what it says, every byte of it, and runs where edgenas is not."""
+
+import dataclasses
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from edgenas.arch import load_arch
+from edgenas.bundle import (
+    Accuracy,
+    MeasuredLatency,
+    PredictedLatency,
+    Promise,
+    Record,
+    check_out,
+    example,
+    load_bundle,
+    manifest,
+    verify_bundle,
+    write_bundle,
+)
+from edgenas.bundle.card import model_card
+from edgenas.bundle.write import sample_image
+from edgenas.cost import memory, total
+from edgenas.data import Preprocessing, decode
+from edgenas.device import Target
+from edgenas.errors import EdgenasError
+from edgenas.export import parity, to_onnx
+from edgenas.measure import Measurement
+from edgenas.spaces import tiny
+from edgenas.supernet import Supernet
+
+PREPROCESSING = Preprocessing(stored=20, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+LABELS = tuple("plane car bird cat deer dog frog horse ship Löwe".split())
+REQUEST = {"device": "host", "constraints": ["latency<=2ms"], "seed": 0}
+TARGET = Target("host", "onnxruntime", "fp32")
+
+
+def record(**changes) -> Record:
+    costs = total(tiny(), tiny().largest())
+    values = {
+        "target": TARGET,
+        "accuracy": Accuracy(
+            kind="predicted",
+            value=0.7123,
+            data="cifar10",
+            split="validation",
+            images=5000,
+            error=0.0042,
+            archs=60,
+        ),
+        "predicted": PredictedLatency(
+            seconds=0.001,
+            upper=0.0012,
+            confidence=0.95,
+            bound="Student-t on 5 networks",
+            provenance="measured",
+            source="table of 30 layers",
+        ),
+        "measured": None,
+        "promises": (
+            Promise(
+                constraint="latency<=2ms", value=0.0012, limit=0.002, rests_on="the upper bound"
+            ),
+        ),
+        "costs": costs,
+        "memory": memory(costs),
+        "supernet": "tiny",
+        "notes": ("extrapolated: nothing of this size was published",),
+    }
+    return Record(**{**values, **changes})
+
+
+def timed() -> MeasuredLatency:
+    measurement = Measurement(
+        name="model",
+        median=0.00101,
+        p10=0.001,
+        p90=0.00105,
+        n=500,
+        half_width=0.003,
+        wall_p50=0.0011,
+        wall_p95=0.0015,
+        wall_n=700,
+        flag="",
+        canary=0.0002,
+    )
+    return MeasuredLatency.of(measurement, environment={"cpu": "some", "frequency": None})
+
+
+def write(
+    folder: Path,
+    *,
+    batch: int | None = 1,
+    result: Record | None = None,
+    labels: tuple[str, ...] = LABELS,
+) -> dict:
+    space, arch = tiny(), tiny().largest()
+    network = Supernet(space).eval().extract(arch)
+    onnx = to_onnx(network, preprocessing=PREPROCESSING.to_json(), batch=batch)
+    images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    return write_bundle(
+        folder,
+        space=space,
+        arch=arch,
+        onnx=onnx,
+        preprocessing=PREPROCESSING,
+        labels=labels,
+        record=result or record(),
+        parity=parity(network, onnx, images=images),
+        request=REQUEST,
+        batch=batch,
+    )
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "bundle"
+    write(folder)
+    return folder
+
+
+@pytest.fixture
+def bundle(pristine: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pristine, tmp_path / "bundle"))
+
+
+def failure(folder: Path) -> str:
+    """The one line of the check that fails; the others pass."""
+    *before, last = verify_bundle(folder)
+    assert all(check.passed for check in before)
+    assert not last.passed
+    assert "\n" not in str(last)
+    return str(last)
+
+
+def resign(folder: Path, **changes) -> None:
+    """Write the manifest anew with right hashes: only a check of the contents can still object."""
+    fields = {**manifest.read(folder), **changes}
+    signed = manifest.sign(fields, folder=folder)
+    (folder / manifest.NAME).write_text(manifest.text(signed))
+
+
+# What is in it
+
+
+def test_a_bundle_is_complete_and_everything_in_it_holds(pristine: Path):
+    assert {path.name for path in pristine.iterdir()} == {"manifest.json", *manifest.FILES}
+    checks = verify_bundle(pristine)
+    assert [check.name for check in checks] == (
+        "manifest files promises arch graph card preprocessing output".split()
+    )
+    assert all(check.passed for check in checks), [str(c) for c in checks if not c.passed]
+
+
+@pytest.mark.parametrize("batch", [3, None])
+def test_bundles_of_any_batch_hold(tmp_path: Path, batch: int | None):
+    fields = write(tmp_path / "b", batch=batch)
+    assert fields["model"]["input_shape"] == [batch or "n", 3, 16, 16]
+    assert all(check.passed for check in verify_bundle(tmp_path / "b"))
+    assert run_example(tmp_path / "b", sys.executable).returncode == 0
+
+
+def test_the_manifest_says_how_to_use_the_model(pristine: Path):
+    fields = manifest.read(pristine)
+    assert tuple(fields["labels"]) == LABELS
+    assert fields["target"] == dataclasses.asdict(TARGET)
+    assert fields["request"] == REQUEST
+    told = fields["preprocessing"]
+    assert told["resize"] == [20, 16]
+    assert (told["channel_order"], told["layout"], told["dtype"]) == ("RGB", "NCHW", "float32")
+    assert told["scale"] == 1 / 255
+    assert (told["mean"], told["std"]) == ([0.5, 0.4, 0.3], [0.2, 0.25, 0.3])
+    assert "bilinear" in told["interpolation"]
+    assert "centre square" in told["crop"]
+
+
+def test_what_was_written_is_read_again(pristine: Path):
+    arch, found = load_bundle(pristine)
+    assert arch == tiny().largest()
+    assert found == record()
+
+
+def test_writing_again_gives_the_same_bundle(pristine: Path, tmp_path: Path):
+    assert write(tmp_path / "b")["bundle_id"] == manifest.read(pristine)["bundle_id"]
+
+
+def test_the_sample_goes_through_every_step(pristine: Path):
+    """The steps of the example are those of training: decode, crop, resize twice, normalise."""
+    path = pristine / "sample_image.png"
+    with Image.open(path) as image:
+        assert image.width > image.height > PREPROCESSING.stored
+    pixels = torch.from_numpy(decode(path.read_bytes(), stored=20)).permute(2, 0, 1)[None]
+    theirs = PREPROCESSING.prepare(pixels, resolution=16).numpy()
+    ours = np.load(pristine / "sample_input.npy")
+    assert ours.shape == (1, 3, 16, 16)
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(ours, theirs, atol=1.001 / 255 / min(PREPROCESSING.std))
+    assert np.abs(ours - theirs).mean() < 0.1 / 255 / min(PREPROCESSING.std)
+
+
+@given(
+    width=st.integers(4, 60), height=st.integers(4, 60), stored=st.integers(4, 40), seed=st.just(1)
+)
+def test_the_example_prepares_as_training_does(
+    tmp_path_factory: pytest.TempPathFactory, width: int, height: int, stored: int, seed: int
+):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    path = tmp_path_factory.mktemp("images") / "image.png"
+    Image.fromarray(pixels).save(path)
+    preprocessing = dataclasses.replace(PREPROCESSING, stored=stored)
+    told = manifest.preprocessing_in_full(preprocessing, resolution=16)
+    kept = torch.from_numpy(decode(path.read_bytes(), stored=stored)).permute(2, 0, 1)[None]
+    theirs = preprocessing.prepare(kept, resolution=16).numpy()
+    levels = np.abs(example.load_image(path, told) - theirs) * 255 * min(preprocessing.std)
+    assert levels.max() <= 1.001  # of 255; the two libraries may round the last bit differently
+
+
+def test_sample_images_use_the_range_of_values():
+    for size in (8, 32, 224):
+        image = sample_image(size)
+        assert image.shape == (2 * size + 3, 3 * size, 3)
+        assert image.std(axis=(0, 1)).min() > 20
+
+
+# Every byte counts
+
+
+@pytest.mark.parametrize("name", ["manifest.json", *manifest.FILES])
+def test_one_flipped_byte_fails(bundle: Path, name: str):
+    path = bundle / name
+    data = path.read_bytes()
+    places = {0, 1, len(data) - 1, *range(0, len(data), max(1, len(data) // 23))}
+    for place in sorted(places):
+        for bits in (1, 32, 128):
+            changed = bytearray(data)
+            changed[place] ^= bits
+            path.write_bytes(changed)
+            assert name in failure(bundle), f"byte {place} ^ {bits}"
+    path.write_bytes(data)
+    assert all(check.passed for check in verify_bundle(bundle))
+
+
+def test_every_byte_of_the_manifest_counts(bundle: Path):
+    path = bundle / "manifest.json"
+    data = path.read_bytes()
+    for place in range(len(data)):
+        for bits in (1, 32):
+            path.write_bytes(data[:place] + bytes([data[place] ^ bits]) + data[place + 1 :])
+            with pytest.raises(EdgenasError):
+                manifest.read(bundle)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text + "\n",
+        lambda text: text.rstrip("\n"),
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: json.dumps(json.loads(text), indent=2) + "\n",
+        lambda text: text.replace('"seed": 0', '"seed": -0'),
+        lambda text: text.replace('"seed": 0', '"seed": 0.0'),
+        lambda text: text.replace('"seed": 0', '"seed": NaN'),
+        lambda text: text.replace("L\\u00f6we", "L\\u00F6we"),
+        lambda text: text.replace("L\\u00f6we", "Löwe"),
+        lambda text: text.replace('"seed": 0', '"seed": 1, "seed": 0'),
+        lambda text: "[" * 100_000,
+        lambda text: "",
+    ],
+)
+def test_another_way_to_write_the_manifest_fails(bundle: Path, change):
+    path = bundle / "manifest.json"
+    text = change(path.read_text())
+    assert text != path.read_text()
+    path.write_text(text, newline="")
+    assert failure(bundle) == (f"manifest: {path} was changed or damaged after it was written")
+
+
+@pytest.mark.parametrize("name", manifest.FILES)
+def test_truncated_and_missing_files_fail(bundle: Path, name: str):
+    path = bundle / name
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    expected = f"files: {name} has {len(data) // 2} bytes, {len(data)} expected"
+    assert failure(bundle) == expected
+    path.unlink()
+    assert failure(bundle) == f"files: {name} is missing"
+
+
+def test_what_does_not_belong_there_fails(bundle: Path):
+    (bundle / "more.txt").write_text("more")
+    assert failure(bundle) == "files: more.txt is no part of the bundle"
+
+
+def test_a_link_in_place_of_a_file_fails(bundle: Path, tmp_path: Path):
+    shutil.move(bundle / "model.onnx", tmp_path / "model.onnx")
+    (bundle / "model.onnx").symlink_to(tmp_path / "model.onnx")
+    assert failure(bundle) == "files: model.onnx is no plain file"
+
+
+def test_no_bundle_is_said_so(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "absent", tmp_path, tmp_path / "file"):
+        with pytest.raises(EdgenasError, match=r"no bundle at .*: there is no manifest.json"):
+            verify_bundle(path)
+
+
+def test_another_version_of_the_format_is_refused(bundle: Path):
+    path = bundle / "manifest.json"
+    path.write_text(path.read_text().replace("edgenas.bundle/1", "edgenas.bundle/2"))
+    assert "must have schema 'edgenas.bundle/1', found 'edgenas.bundle/2'" in failure(bundle)
+
+
+# Bytes as written, but the contents do not agree: a bundle that was put together wrongly
+
+
+def change_json(path: Path, change) -> None:
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def test_a_report_with_other_costs_fails(bundle: Path):
+    change_json(bundle / "report.json", lambda value: value["costs"].update(macs=1))
+    resign(bundle)
+    assert failure(bundle).startswith("arch: its costs are Cost(macs=")
+
+
+def test_a_report_with_other_promises_fails(bundle: Path):
+    change_json(bundle / "report.json", lambda value: value["promises"].clear())
+    resign(bundle)
+    assert failure(bundle) == "promises: report.json and manifest.json tell different ones"
+
+
+def test_a_broken_promise_fails(bundle: Path):
+    change_json(bundle / "report.json", lambda value: value["promises"][0].update(limit=0.001))
+    resign(bundle, promises=json.loads((bundle / "report.json").read_text())["promises"])
+    assert failure(bundle).startswith("promises: latency<=2ms: BROKEN, 120% of it used")
+
+
+def test_a_report_of_another_shape_fails(bundle: Path):
+    change_json(bundle / "report.json", lambda value: value["costs"].update(flops=1))
+    resign(bundle)
+    assert failure(bundle) == "contents: report.json.costs: unknown field 'flops'"
+
+
+def test_another_arch_fails(bundle: Path):
+    change_json(bundle / "arch.json", lambda value: value.update(resolution=12))
+    resign(bundle)
+    assert failure(bundle).startswith("arch: arch.json is ")
+
+
+def test_a_model_of_another_arch_fails(bundle: Path):
+    network = Supernet(tiny()).eval().extract(tiny().smallest())
+    data = to_onnx(network, preprocessing={})
+    (bundle / "model.onnx").write_bytes(data)
+    resign(bundle)
+    assert failure(bundle) == f"graph: model.onnx is of arch {tiny().smallest().id}"
+    arch = tiny().largest()
+    renamed = to_onnx(network, preprocessing={}, metadata={"arch_id": arch.id})
+    (bundle / "model.onnx").write_bytes(renamed)
+    resign(bundle)
+    costs = total(tiny(), tiny().smallest())
+    assert failure(bundle).startswith(f"graph: {costs.macs} MACs and {costs.weights} weights")
+
+
+def test_other_weights_fail(bundle: Path):
+    network = Supernet(tiny(), seed=1).eval().extract(tiny().largest())
+    (bundle / "model.onnx").write_bytes(to_onnx(network, preprocessing={}))
+    resign(bundle)
+    assert failure(bundle).startswith("output: largest difference of a logit ")
+
+
+def test_a_model_that_is_none_fails(bundle: Path):
+    (bundle / "model.onnx").write_bytes(b"none")
+    resign(bundle)
+    assert failure(bundle).startswith("contents: the ONNX model is damaged or no ONNX file")
+
+
+def test_another_sample_fails(bundle: Path):
+    image = Image.open(bundle / "sample_image.png").transpose(Image.Transpose.ROTATE_90)
+    image.save(bundle / "sample_image.png")
+    resign(bundle)
+    assert failure(bundle).startswith("preprocessing: sample image to input, largest difference")
+
+
+def test_a_card_without_the_promise_fails(bundle: Path):
+    card = bundle / "MODEL_CARD.md"
+    card.write_text(card.read_text().replace("latency<=2ms", "latency<=1ms"))
+    resign(bundle)
+    assert failure(bundle).startswith("card: MODEL_CARD.md does not say: latency<=2ms: kept")
+
+
+def test_labels_that_are_not_the_classes_fail(bundle: Path):
+    resign(bundle, labels=list(LABELS[:-1]))
+    assert failure(bundle) == "arch: 9 labels for 10 classes"
+
+
+# Nothing is half-written, nothing of others is lost
+
+
+def test_a_free_folder_may_be_written(tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "absent", tmp_path / "a/b/c", tmp_path / "empty"):
+        for force in (False, True):
+            assert check_out(path, request=REQUEST, force=force) is None
+
+
+def test_an_identical_bundle_is_verified(bundle: Path):
+    checks = check_out(bundle, request=REQUEST)
+    assert checks is not None
+    assert checks == verify_bundle(bundle)
+    assert check_out(bundle, request=REQUEST, force=True) is None
+
+
+def test_a_bundle_of_another_request_is_refused(bundle: Path):
+    with pytest.raises(EdgenasError, match="a bundle that answers another request") as caught:
+        check_out(bundle, request={**REQUEST, "seed": 1})
+    assert "--force" in caught.value.hint
+    assert check_out(bundle, request={**REQUEST, "seed": 1}, force=True) is None
+
+
+def test_a_damaged_bundle_is_refused_and_may_be_replaced(bundle: Path):
+    (bundle / "model.onnx").unlink()
+    with pytest.raises(EdgenasError, match=r"is damaged: files: model.onnx is missing"):
+        check_out(bundle, request=REQUEST)
+    with pytest.raises(EdgenasError, match=r"is damaged: files: model.onnx is missing"):
+        load_bundle(bundle)
+    assert check_out(bundle, request=REQUEST, force=True) is None
+    write(bundle)
+    assert check_out(bundle, request=REQUEST)
+
+
+def test_remains_without_a_manifest_are_refused_and_may_be_replaced(bundle: Path):
+    (bundle / "manifest.json").unlink()
+    with pytest.raises(EdgenasError, match=r"holds parts of a bundle without manifest.json"):
+        check_out(bundle, request=REQUEST)
+    assert check_out(bundle, request=REQUEST, force=True) is None
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_is_no_bundle_is_never_replaced(bundle: Path, force: bool):
+    (bundle / "thesis.tex").write_text("years of work")
+    with pytest.raises(EdgenasError, match=r"holds what is no part of a bundle: thesis.tex"):
+        check_out(bundle, request=REQUEST, force=force)
+    with pytest.raises(EdgenasError, match="is a file"):
+        check_out(bundle / "thesis.tex", request=REQUEST, force=force)
+
+
+def test_a_broken_promise_is_not_delivered(tmp_path: Path):
+    broken = Promise(constraint="macs<=1K", value=2000.0, limit=1000.0, rests_on="exact count")
+    with pytest.raises(EdgenasError, match="breaks its budget: macs<=1K: BROKEN, 200%"):
+        write(tmp_path / "b", result=record(promises=(broken,)))
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_number_that_is_none_leaves_nothing_behind(tmp_path: Path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write(tmp_path / "b", result=record(memory=math.nan))
+    assert not any(tmp_path.iterdir())
+
+
+def test_labels_must_be_the_classes(tmp_path: Path):
+    with pytest.raises(EdgenasError, match="labels must be 10, one a class, found 9"):
+        write(tmp_path / "b", labels=LABELS[:-1])
+
+
+# The record and its words
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"measured": timed(), "predicted": None},
+        {"promises": (), "notes": ()},
+        {"accuracy": Accuracy.of(correct=93, images=100, data="photos", split="test")},
+    ],
+)
+def test_a_record_survives_json(changes: dict):
+    value = record(**changes)
+    assert Record.from_json(json.loads(json.dumps(value.to_json()))) == value
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "error"),
+    [
+        ("accuracy.value", "high", "report.accuracy.value must be int or float, found 'high'"),
+        ("accuracy.images", 1.5, "report.accuracy.images must be int, found 1.5"),
+        ("accuracy.kind", "guessed", "report.accuracy.kind must be one of predicted, measured, fo"),
+        ("predicted.seconds", True, "report.predicted.seconds must be int or float, found True"),
+        ("target", 3, "report.target must be an object, found 3"),
+        ("promises", {}, "report.promises must be a list, found {}"),
+        ("seed", None, "report.seed must be int, found None"),
+        ("extra", 1, "report: unknown field 'extra'"),
+    ],
+)
+def test_a_wrong_field_of_a_record_is_named(path: str, value, error: str):
+    fields = record().to_json()
+    *outer, last = path.split(".")
+    inside = fields[outer[0]] if outer else fields
+    inside[last] = value
+    with pytest.raises(EdgenasError) as caught:
+        Record.from_json(fields)
+    assert caught.value.message.startswith(error)
+
+
+def test_a_measured_accuracy_has_the_error_of_a_proportion():
+    found = Accuracy.of(correct=90, images=100, data="photos", split="test")
+    assert str(found) == "90.00% measured (photos test, n=100, standard error 3.00 points)"
+
+
+def test_numbers_travel_with_their_evidence():
+    told = record()
+    assert str(told.accuracy) == (
+        "71.23% predicted (cifar10 validation, n=5000, mean error 0.42 points on 60 held-out archs)"
+    )
+    assert str(told.predicted) == (
+        "1.00 ms predicted, at most 1.20 ms at 95% confidence (Student-t on 5 networks; from "
+        "table of 30 layers, measured)"
+    )
+    assert told.predicted is not None
+    estimated = dataclasses.replace(told.predicted, provenance="estimated")
+    assert str(estimated).startswith("1.00 ms estimated, at most")
+    assert str(timed()) == (
+        "1.01 ms measured (median, n=500, 10th to 90th percentile 1.00 ms to 1.05 ms; ungated p95 "
+        "1.50 ms, n=700)"
+    )
+    assert str(told.promises[0]) == "latency<=2ms: kept, 60% of it used, the upper bound"
+
+
+def test_the_card_says_all_of_it(pristine: Path):
+    told, text = record(), (pristine / "MODEL_CARD.md").read_text(encoding="utf-8")
+    said = [told.accuracy, told.predicted, *told.promises, *told.notes, told.target, "horse"]
+    for part in said:
+        assert str(part) in text
+    assert "resize to 20x20, then to 16x16 pixels, bilinear" in text
+    assert load_arch(pristine / "arch.json").id in text
+    both = model_card(record(measured=timed()), manifest=manifest.read(pristine))
+    assert both.index(str(timed())) < both.index(str(told.predicted))
+    neither = model_card(record(predicted=None), manifest=manifest.read(pristine))
+    assert "Latency: not known" in neither
+
+
+# The example, where there is nothing but numpy, Pillow and onnxruntime
+
+# Python's own way to find packages, narrowed: what is not allowed is not there.
+ALONE = """
+import importlib.metadata, runpy, sys
+from importlib.metadata import packages_distributions
+
+allowed = {"numpy", "pillow", "onnxruntime"}
+for name in sorted(allowed):
+    for needed in importlib.metadata.requires(name) or ():
+        if "extra" not in needed:
+            allowed.add(needed.split(";")[0].split("=")[0].strip(" <>!~").lower())
+held = packages_distributions().items()
+modules = {module for module, names in held if allowed & {name.lower() for name in names}}
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        root = name.partition(".")[0]
+        if root not in modules and root not in sys.stdlib_module_names:
+            raise ModuleNotFoundError(f"No module named {root!r}", name=root)
+
+sys.meta_path.insert(0, Missing())
+for absent in ("torch", "onnx", "edgenas"):
+    try:
+        __import__(absent)
+    except ModuleNotFoundError:
+        continue
+    raise SystemExit(f"{absent} can be imported")
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run_example(
+    folder: Path, *python: str, images: tuple[Path, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*python, str(folder / "example.py"), *map(str, images)],
+        cwd=folder.parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={"PATH": "", "PYTHONIOENCODING": "utf-8"},
+    )
+
+
+def test_the_example_runs_without_edgenas(bundle: Path):
+    done = run_example(bundle, sys.executable, "-c", ALONE)
+    assert done.returncode == 0, done.stderr
+    first, *labels = done.stdout.splitlines()[:6]
+    assert first == "sample_image.png"
+    logits = np.load(bundle / "expected_output.npy")[0]
+    assert [line.split()[-1] for line in labels] == [LABELS[i] for i in np.argsort(-logits)[:5]]
+    assert "sample input: as expected" in done.stdout
+    assert "sample output: as expected" in done.stdout
+    assert all(check.passed for check in verify_bundle(bundle))  # it leaves nothing behind
+
+
+def test_the_example_classifies_images(bundle: Path, tmp_path: Path):
+    paths = (tmp_path / "grey.jpg", tmp_path / "clear.png")
+    Image.new("L", (31, 17), 90).save(paths[0])
+    Image.new("RGBA", (17, 31), (10, 200, 30, 40)).save(paths[1])
+    done = run_example(bundle, sys.executable, "-c", ALONE, images=paths)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == ["grey.jpg", "clear.png"]
+    shares = [float(line.split()[0].rstrip("%")) for line in lines[1:6]]
+    assert shares == sorted(shares, reverse=True)
+    assert 0 < sum(shares) <= 100.3
+
+
+def test_the_example_notices_a_model_that_computes_something_else(bundle: Path):
+    network = Supernet(tiny(), seed=1).eval().extract(tiny().largest())
+    (bundle / "model.onnx").write_bytes(to_onnx(network, preprocessing={}))
+    done = run_example(bundle, sys.executable)
+    assert done.returncode == 1
+    assert "sample output: DIFFERENT" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_example_runs_in_an_environment_of_its_own(bundle: Path, tmp_path: Path):
+    """A real one, as the card says: skipped where packages cannot be installed."""
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True, timeout=300)
+    python = str(tmp_path / "venv/bin/python")
+    wanted = [
+        sys.executable,
+        "-c",
+        "import importlib.metadata as m; print(*(f'{n}=={m.version(n)}'",
+    ]
+    wanted[-1] += " for n in ('numpy', 'pillow', 'onnxruntime')))"
+    versions = subprocess.run(wanted, capture_output=True, text=True, check=True).stdout.split()
+    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *versions]
+    done = subprocess.run(install, capture_output=True, text=True, timeout=600)
+    if done.returncode:
+        pytest.skip(f"packages cannot be installed: {done.stderr.strip().splitlines()[-1:]}")
+    done = run_example(bundle, python)
+    assert done.returncode == 0, done.stderr
+    assert "sample output: as expected" in done.stdout
