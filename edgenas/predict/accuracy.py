@@ -1,7 +1,6 @@
 """Accuracy of networks of a supernet, predicted from their genes."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,7 +101,9 @@ class AccuracyPredictor:
         """Accuracies of canonical rows, shape (n, genes) -> (n,). Nothing is clipped."""
         return self.model(rows)
 
-    __call__: Callable[..., Vector] = predict
+    def __call__(self, rows: Codes) -> Vector:
+        """As ``predict``."""
+        return self.predict(rows)
 
     def on(self, narrow: Space) -> "AccuracyPredictor":
         """The same predictor for rows of a narrower space; it cannot be fitted again or saved.

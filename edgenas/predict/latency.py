@@ -131,7 +131,9 @@ class LatencyPredictor:
         sums = self.sums(rows)
         return sums if self.line is None and self._known() else self._line()(sums)
 
-    __call__: Callable[..., Vector] = predict
+    def __call__(self, rows: Codes) -> Vector:
+        """As ``predict``."""
+        return self.predict(rows)
 
     def upper(self, rows: Codes, *, confidence: float = 0.95) -> Vector:
         """Seconds that a network's time does not exceed with a given confidence, shape (n,).
