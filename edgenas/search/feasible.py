@@ -1,0 +1,105 @@
+"""Networks that keep all limits, or the proof or the report that there are none."""
+
+import numpy as np
+
+from edgenas.cost import Vector
+from edgenas.errors import EdgenasError
+from edgenas.search.constraint import Limit
+from edgenas.search.least import least
+from edgenas.search.neighbours import neighbours, unique
+from edgenas.search.problem import Problem
+from edgenas.space import Codes, Space
+
+_TRIES = 12
+_CROWD = 2048
+
+
+def anchor(problem: Problem, rng: np.random.Generator) -> Codes:
+    """One row that keeps all limits, shape (1, genes).
+
+    Raises:
+        EdgenasError: a limit is below what the space can reach, or no network was found that keeps
+            all of them together. Names the limit, what is least reachable, and what to allow.
+    """
+    space, limits = problem.space, problem.limits
+    starts = [least_row(space, limit, rng=rng) for limit in limits]
+    for limit, row in zip(limits, starts, strict=True):
+        _reachable(space, limit, row)
+    crowd = space.sample(_CROWD, rng=rng, by="gene")
+    rows = np.concatenate([space.encode([space.smallest()]), *starts, crowd])
+    if len(limits) < 2:
+        return starts[0] if starts else rows[:1]
+    excess = problem.excess(rows)
+    for _ in range(_TRIES):
+        best = int(excess.argmin())
+        if excess[best] == 0:
+            return rows[best : best + 1]
+        descended, value = _descend(problem, rows[best : best + 1], float(excess[best]))
+        if value == 0:
+            return descended
+        order = excess.argsort(kind="stable")[: _CROWD // 8]
+        parents = np.concatenate([descended, *starts, rows[order]])
+        one, other = (parents[rng.integers(len(parents), size=_CROWD)] for _ in range(2))
+        children = space.mutate(space.crossover(one, other, rng=rng), rng=rng, probability=0.05)
+        rows = unique(np.concatenate([parents, children]))
+        excess = problem.excess(rows)
+    _together(problem, rows[int(excess.argmin())][None])
+    raise AssertionError("unreachable")
+
+
+def least_row(space: Space, limit: Limit, *, rng: np.random.Generator) -> Codes:
+    """The row with the least value of a limit: exact with tables, else the best descent's end."""
+    if limit.tables is not None:
+        return least(space, limit.tables)
+    crowd = space.sample(_CROWD // 8, rng=rng, by="gene")
+    rows = np.concatenate([space.encode([space.smallest()]), crowd])
+    values = np.asarray(limit.values(rows), float)
+    row = rows[int(values.argmin())][None]
+    value = float(values.min())
+    while True:
+        near = neighbours(space, row)
+        if not len(near):
+            return row
+        values = np.asarray(limit.values(near), float)
+        if not values.min() < value:
+            return row
+        row, value = near[int(values.argmin())][None], float(values.min())
+
+
+def _descend(problem: Problem, row: Codes, value: float) -> tuple[Codes, float]:
+    """The end of the steepest descent of the excess by one and two genes."""
+    while value > 0:
+        near = neighbours(problem.space, row)
+        values: Vector = problem.excess(near)
+        if not len(near) or not values.min() < value:
+            break
+        row, value = near[int(values.argmin())][None], float(values.min())
+    return row, value
+
+
+def _reachable(space: Space, limit: Limit, row: Codes) -> None:
+    value = float(np.asarray(limit.values(row))[0])
+    if value <= limit.constraint.limit:
+        return
+    constraint = limit.constraint
+    reach = constraint.quantity(value)
+    exactly = "the least reachable is" if limit.tables is not None else "the least found is"
+    raise EdgenasError(
+        f"no network of space {space.name} keeps {constraint}: {exactly} {reach}",
+        hint=f"allow at least {constraint.name}<={reach}, or use another space or device",
+    )
+
+
+def _together(problem: Problem, row: Codes) -> None:
+    """Say which limits the closest network breaks."""
+    values = [float(np.asarray(limit.values(row))[0]) for limit in problem.limits]
+    pairs = list(zip(problem.limits, values, strict=True))
+    broken = [(limit.constraint, v) for limit, v in pairs if not v <= limit.constraint.limit]
+    all_of = " and ".join(str(limit.constraint) for limit in problem.limits)
+    closest = ", ".join(f"{c.name} {c.quantity(v)}" for c, v in broken)
+    allow = " ".join(f"{c.name}<={c.quantity(v)}" for c, v in broken)
+    raise EdgenasError(
+        f"no network of space {problem.space.name} was found that keeps {all_of} together, though "
+        f"each alone can be kept; the closest has {closest}",
+        hint=f"{', '.join(c.name for c, _ in broken)} binds: allow {allow}",
+    )

@@ -1,0 +1,123 @@
+"""What a search is asked for, and the account of what it has scored."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgenas.cost import Vector
+from edgenas.search.constraint import Limit
+from edgenas.search.neighbours import unique
+from edgenas.search.result import Step
+from edgenas.space import Codes, Space
+
+Score = Callable[[Codes], Vector]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Problem:
+    """A search, as strategies see it.
+
+    Args:
+        space: of the rows.
+        maximize: rows to scores.
+        limits: that must be kept.
+        evaluations: how many networks may be scored by ``maximize``; limits cost nothing.
+        seed: of all chance.
+    """
+
+    space: Space
+    maximize: Score
+    limits: tuple[Limit, ...]
+    evaluations: int
+    seed: int
+
+    def excess(self, rows: Codes) -> Vector:
+        """By how much the limits are broken, as parts of them, summed; 0: all are kept."""
+        total = np.zeros(len(rows))
+        for limit in self.limits:
+            values = np.asarray(limit.values(rows), float)
+            part = values / limit.constraint.limit - 1
+            # What is not a number is not kept.
+            kept = values <= limit.constraint.limit
+            total += np.where(kept, 0.0, np.where(part > 0, part, np.inf))
+        return total
+
+    def kept(self, rows: Codes) -> NDArray[np.bool_]:
+        """Which rows keep all limits."""
+        result = np.ones(len(rows), bool)
+        for limit in self.limits:
+            result &= np.asarray(limit.values(rows)) <= limit.constraint.limit
+        return result
+
+
+@dataclass(slots=True)
+class Account:
+    """Every network scored so far: their number, the best, the front, and the history.
+
+    ``front`` holds the rows that are not dominated in (score, first limit's value), best first.
+    """
+
+    problem: Problem
+    scored: int = 0
+    best: Codes | None = None
+    best_score: float = -np.inf
+    front: Codes | None = None
+    front_scores: Vector = field(default_factory=lambda: np.empty(0))
+    steps: list[Step] = field(default_factory=list[Step])
+    seen: set[int] = field(default_factory=set[int])
+    _key: NDArray[np.uint64] | None = None
+
+    @property
+    def left(self) -> int:
+        """Evaluations that are left."""
+        return self.problem.evaluations - self.scored
+
+    def fresh(self, rows: Codes) -> Codes:
+        """The rows that keep all limits and were never scored, each once, as many as are left."""
+        rows = unique(rows)
+        rows = rows[self.problem.kept(rows)]
+        new = np.array([key not in self.seen for key in self._keys(rows)], bool)
+        return rows[new.nonzero()[0][: self.left]]
+
+    def score(self, rows: Codes, *, phase: str) -> Vector:
+        """Score fresh rows and enter them in the account."""
+        assert len(rows) <= self.left
+        if not len(rows):
+            return np.empty(0)
+        scores = np.asarray(self.problem.maximize(rows), float)
+        self.scored += len(rows)
+        self.seen.update(self._keys(rows))
+        top = int(np.argmax(scores))
+        if scores[top] > self.best_score:
+            self.best, self.best_score = rows[top : top + 1].copy(), float(scores[top])
+        self._enter(rows, scores)
+        self.steps.append(Step(phase, self.scored, self.best_score))
+        return scores
+
+    def _enter(self, rows: Codes, scores: Vector) -> None:
+        if self.front is not None:
+            rows = np.concatenate([self.front, rows])
+            scores = np.concatenate([self.front_scores, scores])
+        limits = self.problem.limits
+        costs = np.asarray(limits[0].values(rows)) if limits else np.zeros(len(rows))
+        order = np.lexsort((costs, -scores))
+        before = np.minimum.accumulate(np.concatenate([[np.inf], costs[order][:-1]]))
+        kept = order[costs[order] < before]
+        self.front, self.front_scores = rows[kept], scores[kept]
+
+    def _keys(self, rows: Codes) -> list[int]:
+        """A 64-bit hash of each row."""
+        if self._key is None:
+            # Odd multipliers, the same in every search.
+            chance = np.random.default_rng(0x5EED)
+            size = rows.shape[1]
+            self._key = chance.integers(0, 2**63, size, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+        mixed = (rows.astype(np.uint64) * self._key).sum(1, dtype=np.uint64)
+        return mixed.tolist()
+
+
+def stack(parts: Iterable[Codes]) -> Codes:
+    """Rows of several matrices in one."""
+    return np.concatenate(list(parts))
