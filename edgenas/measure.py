@@ -188,7 +188,7 @@ def measure(
     settings: Settings = DEFAULT,
     batch: int = 1,
     watch: Callable[[Event], None] = lambda event: None,
-) -> Iterator[Measurement]:
+) -> Generator[Measurement]:
     """Time ONNX graphs on this machine, in a process of its own, in random order.
 
     Training that runs on this machine pauses meanwhile (`edgenas.files.machine_lock`), as does

@@ -1,0 +1,207 @@
+import io
+import warnings
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from edgenas import board
+from edgenas.cost import total
+from edgenas.network import Network
+from edgenas.plan import Layer, layers, plan, primitives
+from edgenas.profiling.graph import INPUT, OUTPUT, layer_graph, network_graph
+from edgenas.space import Space, StageSpace
+from edgenas.spaces import mbv3_cifar, tiny
+
+RESNET = Space(
+    name="resnet",
+    resolutions=(33,),
+    stages=(
+        StageSpace(kind="conv", widths=(8,), stride=2, depths=(2,), pool=2),
+        StageSpace(kind="bottleneck", widths=(16,), depths=(1, 2), expands=(0.5,)),
+        StageSpace(kind="bottleneck", widths=(32,), depths=(2,), expands=(0.25,), stride=2),
+    ),
+    activation="relu",
+    mix=16,
+)
+MOBILENET2 = Space(
+    name="mobilenet2",
+    resolutions=(32,),
+    stages=(
+        StageSpace(kind="conv", widths=(8,), stride=2, activation="relu6"),
+        StageSpace(kind="mbconv", widths=(16,), kernels=(3, 7), activation="relu6"),
+        StageSpace(kind="mbconv", widths=(16,), depths=(2,), expands=(3,), activation="relu6"),
+    ),
+    activation="relu6",
+    final=64,
+)
+SPACES = [tiny(), mbv3_cifar(), RESNET, MOBILENET2]
+
+
+def each(spaces):
+    return [pytest.param(space, id=space.name) for space in spaces]
+
+
+def archs(space: Space, n: int = 2):
+    return space.decode(space.sample(n, rng=np.random.default_rng(0)))
+
+
+def parsed(data: bytes) -> onnx.GraphProto:
+    """The graph with all shapes, after a full check."""
+    model = onnx.load_model_from_string(data)
+    onnx.checker.check_model(model, full_check=True)
+    assert (model.ir_version, model.opset_import[0].version) == (10, 20)
+    return onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+
+
+def shapes(graph: onnx.GraphProto) -> dict[str, list[int]]:
+    values = [*graph.input, *graph.value_info, *graph.output]
+    found = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
+    return found | {t.name: list(t.dims) for t in graph.initializer}
+
+
+def macs(graph: onnx.GraphProto) -> int:
+    """Counted from the shapes of the graph alone."""
+    shape, count = shapes(graph), 0
+    for node in graph.node:
+        if node.op_type in ("Conv", "Gemm"):
+            count += np.prod(shape[node.output[0]]) * np.prod(shape[node.input[1]][1:])
+    return int(count)
+
+
+def run(data: bytes, size: list[int]) -> np.ndarray:
+    session = board.onnxruntime_session(data, threads=1, batch=1)
+    x = np.random.default_rng(1).standard_normal(size).astype(np.float32)
+    return session.run([OUTPUT], {INPUT: x})[0]
+
+
+@pytest.mark.parametrize("space", each(SPACES))
+def test_a_network_has_the_macs_and_constants_of_its_plan(space):
+    for arch in archs(space):
+        graph, cost = parsed(network_graph(space, arch)), total(space, arch)
+        assert macs(graph) == cost.macs
+        constants = sum(int(np.prod(t.dims)) for t in graph.initializer if t.dims)
+        assert constants == cost.weights
+
+
+@pytest.mark.parametrize("space", each(SPACES))
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_network_runs_and_its_numbers_stay_in_bounds(space, batch):
+    (arch,) = archs(space, 1)
+    size = [batch, space.inputs, arch.resolution, arch.resolution]
+    data = network_graph(space, arch, batch=batch)
+    graph = parsed(data)
+    assert shapes(graph)[INPUT] == size
+    # Every value on the way counts, not the last alone.
+    model = onnx.load_model_from_string(data)
+    model.graph.output.extend(onnx.ValueInfoProto(name=n.output[0]) for n in graph.node[:-1])
+    session = board.onnxruntime_session(model.SerializeToString(), threads=1, batch=1)
+    x = np.random.default_rng(1).standard_normal(size).astype(np.float32)
+    first, *others = session.run(None, {INPUT: x})
+    assert first.shape == (batch, space.classes)
+    for value in (first, *others):
+        sizes = np.abs(value[value != 0])
+        assert np.isfinite(value).all()
+        assert sizes.size > 0
+        assert sizes.max() < 60000  # fp16 holds it too
+        assert sizes.min() > np.finfo(np.float32).tiny  # no denormal numbers
+
+
+@pytest.mark.parametrize("space", each(SPACES))
+def test_a_network_is_what_torch_exports(space):
+    (arch,) = archs(space, 1)
+    network, stream = Network(space, arch).eval(), io.BytesIO()
+    x = torch.zeros(1, space.inputs, arch.resolution, arch.resolution)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(network, (x,), stream, dynamo=False, opset_version=20)
+    theirs = parsed_any(stream.getvalue())
+    assert outline(parsed(network_graph(space, arch))) == outline(theirs)
+
+
+def parsed_any(data: bytes) -> onnx.GraphProto:
+    return onnx.load_model_from_string(data).graph
+
+
+def outline(graph: onnx.GraphProto) -> list[tuple]:
+    """Operators in order, with the shapes of their constants and the attributes that matter."""
+    constants = {t.name: tuple(t.dims) for t in graph.initializer}
+    names = ("group", "strides", "pads", "kernel_shape", "ceil_mode", "axis", "alpha", "transB")
+    usual = {"ceil_mode": 0, "pads": [0, 0, 0, 0], "alpha": 1.0}
+    found = []
+    for node in graph.node:
+        if node.op_type == "Identity":  # torch shares equal constants
+            constants[node.output[0]] = constants[node.input[0]]
+        if node.op_type in ("Constant", "Identity"):
+            continue
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        told = {
+            name: attributes[name]
+            for name in names
+            if name in attributes and attributes[name] != usual.get(name)
+        }
+        weights = [constants[name] for name in node.input if constants.get(name)]
+        found.append((node.op_type, told, weights))
+    return found
+
+
+@pytest.mark.parametrize("space", each(SPACES))
+def test_layers_alone_have_the_shapes_of_their_text(space):
+    every = layers(space)
+    for layer in every[:: max(1, len(every) // 12)]:
+        data = layer_graph(layer, batch=2)
+        graph = parsed(data)
+        y = run(data, [2, layer.inputs, layer.size, layer.size])
+        spatial = () if layer.kind == "head" else (layer.out_size, layer.out_size)
+        assert y.shape == (2, layer.outputs, *spatial)
+        assert macs(graph) == 2 * sum(part.macs for part in primitives(layer))
+
+
+@pytest.mark.parametrize("space", each(SPACES))
+def test_the_layers_of_a_network_make_up_its_operators(space):
+    (arch,) = archs(space, 1)
+    whole = outline(parsed(network_graph(space, arch)))
+    parts = [outline(parsed(layer_graph(layer))) for _, layer in plan(space, arch)]
+    assert [node for part in parts for node in part] == whole
+
+
+def test_graphs_are_the_seeds():
+    layer = Layer(kind="mbconv", inputs=8, outputs=8, size=8, mid=16, kernel=3, squeeze=8)
+    assert layer_graph(layer, seed=1) == layer_graph(layer, seed=1)
+    assert layer_graph(layer, seed=1) != layer_graph(layer, seed=2)
+
+
+def test_excitation_multiplies_what_was_squeezed():
+    """An mbconv with squeeze-and-excitation and shortcut, computed again in numpy."""
+    layer = Layer(
+        kind="mbconv",
+        inputs=4,
+        outputs=4,
+        size=6,
+        mid=8,
+        squeeze=8,
+        activation="hswish",
+        residual=True,
+    )
+    graph = parsed(layer_graph(layer))
+    w = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    convs = [[w[name] for name in node.input[1:]] for node in graph.node if node.op_type == "Conv"]
+    x = np.random.default_rng(1).standard_normal([1, 4, 6, 6]).astype(np.float32)
+
+    def point(value, k):
+        return np.einsum("oi,nihw->nohw", convs[k][0][:, :, 0, 0], value) + column(k)
+
+    def column(k):
+        return convs[k][1].reshape(1, -1, 1, 1)
+
+    def hswish(value):
+        return value * np.clip(value / 6 + 0.5, 0, 1)
+
+    y = hswish(point(x, 0))
+    y = hswish(y * convs[1][0][:, :, 0, 0].reshape(1, -1, 1, 1) + column(1))
+    gate = np.maximum(point(y.mean((2, 3), keepdims=True), 2), 0)
+    y = y * np.clip(point(gate, 3) / 6 + 0.5, 0, 1)
+    expected = x + point(y, 4)
+    np.testing.assert_allclose(run(layer_graph(layer), [1, 4, 6, 6]), expected, atol=1e-5)

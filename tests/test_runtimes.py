@@ -1,0 +1,198 @@
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, load_from_string, numpy_helper
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+
+from edgenas import board, runtimes
+from edgenas.errors import EdgenasError
+from edgenas.plan import Layer
+from edgenas.profiling.graph import INPUT, layer_graph
+from edgenas.runtimes import onnx_runtime
+
+LAYER = Layer(kind="conv", inputs=3, outputs=8, size=8, kernel=3)
+
+
+def conv(*, batch: int | str = 1, kind: int = TensorProto.FLOAT) -> bytes:
+    """The ReLU of a 1x1 conv that doubles and negates: outputs (2 x0, -x1)."""
+    weights = np.array([[2.0, 0.0], [0.0, -1.0]], helper.tensor_dtype_to_np_dtype(kind))
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Relu", ["c"], ["y"])],
+        "conv",
+        [helper.make_tensor_value_info("x", kind, [batch, 2, 4, 4])],
+        [helper.make_tensor_value_info("y", kind, [batch, 2, 4, 4])],
+        [numpy_helper.from_array(weights.reshape(2, 2, 1, 1), "w")],
+    )
+    opsets = [helper.make_opsetid("", 20)]
+    return helper.make_model(graph, ir_version=10, opset_imports=opsets).SerializeToString()
+
+
+def images(batch: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((batch, 2, 4, 4)).astype(np.float32)
+
+
+def session(runtime: runtimes.Runtime, onnx: bytes, **changes) -> runtimes.Session:
+    plain = {"precision": "fp32", "threads": 1, "batch": 1}
+    return runtime.compile(onnx, **(plain | changes))
+
+
+# The contract of every runtime that is here
+
+
+@pytest.fixture(params=runtimes.names())
+def runtime(request) -> runtimes.Runtime:
+    found = runtimes.get(request.param)
+    if why_not := found.available():
+        pytest.skip(why_not)
+    return found
+
+
+def test_a_runtime_knows_its_name_and_its_precisions(runtime):
+    assert runtimes.get(runtime.NAME) is runtime
+    assert "fp32" in runtime.PRECISIONS
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_it_computes_what_the_graph_says(runtime, batch):
+    x = images(batch)
+    (y,) = session(runtime, conv(batch=batch), batch=batch).run({"x": x})
+    expected = np.maximum(np.stack([2 * x[:, 0], -x[:, 1]], 1), 0)
+    np.testing.assert_allclose(y, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_free_batch_becomes_the_batch_asked_for(runtime, batch):
+    made = session(runtime, conv(batch="N"), batch=batch)
+    assert made.run({"x": images(batch)})[0].shape == (batch, 2, 4, 4)
+    with pytest.raises(EdgenasError, match=rf"input x must be float32\[{batch}, 2, 4, 4\], found"):
+        made.run({"x": images(batch + 1)})
+
+
+def test_runs_do_not_depend_on_each_other(runtime):
+    made, x = session(runtime, conv()), images(1)
+    first = made.run({"x": x})[0].copy()
+    made.run({"x": 5 * x})
+    np.testing.assert_array_equal(made.run({"x": x})[0], first)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_its_facts_say_what_really_runs(runtime, threads):
+    facts = session(runtime, conv(), threads=threads).facts()
+    assert facts["runtime"] == runtime.NAME
+    assert facts["precision"] == "fp32"
+    assert facts["threads"] == str(threads)
+    assert facts["version"]
+    assert facts["provider"]
+
+
+def test_a_precision_that_it_lacks_is_refused(runtime):
+    with pytest.raises(EdgenasError, match=r"precision of \w+ must be one of fp32.*found 'fp7'"):
+        session(runtime, conv(), precision="fp7")
+
+
+def test_a_graph_of_another_batch_is_refused(runtime):
+    with pytest.raises(EdgenasError, match="batch must be 3, which the model was made for, found"):
+        session(runtime, conv(batch=3), batch=2)
+
+
+@pytest.mark.parametrize("onnx", [b"", b"no model", conv()[:60]])
+def test_what_is_no_model_is_refused(runtime, onnx):
+    with pytest.raises(EdgenasError, match="refuses the model"):
+        session(runtime, onnx)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, "inputs must be x, found "),
+        ({"z": images(1)}, "inputs must be x, found z"),
+        ({"x": images(1)[:, :1]}, r"input x must be float32\[1, 2, 4, 4\], found float32\[1, 1"),
+        ({"x": images(1).astype(np.float64)}, r"input x must be float32.*, found float64"),
+    ],
+)
+def test_inputs_that_are_not_the_graphs_are_refused(runtime, inputs, message):
+    with pytest.raises(EdgenasError, match=message):
+        session(runtime, conv()).run(inputs)
+
+
+# The registry
+
+
+def test_an_unknown_runtime_is_refused():
+    with pytest.raises(EdgenasError, match="unknown runtime 'onnxrutime'") as caught:
+        runtimes.get("onnxrutime")
+    assert "did you mean onnxruntime?" in caught.value.hint
+
+
+def test_what_the_clock_can_load_is_a_runtime():
+    assert set(board.LOADERS) <= set(runtimes.names())
+
+
+# ONNX Runtime
+
+
+class Calibration(CalibrationDataReader):
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        shape = (1, LAYER.inputs, LAYER.size, LAYER.size)
+        self.left = [rng.standard_normal(shape).astype(np.float32) for _ in range(4)]
+
+    def get_next(self):
+        return {INPUT: self.left.pop()} if self.left else None
+
+
+@pytest.fixture(scope="module")
+def int8(tmp_path_factory) -> bytes:
+    path = tmp_path_factory.mktemp("int8") / "model.onnx"
+    quantize_static(
+        load_from_string(layer_graph(LAYER)),
+        str(path),
+        Calibration(),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+    return path.read_bytes()
+
+
+def test_an_int8_model_runs_in_int8(int8):
+    facts = session(runtimes.get("onnxruntime"), int8, precision="int8").facts()
+    assert facts["precision"] == "int8"
+
+
+@pytest.mark.parametrize(("asked", "runs"), [("int8", "fp32"), ("fp32", "int8")])
+def test_a_silent_change_of_precision_is_an_error(int8, asked, runs):
+    onnx = int8 if runs == "int8" else conv()
+    with pytest.raises(EdgenasError, match=f"runs in {runs} on onnxruntime, not in {asked}"):
+        session(runtimes.get("onnxruntime"), onnx, precision=asked)
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision"), [(TensorProto.FLOAT16, "fp16"), (TensorProto.FLOAT, "fp32")]
+)
+def test_the_precision_is_that_of_the_weights_that_remain(tmp_path, kind, precision):
+    (tmp_path / "optimized.onnx").write_bytes(conv(kind=kind))
+    assert onnx_runtime.precision_of(tmp_path / "optimized.onnx") == precision
+
+
+def test_an_fp16_model_is_not_said_to_run_in_fp16_where_it_does_not():
+    with pytest.raises(EdgenasError, match=r"must be one of fp32, int8, found 'fp16'"):
+        session(runtimes.get("onnxruntime"), conv(kind=TensorProto.FLOAT16), precision="fp16")
+
+
+def test_an_absent_library_is_a_reason_not_a_crash(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    runtime = runtimes.get("onnxruntime")
+    assert "pip install onnxruntime" in runtime.available()
+    with pytest.raises(EdgenasError, match="runtime onnxruntime is not available here"):
+        session(runtime, conv())
+
+
+def test_a_free_dimension_without_a_name_is_refused():
+    with pytest.raises(EdgenasError, match="a free dimension without a name"):
+        session(runtimes.get("onnxruntime"), conv(batch=None))
