@@ -26,13 +26,14 @@ from torch import Tensor
 from edgenas.data import Images, Preprocessing, resize, split
 from edgenas.errors import EdgenasError
 from edgenas.evaluate import evaluate
-from edgenas.files import read_json, wait_for_machine, write_json
+from edgenas.files import check_fields, read_json, read_toml, wait_for_machine, write_json
 from edgenas.space import Space
 from edgenas.spaces import space_to_json
 from edgenas.supernet import Supernet
 from edgenas.trained import TrainedSupernet, load_tensors, save_tensors
 
 RUN_SCHEMA = "edgenas.run/1"
+RECIPE_SCHEMA = "edgenas.recipe/1"
 CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.jsonl"
 
@@ -71,6 +72,41 @@ class Recipe:
     calibration: int = 2000
     accuracy_archs: int = 320
     checkpoint_seconds: float = 60.0
+
+
+def default_recipe(space: Space) -> Recipe:
+    """The recipe that suits the image size of a space."""
+    if max(space.resolutions) <= 64:
+        return Recipe()
+    return Recipe(batch=64, learning_rate=0.06, augmentation="crop")
+
+
+def load_recipe(path: Path, base: Recipe) -> Recipe:
+    """A recipe with the fields of a TOML file (schema ``edgenas.recipe/1``) put in its place.
+
+    Raises:
+        EdgenasError: a field is unknown or illegal.
+    """
+    fields = read_toml(path, schema=RECIPE_SCHEMA)
+    known = dataclasses.asdict(base)
+    check_fields(fields, required=(), optional=known, where=str(path))
+    for name, value in fields.items():
+        wanted = type(known[name])
+        found = float(value) if wanted is float and type(value) is int else value
+        if type(found) is not wanted or (wanted is not str and found < 0):
+            raise EdgenasError(
+                f"{path}: {name} must be {'a text' if wanted is str else 'a number >= 0'} "
+                f"like {known[name]!r}, found {value!r}"
+            )
+        known[name] = found
+    if known["augmentation"] not in ("shift", "crop"):
+        raise EdgenasError(
+            f"{path}: augmentation must be shift or crop, found {known['augmentation']!r}"
+        )
+    for name in ("epochs", "batch"):
+        if known[name] < 1:
+            raise EdgenasError(f"{path}: {name} must be at least 1, found {known[name]}")
+    return Recipe(**known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

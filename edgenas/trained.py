@@ -3,7 +3,7 @@
 - ``supernet.json``: space, class names, preprocessing and the record of its training;
 - ``weights.safetensors``: the tensors of the supernet;
 - ``calibration.safetensors`` (optional): synthetic uint8 images for batch-norm calibration;
-- ``accuracy.json`` (optional): the accuracy predictor.
+- ``accuracy.safetensors`` (optional): the accuracy predictor.
 """
 
 import json
@@ -24,7 +24,7 @@ from edgenas.spaces import space_from_json, space_to_json
 from edgenas.supernet import Supernet
 
 SCHEMA = "edgenas.supernet/1"
-ACCURACY_FILE = "accuracy.json"
+ACCURACY_FILE = "accuracy.safetensors"
 CALIBRATION_FILE = "calibration.safetensors"
 _FIELDS = ("space", "classes", "preprocessing", "weights", "training")
 

@@ -1,0 +1,80 @@
+"""What the verbs share: two consoles, one table, one progress bar, one way to report an error.
+
+Results go to stdout, progress and logs to stderr. rich drops colours for NO_COLOR and pipes.
+"""
+
+import json
+import sys
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+# Without a terminal rich takes 80 columns for granted, and would fold what others parse or log.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+log = Console(stderr=True, highlight=False)
+
+
+class Bar(Protocol):
+    """Tells how far a piece of work is."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """``done`` of ``total`` units; ``note`` is a few words beside the bar."""
+        ...
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """The result of a verb under ``--json``: one object on stdout and nothing else."""
+    sys.stdout.write(json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
+    """A table on stdout."""
+    table = Table(title=title or None, title_justify="left", header_style="bold", box=None)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def note(text: str) -> None:
+    """A line of progress on stderr."""
+    log.print(text, markup=False)
+
+
+@contextmanager
+def bar(title: str) -> Generator[Bar]:
+    """A progress bar on stderr with the time that is left; a line now and then without a TTY."""
+    if not log.is_terminal:
+        shown = -1
+
+        def tell_line(done: int, total: int, note: str = "") -> None:
+            nonlocal shown
+            tenth = 10 * done // max(total, 1)
+            if tenth != shown:
+                shown = tenth
+                log.print(f"{title}: {done}/{total} {note}".rstrip(), markup=False)
+
+        yield tell_line
+        return
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=log,
+    )
+    with progress:
+        task = progress.add_task(title, total=None, note="")
+
+        def tell_bar(done: int, total: int, note: str = "") -> None:
+            progress.update(task, completed=done, total=total, note=note)
+
+        yield tell_bar

@@ -1,0 +1,79 @@
+"""``profile``: the verb that measures a device."""
+
+from typing import Annotated
+
+import typer
+
+from edgenas.cli.console import bar, note, out, print_json
+from edgenas.errors import EdgenasError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the app."""
+    app.command()(profile)
+
+
+def profile(
+    device: Annotated[str, typer.Option(help="Device name or alias; see list devices.")],
+    space: Annotated[str, typer.Option(help="Name of a space, or a file of one.")],
+    runtime: Annotated[str | None, typer.Option(help="Default: the device's first.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of a run.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images of a run.")] = None,
+    classes: Annotated[int, typer.Option(help="Of the classifier; 0: the space's own.")] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure everything anew.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the order and the sampled networks.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure the layers of a space, and some whole networks, into a latency table.
+
+    Safe to interrupt: the same command goes on where it was.
+    """
+    from edgenas.device import load
+    from edgenas.profiling import predictor_for
+    from edgenas.profiling import profile as run
+    from edgenas.spaces import load_space
+    from edgenas.table import table_path
+
+    profile_of = load(device)
+    if profile_of.reach != "local":
+        raise EdgenasError(
+            f"the device {profile_of.name} must be this machine to be profiled, it is reached by "
+            f"{profile_of.reach!r}",
+            hint="run edgenas on the board itself with --device host, and copy the table",
+        )
+    declared = load_space(space)
+    if classes:
+        declared = declared.with_classes(classes)
+    target = profile_of.target(runtime=runtime, precision=precision, threads=threads, batch=batch)
+    with bar(f"profiling {target}") as tell:
+        table = run(
+            declared,
+            target=target,
+            seed=seed,
+            fresh=fresh,
+            tell=lambda done, total, name, words: tell(done, total, f"{name} {words}".strip()),
+            say=note,
+        )
+    path = table_path(target)
+    predictor = predictor_for(table, declared)
+    if json:
+        print_json(
+            {
+                "schema": "edgenas.profile/1",
+                "table": str(path),
+                "layers": len(table.layers),
+                "networks": len(table.networks),
+                "error": predictor.error and predictor.error.to_json(),
+            }
+        )
+        return
+    noisy = sum(timing.noisy for timing in table.layers.values())
+    out.print(f"table: {path}")
+    out.print(
+        f"{len(table.layers)} layers and {len(table.networks)} networks {table.provenance} "
+        f"{table.date} on {target}; {noisy} noisy"
+    )
+    if predictor.error is not None:
+        error = predictor.error
+        out.print(f"predictions are off by {error.error:.1%} on {error.n} {error.method}")

@@ -1,0 +1,89 @@
+"""Time an ONNX model with onnxruntime alone: a second opinion that shares no code with edgenas.
+
+    python tools/retime.py MODEL.onnx [--seconds 6]
+
+One thread, all graph optimisations. A batch of five runs counts when a fixed spin of Python before
+and after it ran at the machine's full speed (the 2nd percentile of two seconds of spins, +8%).
+Prints JSON: the median of the counted runs in milliseconds, their number, and the median of all.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+
+import numpy as np
+import onnxruntime as ort
+
+
+def spin() -> float:
+    """Seconds of a fixed piece of Python."""
+    start = time.perf_counter()
+    total = 0
+    for i in range(6000):
+        total += i
+    return time.perf_counter() - start
+
+
+def main() -> int:
+    """Time one model."""
+    parser = argparse.ArgumentParser(description="Time an ONNX model with onnxruntime alone.")
+    parser.add_argument("model")
+    parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds at most")
+    arguments = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    session = ort.InferenceSession(arguments.model, options, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    feed = {
+        i.name: rng.standard_normal([d if isinstance(d, int) else 1 for d in i.shape]).astype(
+            np.float32
+        )
+        for i in session.get_inputs()
+    }
+    for _ in range(50):
+        session.run(None, feed)
+    spins: list[float] = []
+    until = time.monotonic() + 2
+    while time.monotonic() < until:
+        spins.append(spin())
+    gate = 1.08 * float(np.quantile(spins, 0.02))
+
+    kept: list[float] = []
+    every: list[float] = []
+    start = time.monotonic()
+    while True:
+        passed = time.monotonic() - start
+        if (passed > arguments.seconds and len(kept) >= 200) or passed > arguments.limit:
+            break
+        before = spin()
+        batch = []
+        for _ in range(5):
+            begin = time.perf_counter()
+            session.run(None, feed)
+            batch.append(time.perf_counter() - begin)
+        every += batch
+        if before <= gate and spin() <= gate:
+            kept += batch
+    report = {
+        "model": arguments.model,
+        "median_ms": 1e3 * statistics.median(kept) if kept else None,
+        "n": len(kept),
+        "ungated_median_ms": 1e3 * statistics.median(every),
+        "ungated_n": len(every),
+        "onnxruntime": ort.__version__,
+    }
+    print(json.dumps(report))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
