@@ -14,8 +14,8 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "edgenas"
 
-# The total order of docs/design.md, section 3, with the modules split off since (`sources`, `trained`,
-# `accuracy`) in their places. A folder is one entry: inside it, imports are free.
+# The total order of docs/design.md, section 3, with the modules split off since (`sources`,
+# `trained`, `accuracy`) in their places. A folder is one entry: inside it, imports are free.
 ORDER = """
     errors units files arch space spaces plan cost device table estimate predict search
     network supernet ofa sources data trained evaluate accuracy train proxies gradient
