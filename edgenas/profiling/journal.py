@@ -1,0 +1,207 @@
+"""The journal of a target: every finished measurement, raw samples and all, as one JSON line.
+
+It lies beside the latency table in the user's cache and only ever grows. What is in it survives
+any end of the process, so a profile goes on where it stopped. The first line is a header; a
+``environment`` line starts a run on a machine, and measurements name their run; a ``withdrawn``
+line says that a run counts no more.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from edgenas.device import Target
+from edgenas.errors import EdgenasError
+from edgenas.files import disk_errors
+from edgenas.measure import Measurement
+from edgenas.table import environment_mismatches, table_path
+
+SCHEMA = "edgenas.samples/1"
+_NANOSECONDS = ("samples", "wall_samples")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One measurement of one unit.
+
+    Args:
+        unit: its name.
+        graph: SHA-256 of the ONNX graph that was timed, in hex.
+        run: the run it was made in, see ``Journal.begin``.
+        at: when it was finished, ISO 8601, UTC.
+        measurement: the result.
+    """
+
+    unit: str
+    graph: str
+    run: int
+    at: str
+    measurement: Measurement
+
+
+def journal_path(target: Target) -> Path:
+    """Where the journal of a target lies: beside its table in the user's cache."""
+    return table_path(target).with_suffix(".jsonl")
+
+
+@contextlib.contextmanager
+def open_journal(
+    target: Target, *, waiting: Callable[[], None] = lambda: None
+) -> Generator["Journal"]:
+    """The journal of a target, for this process alone.
+
+    A line that a killed process left unfinished is cut off.
+
+    Args:
+        target: whose.
+        waiting: called before waiting for another process that holds it.
+
+    Raises:
+        EdgenasError: it is damaged, of another kind, or may not be written.
+    """
+    path = journal_path(target)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("a+b", buffering=0)
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        stream.seek(0)
+        whole, newline, _ = stream.read().rpartition(b"\n")
+        stream.truncate(len(whole) + len(newline))
+        journal = Journal(stream.fileno(), path=path)
+        journal.read(whole.decode(errors="replace").splitlines(), target=target)
+        yield journal
+
+
+class Journal:
+    """An open journal. Made by ``open_journal``."""
+
+    def __init__(self, handle: int, *, path: Path) -> None:
+        self.path = path
+        self.records: list[Record] = []
+        self._runs: list[Mapping[str, Any]] = []
+        self._withdrawn: set[int] = set()
+        self._handle = handle
+
+    def read(self, lines: list[str], *, target: Target) -> None:
+        """Take in the lines on disk; a new journal gets its header.
+
+        Raises:
+            EdgenasError: a line is damaged.
+        """
+        if not lines:
+            self._append({"schema": SCHEMA, "target": asdict(target)})
+            return
+        for number, line in enumerate(lines):
+            try:
+                self._take(json.loads(line), number=number)
+            except (ValueError, KeyError, TypeError) as error:
+                raise EdgenasError(
+                    f"{self.path} is damaged in line {number + 1}: {error!r}",
+                    hint="move the file away; what it holds will be measured again",
+                ) from error
+
+    def _take(self, value: dict[str, Any], *, number: int) -> None:
+        if number == 0:
+            if value.get("schema") != SCHEMA:
+                raise ValueError(f"schema must be {SCHEMA}, found {value.get('schema')}")
+        elif "environment" in value:
+            self._runs.append(value["environment"])
+        elif "withdrawn" in value:
+            self._withdrawn.add(value["run"])
+        else:
+            self.records.append(_record(value, runs=len(self._runs)))
+
+    def usable(self, environment: Mapping[str, Any]) -> list[Record]:
+        """The records that were made on such a machine with such a runtime, oldest first."""
+        good = {
+            number
+            for number, other in enumerate(self._runs)
+            if number not in self._withdrawn and not differences(other, environment)
+        }
+        return [record for record in self.records if record.run in good]
+
+    def outdated(self, environment: Mapping[str, Any]) -> list[str]:
+        """In what the latest run differs from a machine, one line a field; empty: it does not."""
+        return differences(self._runs[-1], environment) if self._runs else []
+
+    def withdraw_all(self, *, because: str) -> None:
+        """Withdraw every run there is."""
+        for run in range(len(self._runs)):
+            if run not in self._withdrawn:
+                self.withdraw(run, because=because)
+
+    def begin(self, environment: Mapping[str, Any]) -> int:
+        """Start a run on a machine; its number."""
+        self._append({"environment": dict(environment), "at": now()})
+        self._runs.append(environment)
+        return len(self._runs) - 1
+
+    def add(self, record: Record) -> None:
+        """Keep a measurement.
+
+        Raises:
+            EdgenasError: the disk is full; the journal is as it was.
+        """
+        value = asdict(record) | asdict(record.measurement)
+        del value["measurement"], value["name"]
+        for name in _NANOSECONDS:
+            value[name] = [round(seconds * 1e9) for seconds in value[name]]
+        self._append(value)
+        self.records.append(record)
+
+    def withdraw(self, run: int, *, because: str) -> None:
+        """Never use the records of a run again; they stay in the file."""
+        self._append({"withdrawn": because, "run": run})
+        self._withdrawn.add(run)
+
+    def _append(self, value: Mapping[str, Any]) -> None:
+        line = (json.dumps(value, allow_nan=False) + "\n").encode()
+        before = os.fstat(self._handle).st_size
+        with disk_errors(self.path):
+            try:
+                written = os.write(self._handle, line)
+                while written < len(line):  # what is missing tells why it is missing
+                    written += os.write(self._handle, line[written:])
+            except OSError:
+                os.ftruncate(self._handle, before)
+                raise
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """In what two machines, or their runtimes, do not compare; one line a field."""
+    versions = [environment.get("runtime_version") for environment in (first, second)]
+    found = environment_mismatches(first, second)
+    if versions[0] != versions[1]:
+        found.insert(0, f"runtime_version: {versions[0]!r} and {versions[1]!r}")
+    return found
+
+
+def now() -> str:
+    """This moment, ISO 8601, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _record(value: dict[str, Any], *, runs: int) -> Record:
+    given = {f.name: value[f.name] for f in fields(Measurement) if f.name != "name"}
+    for name in _NANOSECONDS:
+        given[name] = tuple(ns * 1e-9 for ns in given[name])
+    if not 0 <= value["run"] < runs:
+        raise ValueError(f"there is no run {value['run']}")
+    return Record(
+        unit=value["unit"],
+        graph=value["graph"],
+        run=value["run"],
+        at=value["at"],
+        measurement=Measurement(name=value["unit"], **given),
+    )

@@ -1,0 +1,59 @@
+"""Which whole networks to time: a few that carry the line, and random ones for its bound."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgenas.arch import Arch
+from edgenas.cost import macs_table
+from edgenas.space import Codes, Space
+
+# A line through ten networks is as good as one through more; see docs/measuring.md.
+CALIBRATION = 10
+# Split-conformal bounds of 95% need 19 networks, and are steady from forty on.
+FURTHER = 48
+
+_CANDIDATES = 1000
+
+
+def calibration_archs(space: Space, n: int = CALIBRATION) -> list[Arch]:
+    """Networks spread over a space: always the same ones, and fewer are the first of more.
+
+    The smallest and the largest, then each time the one whose MACs are farthest (as a ratio) from
+    those chosen, with every resolution having its turn first.
+
+    Args:
+        space: of the networks.
+        n: how many at most; small spaces may have fewer.
+    """
+    rng = np.random.default_rng(0)
+    corners = space.encode([space.smallest(), space.largest()])
+    rows = _distinct(np.concatenate([corners, space.sample(_CANDIDATES, rng=rng, by="gene")]))
+    archs = space.decode(rows)
+    sizes = np.log(macs_table(space)(rows))
+    resolutions = np.array([arch.resolution for arch in archs])
+    chosen = list(range(min(2, n, len(archs))))
+    while len(chosen) < min(n, len(archs)):
+        gaps = np.abs(sizes[:, None] - sizes[chosen]).min(axis=1)
+        gaps[chosen] = -1.0
+        unseen = ~np.isin(resolutions, resolutions[chosen])
+        chosen.append(int(np.argmax(gaps + np.where(unseen, np.ptp(sizes) + 1, 0.0))))
+    return [archs[i] for i in chosen]
+
+
+def random_archs(space: Space, n: int, *, seed: int) -> list[Arch]:
+    """Different random networks, none of ``calibration_archs``; every depth is equally likely.
+
+    Args:
+        space: of the networks.
+        n: how many at most; small spaces may have fewer.
+        seed: of the choice.
+    """
+    rows = _distinct(space.sample(4 * n, rng=np.random.default_rng(seed), by="gene"))
+    taken = set(calibration_archs(space))
+    return [arch for arch in space.decode(rows) if arch not in taken][:n]
+
+
+def _distinct(rows: Codes) -> Codes:
+    """The rows without repetitions, in order of first appearance."""
+    first: NDArray[np.intp] = np.unique(rows, axis=0, return_index=True)[1]
+    return rows[np.sort(first)]

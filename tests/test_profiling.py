@@ -1,0 +1,562 @@
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from edgenas import measure as host
+from edgenas import spaces
+from edgenas.board import Settings
+from edgenas.cost import macs_table
+from edgenas.device import Target
+from edgenas.errors import EdgenasError
+from edgenas.measure import Measurement
+from edgenas.plan import layers
+from edgenas.profiling import (
+    NoTableError,
+    calibration_archs,
+    journal_path,
+    measure_network,
+    predictor_for,
+    profile,
+    random_archs,
+    table_for,
+)
+from edgenas.profiling import journal as journals
+from edgenas.profiling import run as profiling_run
+from edgenas.profiling.graph import layer_graph
+from edgenas.profiling.journal import open_journal
+from edgenas.table import LatencyTable, MeasuredNetwork, Timing, load_table, save_table, table_path
+
+TINY = spaces.tiny()
+TARGET = Target("host", "onnxruntime", "fp32")
+# Everything passes such a gate: what is tested is the wiring, whatever the machine does meanwhile.
+QUICK = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0)
+FEW = {"networks": 3, "further": 2}
+UNITS = len(layers(TINY)) + 5
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("EDGENAS_CACHE", str(tmp_path / "cache"))
+
+
+class Scripted:
+    """A clock whose machine does what a test needs."""
+
+    def __init__(self, **changes) -> None:
+        self.machine = {"cpu": "this", "governor": "performance", "runtime_version": "1.0"}
+        self.canary: Callable[[str], float] = lambda name: 1e-4
+        self.flag: Callable[[str], str] = lambda name: ""
+        self.timed: list[str] = []
+        self.after = lambda: None
+        vars(self).update(changes)
+
+    def environment(self, runtime: str, *, threads: int):
+        return dict(self.machine)
+
+    def measure(self, units, *, runtime, settings, batch, watch) -> Iterator[Measurement]:
+        for name, _ in units:
+            self.timed.append(name)
+            yield Measurement(
+                name=name,
+                median=1e-6 * (1 + len(self.timed)),
+                p10=9e-7,
+                p90=1,
+                n=2,
+                half_width=0.01,
+                wall_p50=2e-6,
+                wall_p95=3e-6,
+                wall_n=3,
+                flag=self.flag(name),
+                canary=self.canary(name),
+                samples=(1e-6, 2e-6),
+                wall_samples=(1e-6, 2e-6, 3e-6),
+            )
+        self.after()
+        watch({"event": "end", "load": 0.5})
+
+
+def lines() -> list[dict]:
+    return [json.loads(line) for line in journal_path(TARGET).read_text().splitlines()]
+
+
+def names() -> list[str]:
+    return [line["unit"] for line in lines() if "unit" in line]
+
+
+def same(first: LatencyTable, second: LatencyTable) -> bool:
+    """Whether two tables are equal; the order of networks is no part of a table."""
+    pairs = zip(
+        *(sorted(t.networks, key=lambda n: n.arch.id) for t in (first, second)), strict=True
+    )
+    rest = [replace(table, networks=()) for table in (first, second)]
+    return rest[0] == rest[1] and all(one == other for one, other in pairs)
+
+
+def run(clock=None, *, space=TINY, **changes) -> LatencyTable:
+    return profile(space, target=TARGET, clock=clock or Scripted(), **{**FEW, **changes})
+
+
+# The real thing
+
+
+def test_layers_and_networks_are_timed_once_and_end_up_in_the_table():
+    told: list[tuple[int, int, str, str]] = []
+    table = profile(
+        TINY, target=TARGET, settings=QUICK, tell=lambda *event: told.append(event), **FEW
+    )
+    assert not table.missing(TINY)
+    assert len(table.networks) == 5
+    assert (table.provenance, table.target) == ("measured", TARGET)
+    assert table.runtime_version == host.environment("onnxruntime")["runtime_version"]
+    assert table.environment["cpu"]
+    assert table.environment["after"]["load"] > 0
+    for timing in [*table.layers.values(), *(n.timing for n in table.networks)]:
+        assert timing.median is not None
+        assert 0 < timing.p10 <= timing.median <= timing.p90
+        assert timing.n >= 6
+        assert timing.wall_p50 <= timing.wall_p95
+    assert same(load_table(table_path(TARGET)), table)
+    assert same(table_for(TINY, target=TARGET), table)
+
+    assert sorted(names()) == sorted(set(names()))
+    assert len(names()) == UNITS
+    assert sorted(event[2] for event in told if event[2]) == sorted(names())
+    assert told[-1][:2] == (UNITS, UNITS) or told[-2][:2] == (UNITS, UNITS)
+    raw = next(line for line in lines() if "unit" in line)
+    assert len(raw["samples"]) == raw["n"]
+    assert np.median(raw["samples"]) * 1e-9 == pytest.approx(raw["median"])
+
+    again = Scripted(machine=host.environment("onnxruntime"))
+    assert run(again).layers == table.layers
+    assert not again.timed
+
+
+def test_a_profile_that_is_killed_goes_on_without_loss_or_duplicates():
+    code = (
+        "from tests.test_profiling import *\n"
+        "def tell(done, total, name, note):\n"
+        "    if name:\n"
+        "        print(name, flush=True)\n"
+        "profile(TINY, target=TARGET, settings=QUICK, tell=tell, **FEW)\n"
+    )
+    kept: list[str] = []
+    # Killed after its first measurement, and once more after a few others.
+    for count in (1, 6):
+        with subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            told = [process.stdout.readline().strip() for _ in range(count)]
+            process.send_signal(signal.SIGKILL)
+            told += [line.strip() for line in process.stdout if line.endswith("\n")]
+        assert not set(told) & set(kept)
+        kept += told
+        assert set(kept) <= set(names())
+        assert not table_path(TARGET).exists()
+    before = journal_path(TARGET).read_bytes()
+    table = profile(TINY, target=TARGET, settings=QUICK, **FEW)
+    assert journal_path(TARGET).read_bytes()[: len(before) // 2] == before[: len(before) // 2]
+    assert len(names()) == len(set(names())) == UNITS
+    assert not table.missing(TINY)
+    assert len(table.networks) == 5
+
+
+def test_a_network_is_timed():
+    graph = layer_graph(layers(TINY)[0])
+    found = measure_network(graph, target=TARGET, settings=replace(QUICK, min_seconds=0.02))
+    assert 0 < found.wall_p50 <= found.wall_p95
+    assert found.wall_n >= 6
+
+
+# Resuming
+
+
+def test_a_torn_last_line_is_timed_again_and_nothing_else():
+    run()
+    whole = journal_path(TARGET).read_bytes()
+    last = names()[-1]
+    journal_path(TARGET).write_bytes(whole[:-20])
+    clock = Scripted()
+    run(clock)
+    assert clock.timed == [last]
+    assert len(names()) == len(set(names())) == UNITS
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on():
+    def interrupt(name: str) -> float:
+        if len(clock.timed) == 4:
+            raise KeyboardInterrupt
+        return 1e-4
+
+    clock = Scripted(canary=interrupt)
+    with pytest.raises(KeyboardInterrupt, match=f"3 of {UNITS} units .* to resume, run the same"):
+        run(clock)
+    assert not table_path(TARGET).exists()
+    clock = Scripted()
+    run(clock)
+    assert len(clock.timed) == UNITS - 3
+
+
+def test_a_full_disk_is_told_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch):
+    real, left = os.write, 5000
+
+    def write(handle: int, data: bytes) -> int:
+        nonlocal left
+        if left == 0:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        part = data[:left]
+        left -= len(part)
+        return real(handle, part)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journals.os, "write", write)
+        with pytest.raises(EdgenasError, match=r"no space left on the disk for .*jsonl") as caught:
+            run()
+    assert "run the same command again" in caught.value.hint
+    done = names()
+    assert 0 < len(done) < UNITS
+    clock = Scripted()
+    run(clock)
+    assert len(clock.timed) == UNITS - len(done)
+    assert len(names()) == len(set(names())) == UNITS
+
+
+def test_another_runtime_version_starts_anew_and_says_so():
+    said: list[str] = []
+    older = run()
+    clock = Scripted(machine={"cpu": "this", "runtime_version": "2.0"})
+    newer = run(clock, say=said.append)
+    assert len(clock.timed) == UNITS
+    assert "starting anew" in said[0]
+    assert "runtime_version: '1.0' and '2.0'" in said[0]
+    assert newer.runtime_version == "2.0"
+    aside = table_path(TARGET).with_name("onnxruntime-fp32-t1-b1.old1.json")
+    assert str(aside) in said[1]
+    assert same(load_table(aside), older)
+    # Back on the first version: its measurements still count, and no table is lost.
+    clock = Scripted()
+    assert run(clock).layers == older.layers
+    assert not clock.timed
+    assert same(load_table(aside.with_name("onnxruntime-fp32-t1-b1.old2.json")), newer)
+
+
+def test_a_graph_that_changed_is_timed_again():
+    run()
+    text = journal_path(TARGET).read_text().splitlines()
+    value = json.loads(text[-1]) | {"graph": "0" * 64}
+    journal_path(TARGET).write_text("\n".join([*text[:-1], json.dumps(value)]) + "\n")
+    clock = Scripted()
+    run(clock)
+    assert clock.timed == [value["unit"]]
+
+
+def test_fresh_times_everything_anew():
+    run()
+    clock = Scripted()
+    run(clock, fresh=True)
+    assert len(clock.timed) == UNITS
+    assert len(names()) == 2 * UNITS
+    clock = Scripted()
+    run(clock)
+    assert not clock.timed
+
+
+def test_two_profiles_of_one_target_wait_for_each_other():
+    said: list[str] = []
+    told = threading.Event()
+
+    def say(line: str) -> None:
+        said.append(line)
+        told.set()
+
+    clock = Scripted()
+    with open_journal(TARGET):
+        other = threading.Thread(target=run, args=(clock,), kwargs={"say": say})
+        other.start()
+        assert told.wait(60)
+        assert not clock.timed
+    other.join(60)
+    assert len(clock.timed) == UNITS
+    assert said == [f"waiting for another edgenas that profiles {TARGET}"]
+
+
+# Bad moments
+
+
+def test_what_was_timed_at_a_slow_moment_is_timed_again():
+    clock = Scripted()
+    clock.canary = lambda name: 1.5e-4 if len(clock.timed) <= 5 else 1e-4
+    table = run(clock)
+    assert len(clock.timed) == UNITS + 5
+    assert clock.timed[UNITS:] == clock.timed[:5]
+    late = {str(layer): timing.median for layer, timing in table.layers.items()}
+    for i, name in enumerate(clock.timed[UNITS:], UNITS + 1):
+        assert late[name] == pytest.approx(1e-6 * (1 + i))
+
+
+def test_the_sound_measurement_counts_not_the_last():
+    clock = Scripted()
+    clock.flag = lambda name: "noisy" if len(clock.timed) == 1 else ""
+    clock.canary = lambda name: 1e-4 if len(clock.timed) <= UNITS else 2e-4
+    table = run(clock)
+    # Timed again because it was noisy; the second time was slow, but sound.
+    assert clock.timed[UNITS:] == clock.timed[:1]
+    (timing,) = (t for layer, t in table.layers.items() if str(layer) == clock.timed[0])
+    assert not timing.noisy
+    clock = Scripted()
+    run(clock)
+    assert not clock.timed
+
+
+def test_a_machine_that_stays_noisy_does_not_hold_for_ever():
+    said: list[str] = []
+    clock = Scripted(flag=lambda name: "noisy")
+    table = run(clock, say=said.append)
+    assert len(clock.timed) == 2 * UNITS
+    assert all(timing.noisy for timing in table.layers.values())
+    assert said[-1].startswith(f"{UNITS} of {UNITS} units stayed noisy, first conv(")
+    clock = Scripted()
+    run(clock)
+    assert not clock.timed
+
+
+def test_a_machine_that_changes_amid_a_run_is_noticed_and_the_run_does_not_count():
+    clock = Scripted()
+    clock.after = lambda: clock.machine.update(governor="powersave")
+    with pytest.raises(EdgenasError, match="governor: 'performance' and 'powersave'"):
+        run(clock)
+    assert not table_path(TARGET).exists()
+    clock.after = lambda: None
+    run(clock)
+    assert len(clock.timed) == 2 * UNITS
+
+
+def test_what_is_not_timed_in_the_time_given_is_left_for_the_next_call(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    clock, seconds, limits = Scripted(), 0.0, list[float]()
+    monkeypatch.setattr(profiling_run, "time", SimpleNamespace(monotonic=lambda: seconds))
+
+    def measure(units, **rest):
+        nonlocal seconds
+        limits.append(rest["settings"].seconds)
+        yield from Scripted.measure(clock, list(units)[:4], **rest)
+        seconds += 5.0
+
+    clock.measure = measure
+    said: list[str] = []
+    table = run(clock, time_budget=12.0, say=said.append)
+    # With 2 of 12 seconds left, the canary alone (6 s) would take longer.
+    assert limits == [12.0, 7.0]
+    assert len(table.layers) + len(table.networks) == 8
+    assert f"to go on, run the same command again: 8 of {UNITS} units" in said[0]
+    clock = Scripted()
+    assert not run(clock).missing(TINY)
+    assert len(clock.timed) == UNITS - 8
+
+
+# Merging
+
+
+def test_a_profile_adds_to_the_table_that_is_there():
+    first = run()
+    clock = Scripted()
+    table = run(clock, space=TINY.with_classes(7))
+    heads = [name for name in clock.timed if name.startswith("head(")]
+    # Only what depends on the classes: the head at each resolution, and the networks.
+    assert len(clock.timed) == len(heads) + 5
+    assert len(heads) == len(TINY.resolutions)
+    assert not table.missing(TINY)
+    assert not table.missing(TINY.with_classes(7))
+    assert len(table.networks) == 10
+    assert all(table.layers[layer] == timing for layer, timing in first.layers.items())
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("target", "changes", "message"),
+    [
+        (replace(TARGET, runtime="onnxrun"), {}, "unknown runtime 'onnxrun'"),
+        (replace(TARGET, precision="int8"), {}, "precision must be fp32 .* found int8"),
+        (TARGET, {"networks": -1}, "networks must not be negative, found -1"),
+        (TARGET, {"further": -2}, "further must not be negative, found -2"),
+        (TARGET, {"time_budget": 2.0}, "time_budget must be above 6 s, .* found 2 s"),
+    ],
+)
+def test_arguments_are_checked_before_anything_is_timed(target, changes, message):
+    clock = Scripted()
+    with pytest.raises(EdgenasError, match=message):
+        profile(TINY, target=target, clock=clock, **changes)
+    assert not clock.timed
+    assert not journal_path(target).exists()
+
+
+def test_a_runtime_that_is_not_there_is_told():
+    clock = Scripted(machine={"runtime_version": None})
+    with pytest.raises(EdgenasError, match="onnxruntime is not available on host") as caught:
+        run(clock)
+    assert "edgenas list runtimes" in caught.value.hint
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_damaged_journal_is_refused(number: int):
+    run()
+    text = journal_path(TARGET).read_text().splitlines()
+    text[number] = text[number][:30]
+    journal_path(TARGET).write_text("\n".join(text) + "\n")
+    with pytest.raises(EdgenasError, match=f"jsonl is damaged in line {number + 1}"):
+        run()
+
+
+def test_a_journal_of_another_kind_is_refused():
+    journal_path(TARGET).parent.mkdir(parents=True)
+    journal_path(TARGET).write_text('{"schema": "edgenas.samples/9"}\n')
+    with pytest.raises(EdgenasError, match="schema must be edgenas"):
+        run()
+
+
+def test_a_damaged_table_is_refused_before_anything_is_timed():
+    table_path(TARGET).parent.mkdir(parents=True)
+    table_path(TARGET).write_text("{")
+    clock = Scripted()
+    with pytest.raises(EdgenasError, match="is damaged"):
+        run(clock)
+    assert not clock.timed
+
+
+# The table that applies
+
+
+def test_without_a_table_the_command_that_makes_one_is_named():
+    with pytest.raises(NoTableError, match="there is no latency table of host /") as caught:
+        table_for(TINY, target=TARGET, clock=Scripted())
+    assert caught.value.hint == "edgenas profile --device host --space tiny"
+
+
+@pytest.mark.parametrize(
+    ("machine", "message"),
+    [
+        ({"runtime_version": "1.1"}, "runtime_version: '1.0' and '1.1'"),
+        ({"cpu": "other"}, "environment.cpu: 'this' and 'other'"),
+        ({"power_mode": "15W"}, "environment.power_mode: None and '15W'"),
+    ],
+)
+def test_a_table_of_another_machine_does_not_apply(machine, message):
+    table = run()
+    clock = Scripted()
+    assert same(table_for(TINY, target=TARGET, clock=clock), table)
+    clock.machine.update(machine)
+    with pytest.raises(NoTableError, match=message):
+        table_for(TINY, target=TARGET, clock=clock)
+    # Not at hand: nothing to compare with.
+    assert same(table_for(TINY, target=TARGET, clock=None), table)
+
+
+def test_a_table_that_lacks_layers_or_networks_does_not_apply():
+    table = run()
+    with pytest.raises(NoTableError, match=r"lacks 2 layers of tiny, first head\(.*outputs=3"):
+        table_for(TINY.with_classes(3), target=TARGET, clock=Scripted())
+    save_table(replace(table, networks=()), table_path(TARGET))
+    with pytest.raises(NoTableError, match="no whole networks of tiny with 10 classes"):
+        table_for(TINY, target=TARGET, clock=Scripted())
+    save_table(replace(table, provenance="published"), table_path(TARGET))
+    with pytest.raises(NoTableError, match="it is published"):
+        table_for(TINY, target=TARGET, clock=Scripted())
+
+
+# The networks
+
+
+@pytest.mark.parametrize("name", spaces.PRESETS)
+def test_calibration_networks_are_spread_over_a_space(name: str):
+    space = spaces.load_space(name)
+    archs = calibration_archs(space)
+    assert len(archs) == len(set(archs)) == 10
+    assert archs[:2] == [space.smallest(), space.largest()]
+    assert {arch.resolution for arch in archs} == set(space.resolutions)
+    assert calibration_archs(space, 6) == archs[:6]
+    sizes = np.sort(np.log(macs_table(space)(space.encode(archs))))
+    # Evenly, twelve points would be 1/9 of the range apart.
+    assert np.diff(sizes).max() <= 0.35 * np.ptp(sizes)
+
+
+def test_random_networks_are_seeded_different_and_not_those_of_the_line():
+    space = spaces.mbv3_cifar()
+    archs = random_archs(space, 48, seed=1)
+    assert len(archs) == len(set(archs)) == 48
+    assert archs == random_archs(space, 48, seed=1)
+    assert archs != random_archs(space, 48, seed=2)
+    assert not set(archs) & set(calibration_archs(space))
+
+
+# The predictor
+
+
+def made_table(space, *, further: int, noise: Callable[[int], float]) -> LatencyTable:
+    """Layers of known times; networks at 20 us + 0.9 x their sum, times a noise."""
+    every = {layer: Timing(median=1e-5 * (1 + i % 7), n=9) for i, layer in enumerate(layers(space))}
+    table = LatencyTable(target=TARGET, provenance="measured", layers=every)
+    fitted, others = calibration_archs(space), random_archs(space, further, seed=0)
+    sums = table.compile(space)(space.encode([*fitted, *others]))
+    seconds = 2e-5 + 0.9 * sums
+    networks = (
+        MeasuredNetwork(
+            space=space.name,
+            classes=space.classes,
+            arch=arch,
+            timing=Timing(median=float(s) * (noise(i - 10) if i >= 10 else 1.0), n=9),
+        )
+        for i, (arch, s) in enumerate(zip([*fitted, *others], seconds, strict=True))
+    )
+    return replace(table, networks=tuple(networks))
+
+
+def test_the_line_rests_on_its_own_networks_and_the_bound_on_all_others():
+    space = spaces.mbv3_cifar()
+    table = made_table(space, further=48, noise=lambda i: 1 + i / 100)
+    predictor = predictor_for(table, space)
+    rows = space.sample(200, rng=np.random.default_rng(5))
+    truth = 2e-5 + 0.9 * table.compile(space)(rows)
+    # Whatever the others are off by, the line does not bend to them.
+    assert predictor.predict(rows) == pytest.approx(truth)
+    assert predictor.bound_kind(0.95) == "split-conformal"
+    # The 47th smallest of 48 ratios: (48 + 1) x 0.95 = 46.55.
+    assert predictor.upper(rows, confidence=0.95) == pytest.approx(1.46 * truth)
+    assert predictor.error.n == 48
+    assert predictor.error.bias == pytest.approx(
+        np.mean([1 / (1 + i / 100) - 1 for i in range(48)])
+    )
+
+
+def test_a_table_without_networks_gives_sums():
+    table = replace(made_table(TINY, further=5, noise=lambda i: 1.0), networks=())
+    rows = TINY.sample(20, rng=np.random.default_rng(0))
+    assert predictor_for(table, TINY).predict(rows) == pytest.approx(table.compile(TINY)(rows))
+    assert predictor_for(table, TINY).bound_kind() == "none"
+
+
+def test_a_table_of_other_networks_gives_a_line_through_them():
+    space = spaces.mbv3_cifar()
+    table = made_table(space, further=12, noise=lambda i: 1.0)
+    others = tuple(n for n in table.networks if n.arch not in set(calibration_archs(space)))
+    rows = space.sample(20, rng=np.random.default_rng(0))
+    predictor = predictor_for(replace(table, networks=others), space)
+    assert predictor.predict(rows) == pytest.approx(2e-5 + 0.9 * table.compile(space)(rows))
+    assert predictor.bound_kind() == "student-t"
