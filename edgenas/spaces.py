@@ -22,7 +22,7 @@ A space of one's own is a ``Space`` value in Python or the same fields in TOML::
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from edgenas.errors import EdgenasError, unknown
 from edgenas.files import check_fields, check_schema, read_json, read_toml
@@ -331,14 +331,14 @@ def _make(kind: type[Any], value: Any, where: str) -> Any:
         found: Any = value[field.name]  # pyright: ignore[reportUnknownVariableType]
         wanted = str(field.type)
         if isinstance(found, list):
-            found = tuple(found)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+            found = tuple(cast(list[Any], found))
         if wanted == "<class 'str'>" and not isinstance(found, str):
             raise EdgenasError(f"{where}.{field.name} must be a text, found {found!r}")
         if wanted.startswith("tuple") and field.name != "stages":
-            if not isinstance(found, tuple) or not all(_number(v) for v in found):
+            if not isinstance(found, tuple) or not all(map(_number, cast(tuple[Any], found))):
                 raise EdgenasError(f"{where}.{field.name} must be a list of numbers, found {found}")
             if field.name == "expands":
-                found = tuple(float(v) for v in found)
+                found = tuple(map(float, cast(tuple[float], found)))
         if wanted == "<class 'bool'>" and not isinstance(found, bool):
             raise EdgenasError(f"{where}.{field.name} must be true or false, found {found!r}")
         if wanted in ("<class 'int'>", "<class 'float'>") and not _number(found):

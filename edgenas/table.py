@@ -16,7 +16,7 @@ from edgenas.cost import Tables, compile_tables
 from edgenas.device import Target
 from edgenas.errors import EdgenasError
 from edgenas.files import cache_folder, check_fields, data_folders, read_json, write_text
-from edgenas.plan import Layer, layers, plan, slots
+from edgenas.plan import Layer, Slot, layers, plan, slots
 from edgenas.space import Space, layout
 
 SCHEMA = "edgenas.latency-table/1"
@@ -150,6 +150,8 @@ class LatencyTable:
         method: how the numbers came about, or the source of a published table, in words.
         date: ``2025-01-31``; of the latest measurement in it.
         layers: by layer.
+        layers_at: by input resolution of the network and layer: goes before ``layers`` in networks
+            of that resolution. Published tables were measured once for each resolution.
         networks: whole networks measured on the same target. The line from sums of layers to
             networks is not stored: ``edgenas.predict.LatencyPredictor`` fits it from them.
     """
@@ -161,6 +163,9 @@ class LatencyTable:
     method: str = ""
     date: str = ""
     layers: Mapping[Layer, Timing] = field(default_factory=dict[Layer, Timing])
+    layers_at: Mapping[tuple[int, Layer], Timing] = field(
+        default_factory=dict[tuple[int, Layer], Timing]
+    )
     networks: tuple[MeasuredNetwork, ...] = ()
 
     def seconds(self, layer: Layer) -> float:
@@ -194,15 +199,22 @@ class LatencyTable:
                 f"layers of space {space.name}, first {missing[0]}",
                 hint=self._remedy(space.name),
             )
-        return compile_tables(space, self.seconds)
+        tables = compile_tables(space, self.seconds)
+        if self.layers_at:
+            for slot, values in zip(slots(space), tables.values, strict=True):
+                for codes, layer in slot.layers.items():
+                    at = (_resolution(space, slot, codes), layer)
+                    if layer is not None and at in self.layers_at:
+                        values[codes] = self.layers_at[at[0], layer].seconds
+        return tables
+
+    def _timing(self, layer: Layer, *, resolution: int) -> Timing | None:
+        return self.layers_at.get((resolution, layer)) or self.layers.get(layer)
 
     def covered_resolutions(self, space: Space) -> tuple[int, ...]:
         """The resolutions of a space for which every layer is in the table."""
-        column = layout(space).resolution
-        if column is None:
-            return () if self.missing(space) else space.resolutions
         bad = {
-            space.resolutions[codes[slot.columns.index(column)] - 1]
+            _resolution(space, slot, codes)
             for slot in slots(space)
             for codes, layer in slot.layers.items()
             if layer is not None and layer not in self.layers
@@ -233,11 +245,20 @@ class LatencyTable:
             measured = network.timing.statistic(statistic)
             if (network.space, network.classes) != (space.name, space.classes) or measured is None:
                 continue
-            timings = [self.layers.get(layer) for _, layer in plan(space, network.arch)]
+            timings = [
+                self._timing(layer, resolution=network.arch.resolution)
+                for _, layer in plan(space, network.arch)
+            ]
             if all(timing is not None for timing in timings):
                 total = sum(timing.seconds for timing in timings if timing is not None)
                 found.append((network, total, measured))
         return found
+
+
+def _resolution(space: Space, slot: Slot, codes: tuple[int, ...]) -> int:
+    """The input resolution of the networks that fill a place with these codes."""
+    column = layout(space).resolution
+    return space.resolutions[0 if column is None else codes[slot.columns.index(column)] - 1]
 
 
 def mismatches(first: LatencyTable, second: LatencyTable) -> list[str]:
@@ -288,6 +309,7 @@ def merge(older: LatencyTable, newer: LatencyTable) -> LatencyTable:
     return replace(
         newer,
         layers={**older.layers, **newer.layers},
+        layers_at={**older.layers_at, **newer.layers_at},
         networks=tuple(networks.values()),
     )
 
@@ -319,6 +341,7 @@ def save_table(table: LatencyTable, path: Path) -> None:
     }
     lines = [f" {json.dumps(key)}: {_dumps(value)}" for key, value in header.items()]
     entries = {str(layer): _timing_json(timing) for layer, timing in table.layers.items()}
+    entries |= {f"{layer}@{r}": _timing_json(t) for (r, layer), t in table.layers_at.items()}
     rows = (_dumps(_network_json(network)) for network in table.networks)
     lines += [
         _block("layers", (f"{json.dumps(k)}: {_dumps(v)}" for k, v in entries.items()), "{}"),
@@ -371,6 +394,17 @@ def load_table(path: Path) -> LatencyTable:
         raise EdgenasError(f"{where}: networks must be a list, found {given['networks']!r}")
     entries = _object(given["layers"], f"{where}: layers")
     rows = cast(list[Any], given["networks"])
+    known: dict[Layer, Timing] = {}
+    known_at: dict[tuple[int, Layer], Timing] = {}
+    for text, value in entries.items():
+        name, at, resolution = text.partition("@")
+        timing = _timing(value, f"{where}: layers.{text}")
+        if not at:
+            known[Layer.parse(name)] = timing
+        elif resolution.isdecimal():
+            known_at[int(resolution), Layer.parse(name)] = timing
+        else:
+            raise EdgenasError(f"{where}: layers.{text}: the resolution must be a number of pixels")
     return LatencyTable(
         target=_target(given["target"], f"{where}: target"),
         provenance=given["provenance"],
@@ -378,10 +412,8 @@ def load_table(path: Path) -> LatencyTable:
         environment=_object(given["environment"], f"{where}: environment"),
         method=_text(given, "method", where=where),
         date=_text(given, "date", where=where),
-        layers={
-            Layer.parse(text): _timing(value, f"{where}: layers.{text}")
-            for text, value in entries.items()
-        },
+        layers=known,
+        layers_at=known_at,
         networks=tuple(_network(row, f"{where}: networks[{i}]") for i, row in enumerate(rows)),
     )
 
