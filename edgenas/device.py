@@ -66,8 +66,9 @@ class PublishedRow:
 class Parameter:
     """A parameter of the estimated device model in SI units.
 
-    ``origin`` is ``fit`` (the device's own rows moved it), ``pooled`` (it comes from the relatives
-    of the device, scaled by the data sheets) or ``datasheet``.
+    ``origin`` is ``fit`` (the device's own rows at least halve the doubt about it), ``pooled`` (it
+    rests on the relatives of the device, scaled by the data sheets) or ``formula`` (zero: the
+    runtime does no such work).
     """
 
     value: float
@@ -318,7 +319,7 @@ def _estimate(value: Any, where: str) -> Estimate:
         here = f"{where}.parameters.{name}"
         item = _table(raw, here)
         check_fields(item, required=("value", "origin"), where=here)
-        origins = ("datasheet", "fit", "pooled")
+        origins = ("fit", "pooled", "formula")
         origin = _choice(item, "origin", choices=origins, where=here)
         parameters[name] = Parameter(_number(item, "value", where=here), origin)
     residuals = _list(fields["residuals"], f"{where}.residuals")

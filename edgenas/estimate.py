@@ -16,12 +16,13 @@ that the fit had not seen. Every number of this module is *estimated*; say so.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
+from scipy.special import stdtrit
 
 from edgenas.device import Device, Estimate, PublishedRow, Target
 from edgenas.errors import EdgenasError
@@ -30,7 +31,7 @@ from edgenas.plan import Layer, Primitive, primitives
 
 MODEL = "prices/1"
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ class Prices:
         dense: one MAC of a conv with a kernel above 1x1 and no groups.
         winograd: the same, for 3x3 with stride 1, which fast algorithms exist for.
         pointwise: one MAC of a 1x1 conv or a linear layer.
-        depthwise: one MAC of a conv with groups.
+        depthwise: one MAC of a conv with fewer than 16 channels in a group.
         activation: one element that a conv reads or writes.
         weight: one weight of a conv that is read.
         vector_weight: one weight of a linear layer or of a conv on a single pixel.
@@ -106,7 +107,7 @@ def _count_conv(p: Primitive, counts: Array) -> None:
         return
     counts[_AT["weight"]] += p.weights
     counts[_AT["activation"]] += p.input_elements + p.output_elements
-    if p.groups > 1:
+    if p.inputs // p.groups < 16 and p.groups > 1:
         counts[_AT["depthwise"]] += p.macs
     elif taps == 1:
         counts[_AT["pointwise"]] += p.macs
@@ -154,8 +155,8 @@ class DeviceModel:
 
         Returns:
             Lower and upper end in seconds. The same factor both ways: the conformal quantile of
-            the errors on rows the fit had not seen (Vovk et al. 2005, section 4.2), or
-            Student's t about zero where the rows are too few for that.
+            the errors on rows the fit had not seen (Vovk et al. 2005, section 4.2) where at
+            least three of them lie beyond it, else Student's t about zero.
         """
         errors = [abs(residual) for residual in self.evidence.residuals]
         wide = _bound(errors, confidence=confidence, tail=(1 + confidence) / 2)
@@ -243,8 +244,8 @@ class Fit:
 def fit(counts: Array, seconds: Array, *, prior: Prior, noise: float) -> Fit:
     """The most probable prices for measured networks: a robust fit on the log scale.
 
-    Errors of log(seconds) follow Student's t with four degrees of freedom (reweighted least
-    squares; Lange, Little & Taylor 1989), so that a row with a slip does not bend the fit.
+    Errors of log(seconds) follow Student's t with four degrees of freedom (Lange, Little & Taylor
+    1989), so that a row with a slip does not bend the fit.
 
     Args:
         counts: features of the networks, shape (n, d); column ``run`` holds 1.
@@ -252,49 +253,60 @@ def fit(counts: Array, seconds: Array, *, prior: Prior, noise: float) -> Fit:
         prior: of the log prices.
         noise: standard deviation of log(seconds) about a perfect fit.
     """
-    chol = np.linalg.cholesky(np.linalg.inv(prior.covariance)).T
-    target = np.log(seconds)
-    weights = np.ones(len(seconds))
-    logs = prior.mean.copy()
-
-    def system(at: Array) -> tuple[Array, Array]:
-        parts = counts * np.exp(at)
-        total = parts.sum(axis=1)
-        scale = np.sqrt(weights) / noise
-        residual = np.concatenate([scale * (np.log(total) - target), chol @ (at - prior.mean)])
-        return residual, np.concatenate([scale[:, None] * parts / total[:, None], chol])
-
-    for _ in range(8):
-        logs = _least_squares(system, logs)
-        z = (np.log((counts * np.exp(logs)).sum(axis=1)) - target) / noise
-        weights = 5 / (4 + z**2)
-    jacobian = system(logs)[1]
-    return Fit(logs, np.linalg.inv(jacobian.T @ jacobian))
+    return fit_many([(counts, seconds)], prior=prior, noise=noise)[0]
 
 
-def _least_squares(system: Callable[[Array], tuple[Array, Array]], start: Array) -> Array:
-    """Levenberg-Marquardt; the prior makes the normal matrix regular."""
-    at, damping = start, 1e-3
-    residual, jacobian = system(at)
-    for _ in range(60):
-        normal, gradient = jacobian.T @ jacobian, jacobian.T @ residual
-        step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), -gradient)
-        tried, slope = system(at + step)
-        if tried @ tried < residual @ residual:
-            done = residual @ residual - tried @ tried < 1e-9
-            at, residual, jacobian, damping = at + step, tried, slope, damping / 5
-            if done:
-                break
-        else:
-            damping *= 5
-            if damping > 1e9:
-                break
-    return at
+def fit_many(devices: Sequence[tuple[Array, Array]], *, prior: Prior, noise: float) -> list[Fit]:
+    """``fit`` for several devices at once, each on its own rows."""
+    height = max(len(seconds) for _, seconds in devices)
+    width = len(prior.mean)
+    # Devices with fewer rows are filled up with rows of weight 0.
+    counts = np.ones((len(devices), height, width))
+    target = np.zeros((len(devices), height))
+    present = np.zeros((len(devices), height))
+    for i, (own, seconds) in enumerate(devices):
+        counts[i, : len(own)], target[i, : len(own)] = own, np.log(seconds)
+        present[i, : len(own)] = 1
+    sharp = np.linalg.inv(prior.covariance)
+
+    def look(logs: Array) -> tuple[Array, Array, Array]:
+        parts = counts * np.exp(logs)[:, None, :]
+        total = parts.sum(axis=2)
+        z = (np.log(total) - target) / noise
+        apart = logs - prior.mean
+        loss = (present * 2.5 * np.log1p(z**2 / 4)).sum(axis=1)
+        loss += 0.5 * np.einsum("gi,ij,gj->g", apart, sharp, apart)
+        return loss, z, parts / total[:, :, None] / noise
+
+    def slopes(logs: Array, z: Array, jacobian: Array) -> tuple[Array, Array]:
+        weighted = jacobian * (present * 5 / (4 + z**2))[:, :, None]
+        gradient = np.einsum("gni,gn->gi", weighted, z) + (logs - prior.mean) @ sharp
+        return weighted.transpose(0, 2, 1) @ jacobian + sharp, gradient
+
+    # Levenberg-Marquardt, every device with its own damping; the prior keeps the systems regular.
+    logs = np.tile(prior.mean, (len(devices), 1))
+    damping = np.full(len(devices), 1e-3)
+    loss, z, jacobian = look(logs)
+    for _ in range(100):
+        normal, gradient = slopes(logs, z, jacobian)
+        damped = normal * (1 + damping[:, None, None] * np.eye(width))
+        step = -np.linalg.solve(damped, gradient[:, :, None])[:, :, 0]
+        tried = look(logs + step)
+        better = tried[0] < loss
+        logs = np.where(better[:, None], logs + step, logs)
+        loss = np.where(better, tried[0], loss)
+        z = np.where(better[:, None], tried[1], z)
+        jacobian = np.where(better[:, None, None], tried[2], jacobian)
+        damping = np.clip(np.where(better, damping / 5, damping * 5), 1e-9, 1e9)
+        if np.abs(step).max() < 1e-4:
+            break
+    covariance = np.linalg.inv(slopes(logs, z, jacobian)[0])
+    return [Fit(at, doubt) for at, doubt in zip(logs, covariance, strict=True)]
 
 
 @functools.lru_cache(maxsize=256)
 def _student(tail: float, degrees: int) -> float:
-    return float(stdtrit(degrees, tail))  # pyright: ignore[reportUnknownArgumentType]
+    return float(stdtrit(degrees, tail))
 
 
 def _bound(errors: Sequence[float], *, confidence: float, tail: float) -> float:
@@ -303,7 +315,7 @@ def _bound(errors: Sequence[float], *, confidence: float, tail: float) -> float:
         raise EdgenasError(f"confidence must lie between 0.5 and 0.999, found {confidence!r}")
     n = len(errors)
     rank = math.ceil((n + 1) * confidence)
-    if rank <= n:
+    if rank <= n - 3:
         return max(0.0, sorted(errors)[rank - 1])
     spread = math.sqrt(sum(error**2 for error in errors) / n)
     return _student(tail, n) * spread * math.sqrt(1 + 1 / n)
