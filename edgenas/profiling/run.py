@@ -81,8 +81,8 @@ def profile(
     """Time the layers of a space and some networks of it; write and return the latency table.
 
     Every finished unit is in the journal (`edgenas.profiling.journal`) at once, and what is there
-    is not timed again: after any interruption the same call goes on. Units timed while the machine
-    was slower than at its best, or too noisy, are timed once more.
+    is not timed again: after any interruption the same call goes on, as ``say`` says on Ctrl-C.
+    Units timed while the machine was slower than at its best, or too noisy, are timed once more.
 
     The table goes to ``table_path(target)`` in the user's cache, merged with one that is there;
     one of another machine or runtime version is kept beside it under another name.
@@ -104,7 +104,6 @@ def profile(
         EdgenasError: an argument is wrong, the runtime is unknown or not there, the disk is full,
             or the machine changed meanwhile. What was timed before stays in the journal.
         ClockStoppedError: the process that times died.
-        KeyboardInterrupt: says how far it came.
     """
     started = time.monotonic()
     settings = replace(settings, threads=target.threads, seed=seed)
@@ -131,9 +130,8 @@ def profile(
                     settings = replace(settings, seconds=left)
                 work.measure(waiting, target=target, settings=settings, clock=clock)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"{work.state()}; to resume, run the same command again"
-            ) from None
+            say(f"{work.state()}; to resume, run the same command again")
+            raise
         newer = work.table(space, target=target)
         table = _merged(older, newer, say=say)
         save_table(table, table_path(target))
