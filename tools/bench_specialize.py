@@ -33,10 +33,11 @@ from edgenas.profiling import (
     table_for,
 )
 from edgenas.profiling.graph import network_graph
+from edgenas.recipe import Recipe
 from edgenas.search import parse_constraint
 from edgenas.space import Space
 from edgenas.specialize import Request, specialize
-from edgenas.train import Recipe, calibration_pixels
+from edgenas.train import calibration_pixels
 from edgenas.trained import TrainedSupernet, find_supernet, load_supernet
 
 
@@ -173,8 +174,8 @@ def main() -> int:
         ours, plain_test = row["specialised"]["test"], row["uniform"]["test"]
         mean, spread = random_test.mean(), random_test.std(ddof=1)
         print(
-            f"{budget * 1e3:.3f} ms: specialised {ours:.2%} ({row['specialised']['measured_ms']:.3f} "
-            f"ms), best uniform of {len(fitting)} {plain_test:.2%} "
+            f"{budget * 1e3:.3f} ms: specialised {ours:.2%} "
+            f"({row['specialised']['measured_ms']:.3f} ms), best uniform of {len(fitting)} {plain_test:.2%} "
             f"({row['uniform']['measured_ms']:.3f} ms), random {mean:.2%} +- {spread:.2%} "
             f"(n={len(equal)}, best {random_test.max():.2%}); difference to uniform "
             f"{100 * (ours - plain_test):+.2f} points, to random {100 * (ours - mean):+.2f}",

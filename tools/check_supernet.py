@@ -19,8 +19,9 @@ from edgenas.cost import macs_table
 from edgenas.data import load_images, split
 from edgenas.files import cache_folder, sha256
 from edgenas.predict import held_out, load_accuracy
+from edgenas.recipe import Recipe
 from edgenas.space import Codes
-from edgenas.train import Recipe, calibration_pixels
+from edgenas.train import calibration_pixels
 from edgenas.trained import ACCURACY_FILE, TrainedSupernet, find_supernet, load_supernet
 
 

@@ -44,8 +44,9 @@ def train(
     import torch
 
     from edgenas.data import load_images, split
+    from edgenas.recipe import default_recipe, load_recipe
     from edgenas.spaces import load_space
-    from edgenas.train import Progress, calibration_pixels, default_recipe, load_recipe
+    from edgenas.train import Progress, calibration_pixels
     from edgenas.train import train as run_training
     from edgenas.trained import find_supernet, load_supernet, save_supernet
 
@@ -125,7 +126,8 @@ def fit_accuracy(
     A tenth of every class is the validation split; the rest calibrates batch norms.
     """
     from edgenas.data import load_images, split
-    from edgenas.train import Recipe, calibration_pixels
+    from edgenas.recipe import Recipe
+    from edgenas.train import calibration_pixels
     from edgenas.trained import find_supernet, load_supernet
 
     trained = load_supernet(find_supernet(supernet))

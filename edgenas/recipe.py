@@ -1,0 +1,93 @@
+"""How to train, as a small value; a TOML file can override its fields."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from edgenas.errors import EdgenasError
+from edgenas.files import check_fields, read_toml
+from edgenas.space import Space
+
+RECIPE_SCHEMA = "edgenas.recipe/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How to train.
+
+    Args:
+        epochs: passes over the training images.
+        batch: images of a step.
+        learning_rate: at its peak; a linear warm-up, then a cosine to zero.
+        warmup: epochs of the warm-up.
+        momentum: Nesterov's.
+        weight_decay: of conv and linear weights; none on biases, norms and kernel transforms.
+        label_smoothing: of the labels that the largest network learns.
+        random_archs: networks of a step beside the largest and the smallest.
+        augmentation: ``shift``: random shifts by an eighth and mirroring, for images of objects
+            that fill the frame; ``crop``: random resized crops (scale 0.35 to 1) and mirroring.
+        validation: the fraction of every class that is set aside and never learnt from.
+        calibration: training images for batch-norm statistics.
+        accuracy_archs: networks evaluated at the end for the accuracy predictor.
+        checkpoint_seconds: between checkpoints.
+    """
+
+    epochs: int = 30
+    batch: int = 128
+    learning_rate: float = 0.12
+    warmup: float = 1.0
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    label_smoothing: float = 0.1
+    random_archs: int = 2
+    augmentation: Literal["shift", "crop"] = "shift"
+    validation: float = 0.1
+    calibration: int = 2000
+    accuracy_archs: int = 320
+    checkpoint_seconds: float = 60.0
+
+
+def default_recipe(space: Space) -> Recipe:
+    """The recipe that suits the image size of a space."""
+    if max(space.resolutions) <= 64:
+        return Recipe()
+    return Recipe(batch=64, learning_rate=0.06, augmentation="crop")
+
+
+def load_recipe(path: Path, base: Recipe) -> Recipe:
+    """A recipe with the fields of a TOML file (schema ``edgenas.recipe/1``) put in its place.
+
+    Raises:
+        EdgenasError: a field is unknown or illegal.
+    """
+    fields = read_toml(path, schema=RECIPE_SCHEMA)
+    known = dataclasses.asdict(base)
+    check_fields(fields, required=(), optional=known, where=str(path))
+    for name, value in fields.items():
+        wanted = type(known[name])
+        found = float(value) if wanted is float and type(value) is int else value
+        if type(found) is not wanted or (wanted is not str and found < 0):
+            raise EdgenasError(
+                f"{path}: {name} must be {'a text' if wanted is str else 'a number >= 0'} "
+                f"like {known[name]!r}, found {value!r}"
+            )
+        known[name] = found
+    if known["augmentation"] not in ("shift", "crop"):
+        raise EdgenasError(
+            f"{path}: augmentation must be shift or crop, found {known['augmentation']!r}"
+        )
+    for name in ("epochs", "batch"):
+        if known[name] < 1:
+            raise EdgenasError(f"{path}: {name} must be at least 1, found {known[name]}")
+    return Recipe(**known)
+
+
+def learning_rate(step: int, steps: int, steps_per_epoch: int, recipe: Recipe) -> float:
+    """A linear warm-up, then a cosine to zero (arXiv 1608.03983)."""
+    warmup = round(recipe.warmup * steps_per_epoch)
+    if step < warmup:
+        return recipe.learning_rate * (step + 1) / warmup
+    passed = (step - warmup) / max(1, steps - warmup)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * passed))
