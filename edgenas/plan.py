@@ -10,7 +10,8 @@ from typing import Literal
 
 from edgenas.arch import Arch, Block
 from edgenas.errors import EdgenasError
-from edgenas.space import Space, StageSpace, divisible, layout, middle
+from edgenas.space import Space, layout
+from edgenas.stage import StageSpace, divisible, middle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +92,9 @@ class Layer:
             elif not value.isdecimal():
                 raise EdgenasError(f"layer {text!r}: {name} must be a number, found {value!r}")
             else:
-                values[name] = bool(int(value)) if name in ("residual", "downsample") else int(value)
+                values[name] = (
+                    bool(int(value)) if name in ("residual", "downsample") else int(value)
+                )
         try:
             return Layer(kind=match[1], **values)  # pyright: ignore[reportArgumentType]
         except TypeError as error:
@@ -291,7 +294,8 @@ class Slot:
     Args:
         name: as in ``plan``.
         columns: the genes that it reads, as columns of the space's rows.
-        layers: the layer for each combination of their codes; None where the block is absent.
+        layers: the layer for each combination of their codes in canonical rows; None where the
+            block is absent.
     """
 
     name: str
@@ -339,9 +343,14 @@ def _slot(space: Space, i: int, j: int) -> Slot:
         values = {name: c[1][0] for name, c in choices.items()}
         values |= {n: c[1][code - 1] for (n, c), code in zip(read.items(), codes, strict=True)}
         resolution, inputs = int(values["resolution"]), int(values.get("inputs", 0))
+        absent = 0 in codes
+        if absent and any(code for c, code in zip(read.values(), codes, strict=True) if c[2]):
+            continue  # a block is there with all its genes or with none
+        if "depth" in read and absent != (values["depth"] <= j):
+            continue
         if head:
             table[codes] = _head(space, resolution, inputs)
-        elif 0 in codes or values.get("depth", j + 1) <= j:
+        elif absent:
             table[codes] = None
         else:
             width = int(values["width"])

@@ -16,44 +16,10 @@ from numpy.typing import NDArray
 
 from edgenas.arch import Arch, Block, Stage
 from edgenas.errors import EdgenasError
-
-KINDS = ("conv", "mbconv", "bottleneck")
-ACTIVATIONS = ("relu", "relu6", "hswish")
+from edgenas.stage import ACTIVATIONS, StageSpace, check_choices, check_stage, join, whole
 
 Codes = NDArray[np.uint8]
 Number = TypeVar("Number", int, float)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageSpace:
-    """The choices of one stage.
-
-    Args:
-        kind: ``conv`` (conv-BN-activation), ``mbconv`` (expand, depthwise, project; MobileNetV2,
-            arXiv 1801.04381) or ``bottleneck`` (ResNet-D, arXiv 1812.01187).
-        widths: output channels to choose from.
-        depths: numbers of blocks to choose from; a stage of depth d runs its first d blocks.
-        kernels: odd kernel sizes to choose from, per block (of the depthwise conv in ``mbconv``,
-            of the middle one in ``bottleneck``).
-        expands: ratios of middle channels to choose from, per block: to the input channels in
-            ``mbconv``, to the output channels in ``bottleneck``.
-        stride: of the first block.
-        activation: ``relu``, ``relu6`` or ``hswish``.
-        squeeze: squeeze-and-excitation with middle / ``squeeze`` channels; 0: none.
-        shortcut: add the input where stride is 1 and channels stay (``conv``, ``mbconv``).
-        pool: stride of a 3x3 max-pool behind the last block; 1: none.
-    """
-
-    kind: Literal["conv", "mbconv", "bottleneck"]
-    widths: tuple[int, ...]
-    depths: tuple[int, ...] = (1,)
-    kernels: tuple[int, ...] = (3,)
-    expands: tuple[float, ...] = (1.0,)
-    stride: int = 1
-    activation: str = "relu"
-    squeeze: int = 0
-    shortcut: bool = True
-    pool: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +141,7 @@ class Space:
         limits = np.array([len(gene.values) for gene in self.genes])
         bad = (result > limits) | (present & (result < 1))
         if bad.any():
-            row, column = np.argwhere(bad)[0]
+            row, column = (int(i) for i in np.argwhere(bad)[0])
             raise EdgenasError(
                 f"rows[{row}]: {self.genes[column].name} must be a code from 1 to "
                 f"{limits[column]}, found {rows[row, column]}"
@@ -278,7 +244,6 @@ class Space:
         Raises:
             EdgenasError: nothing would be left of a choice.
         """
-
         stages = tuple(
             replace(
                 stage,
@@ -392,14 +357,10 @@ def _zero_absent(space: Space, rows: Codes) -> Codes:
     return np.where(_present(space, rows), rows, np.zeros((), rows.dtype))
 
 
-def _join(values: Iterable[float]) -> str:
-    return ", ".join(f"{v:g}" for v in values)
-
-
 def _member(value: float, values: Sequence[float], path: str, space: str) -> None:
     if value not in values:
         raise EdgenasError(
-            f"{path} must be one of {_join(values)} in space {space}, found {value:g}"
+            f"{path} must be one of {join(values)} in space {space}, found {value:g}"
         )
 
 
@@ -411,22 +372,12 @@ def _narrow(
     wanted = tuple(only)
     kept = tuple(v for v in values if v in wanted)
     if not kept:
-        raise EdgenasError(f"{path} must keep one of {_join(values)}, found {_join(wanted)}")
+        raise EdgenasError(f"{path} must keep one of {join(values)}, found {join(wanted)}")
     return kept
 
 
-def _choices(values: tuple[float, ...], rule: str, path: str, ok: Callable[[float], bool]) -> None:
-    ascending = all(a < b for a, b in zip(values, values[1:], strict=False))
-    if not values or not ascending or not all(ok(v) for v in values):
-        raise EdgenasError(f"{path} must be {rule}, ascending, each once, found {values}")
-
-
-def _whole(least: int) -> Callable[[float], bool]:
-    return lambda v: isinstance(v, int) and v >= least
-
-
 def _check_space(space: Space) -> None:
-    _choices(space.resolutions, "pixels of at least 8", "resolutions", _whole(8))
+    check_choices(space.resolutions, "pixels of at least 8", "resolutions", whole(8))
     if not space.stages:
         raise EdgenasError("stages must not be empty")
     for path, value, least in (
@@ -435,7 +386,7 @@ def _check_space(space: Space) -> None:
         ("final", space.final, 0),
         ("mix", space.mix, 0),
     ):
-        if not _whole(least)(value):
+        if not whole(least)(value):
             raise EdgenasError(f"{path} must be an integer >= {least}, found {value}")
     if space.activation not in ACTIVATIONS:
         raise EdgenasError(
@@ -448,65 +399,4 @@ def _check_space(space: Space) -> None:
     if not 0 < space.epsilon < 1:
         raise EdgenasError(f"epsilon must be between 0 and 1, found {space.epsilon}")
     for i, stage in enumerate(space.stages):
-        _check_stage(stage, f"stages[{i}]", space.stages[i - 1].widths if i else (space.inputs,))
-
-
-def _check_stage(stage: StageSpace, path: str, before: tuple[int, ...]) -> None:
-    if stage.kind not in KINDS:
-        raise EdgenasError(f"{path}.kind must be one of {', '.join(KINDS)}, found {stage.kind!r}")
-    if stage.activation not in ACTIVATIONS:
-        raise EdgenasError(
-            f"{path}.activation must be one of {', '.join(ACTIVATIONS)}, found {stage.activation!r}"
-        )
-    _choices(stage.widths, "positive integers", f"{path}.widths", _whole(1))
-    _choices(stage.depths, "positive integers", f"{path}.depths", _whole(1))
-    _choices(
-        stage.kernels,
-        "odd integers",
-        f"{path}.kernels",
-        lambda v: isinstance(v, int) and v >= 1 and v % 2 == 1,
-    )
-    _choices(stage.expands, "positive numbers", f"{path}.expands", lambda v: v > 0)
-    for name, value, least in (
-        ("stride", stage.stride, 1),
-        ("pool", stage.pool, 1),
-        ("squeeze", stage.squeeze, 0),
-    ):
-        if not _whole(least)(value):
-            raise EdgenasError(f"{path}.{name} must be an integer >= {least}, found {value}")
-    if stage.kind == "conv" and len(stage.expands) > 1:
-        raise EdgenasError(f"{path}.expands must be one value in a conv, found {stage.expands}")
-    if stage.kind == "mbconv" and len(stage.expands) > 1 and min(stage.expands) <= 1:
-        raise EdgenasError(
-            f"{path}.expands must be above 1 where there is a choice, found {stage.expands}",
-            hint="expand 1 has no expanding conv; give it a stage of its own",
-        )
-    if stage.kind != "mbconv" and stage.squeeze:
-        raise EdgenasError(f"{path}.squeeze must be 0 outside mbconv, found {stage.squeeze}")
-    if stage.kind == "bottleneck" and stage.kernels != (3,):
-        raise EdgenasError(f"{path}.kernels must be (3,) in a bottleneck, found {stage.kernels}")
-    # Equal networks must be equal archs: no two ratios may round to the same channels.
-    bases = stage.widths if stage.kind == "bottleneck" else (*before, *stage.widths)
-    if stage.kind != "conv":
-        for base in bases:
-            mids = [middle(base, ratio) for ratio in stage.expands]
-            if len(set(mids)) < len(mids):
-                raise EdgenasError(
-                    f"{path}.expands must give different middle channels, found "
-                    f"{_join(stage.expands)} of {base} giving {_join(mids)}"
-                )
-
-
-def middle(channels: int, ratio: float) -> int:
-    """Middle channels: ``channels * ratio`` made divisible by 8 (MobileNetV2's rule).
-
-    ``max(8, floor((v + 4) / 8) * 8)``, plus 8 where that is below 0.9 v; a ratio of 1 changes
-    nothing.
-    """
-    return channels if ratio == 1 else divisible(round(channels * ratio))
-
-
-def divisible(value: float) -> int:
-    """``value`` rounded to a multiple of 8, at least 8 and never below 0.9 of it."""
-    rounded = max(8, int(value + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * value else rounded
+        check_stage(stage, f"stages[{i}]", space.stages[i - 1].widths if i else (space.inputs,))

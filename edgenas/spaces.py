@@ -26,7 +26,8 @@ from typing import Any, cast
 
 from edgenas.errors import EdgenasError, unknown
 from edgenas.files import check_fields, check_schema, read_json, read_toml
-from edgenas.space import Space, StageSpace
+from edgenas.space import Space
+from edgenas.stage import StageSpace
 
 SCHEMA = "edgenas.space/1"
 

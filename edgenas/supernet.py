@@ -111,15 +111,22 @@ class Supernet(nn.Module):
         Raises:
             EdgenasError: the arch is not in the space.
         """
-        parameter = next(self.parameters())
-        network = Network(self.space, arch).to(parameter.device, parameter.dtype)
+        self.space.check(arch)
+        with torch.device("meta"):
+            network = Network(self.space, arch)
         tensors = {
             f"{name}.{key}": tensor.detach().clone()
             for name, layer in plan(self.space, arch)
             for key, tensor in self.slice(name, layer).items()
         }
-        # In training mode the slices carry no statistics: the network starts with fresh ones.
-        network.load_state_dict(tensors, strict=not self.training)
+        parameter = next(self.parameters())
+        for name, buffer in network.named_buffers():
+            # In training mode the slices carry no statistics: the network starts with fresh ones.
+            fresh = torch.full_like(buffer, name.endswith("running_var"), device=parameter.device)
+            tensors.setdefault(
+                name, fresh.to(parameter.dtype) if fresh.is_floating_point() else fresh
+            )
+        network.load_state_dict(tensors, assign=True)
         return network.train(self.training)
 
 

@@ -28,8 +28,9 @@ from edgenas.export import (
 from edgenas.network import Network
 from edgenas.plan import plan, primitives
 from edgenas.profiling.graph import network_graph
-from edgenas.space import Space, StageSpace
+from edgenas.space import Space
 from edgenas.spaces import mbv3_cifar, tiny
+from edgenas.stage import StageSpace
 
 PREPROCESSING = {"stored": 20, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
 

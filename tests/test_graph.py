@@ -12,8 +12,9 @@ from edgenas.cost import total
 from edgenas.network import Network
 from edgenas.plan import Layer, layers, plan, primitives
 from edgenas.profiling.graph import INPUT, OUTPUT, layer_graph, network_graph
-from edgenas.space import Space, StageSpace
+from edgenas.space import Space
 from edgenas.spaces import mbv3_cifar, tiny
+from edgenas.stage import StageSpace
 
 RESNET = Space(
     name="resnet",

@@ -8,7 +8,7 @@ from typing import Any
 from edgenas.device import Target
 from edgenas.errors import EdgenasError
 from edgenas.plan import Layer
-from edgenas.space import divisible
+from edgenas.stage import divisible
 from edgenas.table import LatencyTable, Timing
 
 # The published tables: TensorFlow Lite, one thread, single precision (arXiv 1908.09791, section 4).
