@@ -7,38 +7,34 @@ network's resolution there is one named interpolation.
 
 import hashlib
 import io
-import os
-import tarfile
-import urllib.error
-import urllib.request
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torchvision.transforms.v2.functional as TF
+import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from edgenas.errors import EdgenasError
-from edgenas.files import cache_folder, check_fields, check_schema, sha256, writing
+from edgenas.files import cache_folder, check_fields, check_schema, writing
+from edgenas.sources import (
+    DAMAGED,
+    Pixels,
+    check_classes,
+    cifar10,
+    contents,
+    fingerprint,
+    listing,
+)
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".tiff")
-ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".zip")
 INTERPOLATION = "bilinear, antialiased, on uint8 (Pillow's BILINEAR)"
 PREPROCESSING_SCHEMA = "edgenas.preprocessing/1"
 
-# https://www.cs.toronto.edu/~kriz/cifar.html, the binary version
-CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-CIFAR10_BYTES = 170_052_171
-CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
-
 Progress = Callable[[int, int], None]
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +74,22 @@ class Preprocessing:
         fields = check_schema(value, schema=PREPROCESSING_SCHEMA, where=where)
         check_fields(fields, required=("stored", "interpolation", "mean", "std"), where=where)
         if fields["interpolation"] != INTERPOLATION:
-            raise EdgenasError(f"{where}.interpolation must be {INTERPOLATION!r}")
+            raise EdgenasError(
+                f"{where}.interpolation must be {INTERPOLATION!r}, "
+                f"found {fields['interpolation']!r}"
+            )
+        stored = fields["stored"]
+        if type(stored) is not int or stored < 1:
+            raise EdgenasError(f"{where}.stored must be pixels, at least 1, found {stored!r}")
+        for name, least in (("mean", 0.0), ("std", 1e-6)):
+            values = fields[name]
+            fits = isinstance(values, list) and len(values) == 3
+            if not fits or not all(type(v) in (int, float) and least <= v <= 1 for v in values):
+                raise EdgenasError(
+                    f"{where}.{name} must be three numbers from {least:g} to 1, found {values!r}"
+                )
         mean, std = (tuple(float(v) for v in fields[name]) for name in ("mean", "std"))
-        return Preprocessing(stored=int(fields["stored"]), mean=mean, std=std)
+        return Preprocessing(stored=stored, mean=mean, std=std)
 
     def prepare(self, pixels: Tensor, *, resolution: int) -> Tensor:
         """Stored pixels to the input of a network.
@@ -103,7 +112,8 @@ def resize(pixels: Tensor, *, resolution: int) -> Tensor:
     """uint8 images (n, 3, h, w) to (n, 3, resolution, resolution), see ``INTERPOLATION``."""
     if tuple(pixels.shape[2:]) == (resolution, resolution):
         return pixels
-    return TF.resize(pixels, [resolution, resolution], antialias=True)
+    size = (resolution, resolution)
+    return F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,29 +181,29 @@ def load_images(
             cannot be decoded.
     """
     if source in ("cifar10", "cifar10-test"):
-        pixels, labels, classes = _cifar10(source)
+        pixels, labels, classes = cifar10(source)
         return _images(_restore(pixels, stored), labels, classes, source)
     path = Path(source)
-    entries = _listing(path)
+    entries = listing(path)
     classes = sorted({name for name, _, _ in entries})
-    _check_classes(entries, classes, source)
-    kept = cache_folder() / "images" / f"{_fingerprint(path, entries, stored)}.npz"
+    check_classes(entries, classes, source)
+    kept = cache_folder() / "images" / f"{fingerprint(path, entries, stored)}.npz"
     if kept.exists():
         try:
             with np.load(kept, allow_pickle=False) as arrays:
                 return _images(arrays["pixels"], arrays["labels"], classes, source)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except DAMAGED:
             kept.unlink(missing_ok=True)
     pixels = np.empty((len(entries), stored, stored, 3), np.uint8)
     labels = np.empty(len(entries), np.int64)
     names, bad = list[str](), list[str]()
-    for done, (name, where, read) in enumerate(_contents(path, entries)):
+    for done, (name, where, read) in enumerate(contents(path, entries)):
         try:
             pixels[len(names)] = decode(read(), stored=stored)
-        except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:
+        except DAMAGED as error:
             if not skip_bad_images:
                 raise EdgenasError(
-                    f"cannot read the image {where} in {source}: {error}",
+                    f"cannot read the image {where} in {source}: {error or type(error).__name__}",
                     hint="repair or remove it, or pass --skip-bad-images",
                 ) from error
             bad.append(where)
@@ -203,7 +213,7 @@ def load_images(
         if progress is not None:
             progress(done + 1, len(entries))
     # An archive is read in its own order; one order makes it the same data set as its folder.
-    order = np.lexsort((names, labels[: len(names)]))
+    order = np.lexsort((np.array(names, str), labels[: len(names)]))
     pixels, labels = pixels[order], labels[order]
     empty = sorted(set(range(len(classes))) - set(labels.tolist()))
     if empty:
@@ -267,82 +277,6 @@ def split(images: Images, *, validation: float, seed: int) -> Split:
     )
 
 
-# An entry: class name, path for people, handle inside an archive (or None in a folder).
-_Entry = tuple[str, str, Any]
-
-
-def _listing(path: Path) -> list[_Entry]:
-    if path.is_dir():
-        found: list[_Entry] = []
-        for folder in sorted(p for p in path.iterdir() if p.is_dir()):
-            if not folder.name.startswith("."):
-                files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
-                found += [(folder.name, str(f.relative_to(path)), None) for f in files]
-                if not files:
-                    raise EdgenasError(
-                        f"class folder {folder} has no images ({', '.join(SUFFIXES)})",
-                        hint="add images or remove the folder",
-                    )
-        return found
-    if not path.exists():
-        raise EdgenasError(
-            f"no images at {path}",
-            hint="give a folder of class folders, a .tar or .zip of one, or cifar10",
-        )
-    if not path.name.lower().endswith(ARCHIVES):
-        raise EdgenasError(f"images must be a folder or one of {', '.join(ARCHIVES)}, found {path}")
-    try:
-        if path.suffix.lower() == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                members = [(i.filename, i) for i in archive.infolist() if not i.is_dir()]
-        else:
-            with tarfile.open(path) as archive:
-                members = [(m.name, m) for m in archive.getmembers() if m.isfile()]
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise EdgenasError(f"the archive {path} is damaged: {error}") from error
-    images = [(n, m) for n, m in members if PurePosixPath(n).suffix.lower() in SUFFIXES]
-    # The class is the folder that holds the image, however deep the archive's own folders are.
-    named = [(PurePosixPath(n).parent.name, n, m) for n, m in images]
-    return sorted((e for e in named if e[0]), key=lambda e: e[1])
-
-
-def _contents(path: Path, entries: list[_Entry]) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
-    if path.is_dir():
-        for name, where, _ in entries:
-            yield name, where, (path / where).read_bytes
-    elif path.suffix.lower() == ".zip":
-        with zipfile.ZipFile(path) as archive:
-            for name, where, member in entries:
-                yield name, where, lambda m=member: archive.read(m)
-    else:
-        # A tar is read forwards once: seeking back in a compressed one starts it over.
-        with tarfile.open(path) as archive:
-            for name, where, member in sorted(entries, key=lambda e: e[2].offset_data):
-                yield name, where, lambda m=member: archive.extractfile(m).read()  # pyright: ignore[reportOptionalMemberAccess]
-
-
-def _check_classes(entries: list[_Entry], classes: list[str], source: str) -> None:
-    if not entries:
-        raise EdgenasError(
-            f"no images in {source}",
-            hint="it must hold one folder per class, with images inside",
-        )
-    if len(classes) < 2:
-        raise EdgenasError(
-            f"{source} must have at least 2 classes, found {len(classes)} ({classes[0]!r})",
-            hint="one folder per class, with images inside",
-        )
-
-
-def _fingerprint(path: Path, entries: list[_Entry], stored: int) -> str:
-    digest = hashlib.sha256(f"1 {stored} {path.resolve()}".encode())
-    files = [path / where for _, where, _ in entries] if path.is_dir() else [path]
-    for file in files:
-        status = os.stat(file)
-        digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:32]
-
-
 def _images(pixels: Pixels, labels: NDArray[np.int64], classes: list[str], source: str) -> Images:
     digest = hashlib.sha256("\0".join(classes).encode())
     digest.update(labels.tobytes())
@@ -363,73 +297,3 @@ def _restore(pixels: Pixels, stored: int) -> Pixels:
         Image.fromarray(p).resize((stored, stored), Image.Resampling.BILINEAR) for p in pixels
     )
     return np.stack([np.asarray(image) for image in images])
-
-
-def _cifar10(source: str) -> tuple[Pixels, NDArray[np.int64], list[str]]:
-    archive = fetch(
-        CIFAR10_URL,
-        to=cache_folder() / "downloads" / "cifar-10-binary.tar.gz",
-        size=CIFAR10_BYTES,
-        digest=CIFAR10_SHA256,
-    )
-    wanted = ["test_batch"] if source.endswith("test") else [f"data_batch_{i}" for i in range(1, 6)]
-    parts: list[Pixels] = []
-    names: list[str] = []
-    with tarfile.open(archive) as tar:
-        for name in (*wanted, "batches.meta"):
-            suffix = ".txt" if name == "batches.meta" else ".bin"
-            stream = tar.extractfile(f"cifar-10-batches-bin/{name}{suffix}")
-            assert stream is not None  # the archive's hash is known
-            if suffix == ".txt":
-                names = stream.read().decode().split()
-            else:
-                parts.append(np.frombuffer(stream.read(), np.uint8).reshape(-1, 3073))
-    records = np.concatenate(parts)
-    pixels = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(pixels), records[:, 0].astype(np.int64), names
-
-
-def fetch(url: str, *, to: Path, size: int, digest: str) -> Path:
-    """A file from the network, resumed where an earlier try broke off, checked before use.
-
-    Args:
-        url: its address.
-        to: where to keep it.
-        size: its bytes.
-        digest: its SHA-256.
-
-    Raises:
-        EdgenasError: no network, or the file is not the expected one.
-    """
-    if to.exists() and to.stat().st_size == size and sha256(to) == digest:
-        return to
-    part = to.with_name(to.name + ".part")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    have = part.stat().st_size if part.exists() else 0
-    if have >= size:
-        part.unlink()
-        have = 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as response:
-            resumed = response.status == 206
-            with part.open("ab" if resumed else "wb") as stream:
-                have = have if resumed else 0
-                while chunk := response.read(1 << 20):
-                    have += len(chunk)
-                    if have > size:
-                        break
-                    stream.write(chunk)
-    except (urllib.error.URLError, OSError) as error:
-        raise EdgenasError(
-            f"could not download {url}: {error}",
-            hint=f"try again (it resumes), or put the file at {to} yourself",
-        ) from error
-    if have != size or sha256(part) != digest:
-        part.unlink()
-        raise EdgenasError(
-            f"{url} is not the expected file ({size} bytes, SHA-256 {digest[:12]}...)",
-            hint=f"get it elsewhere and put it at {to}",
-        )
-    part.replace(to)
-    return to
