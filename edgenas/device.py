@@ -67,8 +67,8 @@ class Parameter:
     """A parameter of the estimated device model in SI units.
 
     ``origin`` is ``fit`` (the device's own rows at least halve the doubt about it), ``pooled`` (it
-    rests on the relatives of the device, scaled by the data sheets) or ``formula`` (zero: the
-    runtime does no such work).
+    rests on the prior: the relatives of the device scaled by the data sheets, or how prices relate
+    in general) or ``formula`` (zero: the runtime does no such work).
     """
 
     value: float

@@ -182,7 +182,7 @@ def _ncnn_operator(raw: dict[str, str]) -> Primitive:
     }
     in_size = (max(1, number["in_h"]), max(1, number["in_w"]))
     out_size = (max(1, number["out_h"]), max(1, number["out_w"]))
-    kernel = (max(1, number["kernel"]),) * 2
+    side = max(1, number["kernel"])
     ops = {
         "Convolution": "conv",
         "ConvolutionDepthWise": "conv",
@@ -204,7 +204,7 @@ def _ncnn_operator(raw: dict[str, str]) -> Primitive:
         op=op,
         inputs=inputs,
         outputs=number["out_c"],
-        kernel=kernel,
+        kernel=(side, side),
         stride=max(1, number["stride"]),
         groups=max(1, number["groups"]),
         in_size=in_size,

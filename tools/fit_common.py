@@ -1,0 +1,140 @@
+"""What every fit of published rows shares: partial pooling, errors, printing, the result."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from published_rows import Row
+
+from edgenas.estimate import NAMES, Array, Fit, Prior, features, fit_many
+
+AT = {name: i for i, name in enumerate(NAMES)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What goes into the profile of one target."""
+
+    profile: str
+    slug: str
+    fused: frozenset[str]
+    scale: Array  # seconds per unit of each price at exp(log price) = 1
+    used: tuple[int, ...]  # indices of the prices that exist in this runtime
+    found: Fit
+    prior: Prior
+    rows: tuple[Row, ...]
+    sources: tuple[str, ...]  # of all rows, the relatives' included
+    residuals: tuple[float, ...]
+    method: str
+    watts: float
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Measurements of one device: features (n, d) with a run each, and seconds (n,)."""
+
+    counts: Array
+    seconds: Array
+
+
+def pool(
+    groups: Sequence[Group],
+    *,
+    before: Prior,
+    noise: float,
+    rounds: int = 8,
+    strength: float = 4.0,
+) -> Prior:
+    """The mean and spread of the log prices over devices, by expectation-maximisation.
+
+    Each round fits every device under the current prior (its posterior taken as Gaussian), then
+    sets the prior to the mean and covariance of what was found (Dempster, Laird & Rubin 1977,
+    section 4.6), the mean under the given prior, the covariance with the given one counted as
+    ``strength`` devices (the mode under an inverse-Wishart prior).
+
+    Args:
+        groups: the devices.
+        before: what is known of the log prices without any row.
+        noise: standard deviation of log(seconds) about a perfect fit.
+        rounds: of expectation-maximisation.
+        strength: how many devices ``before`` counts for.
+    """
+    mean, spread = before.mean, before.covariance
+    precision = np.linalg.inv(before.covariance)
+    n = len(groups)
+    for _ in range(rounds):
+        prior = Prior(mean, spread)
+        found = fit_many([(g.counts, g.seconds) for g in groups], prior=prior, noise=noise)
+        logs = np.array([f.logs for f in found])
+        sharp = np.linalg.inv(spread)
+        mean = np.linalg.solve(
+            precision + n * sharp, precision @ before.mean + sharp @ logs.sum(axis=0)
+        )
+        apart = logs - mean
+        doubt = sum((f.covariance for f in found), np.zeros_like(spread))
+        spread = (apart.T @ apart + doubt + strength * before.covariance) / (n + strength)
+    return Prior(mean, spread)
+
+
+def counted(row: Row, fused: frozenset[str]) -> Array:
+    """The features of a row, with one run."""
+    counts = features(row.operators, fused=fused)
+    counts[AT["run"]] = 1
+    return counts
+
+
+def errors(group: Group, found: Fit) -> list[float]:
+    """log(measured / predicted) of each row."""
+    predicted = group.counts @ np.exp(found.logs)
+    return [float(error) for error in np.log(group.seconds / predicted)]
+
+
+def print_rows(rows: Sequence[Row], off: Sequence[float]) -> None:
+    """Print rows with what was predicted."""
+    for row, error in zip(rows, off, strict=True):
+        ms = row.seconds * 1e3
+        print(
+            f"   {row.group:44s} {row.network:26s} {ms:8.2f} ms, predicted "
+            f"{ms * math.exp(-error):8.2f} ({100 * math.expm1(-error):+.0f}%)"
+        )
+
+
+def summary(off: Sequence[float]) -> None:
+    """Print how far predictions were off."""
+    percent = [100 * abs(math.expm1(-error)) for error in off]
+    print(
+        f"   {len(percent)} rows: mean error {np.mean(percent):.1f}%, "
+        f"median {np.median(percent):.1f}%"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Known before any row: log(price / other) is ``mean``, give or take ``spread``."""
+
+    price: str
+    other: str
+    mean: float
+    spread: float
+
+
+def ratios(names: Sequence[str], *, anchors: Sequence[float], known: Sequence[Ratio]) -> Prior:
+    """A prior that hardly knows the speed of a device, but how its prices relate.
+
+    Args:
+        names: of the prices, in order.
+        anchors: a typical value of each, known to within a factor of seven or so (the standard
+            deviation of its logarithm is 2).
+        known: relations; those of other prices are left out.
+    """
+    at = {name: i for i, name in enumerate(names)}
+    sharp = np.eye(len(names)) / 4
+    pull = sharp @ np.log(anchors)
+    for ratio in known:
+        if ratio.price in at and ratio.other in at:
+            row = np.zeros(len(names))
+            row[at[ratio.price]], row[at[ratio.other]] = 1, -1
+            sharp = sharp + np.outer(row, row) / ratio.spread**2
+            pull = pull + row * ratio.mean / ratio.spread**2
+    return Prior(np.linalg.solve(sharp, pull), np.linalg.inv(sharp))
