@@ -42,7 +42,7 @@ TINY = spaces.tiny()
 TARGET = Target("host", "onnxruntime", "fp32")
 # Everything passes such a gate: what is tested is the wiring, whatever the machine does meanwhile.
 QUICK = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0)
-FEW = {"networks": 3, "further": 2}
+FEW = {"networks": 3, "further": 2, "visits": 1}
 UNITS = len(layers(TINY)) + 5
 
 
@@ -80,8 +80,8 @@ class Scripted:
                 wall_n=3,
                 flag=self.flag(name),
                 canary=self.canary(name),
-                samples=(1e-6, 2e-6),
-                wall_samples=(1e-6, 2e-6, 3e-6),
+                samples=(1000 * 1e-9, 2000 * 1e-9),
+                wall_samples=(1000 * 1e-9, 2000 * 1e-9, 3000 * 1e-9),
             )
         self.after()
         watch({"event": "end", "load": 0.5})
@@ -208,7 +208,8 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on():
     with pytest.raises(KeyboardInterrupt):
         run(clock, say=said.append)
     assert said == [
-        f"3 of {UNITS} units are measured and kept; to resume, run the same command again"
+        f"3 of {UNITS} visits to {UNITS} units are done and kept; "
+        "to resume, run the same command again"
     ]
     assert not table_path(TARGET).exists()
     clock = Scripted()
@@ -368,10 +369,31 @@ def test_what_is_not_timed_in_the_time_given_is_left_for_the_next_call(
     # With 2 of 12 seconds left, the canary alone (6 s) would take longer.
     assert limits == [12.0, 7.0]
     assert len(table.layers) + len(table.networks) == 8
-    assert f"to go on, run the same command again: 8 of {UNITS} units" in said[0]
+    assert f"to go on, run the same command again: 8 of {UNITS} visits" in said[0]
     clock = Scripted()
     assert not run(clock).missing(TINY)
     assert len(clock.timed) == UNITS - 8
+
+
+def test_each_unit_is_visited_several_times_and_its_median_is_theirs():
+    clock = Scripted()
+    table = run(clock, visits=3)
+    rounds = [clock.timed[i * UNITS : (i + 1) * UNITS] for i in range(3)]
+    # Nothing is visited twice before everything was visited once.
+    assert [set(r) for r in rounds] == [set(names())] * 3
+    assert len(clock.timed) == 3 * UNITS
+    for layer, timing in table.layers.items():
+        visits = [i for i, name in enumerate(clock.timed) if name == str(layer)]
+        assert timing.median == pytest.approx(1e-6 * (2 + visits[1]))
+        assert timing.n == 3 * 2
+        assert timing.p10 == pytest.approx(1e-6)
+        assert timing.wall_p95 == pytest.approx(3e-6)
+    # The second visit is made up for where it was slow, by one more and no more.
+    slow = Scripted()
+    slow.canary = lambda name: 2e-4 if UNITS < len(slow.timed) <= UNITS + 3 else 1e-4
+    run(slow, visits=3, fresh=True)
+    assert len(slow.timed) == 3 * UNITS + 3
+    assert set(slow.timed[3 * UNITS :]) == set(slow.timed[UNITS : UNITS + 3])
 
 
 # Merging
@@ -399,8 +421,9 @@ def test_a_profile_adds_to_the_table_that_is_there():
     [
         (replace(TARGET, runtime="onnxrun"), {}, "unknown runtime 'onnxrun'"),
         (replace(TARGET, precision="int8"), {}, "precision must be fp32 .* found int8"),
-        (TARGET, {"networks": -1}, "networks must not be negative, found -1"),
-        (TARGET, {"further": -2}, "further must not be negative, found -2"),
+        (TARGET, {"networks": -1}, "networks must be at least 0, found -1"),
+        (TARGET, {"further": -2}, "further must be at least 0, found -2"),
+        (TARGET, {"visits": 0}, "visits must be at least 1, found 0"),
         (TARGET, {"time_budget": 2.0}, "time_budget must be above 6 s, .* found 2 s"),
     ],
 )

@@ -2,8 +2,9 @@
 
 from edgenas.profiling.journal import journal_path
 from edgenas.profiling.networks import calibration_archs, random_archs
-from edgenas.profiling.run import Clock, environment_of, profile
+from edgenas.profiling.run import environment_of, profile
 from edgenas.profiling.tables import NoTableError, measure_network, predictor_for, table_for
+from edgenas.profiling.work import Clock
 
 __all__ = [
     "Clock",

@@ -15,7 +15,8 @@ from edgenas.predict.latency import LatencyPredictor
 from edgenas.predict.line import fit_line
 from edgenas.profiling.journal import differences
 from edgenas.profiling.networks import CALIBRATION, calibration_archs
-from edgenas.profiling.run import Clock, environment_of
+from edgenas.profiling.run import environment_of
+from edgenas.profiling.work import Clock
 from edgenas.space import Space
 from edgenas.table import LatencyTable, Statistic, find_table, load_table
 

@@ -1,0 +1,267 @@
+"""The work of a profile: what is known of each unit, what is still to be timed, the table of it."""
+
+import contextlib
+import statistics
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgenas.arch import Arch
+from edgenas.board import Settings, quantile
+from edgenas.device import Target
+from edgenas.errors import EdgenasError
+from edgenas.measure import Event, Measurement, slower_moments
+from edgenas.plan import Layer
+from edgenas.profiling.journal import Journal, Record, differences, now
+from edgenas.profiling.units import Unit, digest
+from edgenas.space import Space
+from edgenas.table import LatencyTable, MeasuredNetwork, Timing
+
+METHOD = (
+    "each layer alone as one fused ONNX graph with random weights, and whole networks likewise; "
+    "several visits, medians of runs at the machine's full speed, told by a canary, median of "
+    "these; operators one after the other, all graph optimisations"
+)
+
+# The same graph, loaded again, runs a percent or two faster or slower (where its memory came to
+# lie), which no number of runs in one visit shows. So each unit is loaded and timed this often.
+VISITS = 3
+# Visits at bad moments are made up for, but not for ever: some machines stay slow.
+_EXTRA, _NOISY = 1, 2
+# Beside what tables must agree on: a change of these amid a run makes its numbers incomparable.
+_STEADY = ("governor", "max_frequency")
+
+Tell = Callable[[int, int, str, str], None]
+
+
+class Clock(Protocol):
+    """Where units are timed. The module `edgenas.measure` is the one of this machine."""
+
+    def measure(
+        self,
+        units: Iterable[tuple[str, bytes | Path]],
+        *,
+        runtime: str,
+        settings: Settings,
+        batch: int,
+        watch: Callable[[Event], None],
+    ) -> Generator[Measurement]:
+        """See `edgenas.measure.measure`."""
+        ...
+
+    def environment(self, runtime: str, *, threads: int) -> dict[str, Any]:
+        """See `edgenas.measure.environment`."""
+        ...
+
+
+class Work:
+    """What is known of each unit so far.
+
+    Args:
+        units: by name.
+        journal: what was timed before, and will be.
+        environment: the machine.
+        visits: good measurements that a unit is to have.
+        gate: canaries up to this multiple of the fastest are of the same speed.
+        tell: called after each visit, see ``profile``.
+        say: called with lines that a person should read.
+    """
+
+    def __init__(
+        self,
+        units: Mapping[str, Unit],
+        *,
+        journal: Journal,
+        environment: Mapping[str, Any],
+        visits: int,
+        gate: float,
+        tell: Tell,
+        say: Callable[[str], None],
+    ) -> None:
+        self._units, self._journal, self._environment = units, journal, dict(environment)
+        self._visits, self._gate, self._tell, self._say = visits, gate, tell, say
+        self._found: dict[str, list[Record]] = {name: [] for name in units}
+        graphs: dict[str, str] = {}
+        for record in journal.usable(environment):
+            name = record.unit
+            if name in units:
+                graphs.setdefault(name, digest(units[name].build()))
+                if graphs[name] == record.graph:
+                    self._found[name].append(record)
+
+    def state(self) -> str:
+        """How far it came, in words."""
+        return "{} of {} visits to {} units are done and kept".format(
+            *self._done(), len(self._units)
+        )
+
+    def _done(self) -> tuple[int, int]:
+        done = sum(min(len(records), self._visits) for records in self._found.values())
+        return done, self._visits * len(self._units)
+
+    def waiting(self) -> list[Unit]:
+        """The units that lack a visit, those with the fewest; none: all have what they need."""
+        good = self._good()
+        lacking = [
+            name
+            for name, records in self._found.items()
+            if len(good[name]) < self._visits
+            and len(records) < self._visits + _EXTRA
+            and sum(record.measurement.noisy for record in records) < _NOISY
+        ]
+        fewest = min((len(self._found[name]) for name in lacking), default=0)
+        return [self._units[name] for name in lacking if len(self._found[name]) == fewest]
+
+    def measure(
+        self, waiting: list[Unit], *, target: Target, settings: Settings, clock: Clock
+    ) -> None:
+        """Visit units once, each into the journal as soon as it is known.
+
+        Raises:
+            EdgenasError: the machine changed meanwhile, and these visits do not count.
+        """
+        run = self._journal.begin(self._environment)
+        graphs: dict[str, str] = {}
+
+        def built() -> Iterator[tuple[str, bytes]]:
+            for unit in waiting:
+                graph = unit.build()
+                graphs[unit.name] = digest(graph)
+                yield unit.name, graph
+
+        self._progress("", "looking for the machine's full speed")
+        stream = clock.measure(
+            built(),
+            runtime=target.runtime,
+            settings=replace(settings, seed=settings.seed + run),
+            batch=target.batch,
+            watch=self._watch,
+        )
+        with contextlib.closing(stream):
+            for found in stream:
+                record = Record(
+                    unit=found.name,
+                    graph=graphs[found.name],
+                    run=run,
+                    at=now(),
+                    measurement=found,
+                )
+                self._journal.add(record)
+                self._found[found.name].append(record)
+                self._progress(found.name, found.judgement() if found.noisy else "")
+        self._check_steady(run, target=target, clock=clock)
+
+    def _check_steady(self, run: int, *, target: Target, clock: Clock) -> None:
+        before = self._environment
+        after = clock.environment(target.runtime, threads=target.threads)
+        changed = differences(before, after)
+        changed += [
+            f"{name}: {before.get(name)!r} and {after.get(name)!r}"
+            for name in _STEADY
+            if before.get(name) != after.get(name)
+        ]
+        if changed:
+            self._journal.withdraw(run, because="; ".join(changed))
+            raise EdgenasError(
+                f"the machine changed while it was timed: {'; '.join(changed)}",
+                hint="hold it steady and run the same command again; this round does not count",
+            )
+
+    def _watch(self, event: Event) -> None:
+        if event["event"] == "baseline":
+            self._progress("", f"{event['quiet']:.0%} of the time at full speed")
+        elif event["event"] == "progress":
+            self._progress("", "")
+        elif event["event"] == "end":
+            names = ("temperature", "frequency", "load", "throttled")
+            self._environment["after"] = {name: event.get(name) for name in names}
+
+    def _progress(self, name: str, note: str) -> None:
+        self._tell(*self._done(), name, note)
+
+    def _good(self) -> dict[str, list[Record]]:
+        """The measurements that are sound and were made at the machine's full speed."""
+        every = [r.measurement for records in self._found.values() for r in records]
+        fastest = min((m.canary for m in every), default=0.0)
+        return {
+            name: [
+                record
+                for record in records
+                if not record.measurement.noisy
+                and record.measurement.canary <= self._gate * fastest
+            ]
+            for name, records in self._found.items()
+        }
+
+    def _used(self) -> dict[str, list[Measurement]]:
+        """What each unit's timing rests on: all good measurements, or else the least bad one."""
+        good, used = self._good(), dict[str, list[Measurement]]()
+        for name, records in self._found.items():
+            if good[name]:
+                used[name] = [record.measurement for record in good[name][-self._visits :]]
+            elif records:
+                latest = [record.measurement for record in reversed(records)]
+                used[name] = [min(latest, key=lambda m: (m.noisy, m.canary))]
+        return used
+
+    def table(self, space: Space, *, target: Target) -> LatencyTable:
+        """The table of what is known.
+
+        Raises:
+            EdgenasError: nothing is.
+        """
+        used = self._used()
+        if not used:
+            raise EdgenasError(
+                "no unit was timed in the time given", hint="give more of it: --time 60s"
+            )
+        timings = {name: timing(found) for name, found in used.items()}
+        layers: dict[Layer, Timing] = {}
+        networks: list[MeasuredNetwork] = []
+        for name, made in timings.items():
+            of = self._units[name].of
+            if isinstance(of, Arch):
+                networks.append(
+                    MeasuredNetwork(space=space.name, classes=space.classes, arch=of, timing=made)
+                )
+            else:
+                layers[of] = made
+        return LatencyTable(
+            target=target,
+            provenance="measured",
+            runtime_version=self._environment["runtime_version"],
+            environment=self._environment,
+            method=METHOD,
+            date=max(record.at for records in self._found.values() for record in records)[:10],
+            layers=layers,
+            networks=tuple(networks),
+        )
+
+    def report(self) -> None:
+        """Say what stayed doubtful."""
+        found = [m for every in self._used().values() for m in every]
+        noisy = [m for m in found if m.noisy]
+        if noisy:
+            self._say(
+                f"{len(noisy)} of {len(self._units)} units stayed noisy, first {noisy[0].name}: "
+                f"{noisy[0].judgement()}"
+            )
+        if slow := set(slower_moments(found, gate=self._gate)):
+            self._say(f"{len(slow)} of {len(self._units)} units were timed at a slower speed only")
+
+
+def timing(found: list[Measurement]) -> Timing:
+    """The timing of one unit from its visits: the median of their medians, all their runs."""
+    samples = [seconds for m in found for seconds in m.samples]
+    wall = [seconds for m in found for seconds in m.wall_samples]
+    noisy = any(m.noisy for m in found)
+    return Timing(
+        median=statistics.median(m.median for m in found),
+        p10=quantile(wall if noisy else samples, 0.1),
+        p90=quantile(wall if noisy else samples, 0.9),
+        n=sum(m.n for m in found),
+        wall_p50=quantile(wall, 0.5),
+        wall_p95=quantile(wall, 0.95),
+        noisy=noisy,
+    )
