@@ -93,8 +93,9 @@ class Supernet(nn.Module):
         return tensors
 
     def _kernel(self, block: nn.Module, weight: Tensor, sizes: list[int]) -> Tensor:
-        """The elastic kernel (once-for-all, arXiv 1908.09791, section 3.3): each smaller size is
-        the centre of the next larger one, times a matrix shared by all channels.
+        """Each smaller kernel is the centre of the next larger one, times a matrix of all channels.
+
+        Once-for-all, arXiv 1908.09791, section 3.3.
         """
         for large, small in itertools.pairwise(sizes):
             margin = (large - small) // 2

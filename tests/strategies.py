@@ -1,0 +1,63 @@
+"""Random spaces, archs and rows for hypothesis."""
+
+import numpy as np
+from hypothesis import strategies as st
+
+from edgenas.arch import Arch
+from edgenas.space import Codes, Space
+from edgenas.stage import StageSpace
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def some(*values: float) -> st.SearchStrategy[tuple]:
+    """A non-empty choice of values, ascending."""
+    return st.sets(st.sampled_from(values), min_size=1, max_size=3).map(lambda s: tuple(sorted(s)))
+
+
+@st.composite
+def stages(draw: st.DrawFn) -> StageSpace:
+    kind = draw(st.sampled_from(("conv", "mbconv", "bottleneck")))
+    expands = {
+        "conv": st.just((1.0,)),
+        "mbconv": st.just((1.0,)) | some(1.5, 2.0, 3.0),
+        "bottleneck": some(0.5, 1.0, 1.5),
+    }[kind]
+    return StageSpace(
+        kind=kind,
+        widths=draw(some(16, 24, 40)),
+        depths=draw(some(1, 2, 3)),
+        kernels=(3,) if kind == "bottleneck" else draw(some(1, 3, 5, 7)),
+        expands=draw(expands),
+        stride=draw(st.sampled_from((1, 2))),
+        activation=draw(st.sampled_from(("relu", "relu6", "hswish"))),
+        squeeze=draw(st.sampled_from((0, 4))) if kind == "mbconv" else 0,
+        shortcut=draw(st.booleans()),
+        pool=draw(st.sampled_from((1, 1, 2))),
+    )
+
+
+@st.composite
+def spaces(draw: st.DrawFn, most: int = 3) -> Space:
+    chain = tuple(draw(st.lists(stages(), min_size=1, max_size=most)))
+    # Three channels times two ratios would round to the same middle channels.
+    inputs = 16 if chain[0].kind == "mbconv" else draw(st.sampled_from((1, 3)))
+    return Space(
+        name="random",
+        resolutions=draw(some(9, 12, 16)),
+        stages=chain,
+        final=draw(st.sampled_from((0, 24))),
+        mix=draw(st.sampled_from((0, 40))),
+        activation=draw(st.sampled_from(("relu", "hswish"))),
+        classes=draw(st.integers(2, 5)),
+        inputs=inputs,
+        kernel_transform=draw(st.sampled_from(("linear", "crop"))),
+    )
+
+
+def rows_of(space: Space, *, seed: int, n: int = 8) -> Codes:
+    return space.sample(n, rng=np.random.default_rng(seed), by="gene")
+
+
+def archs_of(space: Space, *, seed: int, n: int = 8) -> list[Arch]:
+    return space.decode(rows_of(space, seed=seed, n=n))
