@@ -56,7 +56,7 @@ def check(session: onnxruntime.InferenceSession, manifest: dict[str, Any]) -> bo
     # One of 255 levels: image libraries round the last bit of a resized pixel as they like.
     level = 1.001 / 255 / min(manifest["preprocessing"]["std"])
     same_input = float(np.abs(x - wanted_input).max()) <= level
-    difference = float(np.abs(run(session, wanted_input) - wanted).max())
+    difference = float(np.abs(run(session, wanted_input[:1]) - wanted).max())
     same_output = difference <= manifest["parity"]["tolerance"] * max(1.0, np.abs(wanted).max())
     print(f"sample input: {'as expected' if same_input else 'DIFFERENT'}")
     print(

@@ -31,13 +31,32 @@ FILES = (
     "expected_output.npy",
     "example.py",
 )
-_FIELDS = """
-    bundle_id versions arch_id arch_text space model preprocessing labels target promises parity
-    request files
-""".split()
-_PREPROCESSING = """
-    decode crop resize interpolation channel_order scale mean std layout dtype
-""".split()
+_LARGEST = 16384  # pixels
+
+# Every field and its type; of objects that are not free-form, their fields.
+_FIELDS: Mapping[str, type] = {
+    "bundle_id": str,
+    "versions": dict,
+    "arch_id": str,
+    "arch_text": str,
+    "space": dict,
+    "model": dict,
+    "preprocessing": dict,
+    "labels": list,
+    "target": dict,
+    "promises": list,
+    "parity": dict,
+    "request": dict,
+    "files": dict,
+}
+_INSIDE = {
+    "model": "input input_shape output output_shape".split(),
+    "preprocessing": (
+        "decode crop resize interpolation channel_order scale mean std layout dtype".split()
+    ),
+    "parity": "max_abs_difference same_top1 n tolerance".split(),
+    "files": list(FILES),
+}
 
 
 def preprocessing_in_full(preprocessing: "Preprocessing", *, resolution: int) -> dict[str, Any]:
@@ -108,7 +127,33 @@ def read(folder: Path) -> dict[str, Any]:
     check_fields(fields, required=_FIELDS, where=str(path))
     if identity(found) != fields["bundle_id"]:
         raise damaged
-    check_fields(fields["preprocessing"], required=_PREPROCESSING, where=f"{path}: preprocessing")
-    if sorted(fields["files"]) != sorted(FILES):
-        raise EdgenasError(f"{path}: files must list {', '.join(FILES)}")
+    _check_types(fields, where=str(path))
     return fields
+
+
+def _check_types(fields: Mapping[str, Any], *, where: str) -> None:
+    """Refuse what no edgenas wrote, before anything is done with it."""
+    for name, kind in _FIELDS.items():
+        if not isinstance(fields[name], kind):
+            raise EdgenasError(f"{where}: {name} must be of type {kind.__name__}")
+    for name, inside in _INSIDE.items():
+        check_fields(fields[name], required=inside, where=f"{where}: {name}")
+    for name, fact in fields["files"].items():
+        if not isinstance(fact, dict):
+            raise EdgenasError(f"{where}: files.{name} must be an object, found {fact!r}")
+        check_fields(fact, required=("bytes", "sha256"), where=f"{where}: files.{name}")
+    if not all(isinstance(label, str) for label in fields["labels"]):
+        raise EdgenasError(f"{where}: labels must be texts")
+    steps = fields["preprocessing"]
+    for name, size, least in (("resize", 2, 1), ("mean", 3, 0), ("std", 3, 1e-6)):
+        values = steps[name]
+        fits = isinstance(values, list) and len(values) == size
+        limit = _LARGEST if name == "resize" else 1
+        kinds = (int,) if name == "resize" else (int, float)
+        if not fits or not all(type(v) in kinds and least <= v <= limit for v in values):
+            raise EdgenasError(
+                f"{where}: preprocessing.{name} must be {size} numbers from {least:g} to "
+                f"{limit:g}, found {values!r}"
+            )
+    if not isinstance(fields["parity"]["tolerance"], float):
+        raise EdgenasError(f"{where}: parity.tolerance must be a number")

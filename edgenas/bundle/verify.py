@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from edgenas.arch import load_arch
 from edgenas.bundle import example, manifest
@@ -18,6 +19,9 @@ from edgenas.export import OperatorCount, operator_counts, read_metadata, run_on
 from edgenas.files import read_json, sha256
 from edgenas.plan import plan, primitives
 from edgenas.spaces import space_from_json
+
+# What numpy and Pillow raise at files of another kind; bytes that were changed are found before.
+_UNREADABLE = (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,9 @@ def verify_bundle(folder: Path) -> list[Check]:
                 break
     except EdgenasError as error:
         done.append(Check("contents" if done else "manifest", False, error.message))
+    except _UNREADABLE as error:
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        done.append(Check("contents", False, f"cannot be read: {said}"))
     return done
 
 
@@ -172,6 +179,8 @@ def _sample(folder: Path, fields: dict[str, Any]) -> Check:
 def _output(folder: Path, fields: dict[str, Any]) -> Check:
     x = np.load(folder / "sample_input.npy")
     expected = np.load(folder / "expected_output.npy")
+    if x.dtype != np.float32 or x.shape[0] < 1:
+        return Check("output", False, f"sample_input.npy is {x.dtype}, not float32")
     found = run_onnx((folder / "model.onnx").read_bytes(), x)
     if found.shape != expected.shape:
         return Check("output", False, f"logits of shape {found.shape}, not {expected.shape}")

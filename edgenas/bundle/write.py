@@ -41,7 +41,7 @@ def write_bundle(
     request: Mapping[str, Any],
     batch: int | None = 1,
 ) -> dict[str, Any]:
-    """Write the folder that is handed to an app team.
+    """Write the folder that is handed to an app team, and verify it before it is there.
 
     What is there already is replaced: ask ``check_out`` first.
 
@@ -61,8 +61,8 @@ def write_bundle(
         The manifest.
 
     Raises:
-        EdgenasError: a promise is broken, labels and classes differ in number, or the folder
-            cannot be written.
+        EdgenasError: a promise is broken, labels and classes differ in number, what was given
+            does not belong together, or the folder cannot be written.
     """
     broken = [str(promise) for promise in record.promises if not promise.kept]
     if broken:
@@ -102,6 +102,7 @@ def write_bundle(
         shutil.copyfile(example.__file__, made / "example.py")
         signed = manifest.sign(fields, folder=made)
         write_text(made / manifest.NAME, manifest.text(signed))
+        _require_intact(made, name=str(folder))
     return signed
 
 
@@ -163,14 +164,16 @@ def load_bundle(folder: Path) -> tuple[Arch, Record]:
     Raises:
         EdgenasError: there is no bundle, or it is damaged; names the first thing that is.
     """
-    failed = next((check for check in verify_bundle(folder) if not check.passed), None)
-    if failed is not None:
-        raise EdgenasError(
-            f"the bundle {folder} is damaged: {failed}", hint="make it anew with --force"
-        )
+    _require_intact(folder, name=str(folder))
     report = folder / "report.json"
     fields = {"schema": SCHEMA, **read_json(report, schema=SCHEMA)}
     return load_arch(folder / "arch.json"), Record.from_json(fields, where=str(report))
+
+
+def _require_intact(folder: Path, *, name: str) -> None:
+    failed = next((check for check in verify_bundle(folder) if not check.passed), None)
+    if failed is not None:
+        raise EdgenasError(f"the bundle {name} is damaged: {failed}", hint="make it anew")
 
 
 def sample_image(size: int) -> NDArray[np.uint8]:
