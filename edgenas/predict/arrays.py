@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from edgenas.cost import Tables, Vector
 from edgenas.errors import EdgenasError
@@ -57,7 +57,7 @@ def save_arrays(path: Path, *, schema: str, header: Mapping[str, Any], arrays: A
     kept = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
     text = json.dumps({"schema": schema, "sha256": _hash(kept), **header}, allow_nan=False)
     with writing(path) as temporary:
-        save_file(kept, temporary, metadata={"edgenas": text})
+        temporary.write_bytes(save(kept, {"edgenas": text}))
 
 
 def load_arrays(
@@ -76,8 +76,8 @@ def load_arrays(
     if not path.is_file():
         raise EdgenasError(f"no file {path}")
     try:
-        with safe_open(path, framework="numpy") as stream:
-            metadata = cast(dict[str, str] | None, stream.metadata()) or {}
+        with cast(Any, safe_open(path, framework="numpy")) as stream:
+            metadata: dict[str, str] = stream.metadata() or {}
             arrays: Arrays = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
         header = check_schema(
             json.loads(metadata.get("edgenas", "{}")), schema=schema, where=str(path)

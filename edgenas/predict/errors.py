@@ -1,8 +1,7 @@
 """How far a predictor is off on networks that it had not seen."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,9 +35,9 @@ class HeldOut:
         Raises:
             EdgenasError: a field is missing, unknown or of the wrong type.
         """
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             raise EdgenasError(f"{where} must be an object, found {value!r}")
-        given = dict[str, Any](value)
+        given = cast(dict[str, Any], value)
         check_fields(given, required=[f.name for f in fields(HeldOut)], where=where)
         for name in ("n", "error", "bias", "spearman"):
             if isinstance(given[name], bool) or not isinstance(given[name], (int, float)):

@@ -1,7 +1,7 @@
 """Latency of networks on one target: sums of layers, a line through measured networks, a bound."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +239,7 @@ def load_latency(path: Path) -> LatencyPredictor:
     """
     names = ("space", "target", "provenance", "columns", "constant", "line", "chosen")
     header, arrays = load_arrays(path, schema=SCHEMA, fields=names)
-    space = space_from_json(header["space"], where=f"{path}: space")
+    space, line = space_from_json(header["space"], where=f"{path}: space"), header["line"]
     try:
         target = None if header["target"] is None else Target(**header["target"])
         predictor = LatencyPredictor(
@@ -247,7 +247,7 @@ def load_latency(path: Path) -> LatencyPredictor:
             sums=tables_of(header["columns"], arrays, constant=float(header["constant"])),
             target=target,
             provenance=header["provenance"],
-            line=_line_from_json(header["line"], f"{path}: line"),
+            line=None if line is None else Line.from_json(line, where=f"{path}: line"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise EdgenasError(f"{path}: fields or arrays are missing or wrong: {error}") from error
@@ -256,18 +256,3 @@ def load_latency(path: Path) -> LatencyPredictor:
         predictor = replace(predictor, chosen=chosen)
     check_probes(header, predict=predictor.predict, path=path)
     return predictor
-
-
-def _line_from_json(value: Any, where: str) -> Line | None:
-    if value is None:
-        return None
-    given = dict[str, Any](value)
-    error = given.pop("error")
-    if set(given) | {"error"} != {f.name for f in fields(Line)}:
-        raise EdgenasError(f"{where} must have the fields of a line, found {sorted(given)}")
-    (a, b), (c, d) = given.pop("covariance")
-    return Line(
-        **{**given, "ratios": tuple(given["ratios"])},
-        covariance=((a, b), (c, d)),
-        error=None if error is None else HeldOut.from_json(error, where=f"{where}.error"),
-    )

@@ -5,14 +5,16 @@ a space; a line through a few whole networks mends that. All errors are relative
 the squares of (predicted - measured) / measured.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Literal, cast
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs]
 
 from edgenas.cost import Vector
 from edgenas.errors import EdgenasError
+from edgenas.files import check_fields
 from edgenas.predict.errors import HeldOut, held_out
 
 BoundKind = Literal["split-conformal", "student-t", "estimate", "none"]
@@ -78,6 +80,37 @@ class Line:
         leverage = np.einsum("ni,ij,nj->n", design, np.array(self.covariance), design)
         quantile = float(stdtrit(self.networks - self.free, confidence))
         return predicted * (1 + quantile * self.spread * np.sqrt(1 + leverage))
+
+    @staticmethod
+    def from_json(value: Any, *, where: str) -> "Line":
+        """The line of the JSON form of its fields.
+
+        Raises:
+            EdgenasError: a field is missing, unknown or of the wrong type.
+        """
+        if not isinstance(value, dict):
+            raise EdgenasError(f"{where} must be an object, found {value!r}")
+        given = cast(dict[str, Any], value)
+        check_fields(given, required=[f.name for f in fields(Line)], where=where)
+        spread, error = given["spread"], given["error"]
+        try:
+            (a, b), (c, d) = given["covariance"]
+            numbers = [given[name] for name in ("intercept", "slope", "free", "networks")]
+            numbers += [a, b, c, d, 0.0 if spread is None else spread, *given["ratios"]]
+            if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers):
+                raise ValueError("numbers are expected")
+        except (TypeError, ValueError) as problem:
+            raise EdgenasError(f"{where} is damaged: {problem}") from problem
+        return Line(
+            intercept=float(given["intercept"]),
+            slope=float(given["slope"]),
+            free=int(given["free"]),
+            networks=int(given["networks"]),
+            spread=None if spread is None else float(spread),
+            covariance=((a, b), (c, d)),
+            ratios=tuple(given["ratios"]),
+            error=None if error is None else HeldOut.from_json(error, where=f"{where}.error"),
+        )
 
     def _rank(self, confidence: float) -> int | None:
         rank = int(np.ceil((len(self.ratios) + 1) * confidence)) - 1

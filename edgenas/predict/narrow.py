@@ -91,7 +91,7 @@ def narrow_inputs(
     for i, (column, code) in enumerate(zip(columns, codes, strict=True)):
         if column < 0:
             continue
-        new, known = maps[column]
+        new, known = maps[int(column)]
         at = np.flatnonzero(known == code)
         if new < 0 or not at.size:
             new_columns[i], new_codes[i] = -1, int(new < 0 and at.size > 0)

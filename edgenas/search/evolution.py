@@ -13,13 +13,14 @@ from edgenas.cost import Vector
 from edgenas.search.feasible import anchor
 from edgenas.search.neighbours import neighbours
 from edgenas.search.problem import Account, Problem
-from edgenas.space import Codes, Space
+from edgenas.space import Codes, Space, layout
 
-KICK = 0.15
 _POPULATION = 256
 _CHILDREN = 1024
 _STALE = 4  # generations without a better best
 _CLIMBERS = 2
+_MUTATION = 0.1  # probability of a gene to be drawn anew, as in once-for-all
+_KICK = 0.15  # probability of a gene to be drawn anew at a new start
 
 
 def evolve(problem: Problem) -> Account:
@@ -33,34 +34,41 @@ def evolve(problem: Problem) -> Account:
     start = anchor(problem, rng)
     elite: Codes = start[:0]
     while account.left > 0:
-        before = account.scored
         rows, scores = _crowd(account, rng, start=start, elite=elite)
-        rows, scores = _generations(account, rng, rows=rows, scores=scores)
-        tops = [_climb(account, rows[i : i + 1], float(scores[i])) for i in _apart(rows, _CLIMBERS)]
-        elite = np.concatenate([elite, *tops])
-        assert account.best is not None
-        if account.scored == before:
+        if not len(rows):
             break
+        rows, scores = _generations(account, rng, rows=rows, scores=scores)
+        tops = [
+            _climb(account, rows[i : i + 1], float(scores[i])) for i in _apart(problem.space, rows)
+        ]
+        elite = np.concatenate([elite, *tops])
     return account
 
 
 def _crowd(
     account: Account, rng: np.random.Generator, *, start: Codes, elite: Codes
 ) -> tuple[Codes, Vector]:
-    """A first population: samples drawn towards a network that keeps the limits."""
+    """A first population, not yet scored rows, with their scores.
+
+    At the start: samples, and samples drawn towards a network that keeps the limits. Later:
+    children of the networks climbed to.
+    """
     space, size = account.problem.space, _small(account, _CHILDREN)
-    samples = np.concatenate([space.sample(2 * size, rng=rng, by=by) for by in ("gene", "arch")])
-    drawn = [samples, *(_towards(space, samples, start, rng=rng) for _ in range(2))]
     if len(elite):
         parents = elite[rng.integers(len(elite), size=(2, 4 * size))]
-        crossed = space.crossover(*parents, rng=rng)
-        drawn = [space.mutate(crossed, rng=rng, probability=KICK)]
-    rows = account.fresh(np.concatenate([start, *drawn]))
+        crossed = space.crossover(parents[0], parents[1], rng=rng)
+        rows = account.fresh(space.mutate(crossed, rng=rng, probability=_KICK))
+    else:
+        samples = np.concatenate(
+            [space.sample(2 * size, rng=rng, by="gene"), space.sample(2 * size, rng=rng, by="arch")]
+        )
+        drawn = [_towards(space, samples, start, rng=rng) for _ in range(2)]
+        rows = account.fresh(np.concatenate([samples, *drawn]))
     rows = rows[np.sort(rng.permutation(len(rows))[:size])]
-    if not account.scored and not (rows == start).all(1).any():
-        rows = np.concatenate([start, rows[: size - 1]])
-    scores = account.score(rows, phase="sample")
-    return rows, scores
+    if not len(elite):
+        others = rows[(rows != start).any(1)]
+        rows = np.concatenate([start, others])[: account.left]
+    return rows, account.score(rows, phase="sample")
 
 
 def _generations(
@@ -73,10 +81,11 @@ def _generations(
     stale = 0
     while account.left > 0 and stale < _STALE and len(rows):
         best = scores[0]
-        first, second = (rows[rng.integers(len(rows), size=2 * children)] for _ in range(2))
-        half = children
-        mutated = space.mutate(first[:half], rng=rng, probability=0.1)
-        crossed = space.crossover(first[half:], second[half:], rng=rng)
+        parent, first, second = (
+            rows[rng.integers(len(rows), size=children)] for _ in ("mutated", "one", "other")
+        )
+        mutated = space.mutate(parent, rng=rng, probability=_MUTATION)
+        crossed = space.crossover(first, second, rng=rng)
         fresh = account.fresh(np.concatenate([mutated, crossed]))
         fresh = fresh[np.sort(rng.permutation(len(fresh))[:children])]
         found = account.score(fresh, phase="evolve")
@@ -110,15 +119,16 @@ def _best(rows: Codes, scores: Vector, count: int) -> tuple[Codes, Vector]:
     return rows[order], scores[order]
 
 
-def _apart(rows: Codes, count: int) -> list[int]:
-    """The first row, and further ones that differ from those taken in three genes or more."""
-    taken: list[int] = []
-    for i in range(len(rows)):
-        if all(int((rows[i] != rows[j]).sum()) > 2 for j in taken):
-            taken.append(i)
-        if len(taken) == count:
-            break
-    return taken
+def _apart(space: Space, rows: Codes) -> list[int]:
+    """Where to climb from: the best network of each of the best resolutions.
+
+    No change of one or two genes leads from a good network of one resolution to one of another.
+    """
+    column = layout(space).resolution
+    if column is None:
+        return [0]
+    _, first = np.unique(rows[:, column], return_index=True)
+    return np.sort(first)[:_CLIMBERS].tolist()
 
 
 def _small(account: Account, count: int) -> int:

@@ -43,8 +43,7 @@ def anchor(problem: Problem, rng: np.random.Generator) -> Codes:
         children = space.mutate(space.crossover(one, other, rng=rng), rng=rng, probability=0.05)
         rows = unique(np.concatenate([parents, children]))
         excess = problem.excess(rows)
-    _together(problem, rows[int(excess.argmin())][None])
-    raise AssertionError("unreachable")
+    raise _none_found(problem, rows[int(excess.argmin())][None])
 
 
 def least_row(space: Space, limit: Limit, *, rng: np.random.Generator) -> Codes:
@@ -90,15 +89,15 @@ def _reachable(space: Space, limit: Limit, row: Codes) -> None:
     )
 
 
-def _together(problem: Problem, row: Codes) -> None:
-    """Say which limits the closest network breaks."""
+def _none_found(problem: Problem, row: Codes) -> EdgenasError:
+    """The error that says which limits the closest network breaks."""
     values = [float(np.asarray(limit.values(row))[0]) for limit in problem.limits]
     pairs = list(zip(problem.limits, values, strict=True))
     broken = [(limit.constraint, v) for limit, v in pairs if not v <= limit.constraint.limit]
     all_of = " and ".join(str(limit.constraint) for limit in problem.limits)
     closest = ", ".join(f"{c.name} {c.quantity(v)}" for c, v in broken)
     allow = " ".join(f"{c.name}<={c.quantity(v)}" for c, v in broken)
-    raise EdgenasError(
+    return EdgenasError(
         f"no network of space {problem.space.name} was found that keeps {all_of} together, though "
         f"each alone can be kept; the closest has {closest}",
         hint=f"{', '.join(c.name for c, _ in broken)} binds: allow {allow}",

@@ -1,18 +1,37 @@
-"""All networks that differ from one network in one gene or in two."""
+"""Networks one by one: all of a space, and all near one network; each once."""
 
+import functools
 import itertools
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenas.space import Codes, Space
+from edgenas.space import Codes, Space, layout
+
+Indices = NDArray[np.intp]
+
+
+def every(space: Space) -> Codes:
+    """All networks of a space, canonical rows, shape (space.size, genes)."""
+    columns = layout(space).depths
+    rows = np.zeros((1, len(space.genes)), np.uint8)
+    for column, gene in enumerate(space.genes):
+        present = np.ones(len(rows), bool)
+        if gene.optional:
+            depths = np.array((0, *space.stages[gene.stage].depths))
+            present = depths[rows[:, columns[gene.stage]]] > gene.block
+        codes = np.arange(1, 1 + len(gene.values), dtype=np.uint8)
+        grown = np.repeat(rows[present], len(codes), 0)
+        grown[:, column] = np.tile(codes, int(present.sum()))
+        rows = np.concatenate([rows[~present], grown])
+    return rows
 
 
 def neighbours(space: Space, row: Codes) -> Codes:
     """The networks one or two genes away, without the network itself, each once.
 
-    A block that a deeper stage adds comes with its smallest values, its largest, or those of the
-    block before it; as with any other gene, the second change may be one of these.
+    A block that a deeper stage adds comes with the values of the block before it, its smallest or
+    its largest; as with any other gene, the second change may be one of these.
 
     Args:
         space: of the row.
@@ -23,53 +42,66 @@ def neighbours(space: Space, row: Codes) -> Codes:
     """
     if not space.genes:
         return row[:0]
-    columns, codes = _changes(space)
-    first, second = (np.array(side) for side in _pairs(len(columns)))
-    apart = (columns[first] != columns[second]) | (first == second)
-    first, second = first[apart], second[apart]
+    columns, codes, first, second, deeper = _changes(space)
     found: list[Codes] = []
-    for base in _filled(space, row[0]):
-        changed = np.repeat(base[None], len(first), 0)
-        lines = np.arange(len(first))
-        changed[lines, columns[second]] = codes[second]
-        changed[lines, columns[first]] = codes[first]
+    for i, base in enumerate(_filled(space, row[0])):
+        # Which values an absent block would have matters only where a depth changes.
+        one, other = (first, second) if i == 0 else (first[deeper], second[deeper])
+        changed = np.repeat(base[None], len(one), 0)
+        lines = np.arange(len(one))
+        changed[lines, columns[other]] = codes[other]
+        changed[lines, columns[one]] = codes[one]
         found.append(changed)
     rows = unique(space.canonical(np.concatenate(found)))
     return rows[(rows != row).any(1)]
 
 
 def unique(rows: Codes) -> Codes:
-    """Each row once, in lexical order."""
-    if not rows.size:
-        return rows[:1]
-    packed = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.shape[1])))
-    kept = np.unique(packed.ravel())
-    return kept.view(np.uint8).reshape(-1, rows.shape[1])
+    """Each row once, in order of first appearance."""
+    _, first = np.unique(keys(rows), return_index=True)
+    return rows[np.sort(first)]
 
 
-def _changes(space: Space) -> tuple[NDArray[np.intp], Codes]:
-    """Every (column, code)."""
+def keys(rows: Codes) -> NDArray[np.uint64]:
+    """A 64-bit hash of each row, the same in every run; two of a million rows never share one."""
+    mixed = rows.astype(np.uint64) * _multipliers(rows.shape[1])
+    return mixed.sum(1, dtype=np.uint64)
+
+
+@functools.lru_cache(maxsize=64)
+def _multipliers(genes: int) -> NDArray[np.uint64]:
+    chance = np.random.default_rng(0x5EED)
+    return chance.integers(0, 2**63, genes, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+
+
+@functools.lru_cache(maxsize=16)
+def _changes(space: Space) -> tuple[Indices, Codes, Indices, Indices, NDArray[np.bool_]]:
+    """Every (column, code), and the pairs of them.
+
+    Returns:
+        Columns and codes of the changes, shape (c,); both changes of each pair, shape (p,): the
+        same one twice is a single change; whether a pair changes a depth, shape (p,).
+    """
     pairs = [(c, 1 + v) for c, gene in enumerate(space.genes) for v in range(len(gene.values))]
     columns, codes = np.array(pairs, np.intp).reshape(-1, 2).T
-    return columns, codes.astype(np.uint8)
-
-
-def _pairs(count: int) -> tuple[list[int], list[int]]:
-    both = list(itertools.combinations_with_replacement(range(count), 2))
-    return [a for a, _ in both], [b for _, b in both]
+    both = list(itertools.combinations_with_replacement(range(len(columns)), 2))
+    first, second = np.array(both, np.intp).reshape(-1, 2).T
+    apart = (columns[first] != columns[second]) | (first == second)
+    first, second = first[apart], second[apart]
+    depths = np.isin(columns, list(layout(space).depths.values()))
+    return columns, codes.astype(np.uint8), first, second, depths[first] | depths[second]
 
 
 def _filled(space: Space, row: Codes) -> list[Codes]:
-    """The row with genes for its absent blocks: the smallest, the largest, those before them."""
+    """The row with genes for its absent blocks: of the block before, the smallest, the largest."""
     if row.all():
         return [row]
-    largest = np.array([len(gene.values) for gene in space.genes], np.uint8)
-    absent = row == 0
+    genes = space.genes
+    largest = np.array([len(gene.values) for gene in genes], np.uint8)
+    names = {gene.name: column for column, gene in enumerate(genes)}
     before = row.copy()
-    for column, gene in enumerate(space.genes):
-        if before[column]:
-            continue
+    for column in np.flatnonzero(row == 0):
+        gene = genes[column]
         name = gene.name.replace(f"blocks[{gene.block}]", f"blocks[{gene.block - 1}]")
-        same = [c for c in range(column) if space.genes[c].name == name]
-        before[column] = before[same[0]] if same else 1
-    return [np.where(absent, 1, row).astype(np.uint8), np.where(absent, largest, row), before]
+        before[column] = before[names[name]] if name in names else 1
+    return [before, np.where(row == 0, 1, row).astype(np.uint8), np.where(row == 0, largest, row)]

@@ -1,6 +1,6 @@
 """What a search is asked for, and the account of what it has scored."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from edgenas.cost import Vector
 from edgenas.search.constraint import Limit
-from edgenas.search.neighbours import unique
+from edgenas.search.neighbours import keys, unique
 from edgenas.search.result import Step
 from edgenas.space import Codes, Space
 
@@ -67,7 +67,6 @@ class Account:
     front_scores: Vector = field(default_factory=lambda: np.empty(0))
     steps: list[Step] = field(default_factory=list[Step])
     seen: set[int] = field(default_factory=set[int])
-    _key: NDArray[np.uint64] | None = None
 
     @property
     def left(self) -> int:
@@ -78,7 +77,7 @@ class Account:
         """The rows that keep all limits and were never scored, each once, as many as are left."""
         rows = unique(rows)
         rows = rows[self.problem.kept(rows)]
-        new = np.array([key not in self.seen for key in self._keys(rows)], bool)
+        new = np.array([key not in self.seen for key in keys(rows).tolist()], bool)
         return rows[new.nonzero()[0][: self.left]]
 
     def score(self, rows: Codes, *, phase: str) -> Vector:
@@ -87,8 +86,9 @@ class Account:
         if not len(rows):
             return np.empty(0)
         scores = np.asarray(self.problem.maximize(rows), float)
+        scores = np.where(np.isnan(scores), -np.inf, scores)
         self.scored += len(rows)
-        self.seen.update(self._keys(rows))
+        self.seen.update(keys(rows).tolist())
         top = int(np.argmax(scores))
         if scores[top] > self.best_score:
             self.best, self.best_score = rows[top : top + 1].copy(), float(scores[top])
@@ -106,18 +106,3 @@ class Account:
         before = np.minimum.accumulate(np.concatenate([[np.inf], costs[order][:-1]]))
         kept = order[costs[order] < before]
         self.front, self.front_scores = rows[kept], scores[kept]
-
-    def _keys(self, rows: Codes) -> list[int]:
-        """A 64-bit hash of each row."""
-        if self._key is None:
-            # Odd multipliers, the same in every search.
-            chance = np.random.default_rng(0x5EED)
-            size = rows.shape[1]
-            self._key = chance.integers(0, 2**63, size, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-        mixed = (rows.astype(np.uint64) * self._key).sum(1, dtype=np.uint64)
-        return mixed.tolist()
-
-
-def stack(parts: Iterable[Codes]) -> Codes:
-    """Rows of several matrices in one."""
-    return np.concatenate(list(parts))

@@ -5,9 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from edgenas.cost import Vector
 from edgenas.errors import EdgenasError, unknown
 from edgenas.search.constraint import Limit
 from edgenas.search.evolution import evolve
+from edgenas.search.feasible import anchor
+from edgenas.search.neighbours import every
 from edgenas.search.problem import Account, Problem, Score
 from edgenas.search.random import sample
 from edgenas.search.result import Candidate, SearchResult
@@ -53,7 +56,8 @@ def search(
         evaluations=evaluations,
         seed=seed,
     )
-    account = STRATEGIES[strategy](problem)
+    # Where all of a space may be scored, every strategy comes to this.
+    account = (enumerated if space.size <= evaluations else STRATEGIES[strategy])(problem)
     if account.best is None or account.front is None:
         raise EdgenasError(
             "no network has a score: maximize gave no numbers",
@@ -73,7 +77,22 @@ def search(
     )
 
 
-def _candidates(problem: Problem, rows: Codes, scores: np.ndarray) -> tuple[Candidate, ...]:
+def enumerated(problem: Problem) -> Account:
+    """Score every network that keeps all limits.
+
+    Raises:
+        EdgenasError: there is none.
+    """
+    account = Account(problem)
+    rows = every(problem.space)
+    kept = problem.kept(rows)
+    if not kept.any():
+        anchor(problem, np.random.default_rng(problem.seed))
+    account.score(rows[kept], phase="every")
+    return account
+
+
+def _candidates(problem: Problem, rows: Codes, scores: Vector) -> tuple[Candidate, ...]:
     columns = {
         limit.constraint.name: np.asarray(limit.values(rows)).tolist() for limit in problem.limits
     }
