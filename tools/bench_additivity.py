@@ -9,6 +9,7 @@ layers, and a line through a few networks, with the networks that the line has n
 
 import argparse
 import time
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,7 @@ def main() -> None:
 def row(words: str, predicted: Vector, true: Vector) -> str:
     """One line of the comparison."""
     off = predicted / true - 1
-    tau = float(kendalltau(predicted, true).statistic)
+    tau: Any = kendalltau(predicted, true)[0]
     numbers = (off.mean(), np.abs(off).mean(), np.abs(off).max())
     return f"{words:42}{''.join(f'{x:>8.1%}' for x in numbers)}{tau:>7.2f}{len(true):>4}"
 
