@@ -61,9 +61,10 @@ def main() -> None:
         (f"MACs, a line through {fitted.sum()}", fit_line(macs[fitted], seconds[fitted])(macs)),
     ):
         print(row(words, predicted[tested], seconds[tested]))
-    every = np.arange(len(sums))
-    left_out = [fit_line(sums[every != i], seconds[every != i])(sums[i : i + 1])[0] for i in every]
-    print(row("a line through all, each left out once", np.array(left_out), seconds))
+    left_out = fit_line(sums, seconds).error
+    assert left_out is not None
+    words = "a line through all, each left out once"
+    print(f"{words:42}{left_out.bias:>8.1%}{left_out.error:>8.1%}{'':15}{left_out.n:>4}")
 
     predictor = predictor_for(table, space)
     if predictor.line is not None:
