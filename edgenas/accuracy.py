@@ -1,6 +1,7 @@
 """The last step of training: evaluate sampled networks and fit the accuracy predictor."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,60 @@ import numpy as np
 from torch import Tensor
 
 from edgenas.data import Images
+from edgenas.errors import EdgenasError
 from edgenas.evaluate import evaluate
-from edgenas.files import wait_for_machine
-from edgenas.predict import AccuracyPredictor
+from edgenas.files import disk_errors, wait_for_machine
+from edgenas.predict import AccuracyPredictor, load_accuracy
 from edgenas.space import Codes, Space
-from edgenas.trained import TrainedSupernet
+from edgenas.trained import ACCURACY_FILE, TrainedSupernet
 
 Tell = Callable[[int, int, str], None]
+
+_SOURCE = re.compile(r"(?P<data>.+) (?P<split>\S+), n=(?P<images>\d+)")
+
+
+def predictor_of(trained: TrainedSupernet) -> AccuracyPredictor:
+    """The accuracy predictor of a supernet on disk.
+
+    Raises:
+        EdgenasError: it has none, one of another space, or one whose error is not known.
+    """
+    assert trained.folder is not None
+    path = trained.folder / ACCURACY_FILE
+    hint = f"fit one: edgenas fit-accuracy {trained.folder} --data PATH"
+    if not path.exists():
+        raise EdgenasError(f"the supernet {trained.folder} has no accuracy predictor", hint=hint)
+    predictor = load_accuracy(path)
+    if predictor.space != trained.supernet.space:
+        raise EdgenasError(f"{path} is of another space than its supernet", hint=hint)
+    if predictor.error is None and predictor.chosen is None:
+        raise EdgenasError(f"{path} does not know how far off it is", hint=hint)
+    return predictor
+
+
+def judged_on(predictor: AccuracyPredictor) -> tuple[str, str, int]:
+    """The images whose accuracy is predicted: data set, split, and how many; 0: not known."""
+    match = _SOURCE.fullmatch(predictor.source)
+    if match is None:
+        return predictor.source, "", 0
+    return match["data"], match["split"], int(match["images"])
+
+
+def check_classes(images: Images, trained: TrainedSupernet) -> None:
+    """Refuse images whose class names are not those of the supernet.
+
+    Raises:
+        EdgenasError: names the first that differs.
+    """
+    if images.classes == trained.classes:
+        return
+    strange = sorted(set(images.classes) ^ set(trained.classes))
+    differ = f"they differ in {strange[0]!r}" if strange else "their order differs"
+    few = ", ".join(trained.classes[:5]) + (", ..." if len(trained.classes) > 5 else "")
+    raise EdgenasError(
+        f"the classes of {images.source} must be those of the supernet ({few}), {differ}",
+        hint="give images of the same classes, or train: edgenas train --init SUPERNET",
+    )
 
 
 def sample_archs(space: Space, count: int, *, seed: int) -> Codes:
@@ -26,16 +74,9 @@ def sample_archs(space: Space, count: int, *, seed: int) -> Codes:
     """
     rng = np.random.default_rng((seed, 4))
     corners = space.encode([space.largest(), space.smallest()])
-    rows = np.concatenate(
-        [
-            corners,
-            space.sample(3 * count, rng=rng, by="gene"),
-            space.sample(3 * count, rng=rng, by="arch"),
-        ]
-    )
-    middle = np.arange(2, 2 + 3 * count)
-    order = np.concatenate([[0, 1], np.stack([middle, middle + 3 * count], 1).ravel()])
-    rows = rows[order]
+    by_gene, by_arch = (space.sample(3 * count, rng=rng, by=by) for by in ("gene", "arch"))
+    mixed = np.stack([by_gene, by_arch], axis=1).reshape(-1, corners.shape[1])
+    rows = np.concatenate([corners, mixed])
     _, first = np.unique(rows, axis=0, return_index=True)
     return rows[np.sort(first)][:count]
 
@@ -80,7 +121,7 @@ def measure_accuracies(
         )
         known[arch.id] = found.value
         line = {"arch": arch.id, "accuracy": found.value, "n": found.n, "split": split}
-        with journal.open("a") as stream:
+        with disk_errors(journal), journal.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
     tell(len(archs), len(archs), "")
     return np.array([known[arch.id] for arch in archs])
@@ -121,16 +162,21 @@ def fit_accuracy(
         tell=tell,
     )
     source = f"{name} validation, n={len(validation)}"
+    assert _SOURCE.fullmatch(source)
     return AccuracyPredictor.fit(space, rows, accuracy=accuracies, seed=seed, source=source)
 
 
 def _read(journal: Path) -> dict[str, float]:
+    """What is in a journal, whose last line a killed process may have left unfinished."""
     known: dict[str, float] = {}
-    if journal.exists():
-        for text in journal.read_text().splitlines():
-            try:
-                line: dict[str, Any] = json.loads(text)
-            except json.JSONDecodeError:
-                break  # the last line of a run that was cut off
-            known[line["arch"]] = float(line["accuracy"])
+    text = journal.read_text() if journal.exists() else ""
+    for line in text.splitlines():
+        try:
+            entry: dict[str, Any] = json.loads(line)
+            known[entry["arch"]] = float(entry["accuracy"])
+        except (ValueError, TypeError, KeyError):
+            continue  # evaluated again
+    if text and not text.endswith("\n"):
+        with disk_errors(journal), journal.open("a") as stream:
+            stream.write("\n")
     return known

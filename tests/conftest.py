@@ -1,9 +1,11 @@
 """What every test gets: a world of its own, and a reason when something it needs is not there."""
 
 import os
+import shutil
 from collections.abc import Generator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -55,4 +57,80 @@ def shared_data() -> Path:
     folder = SHARED / "data"
     if not folder.is_dir():
         pytest.skip("no folder shared/data beside the checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photos(own_folders: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of class folders: 3 classes of 32 noisy images, told apart by their stripes."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("data") / "stripes"
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[0:16, 0:16]
+    for name, wave in {"across": y, "along": x, "slanted": x + y}.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(32):
+            stripes = np.sin(wave * 1.2 + rng.uniform(0, 6))[..., None] * 70 + 128
+            pixels = np.clip(stripes + rng.normal(0, 40, (16, 16, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A supernet of the space ``tiny``, really trained on ``photos`` for a moment."""
+    import torch
+
+    from edgenas.accuracy import fit_accuracy
+    from edgenas.data import load_images
+    from edgenas.recipe import Recipe
+    from edgenas.spaces import load_space
+    from edgenas.specialize import own_split
+    from edgenas.train import train
+    from edgenas.trained import (
+        ACCURACY_FILE,
+        CALIBRATION_FILE,
+        load_supernet,
+        save_supernet,
+        save_tensors,
+    )
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("supernet") / "tiny"
+    images = load_images(str(photos), stored=16)
+    recipe = Recipe(epochs=3, batch=24, validation=0.25, calibration=48, learning_rate=0.2)
+    trained = train(load_space("tiny"), images, recipe=recipe, out=folder)
+    save_supernet(folder, trained, dtype=torch.float32)
+    trained = load_supernet(folder)
+    calibration, validation = own_split(trained, images)
+    predictor = fit_accuracy(
+        trained,
+        validation=validation,
+        calibration=calibration,
+        count=24,
+        seed=0,
+        name="stripes",
+        journal=folder / "accuracies.jsonl",
+        tell=lambda done, total, words: None,
+    )
+    predictor.save(folder / ACCURACY_FILE)
+    save_tensors(folder / CALIBRATION_FILE, {"pixels": calibration})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rising(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The supernet ``tiny`` with an accuracy predictor of a known law: more MACs are better."""
+    from edgenas.cost import macs_table
+    from edgenas.predict import AccuracyPredictor
+    from edgenas.trained import ACCURACY_FILE, load_supernet
+
+    folder = tmp_path_factory.mktemp("rising") / "tiny"
+    shutil.copytree(tiny, folder)
+    space = load_supernet(folder).supernet.space
+    rows = space.sample(200, rng=np.random.default_rng(0), by="gene")
+    accuracy = 0.5 + 0.1 * np.log(macs_table(space)(rows) / 1e5)
+    fitted = AccuracyPredictor.fit(space, rows, accuracy=accuracy, source="a law validation, n=24")
+    fitted.save(folder / ACCURACY_FILE)
     return folder

@@ -1,46 +1,86 @@
 """The command line. Each verb imports what it needs when it runs, so that --help is quick."""
 
 import errno
+import functools
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import typer
 
-from edgenas.cli import learn, listing, offer, timing
+from edgenas.cli import finding, importing, learn, listing, offer, timing
 from edgenas.cli.console import log
-from edgenas.errors import EdgenasError
+from edgenas.errors import EdgenasError, unknown
 
 app = typer.Typer(
     name="edgenas",
     help="Fit a network to a device and a budget: train once, measure once, specialise in seconds.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (offer, learn, timing, listing):
-    group.register(app)
+
+# What typer raises at a wrong command line, whichever version of click it rests on.
+_UsageError: Any = typer.BadParameter.__base__
+
+
+def _told(verb: Callable[..., None]) -> Callable[..., None]:
+    """A verb that ends with a message and an exit code, never with a traceback."""
+
+    @functools.wraps(verb)
+    def run(*args: Any, **values: Any) -> None:
+        try:
+            verb(*args, **values)
+        except EdgenasError as error:
+            _say(error.message, hint=error.hint)
+            raise typer.Exit(2) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                # The reader of our output went away (edgenas ... | head): nothing to report.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise typer.Exit(1) from None
+            where = f": {error.filename}" if error.filename else ""
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            remedy = "free some space" if full else "mend that, or choose another folder,"
+            _say(f"{error.strerror or error}{where}", hint=f"{remedy} and run it again")
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt as interrupt:
+            log.print(f"stopped: {interrupt or 'nothing was half-written'}", markup=False)
+            raise typer.Exit(130) from None
+
+    return run
+
+
+def _say(message: str, *, hint: str) -> None:
+    """One line, and the next step."""
+    log.print(f"error: {' '.join(message.split())}", markup=False, style="red", soft_wrap=True)
+    if hint:
+        log.print(f"hint: {hint}", markup=False, soft_wrap=True)
+
+
+for group in (offer, learn, timing, finding, importing, listing):
+    for name, verb in group.VERBS.items():
+        app.command(name)(_told(verb))
 
 
 def main() -> None:
     """Run a verb. A user's mistake is one line, a hint and exit code 2; never a traceback."""
+    words = sys.argv[1:] or ["--help"]
+    verbs = [command.name for command in app.registered_commands if command.name]
     try:
-        app()
+        if not words[0].startswith("-") and words[0] not in verbs:
+            raise unknown("verb", words[0], known=verbs, listing="edgenas --help")
+        code = app(words, prog_name="edgenas", standalone_mode=False)
     except EdgenasError as error:
-        log.print(f"error: {error.message}", markup=False, style="red")
-        if error.hint:
-            log.print(f"hint: {error.hint}", markup=False)
-        sys.exit(2)
-    except OSError as error:
-        if error.errno == errno.EPIPE:
-            # The reader of our output went away (edgenas ... | head): nothing to report.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        log.print(f"error: {error.strerror}: {error.filename}", markup=False, style="red")
-        log.print("hint: free some space or choose another folder, and run it again")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        log.print("stopped; nothing was half-written", markup=False)
-        sys.exit(130)
+        _say(error.message, hint=error.hint)
+        code = 2
+    except _UsageError as error:
+        verb = f" {words[0]}" if words[0] in verbs else ""
+        message = error.format_message()
+        _say(message[:1].lower() + message[1:], hint=f"edgenas{verb} --help shows what there is")
+        code = 2
+    except (KeyboardInterrupt, typer.Abort):
+        log.print("stopped", markup=False)
+        code = 130
+    sys.exit(code)

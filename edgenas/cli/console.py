@@ -5,11 +5,12 @@ Results go to stdout, progress and logs to stderr. rich drops colours for NO_COL
 
 import json
 import sys
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -31,19 +32,28 @@ def print_json(value: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
-    """A table on stdout."""
-    table = Table(title=title or None, title_justify="left", header_style="bold", box=None)
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on stdout; without a header where no column has a name."""
+    table = Table(header_style="bold", box=None, pad_edge=False, show_header=any(columns))
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    out.print(table)
+        table.add_row(*map(escape, row))
+    with out.capture() as captured:
+        out.print(table)
+    # rich fills every line up to the width of the table.
+    for line in captured.get().splitlines():
+        sys.stdout.write(line.rstrip() + "\n")
+
+
+def print_line(text: str) -> None:
+    """A line on stdout, never folded."""
+    out.print(text, markup=False, soft_wrap=True)
 
 
 def note(text: str) -> None:
     """A line of progress on stderr."""
-    log.print(text, markup=False)
+    log.print(text, markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -57,7 +67,7 @@ def bar(title: str) -> Generator[Bar]:
             tenth = 10 * done // max(total, 1)
             if tenth != shown:
                 shown = tenth
-                log.print(f"{title}: {done}/{total} {note}".rstrip(), markup=False)
+                log.print(f"{title}: {done}/{total} {note}".rstrip(), markup=False, soft_wrap=True)
 
         yield tell_line
         return
@@ -78,3 +88,19 @@ def bar(title: str) -> Generator[Bar]:
             progress.update(task, completed=done, total=total, note=note)
 
         yield tell_bar
+
+
+@contextmanager
+def steps() -> Generator[Callable[[str, int, int, str], None]]:
+    """One bar after the other: the function takes (step, done, total, words)."""
+    with ExitStack() as shown:
+        current: tuple[str, Bar] | None = None
+
+        def tell(step: str, done: int, total: int, words: str) -> None:
+            nonlocal current
+            if current is None or current[0] != step:
+                shown.close()
+                current = step, shown.enter_context(bar(step))
+            current[1](done, total, words)
+
+        yield tell

@@ -5,21 +5,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgenas.cli.console import bar, note, out, print_json
-from edgenas.errors import EdgenasError
+from edgenas.cli.console import bar, note, print_json, print_line
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from edgenas.data import Images
     from edgenas.predict import AccuracyPredictor
     from edgenas.trained import TrainedSupernet
 
 DATA = "Images: a folder of class folders, a .tar or .zip of one, or cifar10."
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verbs to the app."""
-    app.command()(train)
-    app.command()(fit_accuracy)
+NAME = "Of the data set, for people. Default: its file or folder."
 
 
 def train(
@@ -27,11 +23,12 @@ def train(
     data: Annotated[str, typer.Option(help=DATA)],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder of the run and its supernet.")],
     test: Annotated[str | None, typer.Option(help="Test images; never learnt from.")] = None,
+    name: Annotated[str | None, typer.Option(help=NAME)] = None,
     init: Annotated[str | None, typer.Option(help="Supernet to start from.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="TOML file; its fields override.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run cut off.")] = False,
-    seed: Annotated[int, typer.Option(help="Of everything that is left to chance.")] = 0,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0: one per core.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is left to chance.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
     skip_bad_images: Annotated[
         bool, typer.Option("--skip-bad-images", help="Leave out images that cannot be read.")
     ] = False,
@@ -41,30 +38,29 @@ def train(
 
     Safe to interrupt at any moment; --resume goes on to the very same weights.
     """
-    import torch
-
-    from edgenas.data import load_images, split
     from edgenas.recipe import default_recipe, load_recipe
     from edgenas.spaces import load_space
-    from edgenas.train import Progress, calibration_pixels
-    from edgenas.train import train as run_training
-    from edgenas.trained import find_supernet, load_supernet, save_supernet
 
     declared = load_space(space)
     chosen = default_recipe(declared)
     if recipe is not None:
         chosen = load_recipe(recipe, chosen)
+    import torch
+
+    from edgenas.accuracy import check_classes
+    from edgenas.specialize import own_split
+    from edgenas.train import Progress
+    from edgenas.train import train as run_training
+    from edgenas.trained import find_supernet, load_supernet, save_supernet
+
     if threads:
         torch.set_num_threads(threads)
-    with bar("reading images") as read:
-        images = load_images(
-            data,
-            stored=max(declared.resolutions),
-            skip_bad_images=skip_bad_images,
-            progress=lambda done, total: read(done, total),
-        )
-    note(f"{len(images)} images of {len(images.classes)} classes from {data}")
+    stored = max(declared.resolutions)
     start = None if init is None else load_supernet(find_supernet(init)).supernet
+    images = _read(data, stored=stored, skip_bad_images=skip_bad_images)
+    note(f"{len(images)} images of {len(images.classes)} classes from {data}")
+    # Read before the training, which takes hours, not after it.
+    judged = None if test is None else _read(test, stored=stored, skip_bad_images=skip_bad_images)
     with bar("training") as step:
 
         def tell(progress: Progress) -> None:
@@ -83,110 +79,100 @@ def train(
             resume=resume,
             tell=tell,
         )
+    if judged is not None:
+        check_classes(judged, trained)
     save_supernet(out_folder, trained, dtype=torch.float32)
     trained = load_supernet(out_folder)
-    parts = split(images, validation=chosen.validation, seed=seed)
-    calibration = calibration_pixels(parts.train, chosen, seed=seed)
+    calibration, validation = own_split(trained, images)
     predictor = _fit(
         trained,
-        parts.validation,
+        validation,
         calibration,
-        out_folder,
         count=chosen.accuracy_archs,
         seed=seed,
-        name=_name(data),
+        name=name or _name(data),
     )
     report: dict[str, Any] = {
         "schema": "edgenas.training/1",
         "supernet": str(out_folder),
         "epochs": chosen.epochs,
-        "validation_images": len(parts.validation),
+        "validation_images": len(validation),
         "predictor": predictor.error and predictor.error.to_json(),
     }
-    if test is not None:
-        report["test"] = _corners(trained, test, calibration)
+    if judged is not None:
+        report["test"] = _corners(trained, judged, calibration)
     if json:
         print_json(report)
         return
-    out.print(f"supernet {out_folder}")
-    out.print(f"accuracy predictor: {predictor.error} ({predictor.source})")
+    print_line(f"supernet: {out_folder}")
+    print_line(_words(predictor))
     for row in report.get("test", ()):
-        out.print(f"{row['network']}: {row['accuracy']:.2%} on {row['n']} test images")
+        print_line(f"{row['network']}: {row['accuracy']:.2%} on {row['n']} test images")
 
 
 def fit_accuracy(
     supernet: Annotated[str, typer.Argument(help="Folder of the supernet.")],
     data: Annotated[str, typer.Option(help=DATA)],
-    archs: Annotated[int, typer.Option(help="Networks to evaluate.")] = 320,
-    seed: Annotated[int, typer.Option(help="Of the split and the sample of networks.")] = 0,
+    name: Annotated[str | None, typer.Option(help=NAME)] = None,
+    archs: Annotated[int, typer.Option(min=20, help="Networks to evaluate.")] = 320,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample of networks.")] = 0,
+    skip_bad_images: Annotated[
+        bool, typer.Option("--skip-bad-images", help="Leave out images that cannot be read.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Evaluate networks of a supernet on your images and fit its accuracy predictor.
 
-    A tenth of every class is the validation split; the rest calibrates batch norms.
+    The images are divided as its training divided them: what it learnt from calibrates batch
+    norms, the rest is judged on. For an imported supernet, a tenth of every class is judged on.
     """
-    from edgenas.data import load_images, split
-    from edgenas.recipe import Recipe
-    from edgenas.train import calibration_pixels
+    from edgenas.accuracy import check_classes
+    from edgenas.specialize import own_split
     from edgenas.trained import find_supernet, load_supernet
 
     trained = load_supernet(find_supernet(supernet))
-    assert trained.folder is not None
-    with bar("reading images") as read:
-        images = load_images(
-            data,
-            stored=trained.preprocessing.stored,
-            progress=lambda done, total: read(done, total),
-        )
+    stored = trained.preprocessing.stored
+    images = _read(data, stored=stored, skip_bad_images=skip_bad_images)
     check_classes(images, trained)
-    recipe = Recipe(accuracy_archs=archs)
-    parts = split(images, validation=recipe.validation, seed=seed)
-    calibration = calibration_pixels(parts.train, recipe, seed=seed)
+    calibration, validation = own_split(trained, images)
     predictor = _fit(
-        trained,
-        parts.validation,
-        calibration,
-        trained.folder,
-        count=archs,
-        seed=seed,
-        name=_name(data),
+        trained, validation, calibration, count=archs, seed=seed, name=name or _name(data)
     )
     if json:
         error = predictor.error and predictor.error.to_json()
         print_json({"schema": "edgenas.accuracy-fit/1", "supernet": supernet, "error": error})
     else:
-        out.print(f"accuracy predictor: {predictor.error} ({predictor.source})")
+        print_line(_words(predictor))
 
 
-def check_classes(images: "Images", trained: "TrainedSupernet") -> None:
-    """Refuse images whose class names are not those of the supernet.
+def _read(source: str, *, stored: int, skip_bad_images: bool) -> "Images":
+    from edgenas.data import load_images
 
-    Raises:
-        EdgenasError: names the first that differs.
-    """
-    if images.classes != trained.classes:
-        strange = sorted(set(images.classes) ^ set(trained.classes))
-        raise EdgenasError(
-            f"the classes of {images.source} must be those of the supernet "
-            f"({', '.join(trained.classes[:5])}, ...), they differ in {strange[0]!r}",
-            hint="give images of the same classes, or train: edgenas train --init SUPERNET",
+    with bar("reading images") as tell:
+        return load_images(
+            source,
+            stored=stored,
+            skip_bad_images=skip_bad_images,
+            progress=lambda done, total: tell(done, total),
         )
 
 
 def _fit(
     trained: "TrainedSupernet",
     validation: "Images",
-    calibration: Any,
-    folder: Path,
+    calibration: "Tensor",
     *,
     count: int,
     seed: int,
     name: str,
 ) -> "AccuracyPredictor":
+    """Evaluate networks, fit the predictor and put it into the folder of the supernet."""
     from edgenas.accuracy import fit_accuracy as fit
     from edgenas.files import sha256
     from edgenas.trained import ACCURACY_FILE
 
+    folder = trained.folder
+    assert folder is not None
     state = sha256(folder / "weights.safetensors")[:16]
     with bar("evaluating networks") as tell:
         predictor = fit(
@@ -203,12 +189,12 @@ def _fit(
     return predictor
 
 
-def _corners(trained: "TrainedSupernet", test: str, calibration: Any) -> list[dict[str, Any]]:
-    from edgenas.data import load_images
+def _corners(
+    trained: "TrainedSupernet", images: "Images", calibration: "Tensor"
+) -> list[dict[str, Any]]:
+    """Test accuracy of the largest and the smallest network."""
     from edgenas.evaluate import evaluate
 
-    images = load_images(test, stored=trained.preprocessing.stored)
-    check_classes(images, trained)
     space = trained.supernet.space
     found = evaluate(
         trained.supernet,
@@ -225,5 +211,17 @@ def _corners(trained: "TrainedSupernet", test: str, calibration: Any) -> list[di
     ]
 
 
+def _words(predictor: "AccuracyPredictor") -> str:
+    error = predictor.error
+    assert error is not None, "it was fitted just now"
+    return (
+        f"accuracy predictor: mean error {100 * error.error:.2f} points on {error.n} networks "
+        f"({error.method}), rank correlation {error.spearman:.2f}; {predictor.source}"
+    )
+
+
 def _name(data: str) -> str:
-    return Path(data).name.split(".")[0]
+    return Path(data).name.split(".")[0] or "images"
+
+
+VERBS = {"train": train, "fit-accuracy": fit_accuracy}

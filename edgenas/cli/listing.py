@@ -1,43 +1,36 @@
 """``edgenas list``: what there is."""
 
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from edgenas import units
-from edgenas.cli.console import print_json, print_table
+from edgenas.cli.console import note, print_json, print_table
+from edgenas.errors import unknown
 
-
-class Kind(StrEnum):
-    """What can be listed."""
-
-    devices = "devices"
-    spaces = "spaces"
-    supernets = "supernets"
-    runtimes = "runtimes"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb to the app."""
-    app.command("list")(list_)
+_SUPERNET = ("space", "classes", "preprocessing", "weights", "training")
 
 
 def list_(
-    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    kind: Annotated[str, typer.Argument(help="devices, spaces, supernets or runtimes.")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List devices, spaces, supernets or runtimes, with where their numbers come from."""
-    rows = {
-        Kind.devices: _devices,
-        Kind.spaces: _spaces,
-        Kind.supernets: _supernets,
-        Kind.runtimes: _runtimes,
-    }[kind]()
+    kinds = {
+        "devices": _devices,
+        "spaces": _spaces,
+        "supernets": _supernets,
+        "runtimes": _runtimes,
+    }
+    if kind not in kinds:
+        raise unknown("kind", kind, known=kinds, listing="edgenas list --help")
+    rows = kinds[kind]()
     if json:
-        print_json({"schema": f"edgenas.{kind}/1", kind.value: rows})
+        print_json({"schema": f"edgenas.{kind}/1", kind: rows})
     elif rows:
         print_table(list(rows[0]), [[str(v) for v in row.values()] for row in rows])
+    else:
+        note(f"there are no {kind} here")
 
 
 def _devices() -> list[dict[str, Any]]:
@@ -90,20 +83,24 @@ def _spaces() -> list[dict[str, Any]]:
 
 
 def _supernets() -> list[dict[str, Any]]:
-    from edgenas.files import read_json
+    from edgenas.files import check_fields, read_json
+    from edgenas.spaces import space_from_json
     from edgenas.trained import SCHEMA, list_supernets, pretrained_folder
 
     rows: list[dict[str, Any]] = []
     for name in list_supernets():
-        fields = read_json(pretrained_folder() / name / "supernet.json", schema=SCHEMA)
+        path = pretrained_folder() / name / "supernet.json"
+        fields = read_json(path, schema=SCHEMA)
+        check_fields(fields, required=_SUPERNET, where=str(path))
+        space = space_from_json(fields["space"], where=f"{path}: space")
         training = fields["training"]
         rows.append(
             {
                 "supernet": name,
-                "space": fields["space"]["name"],
-                "classes": len(fields["classes"]),
-                "trained on": training["data"]["source"],
-                "epochs": training["recipe"]["epochs"],
+                "space": space.name,
+                "classes": space.classes,
+                "trained on": training.get("data", {}).get("source", "imported"),
+                "epochs": training.get("recipe", {}).get("epochs", ""),
             }
         )
     return rows
@@ -116,3 +113,6 @@ def _runtimes() -> list[dict[str, Any]]:
         {"runtime": name, "here": runtimes.get(name).available() or "available"}
         for name in runtimes.names()
     ]
+
+
+VERBS = {"list": list_}

@@ -1,22 +1,23 @@
 """``specialize`` and ``verify``: the verbs that deliver."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgenas.cli.console import bar, note, out, print_json, print_table
-from edgenas.errors import EdgenasError
+from edgenas.cli.console import note, print_json, print_line, print_table, steps
 
 if TYPE_CHECKING:
     from edgenas.search import Constraint
     from edgenas.specialize import Result
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs to the app."""
-    app.command()(specialize)
-    app.command()(verify)
+class Percentile(StrEnum):
+    """What a measured latency is held to."""
+
+    p50 = "p50"
+    p95 = "p95"
 
 
 def specialize(
@@ -37,17 +38,21 @@ def specialize(
     threads: Annotated[int | None, typer.Option(help="CPU threads of a run.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images of a run.")] = None,
     percentile: Annotated[
-        str, typer.Option(help="p50 (median at full speed) or p95 of all runs.")
-    ] = "p50",
+        Percentile, typer.Option(help="p50 (median at full speed) or p95 of all runs.")
+    ] = Percentile.p50,
     confidence: Annotated[
-        float, typer.Option(help="Of the upper bound where nothing can be measured.")
+        float,
+        typer.Option(min=0.5, max=0.999, help="Of the bound where nothing can be measured."),
     ] = 0.95,
     strategy: Annotated[str, typer.Option(help="Search strategy.")] = "evolution",
     data: Annotated[
         str | None, typer.Option(help="The training images: accuracy is measured, not predicted.")
     ] = None,
     test: Annotated[str | None, typer.Option(help="Test images to measure accuracy on.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the search.")] = 0,
+    skip_bad_images: Annotated[
+        bool, typer.Option("--skip-bad-images", help="Leave out images that cannot be read.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the search.")] = 0,
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Default: ./<device>-<budget>-<arch id>.")
     ] = None,
@@ -65,30 +70,15 @@ def specialize(
         "energy": energy,
     }
     # Text is checked before torch and the supernet are loaded: a typing slip answers at once.
-    constraints = [parse_constraint(f"{k}<={v}", name=f"--{k}") for k, v in given.items() if v]
+    constraints = [
+        parse_constraint(f"{k}<={v}", name=f"--{k}") for k, v in given.items() if v is not None
+    ]
     constraints += [parse_constraint(text, name="--constraint") for text in constraint or ()]
-    if percentile not in ("p50", "p95"):
-        raise EdgenasError(f"--percentile must be p50 or p95, found {percentile!r}")
-    if not 0.5 <= confidence < 1:
-        raise EdgenasError(f"--confidence must be from 0.5 to below 1, found {confidence}")
-    _check_device(device)
+    from edgenas.device import load
+
+    load(device)
     from edgenas.specialize import Request
     from edgenas.specialize import specialize as run
-
-    shown: dict[str, Any] = {}
-
-    def tell(step: str, done: int, total: int, words: str) -> None:
-        if step not in shown:
-            close()
-            shown[step] = bar(step)
-            shown["tell"] = shown[step].__enter__()
-        shown["tell"](done, total, words)
-
-    def close() -> None:
-        for key in [k for k in shown if k != "tell"]:
-            if shown[key] is not None:
-                shown[key].__exit__(None, None, None)
-                shown[key] = None
 
     request = Request(
         device=device,
@@ -98,17 +88,16 @@ def specialize(
         precision=precision,
         threads=threads,
         batch=batch,
-        percentile="p50" if percentile == "p50" else "p95",
+        percentile=percentile.value,
         confidence=confidence,
         strategy=strategy,
         data=data,
         test=test,
+        skip_bad_images=skip_bad_images,
         seed=seed,
     )
-    try:
+    with steps() as tell:
         result = run(request, out=out_folder, force=force, tell=tell)
-    finally:
-        close()
     if json:
         print_json(_result_json(result))
     else:
@@ -132,15 +121,9 @@ def verify(
             ("check", "", "found"),
             [(c.name, "ok" if c.passed else "FAILED", c.detail) for c in checks],
         )
-        out.print(f"{bundle}: {'every check passed' if not failed else 'NOT to be trusted'}")
+        print_line(f"{bundle}: {'every check passed' if not failed else 'NOT to be trusted'}")
     if failed:
         raise typer.Exit(2)
-
-
-def _check_device(device: str) -> None:
-    from edgenas.device import load
-
-    load(device)
 
 
 def _result_json(result: "Result") -> dict[str, Any]:
@@ -172,6 +155,9 @@ def _print_result(result: "Result", constraints: "list[Constraint]") -> None:
     if not constraints:
         note("no budget was given: this is the most accurate network of the space")
     if result.existed:
-        out.print(f"{result.folder} held this very bundle already; every check passed")
+        print_line(f"{result.folder} held this very bundle already; every check passed")
     else:
-        out.print(f"bundle: {result.folder}   check it again: edgenas verify {result.folder}")
+        print_line(f"bundle: {result.folder}   check it again: edgenas verify {result.folder}")
+
+
+VERBS = {"specialize": specialize, "verify": verify}

@@ -4,13 +4,9 @@ from typing import Annotated
 
 import typer
 
-from edgenas.cli.console import bar, note, out, print_json
+from edgenas import units
+from edgenas.cli.console import bar, note, print_json, print_line
 from edgenas.errors import EdgenasError
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb to the app."""
-    app.command()(profile)
 
 
 def profile(
@@ -20,9 +16,14 @@ def profile(
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of a run.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images of a run.")] = None,
-    classes: Annotated[int, typer.Option(help="Of the classifier; 0: the space's own.")] = 0,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="Of the classifier. Default: the space's own.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Stop after so long, e.g. 60s; the same command goes on.")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure everything anew.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the order and the sampled networks.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order and the sampled networks.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure the layers of a space, and some whole networks, into a latency table.
@@ -42,8 +43,9 @@ def profile(
             f"{profile_of.reach!r}",
             hint="run edgenas on the board itself with --device host, and copy the table",
         )
+    time_budget = None if time is None else units.parse(time, unit="time", name="--time")
     declared = load_space(space)
-    if classes:
+    if classes is not None:
         declared = declared.with_classes(classes)
     target = profile_of.target(runtime=runtime, precision=precision, threads=threads, batch=batch)
     with bar(f"profiling {target}") as tell:
@@ -51,6 +53,7 @@ def profile(
             declared,
             target=target,
             seed=seed,
+            time_budget=time_budget,
             fresh=fresh,
             tell=lambda done, total, name, words: tell(done, total, f"{name} {words}".strip()),
             say=note,
@@ -69,11 +72,14 @@ def profile(
         )
         return
     noisy = sum(timing.noisy for timing in table.layers.values())
-    out.print(f"table: {path}")
-    out.print(
+    print_line(f"table: {path}")
+    print_line(
         f"{len(table.layers)} layers and {len(table.networks)} networks {table.provenance} "
         f"{table.date} on {target}; {noisy} noisy"
     )
     if predictor.error is not None:
         error = predictor.error
-        out.print(f"predictions are off by {error.error:.1%} on {error.n} {error.method}")
+        print_line(f"predictions are off by {error.error:.1%} on {error.n} {error.method}")
+
+
+VERBS = {"profile": profile}

@@ -1,0 +1,125 @@
+"""``import-ofa`` and its relatives: what was released with once-for-all, read into own files."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgenas.cli.console import print_line
+from edgenas.errors import EdgenasError
+
+if TYPE_CHECKING:
+    from edgenas.space import Space
+
+# The statistics of ImageNet that the released networks were trained with.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+SPACE = "Name of the space, e.g. ofa-mbv3-w1.2; see list spaces."
+
+
+def import_ofa(
+    file: Annotated[Path, typer.Argument(help="Released weights, a PyTorch file.")],
+    space: Annotated[str, typer.Option(help=SPACE)],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the supernet.")],
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Class names, one a line. Default: those of ImageNet, in English."),
+    ] = None,
+) -> None:
+    """Read a released once-for-all supernet into a supernet folder.
+
+    Afterwards fit its accuracy predictor on your images: edgenas fit-accuracy.
+    """
+    from edgenas.spaces import load_space
+
+    declared = load_space(space)
+    _free(out_folder)
+    names = _imagenet(declared) if labels is None else _labels(labels, declared)
+    import torch
+
+    from edgenas.data import Preprocessing
+    from edgenas.files import new_folder, sha256
+    from edgenas.ofa import import_supernet
+    from edgenas.trained import TrainedSupernet, save_supernet
+
+    trained = TrainedSupernet(
+        supernet=import_supernet(file, space=declared),
+        classes=names,
+        preprocessing=Preprocessing(stored=max(declared.resolutions), mean=_MEAN, std=_STD),
+        training={"imported": {"file": file.name, "sha256": sha256(file)}},
+    )
+    with new_folder(out_folder.resolve()) as made:
+        save_supernet(made, trained, dtype=torch.float32)
+    print_line(f"supernet {out_folder}")
+    print_line(f"next: edgenas fit-accuracy {out_folder} --data PATH")
+
+
+def import_ofa_table(
+    folder: Annotated[Path, typer.Argument(help="With <resolution>_lookup_table.yaml files.")],
+    out_file: Annotated[Path, typer.Option("--out", help="Latency table to write.")],
+) -> None:
+    """Read published once-for-all latency tables into one latency table."""
+    from edgenas.ofa import import_latency_tables
+    from edgenas.table import save_table
+
+    _free(out_file)
+    table = import_latency_tables(folder)
+    save_table(table, out_file)
+    print_line(f"table: {out_file}")
+    print_line(f"{len(table.layers)} layers, {table.provenance}, {table.target}")
+
+
+def import_ofa_accuracy(
+    file: Annotated[Path, typer.Argument(help="Released accuracy predictor, a PyTorch file.")],
+    space: Annotated[str, typer.Option(help=SPACE)],
+    out_file: Annotated[Path, typer.Option("--out", help="Accuracy predictor to write.")],
+) -> None:
+    """Read a published once-for-all accuracy predictor."""
+    from edgenas.spaces import load_space
+
+    declared = load_space(space)
+    _free(out_file)
+    from edgenas.ofa import import_accuracy
+
+    predictor = import_accuracy(file, space=declared)
+    predictor.save(out_file)
+    print_line(f"accuracy predictor: {out_file}")
+    print_line(predictor.source)
+
+
+def _free(path: Path) -> None:
+    """Refuse to write over anything."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise EdgenasError(f"--out {path} exists", hint="choose another --out, or remove it")
+
+
+def _labels(path: Path, space: "Space") -> tuple[str, ...]:
+    try:
+        names = tuple(path.read_text(encoding="utf-8").split("\n"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise EdgenasError(f"cannot read --labels {path}: {error}") from error
+    names = tuple(name.strip() for name in names if name.strip())
+    if len(names) != space.classes:
+        raise EdgenasError(
+            f"--labels must hold {space.classes} names, one a line, found {len(names)} in {path}"
+        )
+    return names
+
+
+def _imagenet(space: "Space") -> tuple[str, ...]:
+    from torchvision.models import ResNet50_Weights
+
+    names: list[str] = ResNet50_Weights.IMAGENET1K_V2.meta["categories"]
+    if space.classes != len(names):
+        raise EdgenasError(
+            f"space {space.name} has {space.classes} classes, ImageNet {len(names)}",
+            hint="name them: --labels FILE, one a line",
+        )
+    return tuple(names)
+
+
+VERBS = {
+    "import-ofa": import_ofa,
+    "import-ofa-table": import_ofa_table,
+    "import-ofa-accuracy": import_ofa_accuracy,
+}

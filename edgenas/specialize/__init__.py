@@ -1,0 +1,23 @@
+"""The main job: a supernet, a device and budgets in, a verified bundle out.
+
+``run`` reads top to bottom as the pipeline; ``request`` says what can be asked for, ``latency``
+what latencies rest on, ``images`` what is calibrated with and judged on, ``choosing`` how the
+network is searched for and corrected by measurements, ``building`` how it becomes a checked model,
+``recording`` what is reported.
+"""
+
+from edgenas.specialize.images import own_split
+from edgenas.specialize.latency import Latency, latency_of
+from edgenas.specialize.request import SUPERNET, Request, Result, Tell
+from edgenas.specialize.run import specialize
+
+__all__ = [
+    "SUPERNET",
+    "Latency",
+    "Request",
+    "Result",
+    "Tell",
+    "latency_of",
+    "own_split",
+    "specialize",
+]

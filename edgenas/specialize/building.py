@@ -1,0 +1,105 @@
+"""From a network of the search to a checked model, and to its time on the device."""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from edgenas.arch import Arch
+from edgenas.board import Settings
+from edgenas.evaluate import calibrate
+from edgenas.export import Parity, parity, to_onnx
+from edgenas.measure import Measurement
+from edgenas.network import Network
+from edgenas.predict import AccuracyPredictor
+from edgenas.profiling import measure_network
+from edgenas.space import Space
+from edgenas.specialize.images import Material
+from edgenas.specialize.latency import Latency
+from edgenas.specialize.request import Request, Tell
+from edgenas.trained import TrainedSupernet
+
+PARITY_IMAGES = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One specialisation at work.
+
+    Args:
+        request: what is asked for.
+        trained: the supernet.
+        predictor: of accuracy.
+        latency: on the device.
+        others: on further devices that constraints name, by that name.
+        material: images.
+        tell: called with (step, done, total, words).
+        notes: what a reader of the result should know; grows.
+    """
+
+    request: Request
+    trained: TrainedSupernet
+    predictor: AccuracyPredictor
+    latency: Latency
+    others: dict[str, Latency]
+    material: Material
+    tell: Tell
+    notes: list[str] = field(default_factory=list[str])
+
+    @property
+    def space(self) -> Space:
+        """Of the supernet."""
+        return self.trained.supernet.space
+
+    @property
+    def budget(self) -> float | None:
+        """The tightest latency budget on the device, in seconds; None: there is none."""
+        budgets = self.request.budgets()
+        return budgets[0].limit if budgets else None
+
+    def seconds(self, arch: Arch) -> float:
+        """Predicted latency of a network on the device."""
+        return float(self.latency.predictor.predict(self.space.encode([arch]))[0])
+
+    def accuracy(self, arch: Arch) -> float:
+        """Predicted accuracy of a network, a fraction."""
+        return float(self.predictor.predict(self.space.encode([arch]))[0])
+
+    def held(self, measurement: Measurement) -> float:
+        """The measured number that the budget is held to."""
+        typical = self.request.percentile == "p50"
+        return measurement.median if typical else measurement.wall_p95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A network of the search, made real; ``predicted`` and ``measured`` are its latency."""
+
+    arch: Arch
+    network: Network
+    onnx: bytes
+    parity: Parity
+    predicted: float
+    measured: Measurement | None = None
+
+
+def build(job: Job, arch: Arch) -> Built:
+    """Extract, calibrate, export, and hold the export against PyTorch.
+
+    Raises:
+        EdgenasError: the export is not the network.
+    """
+    trained, target = job.trained, job.latency.target
+    network = trained.supernet.extract(arch).to(memory_format=torch.channels_last)
+    calibrate(network, job.material.calibration, preprocessing=trained.preprocessing)
+    onnx = to_onnx(network, preprocessing=trained.preprocessing.to_json(), batch=target.batch)
+    some = job.material.calibration[:PARITY_IMAGES]
+    inputs = trained.preprocessing.prepare(some, resolution=arch.resolution)
+    checked = parity(network, onnx, images=inputs)
+    checked.require()
+    return Built(arch=arch, network=network, onnx=onnx, parity=checked, predicted=job.seconds(arch))
+
+
+def timed(job: Job, built: Built, *, settings: Settings) -> Built:
+    """The same network, measured on the device."""
+    found = measure_network(built.onnx, target=job.latency.target, settings=settings)
+    return replace(built, measured=found)

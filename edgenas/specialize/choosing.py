@@ -1,0 +1,214 @@
+"""The choice of the network: searched for under predictions, corrected by measurements.
+
+Where the device is at hand, the prediction only proposes. What was measured replaces what was
+predicted, its ratio corrects the predictions of all others, and the search is repeated until its
+winner is a network that was measured within the budget. That one is measured afresh: the fastest
+of many noisy measurements is not what a user will see.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from edgenas.arch import Arch
+from edgenas.cost import Vector, macs_table, params_table, peak_table, weights_table
+from edgenas.errors import EdgenasError
+from edgenas.measure import DEFAULT, NETWORK, Measurement
+from edgenas.search import Constraint, Limit, search
+from edgenas.space import Codes, Space
+from edgenas.specialize.building import Built, Job, build, timed
+from edgenas.specialize.latency import Latency
+from edgenas.units import milliseconds
+
+ATTEMPTS = 6  # searches and measurements before giving up
+MARGIN = 1.004  # of a corrected prediction: the repeat error of the clock
+ENOUGH = 0.97  # of the budget used: below it, a corrected search may find a better network
+
+# While choosing; the number that is reported comes from a longer, fresh measurement.
+QUICK = replace(DEFAULT, baseline_seconds=3.0, min_samples=100, max_samples=400, visit_seconds=2.0)
+
+BYTES: Mapping[str, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+
+Seconds = Callable[[Codes], Vector]
+
+
+def check_reachable(
+    space: Space, constraints: list[Constraint], *, precision: str, batch: int
+) -> None:
+    """Refuse budgets of counted things that no network keeps, before anything slow is done.
+
+    Raises:
+        EdgenasError: what is least reachable, and which constraint binds.
+    """
+    limits = [
+        Limit(constraint=c, values=_counted(space, c, precision=precision, batch=batch))
+        for c in constraints
+        if c.metric in ("macs", "params", "memory")
+    ]
+    search(space, maximize=macs_table(space), subject_to=limits, evaluations=1)
+
+
+def choose(job: Job) -> Built:
+    """The most accurate network that keeps every budget, built and, where possible, measured.
+
+    A budget of latency that does not bind is told in the job's notes.
+
+    Raises:
+        EdgenasError: no network keeps the budgets, by prediction or when measured.
+    """
+    latency, budget = job.latency, job.budget
+    # Only what will not be measured has to keep its budget with a margin for the prediction.
+    bound = (
+        latency.predictor.predict if latency.reachable else latency.upper(job.request.confidence)
+    )
+    job.tell("searching", 0, 1, "")
+    limits = _limits(job, own=bound)
+    search(job.space, maximize=job.predictor, subject_to=limits, evaluations=1)  # says what binds
+    free = _search(job, own=None)
+    best = free
+    if budget is not None and bound(job.space.encode([free]))[0] > budget:
+        best = _search(job, own=bound)
+    job.tell("searching", 1, 1, str(best))
+    if not latency.reachable:
+        built = build(job, best)
+    elif budget is None:
+        job.tell("measuring", 0, 1, str(best))
+        built = timed(job, build(job, best), settings=NETWORK)
+    else:
+        built = _within(job, budget=budget, first=best, free=free)
+    if budget is not None and built.arch == free:
+        _say_unbound(job, built, budget=budget)
+    return built
+
+
+def _within(job: Job, *, budget: float, first: Arch, free: Arch) -> Built:
+    """Build and measure; while the budget is missed or left unused, correct and search again."""
+    tried: dict[Arch, Built] = {}
+    arch = first
+    for attempt in range(ATTEMPTS):
+        job.tell("measuring", attempt, ATTEMPTS, str(arch))
+        if arch not in tried:
+            tried[arch] = timed(job, build(job, arch), settings=QUICK)
+        used = _held(job, tried[arch]) / budget
+        if not (ENOUGH <= used <= 1 or (used <= 1 and arch == free)):
+            arch = _corrected(job, tried, budget=budget)
+            if arch not in tried:
+                continue
+        # Nothing better is expected: the number that is reported comes from fresh runs.
+        tried[arch] = timed(job, tried[arch], settings=NETWORK)
+        if _held(job, tried[arch]) <= budget:
+            job.tell("measuring", ATTEMPTS, ATTEMPTS, str(arch))
+            return tried[arch]
+    fitting = [built for built in tried.values() if _held(job, built) <= budget]
+    for built in sorted(fitting, key=lambda b: -job.accuracy(b.arch)):
+        fresh = timed(job, built, settings=NETWORK)
+        if _held(job, fresh) <= budget:
+            return fresh
+    closest = min(_held(job, built) for built in tried.values())
+    raise EdgenasError(
+        f"no network measured within {milliseconds(budget)} on {job.latency.target}: the closest "
+        f"of {len(tried)} took {milliseconds(closest)}",
+        hint="allow a little more, or end other work on this machine and run it again",
+    )
+
+
+def _corrected(job: Job, tried: Mapping[Arch, Built], *, budget: float) -> Arch:
+    """The best network under predictions that what was measured has corrected."""
+    ratios = [_held(job, built) / built.predicted for built in tried.values()]
+    # Off by a common factor near this budget: that of the latest networks.
+    factor = float(np.mean(ratios[-2:])) * MARGIN
+    rows = job.space.encode(list(tried))
+    known = [_held(job, built) for built in tried.values()]
+
+    def corrected(candidates: Codes) -> Vector:
+        seconds = job.latency.predictor.predict(candidates) * factor
+        for row, measured in zip(rows, known, strict=True):
+            seconds[(candidates == row).all(axis=1)] = measured
+        return seconds
+
+    try:
+        return _search(job, own=corrected)
+    except EdgenasError:
+        fitting = [arch for arch, built in tried.items() if _held(job, built) <= budget]
+        if not fitting:
+            raise
+        return max(fitting, key=job.accuracy)
+
+
+def _held(job: Job, built: Built) -> float:
+    assert isinstance(built.measured, Measurement)
+    return job.held(built.measured)
+
+
+def _search(job: Job, *, own: Seconds | None) -> Arch:
+    found = search(
+        job.space,
+        maximize=job.predictor,
+        subject_to=_limits(job, own=own),
+        strategy=job.request.strategy,
+        seed=job.request.seed,
+    )
+    return found.best.arch
+
+
+def _limits(job: Job, *, own: Seconds | None) -> list[Limit]:
+    """The constraints as functions of rows.
+
+    Args:
+        job: whose.
+        own: what latency on the device is held to; None: its budgets are left out.
+    """
+    target, confidence = job.latency.target, job.request.confidence
+    limits: list[Limit] = []
+    if own is not None:
+        guide = job.latency.predictor.tables()
+        tightest = job.request.budgets()[:1]
+        limits += [Limit(constraint=c, values=own, guide=guide) for c in tightest]
+    for constraint in job.request.constraints:
+        if constraint.metric in ("macs", "params", "memory"):
+            values = _counted(job.space, constraint, precision=target.precision, batch=target.batch)
+            limits.append(Limit(constraint=constraint, values=values))
+        elif constraint.metric == "energy" or constraint.target:
+            values = bound_of(latency_for(job, constraint), constraint, confidence=confidence)
+            guide = latency_for(job, constraint).predictor.tables()
+            limits.append(Limit(constraint=constraint, values=values, guide=guide))
+    return limits
+
+
+def latency_for(job: Job, constraint: Constraint) -> Latency:
+    """The latency that a constraint is about: of the device, or of the one that it names."""
+    return job.others[constraint.target] if constraint.target else job.latency
+
+
+def bound_of(latency: Latency, constraint: Constraint, *, confidence: float) -> Seconds:
+    """The upper bound of a predicted latency, or of the energy of such a run."""
+    upper = latency.upper(confidence)
+    if constraint.metric == "latency":
+        return upper
+    watts = latency.watts()
+    return lambda rows: upper(rows) * watts
+
+
+def _counted(space: Space, constraint: Constraint, *, precision: str, batch: int) -> Seconds:
+    if constraint.metric == "macs":
+        return macs_table(space)
+    if constraint.metric == "params":
+        return params_table(space)
+    width = BYTES[precision]
+    return lambda rows: (weights_table(space)(rows) + peak_table(space)(rows) * batch) * width
+
+
+def _say_unbound(job: Job, built: Built, *, budget: float) -> None:
+    if built.measured is not None:
+        needs = _held(job, built)
+        words = f"takes {milliseconds(needs)}"
+    else:
+        needs = float(job.latency.upper(job.request.confidence)(job.space.encode([built.arch]))[0])
+        words = f"takes at most {milliseconds(needs)}"
+    others = " that keeps the other budgets" if len(job.request.constraints) > 1 else ""
+    job.notes.append(
+        f"the latency budget of {milliseconds(budget)} does not bind: the most accurate network of "
+        f"space {job.space.name}{others} {words}; {job.latency.device.name} could take one about "
+        f"{budget / needs:.1f} times as slow: use a larger space or a tighter budget"
+    )

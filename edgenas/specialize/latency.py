@@ -1,0 +1,146 @@
+"""How latency is predicted for a target, and what that rests on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgenas.cost import Vector
+from edgenas.device import Device, Target
+from edgenas.errors import EdgenasError
+from edgenas.estimate import DeviceModel, device_model
+from edgenas.predict import LatencyPredictor, estimated
+from edgenas.profiling import NoTableError, predictor_for, profile, table_for
+from edgenas.space import Codes, Space
+from edgenas.specialize.request import Tell
+from edgenas.table import LatencyTable, Statistic, find_table
+from edgenas.units import count, milliseconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """The latency of networks of one space on one target.
+
+    Args:
+        device: of the target.
+        target: what the latencies belong to.
+        predictor: rows to seconds, with an upper bound.
+        model: the estimated device model behind it; None: there is a table.
+        source: table or model, in words.
+    """
+
+    device: Device
+    target: Target
+    predictor: LatencyPredictor
+    model: DeviceModel | None
+    source: str
+
+    @property
+    def reachable(self) -> bool:
+        """Whether networks can be timed on the device from here."""
+        return self.device.reach == "local"
+
+    def upper(self, confidence: float) -> Callable[[Codes], Vector]:
+        """Rows to the seconds that they do not exceed with a given confidence."""
+        return lambda rows: self.predictor.upper(rows, confidence=confidence)
+
+    def bound_words(self, confidence: float) -> str:
+        """What the upper bound rests on."""
+        kind = self.predictor.bound_kind(confidence)
+        if kind == "estimate":
+            return "bound from published networks that the model had not seen"
+        return f"{kind} bound from measured networks"
+
+    def watts(self) -> float:
+        """The power of the device while it runs.
+
+        Raises:
+            EdgenasError: nobody published it.
+        """
+        watts = None if self.model is None else self.model.joules(1.0)
+        if watts is None:
+            raise EdgenasError(
+                f"no energy is known for {self.target}: no wall power was published or measured",
+                hint="leave out the budget of energy",
+            )
+        return watts
+
+    def cautions(self, macs: int, *, space: Space) -> list[str]:
+        """What a reader of a predicted latency should know, one line each.
+
+        Args:
+            macs: of the network.
+            space: of the network.
+        """
+        if self.predictor.provenance == "measured":
+            return []
+        found: list[str] = []
+        near = self.model and self.model.extrapolated(macs)
+        if near:
+            found.append(
+                f"extrapolated: {count(macs)} MACs are outside four times the range of the "
+                f"published networks; the nearest is {near.network} ({count(near.macs)} MACs, "
+                f"{milliseconds(near.seconds)}, {near.source})"
+            )
+        found.append(
+            f"the latency is {self.predictor.provenance}, not measured; measure the real one on "
+            f"the board: edgenas profile --device {self.device.name} --space {space.name}"
+        )
+        return found
+
+
+def latency_of(
+    space: Space, *, device: Device, target: Target, statistic: Statistic = "typical"
+) -> Latency:
+    """The latency of networks of a space on a target, from what is known already.
+
+    Args:
+        space: of the networks.
+        device: this machine, or one that cannot be reached: a table that lies here, or else its
+            estimated device model.
+        target: one of the device's.
+        statistic: of the measured networks behind a table's predictor.
+
+    Raises:
+        NoTableError: this machine has not been profiled yet.
+        EdgenasError: nothing is known of the target.
+    """
+    table: LatencyTable | None = None
+    if device.reach == "local":
+        table = table_for(space, target=target)
+    elif find_table(target) is not None:
+        table = table_for(space, target=target, clock=None)
+    if table is not None:
+        return Latency(
+            device=device,
+            target=target,
+            predictor=predictor_for(table, space, statistic=statistic),
+            model=None,
+            source=f"table of {len(table.layers)} layers and {len(table.networks)} networks, "
+            f"{table.provenance} {table.date}".rstrip(),
+        )
+    model = device_model(device, target)
+    return Latency(
+        device=device,
+        target=target,
+        predictor=LatencyPredictor.over(space, estimated(model)),
+        model=model,
+        source=f"device model of {device.title}, {model.evidence.rows} published networks of its "
+        "own",
+    )
+
+
+def profiled_latency(
+    space: Space, *, device: Device, target: Target, statistic: Statistic, tell: Tell
+) -> Latency:
+    """As ``latency_of``, but this machine is profiled first where it was not."""
+    try:
+        return latency_of(space, device=device, target=target, statistic=statistic)
+    except NoTableError as missing:
+        if device.reach != "local":
+            raise
+        tell("profiling", 0, 1, missing.message)
+        profile(
+            space,
+            target=target,
+            tell=lambda done, of, name, words: tell("profiling", done, of, f"{name} {words}"),
+        )
+    return latency_of(space, device=device, target=target, statistic=statistic)

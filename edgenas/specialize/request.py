@@ -1,0 +1,127 @@
+"""What is asked for, and what comes out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from edgenas import device as devices
+from edgenas import runtimes
+from edgenas.arch import Arch
+from edgenas.bundle import Record
+from edgenas.device import Device, Target
+from edgenas.errors import EdgenasError, unknown
+from edgenas.search import STRATEGIES, Constraint
+
+SUPERNET = "mbv3-cifar10"
+
+Percentile = Literal["p50", "p95"]
+Tell = Callable[[str, int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is asked for.
+
+    Args:
+        device: name or alias of the device, or the path of a profile.
+        constraints: the budgets, e.g. ``latency<=20ms``.
+        supernet: name or folder of the supernet.
+        runtime: None: the device's first, likewise below.
+        precision: of weights and activations.
+        threads: of the processor.
+        batch: images a run.
+        percentile: what a measured latency is held to: ``p50``, the median at the machine's
+            normal speed, or ``p95`` of all runs, whatever the machine did meanwhile.
+        confidence: of the upper bound of a predicted latency.
+        strategy: of the search.
+        data: images the supernet was trained on, to calibrate with and to measure accuracy on
+            their validation split; None: synthetic images, and accuracy is predicted.
+        test: images to measure accuracy on.
+        skip_bad_images: leave out images that cannot be read instead of refusing.
+        seed: of the search.
+    """
+
+    device: str
+    constraints: tuple[Constraint, ...]
+    supernet: str = SUPERNET
+    runtime: str | None = None
+    precision: str | None = None
+    threads: int | None = None
+    batch: int | None = None
+    percentile: Percentile = "p50"
+    confidence: float = 0.95
+    strategy: str = "evolution"
+    data: str | None = None
+    test: str | None = None
+    skip_bad_images: bool = False
+    seed: int = 0
+
+    def budgets(self, metric: str = "latency") -> list[Constraint]:
+        """The limits on a metric of the device itself, the tightest first."""
+        own = [c for c in self.constraints if c.metric == metric and not c.target]
+        return sorted(own, key=lambda c: c.limit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What came out.
+
+    Args:
+        folder: the bundle.
+        arch: the network.
+        record: its numbers, with their evidence.
+        existed: whether an identical bundle was there already and was only verified.
+    """
+
+    folder: Path
+    arch: Arch
+    record: Record
+    existed: bool = False
+
+
+def checked(request: Request) -> tuple[Request, Device, Target]:
+    """The request with its words looked up, before anything slow is done.
+
+    Returns:
+        The request, whose constraints name no device where they mean its own; the device; the
+        target.
+
+    Raises:
+        EdgenasError: a name is unknown or a number out of range.
+    """
+    if request.strategy not in STRATEGIES:
+        listing = "edgenas specialize --help"
+        raise unknown("strategy", request.strategy, known=STRATEGIES, listing=listing)
+    if request.percentile not in ("p50", "p95"):
+        raise EdgenasError(f"percentile must be p50 or p95, found {request.percentile!r}")
+    if not 0.5 <= request.confidence <= 0.999:
+        raise EdgenasError(f"confidence must be from 0.5 to 0.999, found {request.confidence}")
+    if request.seed < 0:
+        raise EdgenasError(f"seed must not be negative, found {request.seed}")
+    device = devices.load(request.device)
+    if request.runtime is not None:
+        check_runtime(request.runtime)
+    target = device.target(
+        runtime=request.runtime,
+        precision=request.precision,
+        threads=request.threads,
+        batch=request.batch,
+    )
+    constraints = [
+        replace(c, target="") if c.target and devices.load(c.target).name == device.name else c
+        for c in request.constraints
+    ]
+    return replace(request, constraints=tuple(constraints)), device, target
+
+
+def check_runtime(name: str) -> None:
+    """Refuse a runtime that neither this machine nor any device profile knows.
+
+    Raises:
+        EdgenasError: names the nearest.
+    """
+    profiled = {use.target.runtime for d in devices.list_devices() for use in d.uses}
+    known = profiled | set(runtimes.names())
+    if name not in known:
+        raise unknown("runtime", name, known=known, listing="edgenas list runtimes")

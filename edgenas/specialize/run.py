@@ -1,0 +1,135 @@
+"""The pipeline, top to bottom.
+
+    load -> latency of the target -> search -> extract -> calibrate -> ONNX -> parity
+         -> measure, correct the prediction and search again while it misses -> bundle
+
+On a device at hand the promise is on the measured number of a fresh measurement; elsewhere it is
+on the upper bound of the prediction, and the output says so.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from edgenas import device as devices
+from edgenas.accuracy import predictor_of
+from edgenas.arch import Arch
+from edgenas.bundle import check_out, load_bundle, write_bundle
+from edgenas.device import Device, Target
+from edgenas.files import sha256
+from edgenas.specialize.building import Job
+from edgenas.specialize.choosing import check_reachable, choose
+from edgenas.specialize.images import material
+from edgenas.specialize.latency import Latency, latency_of, profiled_latency
+from edgenas.specialize.recording import record_of
+from edgenas.specialize.request import Request, Result, Tell, checked
+from edgenas.table import find_table
+from edgenas.trained import ACCURACY_FILE, TrainedSupernet, find_supernet, load_supernet
+
+
+def specialize(
+    request: Request,
+    *,
+    out: Path | None = None,
+    force: bool = False,
+    tell: Tell = lambda step, done, total, words: None,
+) -> Result:
+    """Find, build, check and deliver the network that fits a device and its budgets.
+
+    Args:
+        request: what is asked for.
+        out: folder of the bundle; None: ``./<device>-<budget>-<arch id>``.
+        force: replace a bundle that is there.
+        tell: called with (step, done, total, words).
+
+    Raises:
+        EdgenasError: something asked for is unknown, the budgets cannot be met, or the built
+            network fails a check. No bundle is left behind then.
+    """
+    request, device, target = checked(request)
+    trained = load_supernet(find_supernet(request.supernet))
+    key = _key(request, trained, device=device, target=target)
+    if out is not None and (there := _existing(out, key, force=force)):
+        return there
+    job = _prepared(request, trained, device=device, target=target, tell=tell)
+    built = choose(job)
+    record = record_of(job, built)
+    folder = out or Path(_folder_name(request, built.arch))
+    if out is None and (there := _existing(folder, key, force=force)):
+        return there
+    write_bundle(
+        folder,
+        space=job.space,
+        arch=built.arch,
+        onnx=built.onnx,
+        preprocessing=trained.preprocessing,
+        labels=trained.classes,
+        record=record,
+        parity=built.parity,
+        request=key,
+        batch=target.batch,
+    )
+    return Result(folder=folder, arch=built.arch, record=record)
+
+
+def _prepared(
+    request: Request, trained: TrainedSupernet, *, device: Device, target: Target, tell: Tell
+) -> Job:
+    """Everything that the choice needs; what may be wrong comes before what is slow."""
+    space = trained.supernet.space
+    predictor = predictor_of(trained)
+    check_reachable(
+        space, list(request.constraints), precision=target.precision, batch=target.batch
+    )
+    others: dict[str, Latency] = {}
+    for name in {c.target for c in request.constraints if c.target}:
+        other = devices.load(name)
+        others[name] = latency_of(space, device=other, target=other.target())
+    images = material(request, trained, tell)
+    latency = profiled_latency(
+        space,
+        device=device,
+        target=target,
+        statistic="typical" if request.percentile == "p50" else "wall_p95",
+        tell=tell,
+    )
+    return Job(
+        request=request,
+        trained=trained,
+        predictor=predictor,
+        latency=latency,
+        others=others,
+        material=images,
+        tell=tell,
+    )
+
+
+def _key(
+    request: Request, trained: TrainedSupernet, *, device: Device, target: Target
+) -> dict[str, Any]:
+    """Everything that decides what the bundle will be, as JSON values."""
+    assert trained.folder is not None
+    accuracy = trained.folder / ACCURACY_FILE
+    key: dict[str, Any] = {
+        "device": device.name,
+        "target": target.slug,
+        "constraints": sorted(str(c) for c in request.constraints),
+        "supernet": sha256(trained.folder / "weights.safetensors"),
+        "accuracy": sha256(accuracy) if accuracy.exists() else None,
+    }
+    if device.reach != "local":  # this machine is measured anew each time, its table may grow
+        key["latency"] = sha256(find_table(target) or device.path)
+    names = ("percentile", "confidence", "strategy", "data", "test", "skip_bad_images", "seed")
+    return key | {name: getattr(request, name) for name in names}
+
+
+def _existing(folder: Path, key: dict[str, Any], *, force: bool) -> Result | None:
+    if check_out(folder, request=key, force=force) is None:
+        return None
+    arch, record = load_bundle(folder)
+    return Result(folder=folder, arch=arch, record=record, existed=True)
+
+
+def _folder_name(request: Request, arch: Arch) -> str:
+    budgets = request.budgets()[:1] or request.constraints
+    words = "-".join("".join(c.text.split()) for c in budgets) or "free"
+    return f"{Path(request.device).stem}-{words}-{arch.id}"
