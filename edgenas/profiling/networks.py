@@ -7,7 +7,7 @@ from edgenas.arch import Arch
 from edgenas.cost import macs_table
 from edgenas.space import Codes, Space
 
-# A line through ten networks is as good as one through more; see docs/measuring.md.
+# On mbv3-cifar a line through ten was off by 1.7% on other networks, through all others by 1.6%.
 CALIBRATION = 10
 # Split-conformal bounds of 95% need 19 networks, and are steady from forty on.
 FURTHER = 48
