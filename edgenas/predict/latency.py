@@ -223,6 +223,7 @@ class LatencyPredictor:
         return True
 
     def _line(self) -> Line:
+        self._known()
         if self.line is None:
             raise EdgenasError(
                 f"the latencies of {self.target} have no bound: no whole network was measured",

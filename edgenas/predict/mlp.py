@@ -21,10 +21,12 @@ def one_hot(rows: Codes, columns: Indices, codes: Indices) -> Array:
 
     A column of -1 is an input that is always its code, 0 or 1.
     """
-    found = (rows[:, columns] == codes.astype(np.uint8)).astype(np.float32)
     decided = columns < 0
-    if decided.any():
-        found[:, decided] = codes[decided]
+    if not decided.any():
+        return (rows[:, columns] == codes.astype(np.uint8)).astype(np.float32)
+    found = np.empty((len(rows), len(columns)), np.float32)
+    found[:, decided] = codes[decided]
+    found[:, ~decided] = rows[:, columns[~decided]] == codes[~decided].astype(np.uint8)
     return found
 
 

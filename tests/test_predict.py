@@ -1,0 +1,561 @@
+"""Predictors: exactness against independent forms, coverage of bounds, files, what is refused."""
+
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+import sklearn.gaussian_process.kernels as kernels
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from sklearn.gaussian_process import GaussianProcessRegressor
+from strategies import rows_of, seeds, spaces
+from test_table import TARGET, fake_seconds, table_of
+
+from edgenas.cost import Tables, compile_tables, macs_table, params_table
+from edgenas.errors import EdgenasError
+from edgenas.predict import (
+    AccuracyPredictor,
+    HeldOut,
+    LatencyPredictor,
+    Mlp,
+    held_out,
+    load_accuracy,
+    load_latency,
+    narrow_tables,
+)
+from edgenas.predict.errors import spearman
+from edgenas.predict.gaussian import inputs_of, totals_of
+from edgenas.predict.line import fit_line
+from edgenas.predict.mlp import one_hot
+from edgenas.space import Codes, Space
+from edgenas.spaces import load_space, tiny
+from edgenas.table import Estimated, MeasuredNetwork, Timing
+
+# The error of predictions
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=40))
+def test_spearman_equals_scipys(pairs: list[tuple[int, int]]):
+    one, other = np.array(pairs, float).T
+    if np.ptp(one) and np.ptp(other):
+        assert spearman(one, other) == pytest.approx(scipy.stats.spearmanr(one, other)[0])
+    else:
+        assert spearman(one, other) == 0
+
+
+def test_errors_have_a_sign_and_a_unit():
+    found = held_out([0.7, 0.8], [0.6, 0.8], method="m")
+    assert (found.n, found.error, found.bias) == (2, pytest.approx(0.05), pytest.approx(0.05))
+    found = held_out([1.1, 0.9], [1.0, 1.0], relative=True, method="m")
+    assert (found.error, found.bias) == (pytest.approx(0.1), pytest.approx(0.0))
+    assert HeldOut.from_json(found.to_json(), where="x") == found
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [([], "must be an object"), ({"n": 1}, "the field 'error' is missing")],
+)
+def test_a_damaged_error_is_refused(value: Any, told: str):
+    with pytest.raises(EdgenasError, match=told):
+        HeldOut.from_json(value, where="x")
+
+
+# Narrower spaces
+
+
+@st.composite
+def narrowed(draw: st.DrawFn) -> tuple[Space, Space]:
+    space = draw(spaces())
+    whole = space.resolutions
+    kept = draw(st.lists(st.sampled_from(whole), min_size=1, unique=True))
+    depths = {d for s in space.stages for d in s.depths}
+    most = {d for d in depths if all(d in s.depths or len(s.depths) == 1 for s in space.stages)}
+    depth = draw(st.sampled_from([None, *({d} for d in most)]))
+    return space, space.restrict(resolution=kept, depth=depth)
+
+
+@settings(max_examples=60)
+@given(both=narrowed(), seed=seeds)
+def test_a_narrow_space_is_scored_as_the_wide_one(both: tuple[Space, Space], seed: int):
+    space, narrow = both
+    rows = rows_of(narrow, seed=seed)
+    wide = space.encode(narrow.decode(rows))
+    for table in (macs_table(space), compile_tables(space, fake_seconds, reduce="max")):
+        found = narrow_tables(table, space=space, narrow=narrow)
+        assert found(rows).tolist() == table(wide).tolist()
+        assert found.reduce == table.reduce
+    mlp = random_mlp(space, seed=seed)
+    assert mlp.on(space, narrow)(rows).tolist() == mlp(wide).tolist()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        load_space("mbv3-cifar"),
+        replace(tiny(), resolutions=(12, 20)),
+        replace(tiny(), resolutions=(12, 16, 20)),
+    ],
+)
+def test_a_space_that_is_no_narrower_one_is_refused(other: Space):
+    table = macs_table(tiny())
+    with pytest.raises(EdgenasError, match="must be space tiny or a narrower one"):
+        narrow_tables(table, space=tiny(), narrow=other)
+
+
+# Perceptrons
+
+
+def random_mlp(space: Space, *, seed: int, hidden: tuple[int, ...] = (7, 5)) -> Mlp:
+    rng = np.random.default_rng(seed)
+    columns, codes = inputs_of(space)
+    columns, codes = np.append(columns, [-1, -1]), np.append(codes, [0, 1])
+    sizes = [len(columns), *hidden, 1]
+    shapes = list(itertools.pairwise(sizes))
+    return Mlp.make(
+        columns=columns.tolist(),
+        codes=codes.tolist(),
+        weights=[rng.normal(size=shape) for shape in shapes],
+        biases=[rng.normal(size=shape[1]) for shape in shapes],
+    )
+
+
+def test_a_perceptron_equals_torchs():
+    space = load_space("mbv3-cifar")
+    mlp = random_mlp(space, seed=1, hidden=(40, 30, 20))
+    rows = rows_of(space, seed=2, n=1100)  # more than one chunk
+    layers: list[torch.nn.Module] = []
+    for weight, bias in zip(mlp.weights, mlp.biases, strict=True):
+        layer = torch.nn.Linear(*weight.shape)
+        layer.weight.data, layer.bias.data = torch.tensor(weight.T), torch.tensor(bias)
+        layers += [layer, torch.nn.ReLU()]
+    inputs = np.zeros((len(rows), len(mlp.columns)), np.float32)
+    for i, arch in enumerate(space.decode(rows)):
+        for j, (column, code) in enumerate(zip(mlp.columns, mlp.codes, strict=True)):
+            inputs[i, j] = code if column < 0 else space.genes[column].code(arch) == code
+    with torch.no_grad():
+        wanted = torch.nn.Sequential(*layers[:-1])(torch.tensor(inputs))[:, 0].numpy()
+    assert mlp(rows) == pytest.approx(wanted, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"weights": [np.ones((3, 1))]}, "layer 0 must take 2 inputs"),
+        ({"weights": [np.ones((2, 4))], "biases": [np.ones(4)]}, "must have one output, found 4"),
+        ({"biases": [np.ones(1), np.ones(1)]}, "must be as many"),
+        ({"codes": [1]}, "must be as many"),
+    ],
+)
+def test_misshapen_perceptrons_are_refused(change: dict[str, Any], told: str):
+    given = {"columns": [0, 1], "codes": [1, 1], "weights": [np.ones((2, 1))], "biases": [[0.0]]}
+    assert Mlp.make(**given).weights[0].dtype == np.float32
+    with pytest.raises(EdgenasError, match=told):
+        Mlp.make(**{**given, **change})
+
+
+# Accuracy
+
+
+def supernet_like(space: Space, *, seed: int) -> Callable[[Codes], np.ndarray]:
+    """Accuracies with what real ones have: saturation in size, effects of single choices."""
+    rng = np.random.default_rng(seed)
+    columns, codes = inputs_of(space)
+    effects = rng.normal(size=len(columns))
+
+    def truth(rows: Codes) -> np.ndarray:
+        size = np.log(macs_table(space)(rows)) - 14
+        own = np.tanh(one_hot(rows, columns, codes) @ effects / 3)
+        deep = 0.004 * (np.log(params_table(space)(rows)) - 12) * (rows[:, 0] == 2)
+        return 0.93 - 0.12 * np.exp(-0.8 * size) + 0.004 * own + deep
+
+    return truth
+
+
+@pytest.fixture(scope="module")
+def fitted() -> AccuracyPredictor:
+    space = load_space("mbv3-cifar")
+    rows = rows_of(space, seed=0, n=150)
+    noise = 0.002 * np.random.default_rng(1).normal(size=len(rows))
+    accuracy = supernet_like(space, seed=3)(rows) + noise
+    return AccuracyPredictor.fit(space, rows, accuracy=accuracy, seed=5, source="made up")
+
+
+def test_unseen_networks_are_ranked_and_the_stated_error_is_theirs(fitted: AccuracyPredictor):
+    rows = rows_of(fitted.space, seed=99, n=1000)
+    found = held_out(fitted.predict(rows), supernet_like(fitted.space, seed=3)(rows), method="new")
+    assert found.spearman >= 0.95
+    assert found.error <= 0.003
+    assert fitted.error is not None
+    assert fitted.error.n == 150
+    # Cross-validation sees the noise of the measurement as well, and a fifth fewer networks.
+    assert found.error <= fitted.error.error <= 3 * found.error + 0.002
+    assert fitted.error.spearman >= 0.9
+
+
+def test_the_gaussian_process_equals_scikit_learns(fitted: AccuracyPredictor):
+    model, rows, space = fitted.model, fitted.rows, fitted.space
+    assert rows is not None
+    assert fitted.accuracies is not None
+    columns, codes = inputs_of(space)
+    sizes = [macs_table(space), params_table(space)]
+
+    def features(rows: Codes) -> np.ndarray:
+        x = one_hot(rows, columns, codes)
+        z = np.hstack([x @ totals_of(space), np.stack([np.log(t(rows)) for t in sizes], 1)])
+        x = (x - one_hot(fitted.rows, columns, codes).mean(0)) / np.sqrt(len(space.genes))
+        return np.hstack([x, (z - model.shift) * model.scale])
+
+    class Part(kernels.Kernel):
+        """A kernel on some of the columns."""
+
+        def __init__(self, kernel: kernels.Kernel, at: slice):
+            self.kernel, self.at = kernel, at
+
+        def __call__(self, one: Any, other: Any = None, eval_gradient: bool = False) -> Any:
+            return self.kernel(one[:, self.at], None if other is None else other[:, self.at])
+
+        def diag(self, points: Any) -> Any:
+            return self.kernel.diag(points[:, self.at])
+
+        def is_stationary(self) -> bool:
+            return False
+
+    genes = slice(0, len(columns))
+    kernel = Part(kernels.DotProduct(0, "fixed"), genes)
+    if model.ratio:
+        radial = kernels.ConstantKernel(model.ratio) * kernels.RBF(model.length)
+        kernel = kernel + Part(radial, slice(len(columns), None))
+    oracle = GaussianProcessRegressor(kernel, alpha=model.noise, optimizer=None)
+    mean = fitted.accuracies.mean()
+    oracle.fit(features(rows), fitted.accuracies - mean)
+    new = rows_of(space, seed=7, n=200)
+    assert fitted.predict(new) == pytest.approx(oracle.predict(features(new)) + mean, abs=1e-5)
+
+
+def test_a_fit_repeats_itself_and_survives_the_disk(fitted: AccuracyPredictor, tmp_path: Path):
+    assert fitted.rows is not None
+    again = AccuracyPredictor.fit(
+        fitted.space, fitted.rows, accuracy=fitted.accuracies, seed=5, source="made up"
+    )
+    rows = rows_of(fitted.space, seed=11, n=50)
+    assert again.predict(rows).tolist() == fitted.predict(rows).tolist()
+    assert again.error == fitted.error
+    chosen = fitted.with_chosen(rows, accuracy=fitted.predict(rows) - 0.01)
+    assert chosen.chosen is not None
+    assert chosen.chosen.bias == pytest.approx(0.01)
+    chosen.save(tmp_path / "a.safetensors")
+    read = load_accuracy(tmp_path / "a.safetensors")
+    assert read.predict(rows).tolist() == fitted.predict(rows).tolist()
+    assert (read.space, read.source, read.seed) == (fitted.space, "made up", 5)
+    assert (read.error, read.chosen) == (chosen.error, chosen.chosen)
+    assert (read.rows == fitted.rows).all()
+    assert (read.accuracies == fitted.accuracies).all()
+
+
+def test_a_fit_serves_narrower_spaces(fitted: AccuracyPredictor):
+    narrow = fitted.space.restrict(resolution=(24,), kernel=(3, 7), depth=(2,))
+    rows = rows_of(narrow, seed=1, n=40)
+    wide = fitted.space.encode(narrow.decode(rows))
+    assert fitted.on(narrow).predict(rows) == pytest.approx(fitted.predict(wide), abs=1e-6)
+    assert fitted.on(fitted.space) is fitted
+
+
+def test_a_perceptron_survives_the_disk(tmp_path: Path):
+    space = tiny()
+    predictor = AccuracyPredictor(space=space, model=random_mlp(space, seed=0), source="released")
+    predictor.save(tmp_path / "a.safetensors")
+    read = load_accuracy(tmp_path / "a.safetensors")
+    rows = rows_of(space, seed=1)
+    assert read(rows).tolist() == predictor(rows).tolist()
+    assert (read.error, read.rows) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("n", "accuracy", "told"),
+    [
+        (19, np.full(19, 0.5), "at least 20 networks are needed, found 19"),
+        (20, np.full(20, 71.0), "must be fractions from 0 to 1, found 71 to 71"),
+        (20, np.full(20, np.nan), "must be fractions"),
+        (20, np.full(21, 0.5), r"must have shape \(20,\)"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(n: int, accuracy: np.ndarray, told: str):
+    with pytest.raises(EdgenasError, match=told):
+        AccuracyPredictor.fit(tiny(), rows_of(tiny(), seed=0, n=n), accuracy=accuracy)
+
+
+def test_a_supernet_of_equals_is_fitted_too():
+    rows = rows_of(tiny(), seed=0, n=20)
+    predictor = AccuracyPredictor.fit(tiny(), rows, accuracy=np.full(20, 0.5))
+    assert predictor.predict(rows) == pytest.approx(np.full(20, 0.5))
+
+
+# Files
+
+
+def resaved(path: Path, change: Callable[[dict[str, Any], dict[str, np.ndarray]], None]) -> None:
+    with safe_open(path, framework="numpy") as stream:
+        header = json.loads(stream.metadata()["edgenas"])
+        arrays = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    change(header, arrays)
+    save_file(arrays, path, metadata={"edgenas": json.dumps(header)})
+
+
+def _nudge(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    arrays["model.biases.0"] = arrays["model.biases.0"] + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (_nudge, "its arrays do not have the hash in its header"),
+        (lambda h, a: h["probes"]["values"].reverse(), "probes must give"),
+        (lambda h, a: h["probes"].pop("rows"), "probes are damaged"),
+        (lambda h, a: h.update(schema="edgenas.other/1"), "must have schema"),
+        (lambda h, a: h.update(extra=1), "unknown field 'extra'"),
+        (lambda h, a: h.pop("source"), "the field 'source' is missing"),
+        (lambda h, a: h.update(kind="forest"), "kind must be mlp or gaussian"),
+        (lambda h, a: h.update(kind="gaussian"), "arrays are missing or misshapen"),
+        (lambda h, a: h["space"].update(resolutions=[1]), "resolutions must be pixels"),
+    ],
+)
+def test_a_damaged_predictor_is_refused(
+    change: Callable[[dict[str, Any], dict[str, np.ndarray]], None], told: str, tmp_path: Path
+):
+    path = tmp_path / "a.safetensors"
+    AccuracyPredictor(space=tiny(), model=random_mlp(tiny(), seed=0), source="x").save(path)
+    load_accuracy(path)
+    resaved(path, change)
+    with pytest.raises(EdgenasError, match=told):
+        load_accuracy(path)
+
+
+def test_files_that_are_no_predictors_are_refused(tmp_path: Path):
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(EdgenasError, match="no file"):
+        load_accuracy(path)
+    AccuracyPredictor(space=tiny(), model=random_mlp(tiny(), seed=0), source="x").save(path)
+    whole = path.read_bytes()
+    for end in (0, 4, 100, len(whole) - 1):
+        path.write_bytes(whole[:end])
+        with pytest.raises(EdgenasError, match="is damaged or no predictor"):
+            load_accuracy(path)
+    save_file({"x": np.ones(2)}, path)
+    with pytest.raises(EdgenasError, match="must have schema"):
+        load_accuracy(path)
+
+
+# The line from sums to times, and its bounds
+
+
+@given(
+    sums=st.lists(st.floats(0.001, 0.05), min_size=3, max_size=30, unique=True),
+    intercept=st.floats(0, 0.01),
+    slope=st.floats(0.5, 2),
+)
+def test_a_line_without_noise_is_found(sums: list[float], intercept: float, slope: float):
+    x = np.array(sums)
+    line = fit_line(x, intercept + slope * x)
+    assert line(x) == pytest.approx(intercept + slope * x, rel=1e-6)
+
+
+def test_few_networks_give_a_slope_and_none_an_error():
+    one = fit_line(np.array([2.0]), np.array([3.0]))
+    assert (one.intercept, one.slope, one.bound_kind(0.95)) == (0, 1.5, "none")
+    with pytest.raises(EdgenasError, match="1 measured networks are too few for an upper bound"):
+        one.upper(np.array([1.0]), confidence=0.95)
+    two = fit_line(np.array([2.0, 4.0]), np.array([3.0, 4.0]))
+    assert (two.intercept, two.free, two.bound_kind(0.95)) == (0, 1, "student-t")
+    falling = fit_line(np.array([1.0, 2.0, 3.0]), np.array([3.0, 2.0, 1.0]))
+    assert falling.free == 1
+    assert falling.slope > 0
+    same = fit_line(np.array([2.0, 2.0, 2.0]), np.array([3.0, 3.0, 3.0]))
+    assert (same.intercept, same.slope) == (0, 1.5)
+    for sums, seconds in ((np.empty(0), np.empty(0)), (np.ones(2), np.ones(3))):
+        with pytest.raises(EdgenasError, match="needs as many sums as measured networks"):
+            fit_line(sums, seconds)
+    with pytest.raises(EdgenasError, match="must be above zero"):
+        fit_line(np.array([1.0]), np.array([0.0]))
+
+
+def test_student_bound_equals_the_textbook_one():
+    """Weighted least squares with statsmodels' formulas, written out."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(1, 3, 9)
+    y = (0.2 + 1.1 * x) * (1 + 0.03 * rng.normal(size=9))
+    weights = np.diag(1 / y**2)
+    design = np.stack([np.ones(9), x], 1)
+    inverse = np.linalg.inv(design.T @ weights @ design)
+    beta = inverse @ design.T @ weights @ y
+    residual = (design @ beta - y) / y
+    spread = np.sqrt((residual**2).sum() / 7)
+    new = np.array([1.5, 2.9])
+    at = np.stack([np.ones(2), new], 1)
+    mean = at @ beta
+    half = scipy.stats.t.ppf(0.9, 7) * spread * np.sqrt(mean**2 + np.diag(at @ inverse @ at.T))
+    line = fit_line(x, y)
+    assert line(new) == pytest.approx(mean)
+    assert line.bound_kind(0.9) == "student-t"
+    assert line.upper(new, confidence=0.9) == pytest.approx(mean + half)
+
+
+@pytest.mark.parametrize(
+    ("networks", "kind"), [(5, "student-t"), (10, "student-t"), (40, "split-conformal")]
+)
+def test_upper_bounds_hold_as_often_as_they_say(networks: int, kind: str):
+    rng = np.random.default_rng(networks)
+    held, rounds, confidence = 0, 400, 0.9
+    for _ in range(rounds):
+        x = rng.uniform(0.003, 0.01, networks + 1)
+        y = (0.0005 + 1.08 * x) * np.exp(0.02 * rng.normal(size=networks + 1))
+        line = fit_line(x[:-1], y[:-1])
+        assert line.bound_kind(confidence) == kind
+        held += y[-1] <= line.upper(x[-1:], confidence=confidence)[0]
+    # Three standard deviations of a proportion below; conformal bounds err on the safe side.
+    assert 0.855 <= held / rounds <= (0.945 if kind == "student-t" else 0.99)
+
+
+def test_a_confidence_that_conformal_cannot_give_falls_back():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(1, 2, 40)
+    line = fit_line(x, x * np.exp(0.02 * rng.normal(size=40)))
+    assert line.bound_kind(0.95) == "split-conformal"
+    assert line.bound_kind(0.99) == "student-t"
+    assert line.upper(x, confidence=0.99).min() > 0
+
+
+# Latency predictors
+
+
+def test_predictions_over_a_table():
+    space = tiny()
+    rows = rows_of(space, seed=4, n=30)
+    plain = LatencyPredictor.over(space, table_of(space))
+    sums = compile_tables(space, fake_seconds)(rows)
+    assert plain.predict(rows) == pytest.approx(sums)
+    assert (plain.provenance, plain.target, plain.error) == ("measured", TARGET, None)
+    assert plain.bound_kind() == "none"
+    with pytest.raises(EdgenasError, match="have no bound: no whole network was measured"):
+        plain.upper(rows)
+    fitted = plain.fit(rows[:10], 0.001 + 1.2 * sums[:10])
+    assert fitted(rows) == pytest.approx(0.001 + 1.2 * sums)
+    assert fitted.tables()(rows) == pytest.approx(fitted.predict(rows))
+    assert (fitted.upper(rows) >= fitted.predict(rows)).all()
+    assert fitted.error is not None
+    assert fitted.error.error == pytest.approx(0, abs=1e-9)
+    narrow = space.restrict(resolution=(16,))
+    few = rows_of(narrow, seed=1)
+    wide = space.encode(narrow.decode(few))
+    assert fitted.on(narrow).predict(few) == pytest.approx(fitted.predict(wide))
+    for confidence in (0.3, 1.0):
+        with pytest.raises(EdgenasError, match="confidence must be from"):
+            fitted.upper(rows, confidence=confidence)
+
+
+def test_a_tables_own_networks_calibrate_it():
+    space = tiny()
+    table = table_of(space, 6)
+    rows = rows_of(space, seed=4)
+    sums = table.compile(space)(rows)
+    assert LatencyPredictor.over(space, table).predict(rows) == pytest.approx(1.1 * sums)
+    slow = replace(
+        table,
+        networks=tuple(
+            replace(n, timing=replace(n.timing, wall_p95=2 * n.timing.seconds))
+            for n in table.networks
+        ),
+    )
+    p95 = LatencyPredictor.over(space, slow, statistic="wall_p95")
+    assert p95.predict(rows) == pytest.approx(2.2 * sums)
+    with pytest.raises(EdgenasError, match="wall_p95 needs measured networks of space tiny"):
+        LatencyPredictor.over(space, table, statistic="wall_p95")
+
+
+def test_an_estimate_brings_its_own_bound_until_networks_are_measured(tmp_path: Path):
+    space = tiny()
+    rows = rows_of(space, seed=4, n=12)
+    model = Estimated(
+        target=TARGET, layer_seconds=fake_seconds, constant=0.001, upper_factor=lambda c: 1 + c
+    )
+    predictor = LatencyPredictor.over(space, model)
+    sums = 0.001 + compile_tables(space, fake_seconds)(rows)
+    assert predictor.provenance == "estimated"
+    assert predictor.bound_kind() == "estimate"
+    assert predictor.upper(rows, confidence=0.9) == pytest.approx(1.9 * sums)
+    measured = predictor.fit(rows[:6], 0.9 * sums[:6])
+    assert measured.bound_kind() == "student-t"
+    assert measured.predict(rows) == pytest.approx(0.9 * sums)
+    with pytest.raises(EdgenasError, match="an estimated latency predictor is not saved"):
+        predictor.save(tmp_path / "l.safetensors")
+
+
+def test_without_layer_times_macs_are_calibrated():
+    space = tiny()
+    rows = rows_of(space, seed=4, n=12)
+    empty = LatencyPredictor.over(space)
+    for ask in (empty.predict, empty.upper, lambda rows: empty.tables()):
+        with pytest.raises(EdgenasError, match="neither layer times nor measured networks"):
+            ask(rows)
+    fitted = empty.fit(rows, 1e-9 * macs_table(space)(rows))
+    assert fitted.predict(rows) == pytest.approx(1e-9 * macs_table(space)(rows))
+
+
+@pytest.mark.parametrize("timed", [0, 3, 60])
+def test_a_latency_predictor_survives_the_disk(timed: int, tmp_path: Path):
+    space = load_space("mbv3-cifar")
+    predictor = LatencyPredictor.over(space, table_of(space, timed))
+    rows = rows_of(space, seed=8, n=20)
+    if timed:
+        predictor = predictor.with_chosen(rows, predictor.predict(rows) * 1.02)
+    path = tmp_path / "l.safetensors"
+    predictor.save(path)
+    read = load_latency(path)
+    assert read.predict(rows).tolist() == predictor.predict(rows).tolist()
+    assert (read.line, read.target, read.chosen) == (
+        predictor.line,
+        predictor.target,
+        predictor.chosen,
+    )
+    if timed:
+        assert read.upper(rows).tolist() == predictor.upper(rows).tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda h, a: h["line"].pop("slope"), "the field 'slope' is missing"),
+        (lambda h, a: h["line"].update(covariance=[1]), "line is damaged"),
+        (lambda h, a: h["line"].update(slope="x"), "line is damaged: numbers are expected"),
+        (lambda h, a: h.update(line=[]), "line must be an object"),
+        (lambda h, a: h.update(target={"device": "x"}), "fields or arrays are missing or wrong"),
+        (lambda h, a: h.update(constant=1.0), "probes must give"),
+    ],
+)
+def test_a_damaged_latency_predictor_is_refused(
+    change: Callable[[dict[str, Any], dict[str, np.ndarray]], None], told: str, tmp_path: Path
+):
+    path = tmp_path / "l.safetensors"
+    LatencyPredictor.over(tiny(), table_of(tiny(), 5)).save(path)
+    resaved(path, change)
+    with pytest.raises(EdgenasError, match=told):
+        load_latency(path)
+
+
+def test_measured_networks_of_another_head_are_left_out():
+    space = tiny()
+    table = table_of(space)
+    other = MeasuredNetwork(
+        space="tiny", classes=7, arch=space.smallest(), timing=Timing(median=9.0, n=1)
+    )
+    predictor = LatencyPredictor.over(space, replace(table, networks=(other,)))
+    assert predictor.line is None
+    assert isinstance(predictor.sums, Tables)
