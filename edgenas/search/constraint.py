@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from edgenas import units
 from edgenas.cost import Tables, Vector
 from edgenas.errors import EdgenasError, unknown
@@ -109,6 +111,11 @@ class Limit:
     constraint: Constraint
     values: Callable[[Codes], Vector]
     guide: Tables | None = None
+
+    def of(self, rows: Codes) -> Vector:
+        """The values of rows; what is not a number keeps no limit, so it becomes infinite."""
+        values = np.asarray(self.values(rows), float)
+        return np.where(np.isnan(values), np.inf, values)
 
     @property
     def tables(self) -> Tables | None:

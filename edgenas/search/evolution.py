@@ -7,6 +7,8 @@ a population stops improving, the best networks climb to where no change of one 
 improves them; then it starts again from perturbed climbers until all evaluations are spent.
 """
 
+from typing import Literal
+
 import numpy as np
 
 from edgenas.cost import Vector
@@ -19,6 +21,7 @@ _POPULATION = 256
 _CHILDREN = 1024
 _STALE = 4  # generations without a better best
 _CLIMBERS = 2
+_SHARED = 0.1  # part of the population that the resolutions share evenly
 _MUTATION = 0.1  # probability of a gene to be drawn anew, as in once-for-all
 _KICK = 0.15  # probability of a gene to be drawn anew at a new start
 
@@ -57,17 +60,16 @@ def _crowd(
     if len(elite):
         parents = elite[rng.integers(len(elite), size=(2, 4 * size))]
         crossed = space.crossover(parents[0], parents[1], rng=rng)
-        rows = account.fresh(space.mutate(crossed, rng=rng, probability=_KICK))
+        rows = space.mutate(crossed, rng=rng, probability=_KICK)
+        rows = account.fresh(rows, most=size, rng=rng)
     else:
         samples = np.concatenate(
             [space.sample(2 * size, rng=rng, by="gene"), space.sample(2 * size, rng=rng, by="arch")]
         )
         drawn = [_towards(space, samples, start, rng=rng) for _ in range(2)]
-        rows = account.fresh(np.concatenate([samples, *drawn]))
-    rows = rows[np.sort(rng.permutation(len(rows))[:size])]
-    if not len(elite):
-        others = rows[(rows != start).any(1)]
-        rows = np.concatenate([start, others])[: account.left]
+        first = account.fresh(start)
+        rows = account.fresh(np.concatenate([samples, *drawn]), most=size - 1, rng=rng)
+        rows = np.concatenate([first, rows])[: account.left]
     return rows, account.score(rows, phase="sample")
 
 
@@ -77,33 +79,36 @@ def _generations(
     """Mutation and crossover until the best stops improving; the last population, best first."""
     space = account.problem.space
     population, children = _small(account, _POPULATION), _small(account, _CHILDREN)
-    rows, scores = _best(rows, scores, population)
-    stale = 0
-    while account.left > 0 and stale < _STALE and len(rows):
+    rows, scores = _best(space, rows, scores, count=population)
+    # Enough is kept for climbing.
+    stale, spare = 0, account.left // 3
+    while account.left > spare and stale < _STALE and len(rows):
         best = scores[0]
         parent, first, second = (
             rows[rng.integers(len(rows), size=children)] for _ in ("mutated", "one", "other")
         )
         mutated = space.mutate(parent, rng=rng, probability=_MUTATION)
         crossed = space.crossover(first, second, rng=rng)
-        fresh = account.fresh(np.concatenate([mutated, crossed]))
-        fresh = fresh[np.sort(rng.permutation(len(fresh))[:children])]
+        fresh = account.fresh(np.concatenate([mutated, crossed]), most=children, rng=rng)
         found = account.score(fresh, phase="evolve")
-        rows, scores = _best(
-            np.concatenate([rows, fresh]), np.concatenate([scores, found]), population
-        )
+        rows, scores = np.concatenate([rows, fresh]), np.concatenate([scores, found])
+        rows, scores = _best(space, rows, scores, count=population)
         stale = 0 if scores[0] > best else stale + 1
     return rows, scores
 
 
 def _climb(account: Account, row: Codes, score: float) -> Codes:
-    """The end of the steepest ascent by one and two genes."""
+    """The end of the steepest ascent: by one gene as far as that goes, then by one and two."""
+    genes: Literal[1, 2] = 1
     while account.left > 0:
-        near = account.fresh(neighbours(account.problem.space, row))
+        near = account.fresh(neighbours(account.problem.space, row, genes=genes))
         scores = account.score(near, phase="climb")
-        if not len(near) or not scores.max() > score:
+        if len(near) and scores.max() > score:
+            row, score, genes = near[int(scores.argmax())][None], float(scores.max()), 1
+        elif genes == 2:
             break
-        row, score = near[int(scores.argmax())][None], float(scores.max())
+        else:
+            genes = 2
     return row
 
 
@@ -114,8 +119,18 @@ def _towards(space: Space, rows: Codes, goal: Codes, *, rng: np.random.Generator
     return space.canonical(np.where(take, goal, rows))
 
 
-def _best(rows: Codes, scores: Vector, count: int) -> tuple[Codes, Vector]:
-    order = np.argsort(-scores, kind="stable")[:count]
+def _best(space: Space, rows: Codes, scores: Vector, *, count: int) -> tuple[Codes, Vector]:
+    """The best rows, best first; a few places are kept for the best of each resolution."""
+    order = np.argsort(-scores, kind="stable")
+    column = layout(space).resolution
+    if column is not None:
+        codes = rows[order, column]
+        share = int(count * _SHARED / len(space.resolutions))
+        kept = [np.flatnonzero(codes == 1 + i)[:share] for i in range(len(space.resolutions))]
+        places = np.concatenate([*kept, np.arange(len(order))])
+        _, first = np.unique(places, return_index=True)
+        order = order[np.sort(places[np.sort(first)][:count])]
+    order = order[:count]
     return rows[order], scores[order]
 
 

@@ -52,14 +52,14 @@ def least_row(space: Space, limit: Limit, *, rng: np.random.Generator) -> Codes:
         return least(space, limit.tables)
     crowd = space.sample(_CROWD // 8, rng=rng, by="gene")
     rows = np.concatenate([space.encode([space.smallest()]), crowd])
-    values = np.asarray(limit.values(rows), float)
+    values = limit.of(rows)
     row = rows[int(values.argmin())][None]
     value = float(values.min())
     while True:
         near = neighbours(space, row)
         if not len(near):
             return row
-        values = np.asarray(limit.values(near), float)
+        values = limit.of(near)
         if not values.min() < value:
             return row
         row, value = near[int(values.argmin())][None], float(values.min())
@@ -77,7 +77,7 @@ def _descend(problem: Problem, row: Codes, value: float) -> tuple[Codes, float]:
 
 
 def _reachable(space: Space, limit: Limit, row: Codes) -> None:
-    value = float(np.asarray(limit.values(row))[0])
+    value = float(limit.of(row)[0])
     if value <= limit.constraint.limit:
         return
     constraint = limit.constraint
@@ -91,7 +91,7 @@ def _reachable(space: Space, limit: Limit, row: Codes) -> None:
 
 def _none_found(problem: Problem, row: Codes) -> EdgenasError:
     """The error that says which limits the closest network breaks."""
-    values = [float(np.asarray(limit.values(row))[0]) for limit in problem.limits]
+    values = [float(limit.of(row)[0]) for limit in problem.limits]
     pairs = list(zip(problem.limits, values, strict=True))
     broken = [(limit.constraint, v) for limit, v in pairs if not v <= limit.constraint.limit]
     all_of = " and ".join(str(limit.constraint) for limit in problem.limits)

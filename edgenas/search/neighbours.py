@@ -1,7 +1,8 @@
-"""Networks one by one: all of a space, and all near one network; each once."""
+"""All networks of a space, and all near one network."""
 
 import functools
 import itertools
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,8 @@ def every(space: Space) -> Codes:
     return rows
 
 
-def neighbours(space: Space, row: Codes) -> Codes:
-    """The networks one or two genes away, without the network itself, each once.
+def neighbours(space: Space, row: Codes, *, genes: Literal[1, 2] = 2) -> Codes:
+    """The networks one gene away, or one or two, without the network itself; some of them twice.
 
     A block that a deeper stage adds comes with the values of the block before it, its smallest or
     its largest; as with any other gene, the second change may be one of these.
@@ -36,6 +37,7 @@ def neighbours(space: Space, row: Codes) -> Codes:
     Args:
         space: of the row.
         row: one canonical row, shape (1, genes).
+        genes: how many may change.
 
     Returns:
         Canonical rows, shape (n, genes).
@@ -46,13 +48,16 @@ def neighbours(space: Space, row: Codes) -> Codes:
     found: list[Codes] = []
     for i, base in enumerate(_filled(space, row[0])):
         # Which values an absent block would have matters only where a depth changes.
-        one, other = (first, second) if i == 0 else (first[deeper], second[deeper])
+        meant = np.ones(len(first), bool) if i == 0 else deeper
+        if genes == 1:
+            meant = meant & (first == second)
+        one, other = first[meant], second[meant]
         changed = np.repeat(base[None], len(one), 0)
         lines = np.arange(len(one))
         changed[lines, columns[other]] = codes[other]
         changed[lines, columns[one]] = codes[one]
         found.append(changed)
-    rows = unique(space.canonical(np.concatenate(found)))
+    rows = space.canonical(np.concatenate(found))
     return rows[(rows != row).any(1)]
 
 

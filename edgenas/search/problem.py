@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from edgenas.cost import Vector
 from edgenas.search.constraint import Limit
-from edgenas.search.neighbours import keys, unique
+from edgenas.search.neighbours import keys
 from edgenas.search.result import Step
 from edgenas.space import Codes, Space
 
@@ -37,18 +37,14 @@ class Problem:
         """By how much the limits are broken, as parts of them, summed; 0: all are kept."""
         total = np.zeros(len(rows))
         for limit in self.limits:
-            values = np.asarray(limit.values(rows), float)
-            part = values / limit.constraint.limit - 1
-            # What is not a number is not kept.
-            kept = values <= limit.constraint.limit
-            total += np.where(kept, 0.0, np.where(part > 0, part, np.inf))
+            total += np.maximum(limit.of(rows) / limit.constraint.limit - 1, 0.0)
         return total
 
     def kept(self, rows: Codes) -> NDArray[np.bool_]:
         """Which rows keep all limits."""
         result = np.ones(len(rows), bool)
         for limit in self.limits:
-            result &= np.asarray(limit.values(rows)) <= limit.constraint.limit
+            result &= limit.of(rows) <= limit.constraint.limit
         return result
 
 
@@ -73,12 +69,29 @@ class Account:
         """Evaluations that are left."""
         return self.problem.evaluations - self.scored
 
-    def fresh(self, rows: Codes) -> Codes:
-        """The rows that keep all limits and were never scored, each once, as many as are left."""
-        rows = unique(rows)
+    def fresh(
+        self, rows: Codes, *, most: int | None = None, rng: np.random.Generator | None = None
+    ) -> Codes:
+        """The rows that keep all limits and were never asked for, each once; score them next.
+
+        Args:
+            rows: canonical rows, shape (n, genes).
+            most: how many of them at most, besides the evaluations that are left.
+            rng: draws them where there are more; None: the first ones are taken.
+        """
         rows = rows[self.problem.kept(rows)]
-        new = np.array([key not in self.seen for key in keys(rows).tolist()], bool)
-        return rows[new.nonzero()[0][: self.left]]
+        found = dict[int, int]()
+        for i, key in enumerate(keys(rows).tolist()):
+            if key not in self.seen:
+                found.setdefault(key, i)
+        lines, named = np.array(list(found.values()), np.intp), list(found)
+        most = self.left if most is None else min(most, self.left)
+        if len(lines) > most:
+            drawn = rng.permutation(len(lines))[:most] if rng is not None else np.arange(most)
+            drawn.sort()
+            lines, named = lines[drawn], [named[i] for i in drawn]
+        self.seen.update(named)
+        return rows[lines]
 
     def score(self, rows: Codes, *, phase: str) -> Vector:
         """Score fresh rows and enter them in the account."""
@@ -88,7 +101,6 @@ class Account:
         scores = np.asarray(self.problem.maximize(rows), float)
         scores = np.where(np.isnan(scores), -np.inf, scores)
         self.scored += len(rows)
-        self.seen.update(keys(rows).tolist())
         top = int(np.argmax(scores))
         if scores[top] > self.best_score:
             self.best, self.best_score = rows[top : top + 1].copy(), float(scores[top])
@@ -101,7 +113,7 @@ class Account:
             rows = np.concatenate([self.front, rows])
             scores = np.concatenate([self.front_scores, scores])
         limits = self.problem.limits
-        costs = np.asarray(limits[0].values(rows)) if limits else np.zeros(len(rows))
+        costs = limits[0].of(rows) if limits else np.zeros(len(rows))
         order = np.lexsort((costs, -scores))
         before = np.minimum.accumulate(np.concatenate([[np.inf], costs[order][:-1]]))
         kept = order[costs[order] < before]

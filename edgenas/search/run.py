@@ -93,9 +93,7 @@ def enumerated(problem: Problem) -> Account:
 
 
 def _candidates(problem: Problem, rows: Codes, scores: Vector) -> tuple[Candidate, ...]:
-    columns = {
-        limit.constraint.name: np.asarray(limit.values(rows)).tolist() for limit in problem.limits
-    }
+    columns = {limit.constraint.name: limit.of(rows).tolist() for limit in problem.limits}
     return tuple(
         Candidate(
             arch=arch,
