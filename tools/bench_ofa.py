@@ -4,9 +4,9 @@
 
 The reference is the PyPI package ``ofa`` of the authors (MIT). Its networks get random weights and
 random batch-norm statistics, are saved as the authors save theirs, and imported; then random archs
-are compared: logits of the supernet and of the extracted plain network, MACs and parameters, and
-one ONNX export. With the folder of the published tables and predictors, these are compared on 1,000
-random archs each. The tests run a smaller cut of the same functions.
+are compared: logits of the supernet, of the extracted plain network and of its ONNX file in ONNX
+Runtime, MACs and parameters. With the folder of the published tables and predictors, these are
+compared on 1,000 random archs each. The tests run a smaller cut of the same functions.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import ofa
+import onnxruntime
 import torch
 import yaml
 from ofa.imagenet_classification.elastic_nn.networks import (
@@ -32,6 +33,7 @@ from torch import Tensor, nn
 
 from edgenas.arch import Arch
 from edgenas.cost import total
+from edgenas.export import to_onnx
 from edgenas.ofa import ADDRESSES, import_accuracy, import_latency_tables, import_supernet
 from edgenas.space import Space
 from edgenas.spaces import load_space
@@ -171,46 +173,41 @@ def released_file(space: str, folder: Path, *, seed: int) -> tuple[Any, Path]:
     return net, path
 
 
-def compare(name: str, archs: list[Arch], *, seed: int, onnx_archs: int = 1) -> Parity:
+def compare(space: Space, archs: list[Arch], *, seed: int) -> Parity:
     """Compare archs of a released space.
 
     Args:
-        name: of the space.
+        space: a released space; its resolutions may be others.
         archs: of that space.
         seed: of weights and images.
-        onnx_archs: how many of them to export as well.
     """
-    space = load_space(name)
     with tempfile.TemporaryDirectory() as folder:
-        net, path = released_file(name, Path(folder), seed=seed)
+        net, path = released_file(space.name, Path(folder), seed=seed)
         supernet = import_supernet(path, space=space)
     generator = torch.Generator().manual_seed(seed)
     worst = [0.0] * 4
     onnx, macs, params = 0.0, 0, 0
     with torch.inference_mode():
-        for i, arch in enumerate(archs):
+        for arch in archs:
             images = torch.randn(1, 3, arch.resolution, arch.resolution, generator=generator)
             net.set_active_subnet(**settings(space, arch))
+            wanted: dict[torch.dtype, Tensor] = {}
             for j, dtype in enumerate((torch.float64, torch.float32)):
-                wanted = net.to(dtype)(images.to(dtype))
+                wanted[dtype] = net.to(dtype)(images.to(dtype))
                 supernet.to(dtype)
                 found = (supernet(images.to(dtype), arch), supernet.extract(arch)(images.to(dtype)))
                 for k, logits in enumerate(found):
-                    worst[2 * j + k] = max(worst[2 * j + k], deviation(logits, wanted))
-            # Its counter adds in the default precision, and needs shapes only.
-            torch.set_default_dtype(torch.float64)
-            plain = net.get_active_subnet().to("meta", torch.float64)
-            shape = (1, 3, arch.resolution, arch.resolution)
-            counted = int(count_net_flops(plain, shape)), count_parameters(plain)
-            torch.set_default_dtype(torch.float32)
+                    worst[2 * j + k] = max(worst[2 * j + k], deviation(logits, wanted[dtype]))
+            in_onnx = run_onnx(supernet, arch, images)
+            onnx = max(onnx, deviation(in_onnx, wanted[torch.float32]))
+            counted = reference_counts(net.get_active_subnet(), arch.resolution)
             cost = total(space, arch)
             macs = max(macs, abs(cost.macs - counted[0]))
             params = max(params, abs(cost.params - counted[1]))
-            if i < onnx_archs:
-                wanted = net(images)
-                onnx = max(onnx, deviation(run_onnx(supernet, arch, images), wanted))
     double, double_plain, single, single_plain = worst
-    return Parity(name, len(archs), double, double_plain, single, single_plain, onnx, macs, params)
+    return Parity(
+        space.name, len(archs), double, double_plain, single, single_plain, onnx, macs, params
+    )
 
 
 def deviation(found: Tensor, wanted: Tensor) -> float:
@@ -218,18 +215,23 @@ def deviation(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).abs().max() / wanted.abs().max())
 
 
+def reference_counts(network: Any, resolution: int) -> tuple[int, int]:
+    """MACs and parameters of an extracted network by the reference's own counters."""
+    # Its counter adds in the default precision, and single precision rounds; shapes are enough.
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        macs = count_net_flops(network.to("meta", torch.float64), (1, 3, resolution, resolution))
+    finally:
+        torch.set_default_dtype(default)
+    return int(macs), count_parameters(network)
+
+
 def run_onnx(supernet: Supernet, arch: Arch, images: Tensor) -> Tensor:
     """The logits of the extracted network, exported to ONNX, in ONNX Runtime."""
-    import onnxruntime
-
-    network: nn.Module = supernet.extract(arch).float()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.onnx"
-        torch.onnx.export(
-            network, (images.clone(),), path, dynamo=True, external_data=False, verbose=False
-        )
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        (logits,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    file = to_onnx(supernet.extract(arch), preprocessing={})
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
     return torch.from_numpy(np.asarray(logits))
 
 
@@ -313,8 +315,8 @@ def main() -> None:
     print("| space | float64 | extracted | float32 | extracted | ONNX | MACs | params |")
     print("|---|---|---|---|---|---|---|---|")
     for name in options.space or ADDRESSES:
-        archs = sampled(load_space(name), options.archs, seed=options.seed)
-        row = compare(name, archs, seed=options.seed)
+        space = load_space(name)
+        row = compare(space, sampled(space, options.archs, seed=options.seed), seed=options.seed)
         print(
             f"| {row.space} | {row.supernet64:.1e} | {row.network64:.1e} | {row.supernet32:.1e} "
             f"| {row.network32:.1e} | {row.onnx:.1e} | {row.macs} | {row.params} |",
