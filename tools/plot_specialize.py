@@ -1,6 +1,6 @@
 """Draw the results of ``tools/bench_specialize.py`` as the picture of README.md.
 
-    python tools/plot_specialize.py RESULTS.json docs/specialised.png
+python tools/plot_specialize.py RESULTS.json docs/specialised.png
 """
 
 import sys
