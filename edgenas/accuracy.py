@@ -49,17 +49,17 @@ def judged_on(predictor: AccuracyPredictor) -> tuple[str, str, int]:
     return match["data"], match["split"], int(match["images"])
 
 
-def check_classes(images: Images, trained: TrainedSupernet) -> None:
-    """Refuse images whose class names are not those of the supernet.
+def check_classes(images: Images, classes: tuple[str, ...]) -> None:
+    """Refuse images whose class names are not those of a supernet, or of its training images.
 
     Raises:
         EdgenasError: names the first that differs.
     """
-    if images.classes == trained.classes:
+    if images.classes == classes:
         return
-    strange = sorted(set(images.classes) ^ set(trained.classes))
+    strange = sorted(set(images.classes) ^ set(classes))
     differ = f"they differ in {strange[0]!r}" if strange else "their order differs"
-    few = ", ".join(trained.classes[:5]) + (", ..." if len(trained.classes) > 5 else "")
+    few = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
     raise EdgenasError(
         f"the classes of {images.source} must be those of the supernet ({few}), {differ}",
         hint="give images of the same classes, or train: edgenas train --init SUPERNET",

@@ -46,7 +46,7 @@ def _told(verb: Callable[..., None]) -> Callable[..., None]:
             _say(f"{error.strerror or error}{where}", hint=f"{remedy} and run it again")
             raise typer.Exit(2) from None
         except KeyboardInterrupt as interrupt:
-            log.print(f"stopped: {interrupt or 'nothing was half-written'}", markup=False)
+            log.print(f"stopped: {str(interrupt) or 'nothing was half-written'}", markup=False)
             raise typer.Exit(130) from None
 
     return run

@@ -139,14 +139,15 @@ def predict(
         f"{latency.source})",
     )
     for text in notes:
-        note(text)
+        print_line(f"note: {text}")
 
 
 def _latency_text(found: dict[str, Any]) -> str:
     from edgenas.units import milliseconds
 
-    verb = "estimated" if found["provenance"] == "estimated" else "predicted"
-    text = f"{milliseconds(found['latency_ms'] / 1e3)} {verb} from {found['provenance']} numbers"
+    kind = found["provenance"]
+    how = kind if kind == "estimated" else f"predicted from {kind} numbers"
+    text = f"{milliseconds(found['latency_ms'] / 1e3)} {how}"
     if found["latency_upper_ms"] is None:
         return f"{text}, error not known"
     return f"{text}, at most {milliseconds(found['latency_upper_ms'] / 1e3)}"

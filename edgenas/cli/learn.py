@@ -1,5 +1,7 @@
 """``train`` and ``fit-accuracy``: where supernets and their accuracy predictors come from."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,7 +63,9 @@ def train(
     note(f"{len(images)} images of {len(images.classes)} classes from {data}")
     # Read before the training, which takes hours, not after it.
     judged = None if test is None else _read(test, stored=stored, skip_bad_images=skip_bad_images)
-    with bar("training") as step:
+    if judged is not None:
+        check_classes(judged, images.classes)
+    with _stopping("to go on, run the same command with --resume"), bar("training") as step:
 
         def tell(progress: Progress) -> None:
             if progress.note:
@@ -79,8 +83,6 @@ def train(
             resume=resume,
             tell=tell,
         )
-    if judged is not None:
-        check_classes(judged, trained)
     save_supernet(out_folder, trained, dtype=torch.float32)
     trained = load_supernet(out_folder)
     calibration, validation = own_split(trained, images)
@@ -133,7 +135,7 @@ def fit_accuracy(
     trained = load_supernet(find_supernet(supernet))
     stored = trained.preprocessing.stored
     images = _read(data, stored=stored, skip_bad_images=skip_bad_images)
-    check_classes(images, trained)
+    check_classes(images, trained.classes)
     calibration, validation = own_split(trained, images)
     predictor = _fit(
         trained, validation, calibration, count=archs, seed=seed, name=name or _name(data)
@@ -143,6 +145,15 @@ def fit_accuracy(
         print_json({"schema": "edgenas.accuracy-fit/1", "supernet": supernet, "error": error})
     else:
         print_line(_words(predictor))
+
+
+@contextmanager
+def _stopping(how: str) -> Generator[None]:
+    """Let Ctrl-C say how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(how) from None
 
 
 def _read(source: str, *, stored: int, skip_bad_images: bool) -> "Images":
@@ -174,7 +185,8 @@ def _fit(
     folder = trained.folder
     assert folder is not None
     state = sha256(folder / "weights.safetensors")[:16]
-    with bar("evaluating networks") as tell:
+    how = "what was evaluated is kept; to go on, run the same command again (train: --resume)"
+    with _stopping(how), bar("evaluating networks") as tell:
         predictor = fit(
             trained,
             validation=validation,

@@ -60,7 +60,8 @@ def specialize(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find the most accurate network within the budgets, verify it and write its bundle."""
-    from edgenas.search import parse_constraint
+    from edgenas.search import METRICS, Constraint, parse_constraint
+    from edgenas.units import parse
 
     given = {
         "latency": latency,
@@ -71,7 +72,9 @@ def specialize(
     }
     # Text is checked before torch and the supernet are loaded: a typing slip answers at once.
     constraints = [
-        parse_constraint(f"{k}<={v}", name=f"--{k}") for k, v in given.items() if v is not None
+        Constraint(metric, parse(text, unit=METRICS[metric], name=f"--{metric}"), text.strip())
+        for metric, text in given.items()
+        if text is not None
     ]
     constraints += [parse_constraint(text, name="--constraint") for text in constraint or ()]
     from edgenas.device import load

@@ -40,7 +40,7 @@ def material(request: Request, trained: TrainedSupernet, tell: Tell) -> Material
             skip_bad_images=request.skip_bad_images,
             progress=lambda done, of: tell("reading images", done, of, Path(source).name),
         )
-        check_classes(images, trained)
+        check_classes(images, trained.classes)
         return images
 
     test = None if request.test is None else read(request.test)
