@@ -57,10 +57,7 @@ class Latency:
         """
         watts = None if self.model is None else self.model.joules(1.0)
         if watts is None:
-            raise EdgenasError(
-                f"no energy is known for {self.target}: no wall power was published or measured",
-                hint="leave out the budget of energy",
-            )
+            raise no_energy(self.target)
         return watts
 
     def cautions(self, macs: int, *, space: Space) -> list[str]:
@@ -85,6 +82,14 @@ class Latency:
             f"the board: edgenas profile --device {self.device.name} --space {space.name}"
         )
         return found
+
+
+def no_energy(target: Target) -> EdgenasError:
+    """The error for a budget of energy that nothing can be held to."""
+    return EdgenasError(
+        f"no energy is known for {target}: no wall power was published or measured",
+        hint="leave out the budget of energy",
+    )
 
 
 def latency_of(

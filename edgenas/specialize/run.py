@@ -19,7 +19,7 @@ from edgenas.files import sha256
 from edgenas.specialize.building import Job
 from edgenas.specialize.choosing import check_reachable, choose
 from edgenas.specialize.images import material
-from edgenas.specialize.latency import Latency, latency_of, profiled_latency
+from edgenas.specialize.latency import Latency, latency_of, no_energy, profiled_latency
 from edgenas.specialize.recording import record_of
 from edgenas.specialize.request import Request, Result, Tell, checked
 from edgenas.table import find_table
@@ -84,6 +84,11 @@ def _prepared(
     for name in {c.target for c in request.constraints if c.target}:
         other = devices.load(name)
         others[name] = latency_of(space, device=other, target=other.target())
+    for constraint in request.constraints:
+        if constraint.metric == "energy" and constraint.target:
+            others[constraint.target].watts()
+        elif constraint.metric == "energy" and device.reach == "local":
+            raise no_energy(target)  # before it is profiled
     images = material(request, trained, tell)
     latency = profiled_latency(
         space,
