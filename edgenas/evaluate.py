@@ -45,6 +45,7 @@ def calibrate(network: Network, pixels: Tensor, *, preprocessing: Preprocessing)
         pixels: stored images, uint8, shape (n, 3, stored, stored), n at least 2.
         preprocessing: how they become inputs.
     """
+    assert len(pixels) >= 2, "the variance of a single image is none"
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     network.eval()
     for norm in norms:

@@ -26,7 +26,7 @@ from torch import Tensor
 from edgenas.data import Images, Preprocessing, resize, split
 from edgenas.errors import EdgenasError
 from edgenas.evaluate import evaluate
-from edgenas.files import read_json, wait_for_machine, write_json
+from edgenas.files import read_json, wait_for_machine, write_json, write_text
 from edgenas.recipe import Recipe, learning_rate
 from edgenas.space import Space
 from edgenas.spaces import space_to_json
@@ -69,7 +69,7 @@ def train(
         recipe: how to train.
         out: the run folder: configuration, checkpoint and metrics.
         seed: of everything that is left to chance.
-        init: weights to start from.
+        init: weights to start from; those of the classifier only for the same number of classes.
         resume: go on from the checkpoint in ``out``; start there if there is none yet.
         tell: called after every step.
 
@@ -77,8 +77,8 @@ def train(
         The trained supernet, not yet saved.
 
     Raises:
-        EdgenasError: ``out`` holds another run or a damaged checkpoint, or there are fewer
-            training images than a batch.
+        EdgenasError: ``out`` holds another run or a damaged checkpoint, ``init`` is of another
+            space, there are fewer training images than a batch, or the training diverges.
     """
     keep_memory()
     space = space.with_classes(len(images.classes))
@@ -95,7 +95,7 @@ def train(
     preprocessing = Preprocessing(stored=images.pixels.shape[-1], mean=mean, std=std)
     supernet = Supernet(space, seed=seed)
     if init is not None:
-        supernet.load_state_dict(init.state_dict())
+        _start_from(init, supernet)
     supernet.to(memory_format=torch.channels_last)
     optimiser = _optimiser(supernet, recipe)
     run = _Run(out, _configuration(space, images, recipe, seed, init))
@@ -122,9 +122,9 @@ def train(
         )
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        if not math.isfinite(losses[0]):
+        if not all(map(math.isfinite, losses)):
             raise EdgenasError(
-                f"the training diverged at step {step}: the loss is {losses[0]}",
+                f"the training diverged at step {step}: the losses are {losses}",
                 hint="use a recipe with a smaller learning_rate, in another --out",
             )
 
@@ -297,6 +297,21 @@ def _configuration(
     }
 
 
+def _start_from(init: Supernet, supernet: Supernet) -> None:
+    """Copy weights; statistics stay behind, they belong to the networks of the old training."""
+    if init.space.with_classes(supernet.space.classes) != supernet.space:
+        raise EdgenasError(
+            f"--init must be of the space {supernet.space.name}, found {init.space.name}",
+            hint="train with the space of the supernet that you start from",
+        )
+    with torch.no_grad():
+        for (name, old), new in zip(init.named_parameters(), supernet.parameters(), strict=True):
+            if old.shape == new.shape:
+                new.copy_(old)
+            else:
+                assert name.startswith("head.classifier"), name
+
+
 def _digest(supernet: Supernet) -> str:
     total = sum(p.double().sum().item() for p in supernet.parameters())
     return f"{total:.9e}"
@@ -316,7 +331,8 @@ class _Run:
         """Start or go on; the steps done and the seconds they took."""
         path, checkpoint = self.out / "run.json", self.out / CHECKPOINT
         if not path.exists():
-            if self.out.exists() and any(self.out.iterdir()):
+            # A temporary run.json is what a kill at the very start leaves.
+            if self.out.exists() and not all(".run.json." in p.name for p in self.out.iterdir()):
                 raise EdgenasError(
                     f"--out {self.out} exists and is no training run", hint="choose another --out"
                 )
@@ -330,19 +346,30 @@ class _Run:
         found = read_json(path, schema=RUN_SCHEMA)
         for name, value in self.configuration.items():
             if found.get(name) != value:
+                name, old, new = _difference(name, found.get(name), value)
                 raise EdgenasError(
-                    f"--resume: {name} of the run in {self.out} is {_short(found.get(name))}, "
-                    f"now it is {_short(value)}",
+                    f"--resume: {name} of the run in {self.out} is {_short(old)}, "
+                    f"now it is {_short(new)}",
                     hint="resume with the same arguments, or choose another --out",
                 )
+        for name in ("run.json", CHECKPOINT, METRICS):
+            for temporary in self.out.glob(f".{name}.*"):
+                temporary.unlink()  # half-written when the run was killed
         if not checkpoint.exists():
+            self._forget_after(0)
             return 0, 0.0
         tensors = load_tensors(checkpoint)
         with safe_open(checkpoint, "pt") as file:
             metadata = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
-        supernet.load_state_dict(
-            {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
-        )
+        state = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+        shapes = {n: t.shape for n, t in state.items()}
+        wanted = {n: t.shape for n, t in supernet.state_dict().items()}
+        if shapes != wanted or not metadata.keys() >= {"step", "seconds"}:
+            raise EdgenasError(
+                f"{checkpoint} is no checkpoint of this run",
+                hint="restore the file, or remove it to start the run over",
+            )
+        supernet.load_state_dict(state)
         for name, parameter in supernet.named_parameters():
             if f"momentum.{name}" in tensors:
                 buffer = torch.empty_like(parameter)
@@ -365,8 +392,15 @@ class _Run:
 
     def log(self, **values: object) -> None:
         """Append a line to the metrics."""
-        with (self.out / METRICS).open("a") as stream:
-            stream.write(json.dumps(values) + "\n")
+        path = self.out / METRICS
+        try:
+            with path.open("a") as stream:
+                stream.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise EdgenasError(
+                f"cannot write {path}: {error.strerror}",
+                hint="make room for it and go on with --resume",
+            ) from error
 
     def curve(self) -> list[dict[str, Any]]:
         """Accuracy of the largest and the smallest network on validation images, per epoch."""
@@ -390,7 +424,15 @@ class _Run:
 
     def _forget_after(self, step: int) -> None:
         kept = [json.dumps(line) for line in self._lines() if line["step"] <= step]
-        (self.out / METRICS).write_text("".join(f"{line}\n" for line in kept))
+        write_text(self.out / METRICS, "".join(f"{line}\n" for line in kept))
+
+
+def _difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:
+    """The first field that differs, as deep as it goes."""
+    while isinstance(old, dict) and isinstance(new, dict):
+        field = next(k for k in (*new, *old) if old.get(k) != new.get(k))
+        name, old, new = f"{name}.{field}", old.get(field), new.get(field)
+    return name, old, new
 
 
 def _short(value: object) -> str:

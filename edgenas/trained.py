@@ -6,6 +6,7 @@
 - ``accuracy.safetensors`` (optional): the accuracy predictor.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from edgenas.data import Preprocessing
@@ -26,6 +27,7 @@ from edgenas.supernet import Supernet
 SCHEMA = "edgenas.supernet/1"
 ACCURACY_FILE = "accuracy.safetensors"
 CALIBRATION_FILE = "calibration.safetensors"
+DIGEST = "digest"
 _FIELDS = ("space", "classes", "preprocessing", "weights", "training")
 
 
@@ -59,7 +61,17 @@ class TrainedSupernet:
                 f"the supernet {self.folder} carries no calibration images",
                 hint="pass --data with the images it was trained on",
             )
-        return load_tensors(path)["pixels"]
+        tensors = load_tensors(path)
+        pixels = tensors.get("pixels", torch.empty(0))
+        stored = self.preprocessing.stored
+        if len(tensors) != 1 or pixels.dtype != torch.uint8 or not len(pixels):
+            raise EdgenasError(f"{path} must hold one uint8 tensor, pixels, found {[*tensors]}")
+        if tuple(pixels.shape[1:]) != (3, stored, stored):
+            raise EdgenasError(
+                f"{path}: pixels must have shape (n, 3, {stored}, {stored}), "
+                f"found {tuple(pixels.shape)}"
+            )
+        return pixels
 
 
 def pretrained_folder() -> Path:
@@ -98,12 +110,18 @@ def save_supernet(folder: Path, trained: TrainedSupernet, *, dtype: torch.dtype)
         folder: made if it is not there.
         trained: what to write; statistics of batch norms are only kept where there are any.
         dtype: to store weights in: ``torch.float32`` or ``torch.float16``.
+
+    Raises:
+        EdgenasError: a weight is not finite in ``dtype``, or the disk is full.
     """
     tensors = {
         name: tensor.detach().to(dtype).contiguous() if tensor.is_floating_point() else tensor
         for name, tensor in trained.supernet.state_dict().items()
         if _kept(name, tensor)
     }
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise EdgenasError(f"the tensor {name} has values that {dtype} cannot hold")
     save_tensors(folder / "weights.safetensors", tensors)
     write_json(
         folder / "supernet.json",
@@ -118,6 +136,23 @@ def save_supernet(folder: Path, trained: TrainedSupernet, *, dtype: torch.dtype)
     )
 
 
+def add_calibration(folder: Path, pixels: Tensor) -> None:
+    """Put synthetic calibration images into the folder of a supernet.
+
+    Args:
+        folder: of a supernet that was saved before.
+        pixels: uint8, shape (n, 3, stored, stored); images that may be given away.
+
+    Raises:
+        EdgenasError: there is no supernet in the folder, or the disk is full.
+    """
+    if not (folder / "supernet.json").exists():
+        raise EdgenasError(f"{folder} holds no supernet.json")
+    assert pixels.dtype == torch.uint8
+    assert pixels.ndim == 4
+    save_tensors(folder / CALIBRATION_FILE, {"pixels": pixels})
+
+
 def load_supernet(folder: Path) -> TrainedSupernet:
     """Read a folder written by ``save_supernet``.
 
@@ -130,13 +165,22 @@ def load_supernet(folder: Path) -> TrainedSupernet:
     space = space_from_json(fields["space"], where=f"{path}: space")
     weights = folder / "weights.safetensors"
     tensors = load_tensors(weights)
-    if sha256(weights) != fields["weights"]["sha256"]:
+    if fields["weights"] != {"sha256": sha256(weights)}:
         raise EdgenasError(
             f"{weights} is not the file that {path} vouches for",
             hint="restore both files from where they came from",
         )
+    classes = fields["classes"]
+    if not isinstance(classes, list) or len(classes) != space.classes:
+        raise EdgenasError(
+            f"{path}: classes must be {space.classes} names, as its space says, found {classes!r}"
+        )
     supernet = Supernet(space)
-    for name, tensor in supernet.state_dict().items():
+    wanted = supernet.state_dict()
+    for name in tensors:
+        if name not in wanted:
+            raise EdgenasError(f"{weights}: unknown tensor {name}")
+    for name, tensor in wanted.items():
         if name not in tensors:
             if _is_statistic(name):
                 tensors[name] = tensor
@@ -150,7 +194,7 @@ def load_supernet(folder: Path) -> TrainedSupernet:
     supernet.load_state_dict({name: t.float() for name, t in tensors.items()})
     return TrainedSupernet(
         supernet=supernet.eval(),
-        classes=tuple(fields["classes"]),
+        classes=tuple(classes),
         preprocessing=Preprocessing.from_json(
             fields["preprocessing"], where=f"{path}: preprocessing"
         ),
@@ -162,26 +206,42 @@ def load_supernet(folder: Path) -> TrainedSupernet:
 def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Write tensors atomically; metadata values become JSON."""
+    """Write tensors atomically, with their digest; metadata values become JSON."""
+    found = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    texts = {key: json.dumps(value) for key, value in (metadata or {}).items()}
     with writing(path) as temporary:
-        texts = {key: json.dumps(value) for key, value in (metadata or {}).items()}
-        save_file({n: t.contiguous() for n, t in tensors.items()}, temporary, texts)
+        # Not save_file: it hides a full disk in an error of its own.
+        temporary.write_bytes(save(found, texts | {DIGEST: json.dumps(_digest(found, texts))}))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read tensors.
+    """Read tensors; where the file carries their digest, it must be right.
 
     Raises:
         EdgenasError: absent or damaged.
     """
     if not path.exists():
         raise EdgenasError(f"no file {path}")
+    hint = "restore the file from where it came from"
     try:
-        return load_file(path)
-    except (SafetensorError, ValueError) as error:
-        raise EdgenasError(
-            f"{path} is damaged: {error}", hint="restore the file from where it came from"
-        ) from error
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            texts: dict[str, str] = dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise EdgenasError(f"{path} is damaged: {error}", hint=hint) from error
+    digest = texts.pop(DIGEST, None)
+    if digest is not None and digest != json.dumps(_digest(tensors, texts)):
+        raise EdgenasError(f"{path} is damaged: its content has another digest", hint=hint)
+    return tensors
+
+
+def _digest(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
+    """SHA-256 over names, kinds, shapes and bytes: safetensors itself has no checksum."""
+    digest = hashlib.sha256(json.dumps(sorted(texts.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _is_statistic(name: str) -> bool:
