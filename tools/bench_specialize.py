@@ -175,7 +175,8 @@ def main() -> int:
         mean, spread = random_test.mean(), random_test.std(ddof=1)
         print(
             f"{budget * 1e3:.3f} ms: specialised {ours:.2%} "
-            f"({row['specialised']['measured_ms']:.3f} ms), best uniform of {len(fitting)} {plain_test:.2%} "
+            f"({row['specialised']['measured_ms']:.3f} ms), "
+            f"best uniform of {len(fitting)} {plain_test:.2%} "
             f"({row['uniform']['measured_ms']:.3f} ms), random {mean:.2%} +- {spread:.2%} "
             f"(n={len(equal)}, best {random_test.max():.2%}); difference to uniform "
             f"{100 * (ours - plain_test):+.2f} points, to random {100 * (ours - mean):+.2f}",
