@@ -25,15 +25,16 @@ app = typer.Typer(
 _UsageError: Any = typer.BadParameter.__base__
 
 
-def _told(verb: Callable[..., None]) -> Callable[..., None]:
+def _told(name: str, verb: Callable[..., None]) -> Callable[..., None]:
     """A verb that ends with a message and an exit code, never with a traceback."""
+    usage = f"edgenas {name} --help shows what there is"
 
     @functools.wraps(verb)
     def run(*args: Any, **values: Any) -> None:
         try:
             verb(*args, **values)
         except EdgenasError as error:
-            _say(error.message, hint=error.hint)
+            _say(error.message, hint=error.hint or usage)
             raise typer.Exit(2) from None
         except OSError as error:
             if error.errno == errno.EPIPE:
@@ -61,7 +62,7 @@ def _say(message: str, *, hint: str) -> None:
 
 for group in (offer, learn, timing, finding, importing, listing):
     for name, verb in group.VERBS.items():
-        app.command(name)(_told(verb))
+        app.command(name)(_told(name, verb))
 
 
 def main() -> None:

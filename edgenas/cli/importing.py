@@ -23,7 +23,7 @@ def import_ofa(
     out_folder: Annotated[Path, typer.Option("--out", help="Folder of the supernet.")],
     labels: Annotated[
         Path | None,
-        typer.Option(help="Class names, one a line. Default: those of ImageNet, in English."),
+        typer.Option(help="Class names, one a line: of your image folders. Default: numbers."),
     ] = None,
 ) -> None:
     """Read a released once-for-all supernet into a supernet folder.
@@ -34,7 +34,8 @@ def import_ofa(
 
     declared = load_space(space)
     _free(out_folder)
-    names = _imagenet(declared) if labels is None else _labels(labels, declared)
+    numbered = tuple(f"class {i}" for i in range(declared.classes))
+    names = numbered if labels is None else _labels(labels, declared)
     import torch
 
     from edgenas.data import Preprocessing
@@ -51,6 +52,8 @@ def import_ofa(
     with new_folder(out_folder.resolve()) as made:
         save_supernet(made, trained, dtype=torch.float32)
     print_line(f"supernet {out_folder}")
+    if labels is None:
+        print_line("its classes are numbered; --labels FILE names them as your image folders are")
     print_line(f"next: edgenas fit-accuracy {out_folder} --data PATH")
 
 
@@ -97,25 +100,15 @@ def _labels(path: Path, space: "Space") -> tuple[str, ...]:
     try:
         names = tuple(path.read_text(encoding="utf-8").split("\n"))
     except (OSError, UnicodeDecodeError) as error:
-        raise EdgenasError(f"cannot read --labels {path}: {error}") from error
+        raise EdgenasError(
+            f"cannot read --labels {path}: {error}", hint="give a text file, one name a line"
+        ) from error
     names = tuple(name.strip() for name in names if name.strip())
     if len(names) != space.classes:
         raise EdgenasError(
             f"--labels must hold {space.classes} names, one a line, found {len(names)} in {path}"
         )
     return names
-
-
-def _imagenet(space: "Space") -> tuple[str, ...]:
-    from torchvision.models import ResNet50_Weights
-
-    names: list[str] = ResNet50_Weights.IMAGENET1K_V2.meta["categories"]
-    if space.classes != len(names):
-        raise EdgenasError(
-            f"space {space.name} has {space.classes} classes, ImageNet {len(names)}",
-            hint="name them: --labels FILE, one a line",
-        )
-    return tuple(names)
 
 
 VERBS = {

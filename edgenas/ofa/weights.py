@@ -1,5 +1,6 @@
 """Released weights: their files, and their names for the tensors of a supernet."""
 
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,10 @@ def _load(path: Path) -> Any:
         RuntimeError,
         EOFError,
         ValueError,
-        KeyError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        struct.error,
         torch.serialization.pickle.PickleError,  # pyright: ignore[reportPrivateImportUsage]
     ):
         raise EdgenasError(
