@@ -233,7 +233,8 @@ def test_what_is_imported_is_a_declared_dependency(path: Path):
         for name in names_of(requirements)
     }
     tree = tree_of(path)
-    at_import = {name for node in tree.body for name, _ in imported(node)}
+    inside = (ast.FunctionDef, ast.ClassDef)
+    at_import = {n for node in tree.body if not isinstance(node, inside) for n, _ in imported(node)}
     for name, line in imported(tree):
         root = name.split(".")[0]
         if root == "edgenas" or root in sys.stdlib_module_names:
