@@ -85,6 +85,9 @@ class Estimate:
         fused: the operators that the runtime folds into the kernel before them.
         residuals: log(measured / predicted) of published rows, each predicted by a model that had
             not seen it; sorted.
+        doubt: root mean square over those rows of the standard deviation of log(seconds) that
+            came from not knowing the prices.
+        covariance: of the logarithms of the prices, a row for each price.
         method: how the residuals came about, in words.
         rows: published rows of this very target in the fit.
         smallest: the one of them with the fewest MACs.
@@ -97,6 +100,8 @@ class Estimate:
     parameters: Mapping[str, Parameter]
     fused: tuple[str, ...]
     residuals: tuple[float, ...]
+    doubt: float
+    covariance: tuple[tuple[float, ...], ...]
     method: str
     rows: int
     smallest: PublishedRow
@@ -305,6 +310,8 @@ def _estimate(value: Any, where: str) -> Estimate:
             "parameters",
             "fused",
             "residuals",
+            "doubt",
+            "covariance",
             "method",
             "rows",
             "smallest",
@@ -325,13 +332,15 @@ def _estimate(value: Any, where: str) -> Estimate:
     residuals = _list(fields["residuals"], f"{where}.residuals")
     if not residuals:
         raise EdgenasError(f"{where}.residuals must not be empty: an estimate has an error")
-    numbers = {str(i): residual for i, residual in enumerate(residuals)}
     return Estimate(
         model=_text(fields, "model", where=where),
         parameters=parameters,
         fused=_texts(fields["fused"], f"{where}.fused"),
-        residuals=tuple(
-            sorted(_number(numbers, key, where=f"{where}.residuals") for key in numbers)
+        residuals=tuple(sorted(_numbers(residuals, f"{where}.residuals"))),
+        doubt=_number(fields, "doubt", where=where),
+        covariance=tuple(
+            _numbers(row, f"{where}.covariance[{i}]")
+            for i, row in enumerate(_list(fields["covariance"], f"{where}.covariance"))
         ),
         method=_text(fields, "method", where=where),
         rows=_integer(fields, "rows", where=where, least=0),
@@ -402,6 +411,11 @@ def _integer(fields: Mapping[str, Any], name: str, *, where: str, least: int = 1
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise EdgenasError(f"{where}: {name} must be an integer >= {least}, found {value!r}")
     return value
+
+
+def _numbers(value: Any, where: str) -> tuple[float, ...]:
+    items = {str(i): item for i, item in enumerate(_list(value, where))}
+    return tuple(_number(items, key, where=where) for key in items)
 
 
 def _number(fields: Mapping[str, Any], name: str, *, where: str) -> float:

@@ -1,7 +1,7 @@
 """Latency of layers on devices nobody here has measured: an estimated device model.
 
 A network is a list of kernels: convs and linears with the operators a runtime fuses into them, and
-the operators it runs on their own. Its time is linear in eleven prices,
+the operators it runs on their own. Its time is linear in thirteen prices,
 
     seconds = run + sum over kernels of
         kernel + macs * (price of its kind) + elements moved * (price of an element),
@@ -18,6 +18,7 @@ import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs]
 from edgenas.device import Device, Estimate, PublishedRow, Target
 from edgenas.errors import EdgenasError
 from edgenas.files import check_fields
-from edgenas.plan import Layer, Primitive, primitives
+from edgenas.plan import Layer, Primitive, plan, primitives
+from edgenas.space import Space
 
 MODEL = "prices/1"
 
@@ -49,6 +51,8 @@ class Prices:
         weight: one weight of a conv that is read.
         vector_weight: one weight of a linear layer or of a conv on a single pixel.
         elementwise: one element that any other operator reads or writes.
+        window: one element that a pooling window reads.
+        exponential: one element that goes through an exponential (sigmoid, SiLU, softmax).
         patch: one element of the unfolded input of a dense conv (im2col); 0 where the runtime
             unfolds nothing.
     """
@@ -63,11 +67,14 @@ class Prices:
     weight: float
     vector_weight: float
     elementwise: float
+    window: float
+    exponential: float
     patch: float
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(Prices))
 _AT = {name: i for i, name in enumerate(NAMES)}
+_EXPONENTIAL = ("sigmoid", "silu", "swish", "softmax", "lrn")
 
 
 def features(operators: Iterable[Primitive], *, fused: frozenset[str]) -> Array:
@@ -79,7 +86,7 @@ def features(operators: Iterable[Primitive], *, fused: frozenset[str]) -> Array:
             any other operator that costs nothing there (``concat``).
 
     Returns:
-        Shape (11,): counts of kernels, MACs and elements of one image.
+        Shape (13,): counts of kernels, MACs and elements of one image.
     """
     counts = np.zeros(len(NAMES))
     started = False
@@ -90,6 +97,10 @@ def features(operators: Iterable[Primitive], *, fused: frozenset[str]) -> Array:
             if p.op == "add":
                 counts[_AT["activation"]] += p.output_elements  # the second input is still read
             continue
+        elif p.kernel != (1, 1):
+            counts[_AT["window"]] += p.output_elements * p.kernel[0] * p.kernel[1]
+        elif p.activation in _EXPONENTIAL:
+            counts[_AT["exponential"]] += p.output_elements
         else:
             reads = 2 * p.input_elements if p.op == "add" else p.input_elements
             counts[_AT["elementwise"]] += reads + p.output_elements
@@ -126,12 +137,15 @@ class DeviceModel:
         prices: of that target.
         fused: as in ``features``.
         evidence: where they come from and how far off they were.
+        doubt: added to the intervals: standard deviation of log(seconds) because of prices that
+            the published rows say less about than about their own networks; see ``for_space``.
     """
 
     target: Target
     prices: Prices
     fused: frozenset[str]
     evidence: Estimate
+    doubt: float = 0.0
 
     def seconds(self, layer: Layer) -> float:
         """Estimated time of one layer, without the constant of a run."""
@@ -146,6 +160,39 @@ class DeviceModel:
         """Seconds of every run, whatever the network."""
         return self.prices.run
 
+    def for_network(self, operators: Iterable[Primitive]) -> "DeviceModel":
+        """This model with intervals that fit one network."""
+        return self._widened([features(operators, fused=self.fused)])
+
+    def for_space(self, space: Space) -> "DeviceModel":
+        """This model with intervals wide enough for the networks of a space.
+
+        Where they spend their time on what no published row has (3x3 convs on a board that only
+        MobileNets were measured on), the doubt about those prices goes into the intervals: the
+        largest of the smallest, the largest and 30 random networks.
+        """
+        sampled = space.decode(space.sample(30, rng=np.random.default_rng(0)))
+        found: dict[Layer, Array] = {}
+        networks: list[Array] = []
+        for arch in (space.smallest(), space.largest(), *sampled):
+            layers = [layer for _, layer in plan(space, arch)]
+            for layer in layers:
+                if layer not in found:
+                    found[layer] = features(primitives(layer), fused=self.fused)
+            networks.append(np.sum([found[layer] for layer in layers], axis=0))
+        return self._widened(networks)
+
+    def _widened(self, networks: Iterable[Array]) -> "DeviceModel":
+        covariance = np.array(self.evidence.covariance)
+        most = 0.0
+        for counts in networks:
+            parts = counts * vector(self.prices)
+            parts[_AT["run"]] = self.prices.run
+            most = max(most, doubt(parts, covariance))
+        # The residuals already hold the doubt about the rows that they are of.
+        extra = math.sqrt(max(0.0, most**2 - self.evidence.doubt**2))
+        return dataclasses.replace(self, doubt=extra)
+
     def interval(self, seconds: float, *, confidence: float = 0.9) -> tuple[float, float]:
         """The interval that holds the true latency of a network with a given confidence.
 
@@ -159,13 +206,17 @@ class DeviceModel:
             least three of them lie beyond it, else Student's t about zero.
         """
         errors = [abs(residual) for residual in self.evidence.residuals]
-        wide = _bound(errors, confidence=confidence, tail=(1 + confidence) / 2)
+        tail = (1 + confidence) / 2
+        wide = math.hypot(_bound(errors, confidence=confidence, tail=tail), self._doubt(tail))
         return seconds * math.exp(-wide), seconds * math.exp(wide)
 
     def upper(self, seconds: float, *, confidence: float = 0.9) -> float:
         """The latency that the true one does not exceed with a given confidence (one-sided)."""
         wide = _bound(self.evidence.residuals, confidence=confidence, tail=confidence)
-        return seconds * math.exp(wide)
+        return seconds * math.exp(math.hypot(wide, self._doubt(confidence)))
+
+    def _doubt(self, tail: float) -> float:
+        return NormalDist().inv_cdf(tail) * self.doubt
 
     def extrapolated(self, macs: float) -> PublishedRow | None:
         """The nearest published row, where the fit saw none within a factor of four in MACs."""
@@ -205,6 +256,8 @@ def device_model(device: Device, target: Target) -> DeviceModel:
             hint="this profile is of another edgenas version",
         )
     check_fields(evidence.parameters, required=NAMES, where=where)
+    if [len(row) for row in evidence.covariance] != [len(NAMES)] * len(NAMES):
+        raise EdgenasError(f"{where}: covariance must have {len(NAMES)} rows of {len(NAMES)}")
     values = {name: parameter.value for name, parameter in evidence.parameters.items()}
     for name, value in values.items():
         if value < 0:
@@ -212,8 +265,19 @@ def device_model(device: Device, target: Target) -> DeviceModel:
     return DeviceModel(target, Prices(**values), frozenset(evidence.fused), evidence)
 
 
+def doubt(parts: Array, covariance: Array) -> float:
+    """Standard deviation of log(seconds) because the prices are not known (first order).
+
+    Args:
+        parts: seconds of a network by price, shape (d,).
+        covariance: of the log prices, shape (d, d).
+    """
+    share = parts / parts.sum()
+    return math.sqrt(max(0.0, float(share @ covariance @ share)))
+
+
 def vector(prices: Prices) -> Array:
-    """The prices in the order of ``NAMES``, shape (11,)."""
+    """The prices in the order of ``NAMES``, shape (13,)."""
     return np.array([getattr(prices, name) for name in NAMES])
 
 

@@ -32,6 +32,8 @@ fused = ["relu"]
 rows = 2
 method = "leave one out"
 residuals = [0.2, -0.1]
+doubt = 0.1
+covariance = [[0.04]]
 sources = ["a/b:c@d"]
 smallest = { network = "small", macs = 1e7, latency_ms = 5.0, source = "a/b:c@d" }
 largest = { network = "large", macs = 1e9, latency_ms = 80.0, source = "a/b:c@d" }
@@ -64,6 +66,7 @@ def test_a_profile_is_read_as_written(board: Path):
     assert first.target == Target("board", "tflite", "fp32", 4, 1)
     assert first.estimate is not None
     assert first.estimate.residuals == (-0.1, 0.2)
+    assert first.estimate.covariance == ((0.04,),)
     assert first.estimate.smallest.seconds == pytest.approx(5e-3)
     assert first.estimate.power is not None
     assert first.estimate.power.value == 5.5
@@ -83,6 +86,8 @@ def test_a_profile_is_read_as_written(board: Path):
         ('"int8"', '"int3"', "targets[1]: precision must be one of"),
         ('no_estimate = "nobody published any"', "", "either estimate or no_estimate"),
         ("[0.2, -0.1]", "[]", "residuals must not be empty"),
+        ("doubt = 0.1", "", "the field 'doubt' is missing"),
+        ("[[0.04]]", "[0.04]", "covariance[0] must be a list, found 0.04"),
         ("[0.2, -0.1]", '["big"]', "must be a number, found 'big'"),
         ("macs = 1e7, ", "", "smallest: the field 'macs' is missing"),
         ('origin = "fit"', 'origin = "guess"', "origin must be one of fit, pooled, formula"),

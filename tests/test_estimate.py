@@ -11,7 +11,7 @@ from edgenas.cost import compile_tables
 from edgenas.device import Estimate, PublishedRow, Target, list_devices, load, read
 from edgenas.errors import EdgenasError
 from edgenas.estimate import NAMES, DeviceModel, Prices, Prior, device_model, features, fit
-from edgenas.plan import Layer, plan, primitives
+from edgenas.plan import Layer, Primitive, plan, primitives
 from edgenas.spaces import PRESETS
 
 SMALL = PublishedRow("small", 1e7, 5e-3, "a/b:c@d")
@@ -36,13 +36,18 @@ SHIPPED = [
 ]
 
 
-def model(residuals: tuple[float, ...], *, fused: frozenset[str] = frozenset()) -> DeviceModel:
+def model(
+    residuals: tuple[float, ...], *, fused: frozenset[str] = frozenset(), unsure: str = "run"
+) -> DeviceModel:
+    """A made-up model; the price ``unsure`` is known to within a factor of e."""
     prices = Prices(**{name: 10.0**-i for i, name in enumerate(NAMES)})
     evidence = Estimate(
         model=estimate.MODEL,
         parameters={},
         fused=(),
         residuals=tuple(sorted(residuals)),
+        doubt=0.0,
+        covariance=tuple(tuple(float(a == b == unsure) for a in NAMES) for b in NAMES),
         method="",
         rows=2,
         smallest=SMALL,
@@ -66,6 +71,8 @@ def test_features_of_a_conv_by_hand():
         "weight": 16 * 27,
         "vector_weight": 0,
         "elementwise": 0,
+        "window": 0,
+        "exponential": 0,
         "patch": 16 * 27,
     }
 
@@ -213,6 +220,41 @@ def test_an_interval_covers_what_it_promises():
             low, high = model(tuple(draws[:-1])).interval(1.0, confidence=0.9)
             covered.append(low <= math.exp(draws[-1]) <= high)
         assert 0.86 <= np.mean(covered) <= 0.94, count
+
+
+def test_pools_and_exponentials_have_their_own_prices():
+    at = {name: i for i, name in enumerate(NAMES)}
+    pooled = Layer(kind="conv", inputs=3, outputs=16, size=8, kernel=3, stride=2, pool=2)
+    counts = features(primitives(pooled), fused=frozenset({"relu"}))
+    assert counts[at["window"]] == 2 * 2 * 16 * 9
+    assert counts[at["elementwise"]] == 0
+    sigmoid = Primitive(
+        op="act", inputs=8, outputs=8, in_size=(2, 2), out_size=(2, 2), activation="sigmoid"
+    )
+    assert features([sigmoid], fused=frozenset())[at["exponential"]] == 32
+
+
+def test_a_price_nobody_knows_widens_the_interval_of_what_rests_on_it():
+    known, unknown = model((0.1, -0.1, 0.1), unsure="patch"), model((0.1, -0.1, 0.1), unsure="run")
+    conv = list(primitives(CONV))
+    plain = known.interval(1.0)[1]
+    # `run` costs a second here and is nearly all of the time; `patch` is nothing.
+    assert known.for_network(conv).interval(1.0)[1] == pytest.approx(plain)
+    share = 1 / (1 + unknown.seconds_of(conv))
+    expected = math.hypot(math.log(plain), 1.6449 * share)
+    assert unknown.for_network(conv).interval(1.0, confidence=0.9)[1] == pytest.approx(
+        math.exp(expected), rel=1e-4
+    )
+    assert unknown.for_network(conv).seconds(CONV) == unknown.seconds(CONV)
+
+
+def test_a_space_unlike_the_published_networks_has_a_wider_interval():
+    board = device_model(load("rpi4"), load("rpi4").target())
+    plain = board.upper(1.0)
+    mobile = board.for_space(PRESETS["ofa-mbv3-w1.0"]()).upper(1.0)
+    dense = board.for_space(PRESETS["ofa-resnet50"]()).upper(1.0)
+    assert plain <= mobile < 1.5 * plain
+    assert dense > 1.2 * mobile
 
 
 def test_an_impossible_confidence_is_refused():

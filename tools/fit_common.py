@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from published_rows import Row
 
-from edgenas.estimate import NAMES, Array, Fit, Prior, features, fit_many
+from edgenas.estimate import NAMES, Array, Fit, Prior, doubt, features, fit_many
 
 AT = {name: i for i, name in enumerate(NAMES)}
 
@@ -26,6 +26,7 @@ class Result:
     rows: tuple[Row, ...]
     sources: tuple[str, ...]  # of all rows, the relatives' included
     residuals: tuple[float, ...]
+    doubts: tuple[float, ...]  # of the rows that the residuals are of
     method: str
     watts: float
 
@@ -88,6 +89,11 @@ def errors(group: Group, found: Fit) -> list[float]:
     """log(measured / predicted) of each row."""
     predicted = group.counts @ np.exp(found.logs)
     return [float(error) for error in np.log(group.seconds / predicted)]
+
+
+def doubts(group: Group, found: Fit) -> list[float]:
+    """Standard deviation of log(seconds) of each row because the prices are not known."""
+    return [doubt(counts * np.exp(found.logs), found.covariance) for counts in group.counts]
 
 
 def print_rows(rows: Sequence[Row], off: Sequence[float]) -> None:

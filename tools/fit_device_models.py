@@ -13,14 +13,18 @@ from pathlib import Path
 
 import numpy as np
 from fit_common import Result
-from fit_cpus import sweeps
+from fit_cpus import ncnn, sweeps
 from fit_tensorrt import tensorrt
 
 from edgenas.estimate import MODEL, NAMES
 from edgenas.files import write_text
 
 PROFILES = Path(__file__).parents[1] / "device_profiles"
-JOBS: dict[str, Callable[[Path, Path], list[Result]]] = {"tensorrt": tensorrt, "sweeps": sweeps}
+JOBS: dict[str, Callable[[Path, Path], list[Result]]] = {
+    "tensorrt": tensorrt,
+    "sweeps": sweeps,
+    "ncnn": ncnn,
+}
 
 
 def text(result: Result) -> str:
@@ -28,6 +32,8 @@ def text(result: Result) -> str:
     values = np.zeros(len(NAMES))
     values[list(result.used)] = np.exp(result.found.logs)
     values *= result.scale
+    covariance = np.zeros((len(NAMES), len(NAMES)))
+    covariance[np.ix_(result.used, result.used)] = result.found.covariance
     halved = np.diag(result.found.covariance) < np.diag(result.prior.covariance) / 4
     origin = dict(zip(result.used, halved, strict=True))
     lines = [
@@ -37,6 +43,10 @@ def text(result: Result) -> str:
         f"rows = {len(result.rows)}",
         f"method = {_quoted(result.method)}",
         f"residuals = [{', '.join(f'{r:.3f}' for r in sorted(result.residuals))}]",
+        f"doubt = {np.sqrt(np.mean(np.square(result.doubts))):.3g}",
+        "covariance = [",
+        *(f"  [{', '.join(f'{c:.3g}' for c in row)}]," for row in covariance),
+        "]",
         "sources = [",
         *(f"  {_quoted(source)}," for source in result.sources),
         "]",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import published_rows
-from fit_common import AT, Group, Result, counted, errors, pool, print_rows, summary
+from fit_common import AT, Group, Result, counted, doubts, errors, pool, print_rows, summary
 from published_rows import Row
 
 from edgenas.device import Device, read
@@ -27,6 +27,8 @@ _PRIOR = {
     "weight": (1.5, 0.7),
     "vector_weight": (1.5, 0.5),
     "elementwise": (1.5, 0.5),
+    "window": (1.5, 0.5),
+    "exponential": (1.5, 0.5),
 }
 _JETSONS = {
     "jetson_orin_nano_super": "jetson-orin-nano",
@@ -79,6 +81,7 @@ def tensorrt(folder: Path, profiles: Path) -> list[Result]:
     # The game that gives the Orins their interval: know only the large networks of a relative
     # (and everything about the other devices), predict its small ones.
     game: list[float] = []
+    game_doubts: list[float] = []
     print("\n== TensorRT FP16: large networks known, small ones predicted, on the relatives")
     for part in groups.values():
         large = [row for row in part if row.macs >= _LARGE]
@@ -88,6 +91,7 @@ def tensorrt(folder: Path, profiles: Path) -> list[Result]:
             off = errors(group(small), found)
             print_rows(small, off)
             game.extend(off)
+            game_doubts.extend(doubts(group(small), found))
     summary(game)
 
     results: list[Result] = []
@@ -97,14 +101,17 @@ def tensorrt(folder: Path, profiles: Path) -> list[Result]:
         print(f"\n== {profile} TensorRT FP16 ({harness}): fit")
         print_rows(part, errors(group(part), found))
         left_out: list[float] = []
+        left_doubts: list[float] = []
         print("   each family predicted without it:")
         for family in dict.fromkeys(row.family for row in part):
             seen = [row for row in part if row.family != family]
             if seen:
                 hidden = [row for row in part if row.family == family]
-                off = errors(group(hidden), fitted(seen, relatives_of(profile))[0])
+                without, _ = fitted(seen, relatives_of(profile))
+                off = errors(group(hidden), without)
                 print_rows(hidden, off)
                 left_out.extend(off)
+                left_doubts.extend(doubts(group(hidden), without))
         depthwise = any(row.family.startswith(("mobilenet", "mnasnet")) for row in part)
         if depthwise:
             summary(left_out)
@@ -120,6 +127,7 @@ def tensorrt(folder: Path, profiles: Path) -> list[Result]:
                 rows=tuple(part),
                 sources=tuple(sorted({row.source for row in rows})),
                 residuals=tuple(left_out if depthwise else game),
+                doubts=tuple(left_doubts if depthwise else game_doubts),
                 method="each family of networks predicted by a fit without it"
                 if depthwise
                 else "relatives: their networks below 3 GMACs predicted by a fit that knew only "
@@ -146,6 +154,6 @@ def _sheet(board: Device, *, element_bytes: int) -> Array:
         scale[AT[name]] = 1 / fact["fp16_peak"]
     # Tensor cores have no use for depthwise convs: they run on the CUDA cores.
     scale[AT["depthwise"]] = 1 / fact["fp32_peak"]
-    for name in ("activation", "weight", "vector_weight", "elementwise"):
+    for name in ("activation", "weight", "vector_weight", "elementwise", "window", "exponential"):
         scale[AT[name]] = element_bytes / fact["bandwidth"]
     return scale

@@ -140,6 +140,8 @@ def ncnn(folder: Path, *, runtime: str = "ncnn-cpu") -> list[Row]:
     for raw in _read(folder / "ncnn.csv"):
         if raw["runtime"] != runtime or raw["precision"] == "int8":
             continue
+        if float(raw["latency_ms"]) > 1.5 * float(raw["lat_min_ms"]):
+            continue  # the board did something else meanwhile
         precision = raw["precision"].split("(")[0]
         found.append(
             Row(
