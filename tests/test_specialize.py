@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgenas import estimate
 from edgenas.board import Settings
 from edgenas.bundle import verify_bundle
 from edgenas.cost import macs_table, total
@@ -56,6 +57,8 @@ fused = ["add", "relu", "hswish"]
 rows = 4
 method = "each row left out once"
 residuals = [-0.1, 0.0, 0.05, 0.1]
+doubt = 0.0
+covariance = COVARIANCE
 sources = ["nobody/nothing:README.md@0"]
 smallest = { network = "small@16", macs = 1e5, latency_ms = 0.2, source = "nobody" }
 largest = { network = "large@16", macs = 1e6, latency_ms = 1.1, source = "nobody" }
@@ -65,9 +68,8 @@ unit = "W"
 source = "nobody"
 [targets.estimate.parameters]
 """
-PRICES = {"run": 1e-4} | dict.fromkeys(("dense", "winograd", "pointwise", "depthwise"), 1e-9)
-NONE = ("kernel", "activation", "weight", "vector_weight", "elementwise", "patch")
-PRICES |= dict.fromkeys(NONE, 0.0)
+PRICES = dict.fromkeys(estimate.NAMES, 0.0) | {"run": 1e-4}
+PRICES |= dict.fromkeys(("dense", "winograd", "pointwise", "depthwise"), 1e-9)
 
 
 @pytest.fixture(autouse=True)
@@ -76,8 +78,10 @@ def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGENAS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("EDGENAS_PATH", str(tmp_path / "own"))
     (tmp_path / "own/device_profiles").mkdir(parents=True)
+    covariance = [[0.0] * len(PRICES)] * len(PRICES)  # the prices are known
+    profile = PROFILE.replace("COVARIANCE", str(covariance))
     lines = [f'{name} = {{ value = {value}, origin = "fit" }}' for name, value in PRICES.items()]
-    (tmp_path / "own/device_profiles/toy.toml").write_text(PROFILE + "\n".join(lines) + "\n")
+    (tmp_path / "own/device_profiles/toy.toml").write_text(profile + "\n".join(lines) + "\n")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 

@@ -122,7 +122,7 @@ def latency_of(
             source=f"table of {len(table.layers)} layers and {len(table.networks)} networks, "
             f"{table.provenance} {table.date}".rstrip(),
         )
-    model = device_model(device, target)
+    model = device_model(device, target).for_space(space)
     return Latency(
         device=device,
         target=target,
