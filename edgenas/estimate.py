@@ -243,11 +243,11 @@ def device_model(device: Device, target: Target) -> DeviceModel:
         listed = [str(u.target.slug) for u in device.uses if u.estimate is not None]
         known = f"estimates there are: {', '.join(listed)}; " if listed else ""
         why = use.no_estimate if use else f"{device.title} has none published"
-        raise EdgenasError(
-            f"no estimate for {target}: {why}",
-            hint=f"{known}measure it: edgenas profile --device {device.name} "
-            f"--runtime {target.runtime} --precision {target.precision}",
-        )
+        measuring = "measure it on the board itself"
+        if device.reach == "local":
+            measuring = f"measure it: edgenas profile --device {device.name} "
+            measuring += f"--runtime {target.runtime} --precision {target.precision}"
+        raise EdgenasError(f"no estimate for {target}: {why}", hint=known + measuring)
     evidence = use.estimate
     where = f"{device.path}: estimate of {target.slug}"
     if evidence.model != MODEL:

@@ -192,7 +192,7 @@ def test_the_result_says_what_it_rests_on_and_how_to_go_on(edgenas, tiny: Path):
     for words_of in ("estimated", "predicted", "does not bind", "extrapolated", "kept"):
         assert words_of in done.out
     flat = " ".join(done.out.split())
-    assert "edgenas profile --device jetson-orin-nano --space tiny" in flat
+    assert "trtexec --onnx=model.onnx --fp16" in flat
     (folder,) = Path().iterdir()
     assert f"edgenas verify {folder}" in flat
     assert all(line == line.rstrip() for line in done.out.splitlines())
@@ -620,7 +620,7 @@ def test_predict_tells_number_bound_and_provenance(edgenas, rising: Path):
     assert told["latency_ms"] == pytest.approx(report["seconds"] * 1e3)
     assert told["latency_upper_ms"] == pytest.approx(report["upper"] * 1e3)
     assert told["provenance"] == "estimated"
-    assert any("edgenas profile --device jetson-orin-nano" in note for note in told["notes"])
+    assert any("trtexec --onnx=model.onnx --fp16" in note for note in told["notes"])
     plain = edgenas("predict", "--device", "jetson", "--arch", "bundle/arch.json", "--classes", 3)
     assert " ms estimated, at most " in plain.out
     assert "at 95% confidence" in plain.out

@@ -79,9 +79,16 @@ class Latency:
             )
         found.append(
             f"the latency is {self.predictor.provenance}, not measured; measure the real one on "
-            f"the board: edgenas profile --device {self.device.name} --space {space.name}"
+            f"the board itself: {self._measuring(space)}"
         )
         return found
+
+    def _measuring(self, space: Space) -> str:
+        if self.target.runtime == "tensorrt":
+            # The bundle has no engine: TensorRT builds it where it runs, and times it there.
+            flag = " --fp16" if self.target.precision == "fp16" else ""
+            return f"trtexec --onnx=model.onnx{flag} --saveEngine=model.engine"
+        return f"edgenas profile --device host --space {space.name} (ONNX Runtime)"
 
 
 def no_energy(target: Target) -> EdgenasError:

@@ -30,12 +30,6 @@ def record_of(job: Job, built: Built) -> Record:
             job.notes.append(f"the measured latency is {built.measured.judgement()}")
     else:
         job.notes.extend(latency.cautions(costs.macs, space=job.space))
-    if latency.target.runtime == "tensorrt":
-        flag = " --fp16" if latency.target.precision == "fp16" else ""
-        job.notes.append(
-            "no engine is in the bundle, TensorRT builds it on the board itself: "
-            f"trtexec --onnx=model.onnx{flag} --saveEngine=model.engine"
-        )
     counted = {"macs": float(costs.macs), "params": float(costs.params), "memory": memory}
     rows = job.space.encode([built.arch])
     assert job.trained.folder is not None
