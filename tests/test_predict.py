@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from sklearn.gaussian_process import GaussianProcessRegressor
 from strategies import rows_of, seeds, spaces
-from test_table import TARGET, fake_seconds, table_of
+from test_table import DATA, TARGET, fake_seconds, table_of
 
 from edgenas.cost import Tables, compile_tables, macs_table, params_table
 from edgenas.errors import EdgenasError
@@ -300,6 +300,13 @@ def test_a_supernet_of_equals_is_fitted_too():
 
 
 # Files
+
+
+def test_predictors_written_by_the_first_version_still_open():
+    """Loading checks the five probes: they predict what they did when they were written."""
+    for name in ("accuracy-predictor-1", "accuracy-predictor-1-mlp"):
+        assert load_accuracy(DATA / f"{name}.safetensors").source == "made up"
+    assert load_latency(DATA / "latency-predictor-1.safetensors").target == TARGET
 
 
 def resaved(path: Path, change: Callable[[dict[str, Any], dict[str, np.ndarray]], None]) -> None:

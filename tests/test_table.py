@@ -28,6 +28,7 @@ from edgenas.table import (
     table_path,
 )
 
+DATA = Path(__file__).parent / "data"
 TARGET = Target("board", "onnxruntime", "fp32")
 HERE = {"cpu": "A", "gpu": None, "power_mode": "MAXN", "kernel": "6.1"}
 
@@ -99,6 +100,12 @@ def test_a_table_survives_the_disk(space: Space, networks: int, tmp_path_factory
     again = path.read_bytes()
     save_table(read, path)
     assert path.read_bytes() == again
+
+
+def test_a_table_written_by_the_first_version_still_opens():
+    table = load_table(DATA / "latency-table-1.json")
+    assert (table.target, len(table.layers), len(table.networks)) == (TARGET, 36, 3)
+    assert table.compile(tiny())(rows_of(tiny(), seed=0)).min() > 0
 
 
 def test_one_entry_a_line_sorted(tmp_path: Path):
