@@ -27,7 +27,7 @@ from edgenas.supernet import Supernet
 LEARNING_RATE = 6.0
 # Random archs beside the largest and the smallest.
 ARCHS = 62
-STEPS = 600
+STEPS = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
