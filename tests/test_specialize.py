@@ -354,7 +354,11 @@ def test_a_bad_image_is_named_or_skipped_when_asked(tiny: Path, photos: Path, tm
         ({"percentile": "p99"}, "percentile must be p50 or p95", ""),
         ({"confidence": 1.0}, "confidence must be from 0.5 to 0.999, found 1.0", ""),
         ({"seed": -1}, "seed must not be negative, found -1", ""),
-        ({"runtime": "onnxruntime"}, "no estimate for toy / onnxruntime", "edgenas profile"),
+        (
+            {"runtime": "onnxruntime"},
+            "no estimate for toy / onnxruntime",
+            "measure it on the board itself",
+        ),
     ],
 )
 def test_wrong_words_are_refused(tiny: Path, changes: dict, message: str, hint: str):
