@@ -13,10 +13,9 @@ import sys
 import numpy as np
 import torch
 
-from edgenas.data import load_images, split
+from edgenas.data import load_images
 from edgenas.evaluate import evaluate
-from edgenas.recipe import Recipe
-from edgenas.train import calibration_pixels
+from edgenas.specialize.images import own_split
 from edgenas.trained import find_supernet, load_supernet
 
 MEAN, WORST = 0.005, 0.015
@@ -34,12 +33,7 @@ def main() -> int:
 
     trained = load_supernet(find_supernet(arguments.supernet))
     space, stored = trained.supernet.space, trained.preprocessing.stored
-    seed = int(trained.training["seed"])
-    recipe = Recipe(**trained.training["recipe"])
-    images = load_images(arguments.data, stored=stored)
-    real = calibration_pixels(
-        split(images, validation=recipe.validation, seed=seed).train, recipe, seed=seed
-    )
+    real, _ = own_split(trained, load_images(arguments.data, stored=stored))
     synthetic = trained.calibration_images()
     test = load_images(arguments.test, stored=stored)
     rng = np.random.default_rng((arguments.seed, 13))

@@ -16,12 +16,11 @@ import numpy as np
 
 from edgenas.accuracy import measure_accuracies
 from edgenas.cost import macs_table
-from edgenas.data import load_images, split
+from edgenas.data import load_images
 from edgenas.files import cache_folder, sha256
 from edgenas.predict import held_out, load_accuracy
-from edgenas.recipe import Recipe
 from edgenas.space import Codes
-from edgenas.train import calibration_pixels
+from edgenas.specialize.images import own_split
 from edgenas.trained import ACCURACY_FILE, TrainedSupernet, find_supernet, load_supernet
 
 
@@ -56,11 +55,7 @@ def main() -> int:
     trained = load_supernet(find_supernet(arguments.supernet))
     assert trained.folder is not None
     space, stored = trained.supernet.space, trained.preprocessing.stored
-    seed = int(trained.training["seed"])
-    recipe = Recipe(**trained.training["recipe"])
-    train = split(
-        load_images(arguments.data, stored=stored), validation=recipe.validation, seed=seed
-    ).train
+    calibration, _ = own_split(trained, load_images(arguments.data, stored=stored))
     test = load_images(arguments.test, stored=stored)
     predictor = load_accuracy(trained.folder / ACCURACY_FILE)
     assert predictor.rows is not None
@@ -73,14 +68,14 @@ def main() -> int:
         trained,
         rows,
         images=test,
-        calibration=calibration_pixels(train, recipe, seed=seed),
+        calibration=calibration,
         split="test",
         journal=journal,
         tell=lambda done, total, note: print(f"\r{done}/{total}", end="", file=sys.stderr),
     )
     print(file=sys.stderr)
     print(f"{Path(arguments.supernet).name}, {len(test)} test images, batch norms calibrated with")
-    print(f"{recipe.calibration} training images")
+    print(f"{len(calibration)} training images")
     print(f"largest network   {measured[0]:.2%}  {space.largest()}")
     print(f"smallest network  {measured[1]:.2%}  {space.smallest()}")
     true, predicted = measured[2:], predictor.predict(picked)
