@@ -7,7 +7,8 @@ runtime are imported by the loader that needs them). It is used in three ways:
 * as a worker: ``python board.py`` reads one JSON object of work (`edgenas.work/1`) on stdin and
   streams JSON lines on stdout: ``environment``, ``baseline``, ``progress``, ``result``, ``error``
   and ``end``;
-* on a board: the same file, copied there.
+* on a board: ``python board.py serve`` reads such objects line by line, see `serve`;
+  `edgenas.remote` sends this file there.
 
 Processors of shared machines and of warm boards run at several speeds and change between them
 within a second. So mini-batches of runs stand between two canaries, a fixed piece of work on the
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import functools
 import gc
 import importlib
@@ -28,9 +30,12 @@ import json
 import math
 import os
 import platform
+import queue
 import random
+import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -39,6 +44,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
 SCHEMA = "edgenas.work/1"
+
+# ONNX Runtime 1.29 and later tells Microsoft about models, their names and hashes among it, unless
+# this is set before it is loaded; it also writes to the home folder and starts threads for that.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 _STORED_SAMPLES = 2000
 _FASTER_READINGS = 20
 _FULL_SPEED = 1.25
@@ -320,10 +330,11 @@ class _Gate:
         *,
         settings: Settings,
         now: Callable[[], int],
+        baseline: Baseline | None,
     ) -> None:
         self._read, self._settings, self._now = read, settings, now
         self._faster = self.readings = self.passes = 0
-        self.baseline = self._take()
+        self.baseline = baseline or self._take()
         self._last_pass = now()
 
     def _take(self) -> Baseline:
@@ -422,6 +433,7 @@ def time_units(
     settings: Settings,
     read: Callable[[tuple[int, ...]], Sequence[float]] = spin_on,
     now: Callable[[], int] = time.perf_counter_ns,
+    baseline: Baseline | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Time units in random order, round after round, and tell each result as soon as it is known.
 
@@ -431,6 +443,7 @@ def time_units(
         settings: see `Settings`.
         read: the canary: seconds on each of the processors.
         now: a monotonic clock in nanoseconds.
+        baseline: of the canary, where it was taken a moment ago; None: it is taken first.
 
     Yields:
         Events: ``baseline`` (first, and whenever it moved), ``progress`` (about once a second),
@@ -440,7 +453,7 @@ def time_units(
     started = now()
     deadline = started + settings.seconds * 1e9 if settings.seconds else math.inf
     with pinned(processors), _without_gc():
-        gate = _Gate(lambda: read(processors), settings=settings, now=now)
+        gate = _Gate(lambda: read(processors), settings=settings, now=now, baseline=baseline)
     yield gate.event()
     waiting = [_Record(name=name, load=load) for name, load in units]
     told, finished = now(), 0
@@ -663,17 +676,28 @@ def _after(text: str | None, label: str) -> str | None:
     return " + ".join(dict.fromkeys(value for value in found if value)) or None
 
 
-def machine_state() -> dict[str, Any]:
-    """What changes while a machine works: temperature (Celsius), frequency (Hz), load."""
+def _frequency_folder(processor: int) -> str:
+    return f"/sys/devices/system/cpu/cpu{processor}/cpufreq/"
+
+
+def machine_state(processor: int = 0) -> dict[str, Any]:
+    """What changes while a machine works: temperature (Celsius), frequencies (Hz), load.
+
+    Args:
+        processor: whose frequency.
+    """
     zones = "/sys/class/thermal"
     names = sorted(os.listdir(zones)) if os.path.isdir(zones) else []
     heat = [_number(f"{zones}/{name}/temp") for name in names if name[:7] == "thermal"]
     # Absent sensors of some boards answer with absurd numbers, e.g. -256000 for a GPU asleep.
     sane = [value / 1000 for value in heat if value is not None and 0 < value < 150_000]
-    kilohertz = _number("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
+    kilohertz = _number(_frequency_folder(processor) + "scaling_cur_freq")
+    engines = "/sys/class/devfreq"
+    gpus = sorted(n for n in os.listdir(engines) if "gpu" in n) if os.path.isdir(engines) else []
     return {
         "temperature": max(sane) if sane else None,
         "frequency": None if kilohertz is None else kilohertz * 1e3,
+        "gpu_frequency": _number(f"{engines}/{gpus[0]}/cur_freq") if gpus else None,
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "throttled": _answer("vcgencmd", "get_throttled"),
     }
@@ -682,26 +706,31 @@ def machine_state() -> dict[str, Any]:
 def environment(runtime: str, *, threads: int) -> dict[str, Any]:
     """What the numbers depend on; None where this machine does not tell.
 
+    Where the runtime cannot be imported, its version is None and ``runtime_missing`` says why.
+
     Args:
         runtime: a key of `LOADERS`.
         threads: that will be used, for the processors chosen.
     """
     cpuinfo = _text("/proc/cpuinfo")
     cpu = _after(cpuinfo, "model name") or _after(_answer("lscpu"), "Model name")
-    frequency = "/sys/devices/system/cpu/cpu0/cpufreq/"
+    processors = choose_processors(threads)
+    # The biggest core that is used: the first core of many boards is a small one.
+    frequency = _frequency_folder(processors[-1] if processors else 0)
     kilohertz = _number(frequency + "cpuinfo_max_freq")
     gpu = _answer("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
     release = (_text("/etc/os-release") or "").replace("=", ":").replace('"', "")
+    version, missing = None, {}
     try:
         version = getattr(importlib.import_module(_MODULES[runtime]), "__version__", None)
-    except ImportError:
-        version = None
+    except ImportError as error:
+        missing = {"runtime_missing": str(error)}
     return {
         "machine": platform.machine(),
         "board": _text("/proc/device-tree/model") or _text("/sys/class/dmi/id/product_name"),
         "cpu": cpu or platform.processor() or None,
         "cores": os.cpu_count(),
-        "processors": list(choose_processors(threads)),
+        "processors": list(processors),
         "virtual": None if cpuinfo is None else " hypervisor" in cpuinfo,
         "governor": _text(frequency + "scaling_governor"),
         "max_frequency": None if kilohertz is None else kilohertz * 1e3,
@@ -713,7 +742,8 @@ def environment(runtime: str, *, threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "runtime": runtime,
         "runtime_version": version,
-        **machine_state(),
+        **missing,
+        **machine_state(processors[-1] if processors else 0),
     }
 
 
@@ -726,13 +756,14 @@ def _loader(unit: dict[str, Any], *, runtime: str, threads: int) -> Callable[[],
     return lambda: load(source, threads=threads, batch=unit["batch"])
 
 
-def work(text: str) -> Iterator[dict[str, Any]]:
+def work(text: str | bytes) -> Iterator[dict[str, Any]]:
     """Do the work that a JSON object describes.
 
     Args:
         text: ``{"schema": "edgenas.work/1", "runtime": ..., "settings": {...}, "units": [{"id":
             ..., "batch": ..., "path": ...}]}``; a unit has ``data`` (base64) instead of ``path``
-            when the two sides share no disk.
+            when the two sides share no disk. ``baseline``, where there is one, is that of a
+            ``baseline`` event of a moment ago.
 
     Yields:
         ``environment``, then the events of `time_units`, ``end`` with the state of the machine.
@@ -748,16 +779,24 @@ def work(text: str) -> Iterator[dict[str, Any]]:
         for unit in given["units"]
     ]
     yield {"event": "environment", **environment(runtime, threads=settings.threads)}
-    for event in time_units(units, settings=settings) if units else ():
-        yield {**event, **machine_state()} if event["event"] == "end" else event
+    baseline = None
+    if given.get("baseline"):
+        known = given["baseline"]
+        known["seconds"] = tuple(known["seconds"])
+        baseline = Baseline(**known)
+    processors = choose_processors(settings.threads)
+    state = functools.partial(machine_state, processors[-1] if processors else 0)
+    del given  # the graphs again, as text
+    for event in time_units(units, settings=settings, baseline=baseline) if units else ():
+        yield {**event, **state()} if event["event"] == "end" else event
 
 
-def main() -> int:
-    """Work on stdin, JSON lines on stdout; whatever libraries print goes to stderr."""
+def _told(events: Callable[[], Iterator[dict[str, Any]]]) -> int:
+    """Events as JSON lines on stdout; whatever libraries print goes to stderr. The exit code."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:
-        for event in work(sys.stdin.read()):
+        for event in events():
             out.write(json.dumps(event) + "\n")
             out.flush()
     except KeyboardInterrupt:
@@ -769,5 +808,83 @@ def main() -> int:
     return 0
 
 
+def main() -> int:
+    """Work on stdin, JSON lines on stdout."""
+    return _told(lambda: work(sys.stdin.read()))
+
+
+# --- a session with another machine --------------------------------------------------------------
+
+
+def serve(*, silence: float = 60.0) -> int:
+    """Work for another machine: orders on stdin, one a line, and events on stdout.
+
+    ``ready`` comes first and ``done`` after each order; ``waiting`` comes about once a second while
+    another session times here. Nothing is written to a disk. The process ends at once, whatever it
+    is at, when stdin ends or is silent for too long, as it is behind a link that was cut; empty
+    lines are signs of life.
+
+    Args:
+        silence: seconds.
+    """
+    orders: queue.Queue[bytes] = queue.Queue()
+    heard = [time.monotonic()]
+
+    def listen() -> None:
+        # os.read: a reader blocked in sys.stdin would hold a lock that the exit needs.
+        pending = bytearray()
+        while True:
+            try:
+                chunk = os.read(0, 1 << 16)
+            except OSError:
+                chunk = b""
+            if not chunk:
+                os._exit(0)
+            heard[0] = time.monotonic()
+            pending += chunk
+            if b"\n" in chunk:
+                *lines, rest = bytes(pending).split(b"\n")
+                pending = bytearray(rest)
+                for line in lines:
+                    if line:
+                        orders.put(line)
+
+    def watch() -> None:
+        while time.monotonic() - heard[0] < silence:
+            time.sleep(silence / 4)
+        os._exit(1)
+
+    def events() -> Iterator[dict[str, Any]]:
+        yield {"event": "ready", "schema": SCHEMA}
+        while True:
+            order = orders.get()
+            with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as holder:
+                while not _held(holder):
+                    yield {"event": "waiting"}
+                    time.sleep(1.0)
+                yield from work(order)
+            yield {"event": "done"}
+
+    for task in (listen, watch):
+        threading.Thread(target=task, daemon=True).start()
+    return _told(events)
+
+
+def _held(holder: socket.socket) -> bool:
+    """Take this machine, until the socket is closed: two sessions never time at once.
+
+    A name of Linux's abstract sockets is no file, and goes with the process that has it.
+    """
+    if sys.platform != "linux":
+        return True
+    try:
+        holder.bind("\0edgenas-timing")
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return False
+    return True
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve() if sys.argv[1:] == ["serve"] else main())

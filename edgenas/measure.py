@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -124,7 +124,12 @@ def measurement(event: Event) -> Measurement:
 
 
 def order(
-    units: Iterable[tuple[str, bytes | Path]], *, runtime: str, settings: Settings, batch: int
+    units: Iterable[tuple[str, bytes | Path]],
+    *,
+    runtime: str,
+    settings: Settings,
+    batch: int,
+    baseline: Event | None = None,
 ) -> str:
     """The work that `edgenas.board` reads on stdin.
 
@@ -134,6 +139,7 @@ def order(
         runtime: a runtime that the clock can load.
         settings: of the clock.
         batch: what free dimensions of the inputs become.
+        baseline: a ``baseline`` event of a moment ago, which saves taking it anew.
 
     Raises:
         EdgenasError: the clock does not know the runtime.
@@ -148,9 +154,10 @@ def order(
             source = {"data": base64.b64encode(onnx).decode()}
         work.append({"id": name, "batch": batch, **source})
     assert len({unit["id"] for unit in work}) == len(work), "each unit needs a name of its own"
-    return json.dumps(
-        {"schema": board.SCHEMA, "runtime": runtime, "settings": asdict(settings), "units": work}
-    )
+    given = {"schema": board.SCHEMA, "runtime": runtime, "settings": asdict(settings)}
+    if baseline is not None:
+        given["baseline"] = {f.name: baseline[f.name] for f in fields(board.Baseline)}
+    return json.dumps({**given, "units": work})
 
 
 def read_events(lines: Iterable[str], *, watch: Callable[[Event], None]) -> Iterator[Measurement]:
@@ -213,7 +220,7 @@ def measure(
     """
     with tempfile.TemporaryDirectory(prefix="edgenas-") as name, machine_lock():
         folder = Path(name)
-        stored = _on_disk(units, folder=folder)
+        stored = on_disk(units, folder=folder)
         text = order(stored, runtime=runtime, settings=settings, batch=batch)
         with (folder / "stderr").open("w+b") as stderr, _worker(text, stderr=stderr) as worker:
             assert worker.stdout is not None
@@ -228,9 +235,10 @@ def measure(
                 ) from None
 
 
-def _on_disk(
+def on_disk(
     units: Iterable[tuple[str, bytes | Path]], *, folder: Path
 ) -> Iterator[tuple[str, Path]]:
+    """Name and file of each unit; what has no file yet is written into a folder."""
     for number, (name, onnx) in enumerate(units):
         if isinstance(onnx, bytes):
             path = folder / f"{number}.onnx"

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
@@ -412,6 +413,16 @@ def test_a_command_that_is_missing_or_fails_has_no_answer():
     assert board._answer("edgenas-no-such-command") is None
     assert board._answer("false") is None
     assert board._answer("echo", " x ") == "x"
+
+
+def test_onnx_runtime_is_kept_from_telling_and_from_writing(tmp_path):
+    code = "from edgenas import board, runtimes; import onnxruntime, time; time.sleep(0.3)"
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    environment.pop("CI", None)
+    command = [sys.executable, "-B", "-c", code]
+    subprocess.run(command, env=environment, check=True, timeout=60)
+    assert list(tmp_path.iterdir()) == []
 
 
 # The worker

@@ -175,7 +175,7 @@ class Work:
         elif event["event"] == "progress":
             self._progress("", "")
         elif event["event"] == "end":
-            names = ("temperature", "frequency", "load", "throttled")
+            names = ("temperature", "frequency", "gpu_frequency", "load", "throttled")
             self._environment["after"] = {name: event.get(name) for name in names}
 
     def _progress(self, name: str, note: str) -> None:
@@ -232,12 +232,16 @@ class Work:
             target=target,
             provenance="measured",
             runtime_version=self._environment["runtime_version"],
-            environment=self._environment,
+            environment=self._environment | {"canary": self._canary()},
             method=METHOD,
             date=max(record.at for records in self._found.values() for record in records)[:10],
             layers=layers,
             networks=tuple(networks),
         )
+
+    def _canary(self) -> float:
+        """Typical seconds of the canary: the speed of the machine that the table is of."""
+        return statistics.median(m.canary for found in self._used().values() for m in found)
 
     def report(self) -> None:
         """Say what stayed doubtful."""

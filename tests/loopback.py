@@ -1,0 +1,200 @@
+"""A board on 127.0.0.1: a real sshd with its own keys, and a Python with only the runtime."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+def why_not() -> str:
+    """Why there can be no such board here, or an empty string."""
+    if SSHD is None:
+        return "no sshd here (apt install openssh-server)"
+    missing = [name for name in ("ssh", "ssh-keygen") if shutil.which(name) is None]
+    return f"no {missing[0]} here (apt install openssh-client)" if missing else ""
+
+
+@dataclass(frozen=True)
+class Loopback:
+    """What a test may know of the board.
+
+    Names of the ssh config: ``loop``; ``changed`` (another host key is known), ``unknown`` (none
+    is), ``stranger`` (a key that is not let in), ``closed`` (nobody listens).
+    """
+
+    folder: Path
+    server: subprocess.Popen[bytes]
+    mark: str
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    def python(self, *, runtime: bool) -> str:
+        """The Python of the board, or one without numpy and the runtime."""
+        return str(self.folder / ("venv" if runtime else "bare") / "bin" / "python3")
+
+    def left(self) -> list[str]:
+        """Files on the board's home and temporary folder, beyond what the test put there."""
+        found = [*self.home.rglob("*"), *(self.folder / "tmp").rglob("*")]
+        return [str(path) for path in found if path.name != ".bashrc"]
+
+    def workers(self) -> list[int]:
+        """Processes that run on the board."""
+        mark, found = self.mark.encode(), []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+        return found
+
+    def quiet(self, *, seconds: float = 10.0) -> bool:
+        """Whether nothing runs on the board any more, or soon."""
+        end = time.monotonic() + seconds
+        while self.workers() and time.monotonic() < end:
+            time.sleep(0.05)
+        return not self.workers()
+
+    def cut(self) -> int:
+        """Cut every link: kill the processes of sshd that serve one."""
+        links = children(self.server.pid)
+        for pid in links:
+            os.kill(pid, signal.SIGKILL)
+        return len(links)
+
+    @contextmanager
+    def switched_off(self) -> Iterator[None]:
+        """Meanwhile nothing listens at its address."""
+        config = self.folder / "ssh_config"
+        kept = config.read_text()
+        config.write_text(re.sub(r"Port \d+", f"Port {_free_port()}", kept))
+        try:
+            yield
+        finally:
+            config.write_text(kept)
+
+
+def children(parent: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent:
+            found += [int(entry.name), *children(int(entry.name))]
+    return [pid for pid in found if b"sshd" in command_of(pid)]
+
+
+def command_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _venv(folder: Path, *packages: str) -> None:
+    """A clean virtual environment that sees some packages of this one and nothing else."""
+    command = [sys.executable, "-m", "venv", "--without-pip", str(folder)]
+    subprocess.run(command, check=True, timeout=60)
+    (site,) = folder.glob("lib/python*/site-packages")
+    for package in packages:
+        spec = find_spec(package)
+        assert spec is not None
+        assert spec.origin is not None
+        real = Path(spec.origin).parent
+        # numpy keeps its shared libraries beside itself.
+        for path in (real, real.with_name(f"{real.name}.libs")):
+            if path.exists():
+                (site / path.name).symlink_to(path)
+
+
+def _key(path: Path) -> str:
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)]
+    subprocess.run(command, check=True, timeout=60)
+    return path.with_name(path.name + ".pub").read_text().rpartition(" ")[0]
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@contextmanager
+def loopback(folder: Path) -> Iterator[Loopback]:
+    """Such a board; its ssh client, which knows the names above, is in ``folder/client``."""
+    mark = f"EDGENAS_TEST_BOARD={uuid.uuid4().hex}"
+    for name in ("home", "tmp", "client"):
+        (folder / name).mkdir()
+    _venv(folder / "venv", "numpy", "onnxruntime")
+    _venv(folder / "bare")
+    host, other = _key(folder / "host"), _key(folder / "other")
+    (folder / "authorized").write_text(_key(folder / "mine") + "\n")
+    _key(folder / "unwelcome")
+    port, closed = _free_port(), _free_port()
+    settings = {
+        "Port": port,
+        "ListenAddress": "127.0.0.1",
+        "HostKey": folder / "host",
+        "AuthorizedKeysFile": folder / "authorized",
+        "PidFile": "none",
+        "UsePAM": "no",
+        "StrictModes": "no",
+        "PasswordAuthentication": "no",
+        "KbdInteractiveAuthentication": "no",
+        "PermitRootLogin": "prohibit-password",
+        "SetEnv": f"PATH={folder}/venv/bin:/usr/bin:/bin HOME={folder}/home TMPDIR={folder}/tmp "
+        f"{mark}",
+    }
+    lines = [f"{name} {value}\n" for name, value in settings.items()]
+    (folder / "sshd_config").write_text("".join(lines))
+    for name, key in (("known", host), ("changed", other)):
+        (folder / name).write_text(f"[127.0.0.1]:{port} {key}\n")
+    (folder / "none").touch()
+    ports = {"closed": closed}
+    keys = {"stranger": folder / "unwelcome"}
+    known = {"changed": folder / "changed", "unknown": folder / "none"}
+    config = ""
+    for name in ("loop", "changed", "unknown", "stranger", "closed"):
+        config += (
+            f"Host {name}\n HostName 127.0.0.1\n Port {ports.get(name, port)}\n"
+            f" IdentityFile {keys.get(name, folder / 'mine')}\n IdentitiesOnly yes\n"
+            f" UserKnownHostsFile {known.get(name, folder / 'known')}\n"
+            " GlobalKnownHostsFile none\n"
+        )
+    # ssh reads no file twice and never $HOME: the user's config is kept out by naming another.
+    (folder / "ssh_config").write_text(config)
+    client = folder / "client" / "ssh"
+    client.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {folder / "ssh_config"} "$@"\n')
+    client.chmod(0o755)
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # where a privileged sshd locks itself in
+    assert SSHD is not None
+    command = [SSHD, "-D", "-f", str(folder / "sshd_config"), "-E", str(folder / "log")]
+    with subprocess.Popen(command) as server:
+        board = Loopback(folder, server, mark)
+        try:
+            for _ in range(100):
+                with socket.socket() as one:
+                    if one.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.05)
+            yield board
+        finally:
+            board.cut()
+            server.terminate()

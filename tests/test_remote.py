@@ -1,0 +1,365 @@
+"""Boards over ssh: a real sshd on this machine, with its own keys and its own bare Python."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import loopback
+import pytest
+from conftest import ROOT
+
+from edgenas import board, measure, remote, spaces
+from edgenas.board import Settings
+from edgenas.device import Target, load
+from edgenas.errors import EdgenasError
+from edgenas.measure import ClockStoppedError
+from edgenas.plan import layers
+from edgenas.profiling import journal_path, profile
+from edgenas.profiling.graph import layer_graph
+from edgenas.remote import Board, Place
+
+TINY = spaces.tiny()
+TARGET = Target("sill", "onnxruntime", "fp32")
+QUICK = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0)
+FEW = {"networks": 3, "further": 2, "visits": 1}
+UNITS = len(layers(TINY)) + 5
+PROFILE = """
+schema = "edgenas.device/1"
+name = "sill"
+title = "a board on the window sill"
+reach = "ssh"
+address = "{address}"
+
+[[targets]]
+runtime = "onnxruntime"
+precision = "fp32"
+threads = 1
+batch = 1
+no_estimate = "profile it"
+"""
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[loopback.Loopback]:
+    if reason := loopback.why_not():
+        pytest.skip(reason)
+    with loopback.loopback(tmp_path_factory.mktemp("board")) as there:
+        yield there
+
+
+@pytest.fixture
+def there(running, monkeypatch: pytest.MonkeyPatch) -> Iterator[loopback.Loopback]:
+    """The board, with the ssh client that knows it; afterwards nothing is left on it."""
+    monkeypatch.setenv("PATH", f"{running.folder / 'client'}:{os.environ['PATH']}")
+    yield running
+    assert running.quiet()
+    assert running.left() == []
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("EDGENAS_CACHE", str(tmp_path / "cache"))
+    profiles = tmp_path / "path" / "device_profiles"
+    profiles.mkdir(parents=True)
+    (profiles / "sill.toml").write_text(PROFILE.format(address=""))
+    monkeypatch.setenv("EDGENAS_PATH", str(tmp_path / "path"))
+
+
+def at(address: str = "loop", **changes) -> Board:
+    python = changes.pop("python", "python3")
+    return Board(place=Place(address=address, python=python), **changes)
+
+
+def graphs(count: int) -> list[tuple[str, bytes]]:
+    return [(str(layer), layer_graph(layer)) for layer in layers(TINY)[:count]]
+
+
+def timed(clock: Board, units, **changes) -> list[measure.Measurement]:
+    return list(clock.measure(units, runtime="onnxruntime", settings=QUICK, **changes))
+
+
+# The happy path
+
+
+def test_a_board_tells_what_it_is(there):
+    found = at().environment("onnxruntime", threads=1)
+    here = measure.environment("onnxruntime")
+    assert found["runtime_version"] == here["runtime_version"]
+    assert found["cpu"] == here["cpu"]
+    for name in ("temperature", "frequency", "governor", "power_mode", "throttled", "load"):
+        assert name in found
+
+
+def test_units_are_timed_in_parts_and_one_baseline_serves_them_all(there):
+    units, events = graphs(7), []
+    clock = at(part=len(units[0][1]) * 2)
+    found = timed(clock, units, watch=events.append)
+    assert sorted(m.name for m in found) == sorted(name for name, _ in units)
+    assert len({m.canary for m in found}) == 1
+    for one in found:
+        assert 0 < one.p10 <= one.median <= one.p90
+        assert one.wall_n >= one.n == len(one.samples) >= 6
+    kinds = [event["event"] for event in events]
+    assert kinds.count("environment") > 2  # parts
+    assert kinds[-1] == "end"
+    assert events[-1]["unvisited"] == []
+    assert "temperature" in events[-1]
+
+
+def test_the_board_has_the_runtime_and_nothing_of_ours(there):
+    code = "import importlib.util as u; print([bool(u.find_spec(n)) for n in NAMES])"
+    names = ["numpy", "onnxruntime", "onnx", "torch", "edgenas"]
+    code = code.replace("NAMES", repr(names))
+    command = ["ssh", "loop", "python3", "-"]
+    done = subprocess.run(command, input=code, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[True, True, False, False, False]", done.stderr
+
+
+def test_when_time_is_over_the_rest_is_told(there):
+    events = []
+    units = graphs(4)
+    settings = Settings(baseline_seconds=0.05, gate=1e6, seconds=1e-3)
+    clock = at(part=1)
+    assert not list(
+        clock.measure(units, runtime="onnxruntime", settings=settings, watch=events.append)
+    )
+    assert sorted(events[-1]["unvisited"]) == sorted(name for name, _ in units)
+
+
+# The link
+
+
+def test_a_profile_goes_on_when_the_link_is_cut(there):
+    said, cuts = [], []
+
+    def tell(done: int, total: int, name: str, note: str) -> None:
+        if name and done in (3, 9):
+            cuts.append(there.cut())
+
+    clock = at(pauses=(0.1,) * 5, part=1, say=said.append)
+    table = profile(TINY, target=TARGET, settings=QUICK, clock=clock, tell=tell, **FEW)
+    assert len(cuts) == 2
+    assert all(cuts)
+    assert not table.missing(TINY)
+    assert len(table.networks) == 5
+    lines = [json.loads(line) for line in journal_path(TARGET).read_text().splitlines()]
+    names = [line["unit"] for line in lines if "unit" in line]
+    assert len(names) == len(set(names)) == UNITS
+    dropped = [line for line in said if "trying again in 0.1 s" in line]
+    assert len(dropped) == 2
+    assert dropped[0].startswith("loop: the link dropped; ")
+
+
+def test_a_link_that_stays_down_is_given_up_and_what_is_known_stays(there):
+    said: list[str] = []
+    units = graphs(6)
+    clock = at(pauses=(0.0, 0.0), part=1, say=said.append)
+    stream = clock.measure(units, runtime="onnxruntime", settings=QUICK)
+    first = next(stream)
+    with there.switched_off():
+        there.cut()
+        with pytest.raises(ClockStoppedError) as caught:
+            list(stream)
+    assert first.n >= 6
+    assert caught.value.message == "gave up on loop after 3 attempts: loop refuses the connection"
+    assert "it goes on with what is missing" in caught.value.hint
+    assert len(said) == 2
+
+
+def test_a_stream_that_is_left_ends_the_work_on_the_board(there):
+    stream = at().measure(graphs(6), runtime="onnxruntime", settings=QUICK)
+    next(stream)
+    assert there.workers()
+    stream.close()
+    assert there.quiet()
+
+
+def test_the_clock_ends_when_nobody_speaks_to_it():
+    code = "from edgenas import board; board.serve(silence=0.4)"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as process:
+        ready = json.loads(process.stdout.readline())
+        assert ready == {"event": "ready", "schema": board.SCHEMA}
+        start = time.monotonic()
+        while time.monotonic() < start + 1.0:
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            time.sleep(0.05)
+        assert process.poll() is None
+        assert process.wait(timeout=30) == 1
+
+
+def test_two_sessions_never_time_at_once(there):
+    said: list[str] = []
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as other:
+        while not board._held(other):
+            time.sleep(0.1)
+
+        def say(line: str) -> None:
+            said.append(line)
+            other.close()
+
+        assert at(say=say).environment("onnxruntime", threads=1)["cpu"]
+    assert said == ["waiting: another edgenas is timing on loop"]
+
+
+# What may be wrong
+
+
+@pytest.mark.parametrize(
+    ("address", "message", "hint"),
+    [
+        ("changed", "changed shows another host key than the one that is known", "ssh-keygen -R"),
+        ("unknown", "unknown shows a host key that is not known", "compare the fingerprint"),
+        ("stranger", "stranger lets nobody in with your keys", "ssh-copy-id stranger"),
+        ("closed", "closed refuses the connection", "a port other than 22 goes into ~/.ssh/config"),
+        ("edgenas-no-such-host.invalid", "is a name that nobody knows", "~/.ssh/config"),
+    ],
+)
+def test_a_link_that_cannot_be_is_one_line_and_a_hint(there, address, message, hint):
+    with pytest.raises(EdgenasError) as caught:
+        at(address).environment("onnxruntime", threads=1)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+    assert "\n" not in caught.value.message
+
+
+def test_a_board_without_the_runtime_is_told(there):
+    bare = there.python(runtime=False)
+    with pytest.raises(EdgenasError) as caught:
+        at(python=bare).environment("onnxruntime", threads=1)
+    assert "onnxruntime cannot be used by" in caught.value.message
+    assert "No module named 'onnxruntime'" in caught.value.message
+    assert f"{bare} -m pip install numpy onnxruntime" in caught.value.hint
+
+
+def test_a_python_is_found_in_the_home_folder_of_the_board(there):
+    (there.home / "venv").symlink_to(there.folder / "venv")
+    try:
+        assert at(python="~/venv/bin/python3").environment("onnxruntime", threads=1)["cpu"]
+    finally:
+        (there.home / "venv").unlink()
+
+
+def test_a_board_without_that_python_is_told(there):
+    with pytest.raises(EdgenasError, match="there is no ~/no/python on loop"):
+        at(python="~/no/python").environment("onnxruntime", threads=1)
+
+
+def test_a_machine_without_ssh_is_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EdgenasError, match="there is no ssh client here"):
+        at().environment("onnxruntime", threads=1)
+
+
+@pytest.mark.parametrize("said", ["echo welcome", "printf '{\\\"event\\\": 1}\\n[1]\\n\\377\\n'"])
+def test_a_login_shell_that_greets_does_no_harm(there, said):
+    (there.home / ".bashrc").write_text(f"{said}\n")
+    try:
+        assert at().environment("onnxruntime", threads=1)["cpu"]
+    finally:
+        (there.home / ".bashrc").unlink()
+
+
+def test_a_graph_that_the_runtime_refuses_is_told(there):
+    with pytest.raises(EdgenasError, match="the runtime refuses bad: "):
+        timed(at(), [("bad", b"no graph at all")])
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "-oProxyCommand=touch HERE",
+        "user@-oProxyCommand=touch HERE",
+        "$(touch HERE)",
+        "loop; touch HERE",
+        "`touch HERE`@loop",
+        "loop\ntouch HERE",
+        "a b",
+        "loop'",
+        "",
+        "user@",
+        "@loop",
+        "loop#",
+        "ssh://-x",
+        "ssh://loop/path",
+        "loop:port",
+    ],
+)
+def test_hostile_addresses_are_refused_before_ssh_sees_them(tmp_path, monkeypatch, address):
+    monkeypatch.chdir(tmp_path)
+    trap = tmp_path / "bin"
+    trap.mkdir()
+    (trap / "ssh").write_text(f"#!/bin/sh\ntouch {tmp_path}/HERE\n")
+    (trap / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{trap}:{os.environ['PATH']}")
+    with pytest.raises(EdgenasError, match="an ssh address must be"):
+        remote.clock_of(load("sill"), ssh=address)
+    assert not (tmp_path / "HERE").exists()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "pi@board",
+        "board",
+        "10.0.0.7",
+        "pi@fe80::1%eth0",
+        "ssh://pi@board:2222",
+        "ssh://[::1]:22",
+        "my_board.local",
+        "dev.user-1@192.168.55.1",
+    ],
+)
+def test_honest_addresses_are_taken(address):
+    clock = remote.clock_of(load("sill"), ssh=address)
+    assert isinstance(clock, Board)
+    assert clock.place.address == address
+
+
+HOSTILE = [
+    "; touch HERE",
+    "$(touch HERE)",
+    "`touch HERE`",
+    "' ; touch HERE ; '",
+    '" ; touch HERE ; "',
+    "-oProxyCommand=touch HERE",
+    "../../HERE",
+    "a\nb\0c\x1b[31m",
+    "*",
+    "\u202e\u2028\U0001f600",
+]
+
+
+def test_hostile_names_of_units_and_files_stay_words(there, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    graph = layer_graph(layers(TINY)[0])
+    units: list[tuple[str, bytes | Path]] = [(name, graph) for name in HOSTILE]
+    for i, name in enumerate(name for name in HOSTILE if "/" not in name and "\0" not in name):
+        path = tmp_path / name
+        path.write_bytes(graph)
+        units.append((f"file {i}", Path(name)))
+    found = timed(at(), units)
+    assert sorted(m.name for m in found) == sorted(name for name, _ in units)
+    assert not (tmp_path / "HERE").exists()
+
+
+def test_hostile_pythons_are_files_that_are_not_there(there):
+    for name in ("python3; touch HERE", "$(touch HERE)", "-c", "--help"):
+        with pytest.raises(EdgenasError, match="there is no "):
+            at(python=name).environment("onnxruntime", threads=1)
+    with pytest.raises(EdgenasError, match="python must be a name or a path"):
+        at(python="a\0b")
+
+
+def test_what_runs_on_the_board_is_one_constant():
+    assert remote.COMMAND.count("'") == 2
+    assert "\n" not in remote.COMMAND
+    for character in "$`\\!%{};&|<>*?~#":
+        assert character not in remote.COMMAND.replace("; ", "")
