@@ -160,7 +160,7 @@ def test_the_nearest_devices_and_spaces_are_named(edgenas):
 
 def test_profile_refuses_what_it_cannot_measure(edgenas):
     words = ("profile", "--space", "tiny", "--device")
-    refused(edgenas(*words, "jetson"), "must be this machine", "")
+    refused(edgenas(*words, "jetson"), "must be reached to be timed", "--ssh user@board")
     refused(edgenas(*words, "host", "--runtime", "tensorflow"), "unknown runtime", "list runtimes")
     refused(edgenas(*words, "host", "--precision", "int8"), "precision must be fp32")
     refused(edgenas(*words, "host", "--time", "60"), "--time must be in ns", "20ms")

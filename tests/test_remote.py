@@ -23,6 +23,7 @@ from edgenas.plan import layers
 from edgenas.profiling import journal_path, profile
 from edgenas.profiling.graph import layer_graph
 from edgenas.remote import Board, Place
+from edgenas.trained import load_supernet
 
 TINY = spaces.tiny()
 TARGET = Target("sill", "onnxruntime", "fp32")
@@ -207,6 +208,62 @@ def test_two_sessions_never_time_at_once(there):
 
         assert at(say=say).environment("onnxruntime", threads=1)["cpu"]
     assert said == ["waiting: another edgenas is timing on loop"]
+
+
+# The verbs
+
+
+def test_a_network_is_specialised_for_a_board(there, tiny, tmp_path, monkeypatch):
+    from edgenas.specialize import Request, choosing, specialize
+
+    monkeypatch.setattr(choosing, "NETWORK", QUICK)
+    space = load_supernet(tiny).supernet.space
+    said: list[str] = []
+    profile(space, target=TARGET, settings=QUICK, clock=at(), **FEW)
+    request = Request(device="sill", constraints=(), supernet=str(tiny), ssh="loop")
+    tell = lambda step, done, total, words: said.append(step)  # noqa: E731
+    result = specialize(request, out=tmp_path / "bundle", tell=tell)
+    assert result.record.target == TARGET
+    assert result.record.measured.n >= 6
+    assert result.record.measured.environment["runtime_version"]
+    assert "profiling" not in said
+
+
+def edgenas(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edgenas", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_the_verb_says_in_one_line_what_is_wrong(there):
+    done = edgenas("profile", "--device", "sill", "--space", "tiny", "--ssh", "closed")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "error: closed refuses the connection",
+        "hint: does sshd run there? a port other than 22 goes into ~/.ssh/config",
+    ]
+
+
+def test_the_address_in_a_profile_is_used(there, tmp_path):
+    profile_file = tmp_path / "path" / "device_profiles" / "sill.toml"
+    profile_file.write_text(PROFILE.format(address="loop"))
+    bare = there.python(runtime=False)
+    done = edgenas("profile", "--device", "sill", "--space", "tiny", "--python", bare)
+    assert done.returncode == 2
+    assert f"error: onnxruntime cannot be used by {bare} on loop: No module" in done.stderr
+
+
+def test_this_machine_is_not_reached_over_ssh():
+    with pytest.raises(EdgenasError, match="the device host is this machine"):
+        remote.clock_of(load("host"), ssh="loop")
+
+
+def test_a_board_is_timed_on_a_runtime_that_the_clock_knows():
+    assert remote.timed_target(load("sill")) == TARGET
+    found = remote.timed_target(load("odroid-n2plus"))
+    assert (found.runtime, found.precision) == ("onnxruntime", "fp32")
+    assert remote.timed_target(load("sill"), runtime="openvino").precision == "fp32"
+    assert remote.timed_target(load("jetson"), runtime="tensorrt").precision == "fp16"
 
 
 # What may be wrong

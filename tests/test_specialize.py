@@ -525,7 +525,7 @@ class Machine:
         self.space, self.true, self.factor = space, true, factor
         self.told: list[tuple[str, float, bool]] = []
 
-    def __call__(self, onnx: bytes, *, target, settings) -> Measurement:
+    def __call__(self, onnx: bytes, *, target, settings, clock) -> Measurement:
         from edgenas.arch import Arch
         from edgenas.export import read_metadata
 

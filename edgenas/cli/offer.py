@@ -52,6 +52,10 @@ def specialize(
     skip_bad_images: Annotated[
         bool, typer.Option("--skip-bad-images", help="Leave out images that cannot be read.")
     ] = False,
+    ssh: Annotated[
+        str | None, typer.Option(help="Measure on this board: user@host, or a name of ssh's.")
+    ] = None,
+    python: Annotated[str | None, typer.Option(help="On that board. Default: python3.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the search.")] = 0,
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Default: ./<device>-<budget>-<arch id>.")
@@ -98,6 +102,8 @@ def specialize(
         test=test,
         skip_bad_images=skip_bad_images,
         seed=seed,
+        ssh=ssh,
+        python=python,
     )
     with steps() as tell:
         result = run(request, out=out_folder, force=force, tell=tell)

@@ -6,12 +6,15 @@ import typer
 
 from edgenas import units
 from edgenas.cli.console import bar, note, print_json, print_line
-from edgenas.errors import EdgenasError
 
 
 def profile(
     device: Annotated[str, typer.Option(help="Device name or alias; see list devices.")],
     space: Annotated[str, typer.Option(help="Name of a space, or a file of one.")],
+    ssh: Annotated[
+        str | None, typer.Option(help="Address of the board: user@host, or a name of ssh's.")
+    ] = None,
+    python: Annotated[str | None, typer.Option(help="On that board. Default: python3.")] = None,
     runtime: Annotated[str | None, typer.Option(help="Default: the device's first.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of a run.")] = None,
@@ -33,21 +36,19 @@ def profile(
     from edgenas.device import load
     from edgenas.profiling import predictor_for
     from edgenas.profiling import profile as run
+    from edgenas.remote import clock_at_hand, timed_target
     from edgenas.spaces import load_space
     from edgenas.table import table_path
 
     profile_of = load(device)
-    if profile_of.reach != "local":
-        raise EdgenasError(
-            f"the device {profile_of.name} must be this machine to be profiled, it is reached by "
-            f"{profile_of.reach!r}",
-            hint="run edgenas on the board itself with --device host, and copy the table",
-        )
+    clock = clock_at_hand(profile_of, ssh=ssh, python=python, say=note)
     time_budget = None if time is None else units.parse(time, unit="time", name="--time")
     declared = load_space(space)
     if classes is not None:
         declared = declared.with_classes(classes)
-    target = profile_of.target(runtime=runtime, precision=precision, threads=threads, batch=batch)
+    target = timed_target(
+        profile_of, runtime=runtime, precision=precision, threads=threads, batch=batch
+    )
     with bar(f"profiling {target}") as tell:
         table = run(
             declared,
@@ -57,6 +58,7 @@ def profile(
             fresh=fresh,
             tell=lambda done, total, name, words: tell(done, total, f"{name} {words}".strip()),
             say=note,
+            clock=clock,
         )
     path = table_path(target)
     predictor = predictor_for(table, declared)

@@ -7,6 +7,6 @@ is made anew, and only what is missing is sent again.
 
 from edgenas.remote.clock import Board
 from edgenas.remote.link import COMMAND, LinkError, Place
-from edgenas.remote.reach import clock_of, timed_target
+from edgenas.remote.reach import clock_at_hand, clock_of, timed_target
 
-__all__ = ["COMMAND", "Board", "LinkError", "Place", "clock_of", "timed_target"]
+__all__ = ["COMMAND", "Board", "LinkError", "Place", "clock_at_hand", "clock_of", "timed_target"]

@@ -43,6 +43,27 @@ def clock_of(
     return Board(place=Place(address=address, python=python or PYTHON), say=say)
 
 
+def clock_at_hand(
+    device: Device,
+    *,
+    ssh: str | None = None,
+    python: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Clock:
+    """As ``clock_of``, of a device that must be timed.
+
+    Raises:
+        EdgenasError: likewise, or nobody said how it is reached.
+    """
+    clock = clock_of(device, ssh=ssh, python=python, say=say)
+    if clock is None:
+        raise EdgenasError(
+            f"the device {device.name} must be reached to be timed, and is not this machine",
+            hint="say where it is: --ssh user@board",
+        )
+    return clock
+
+
 def timed_target(
     device: Device,
     *,

@@ -101,5 +101,7 @@ def build(job: Job, arch: Arch) -> Built:
 
 def timed(job: Job, built: Built, *, settings: Settings) -> Built:
     """The same network, measured on the device."""
-    found = measure_network(built.onnx, target=job.latency.target, settings=settings)
+    clock = job.latency.clock
+    assert clock is not None
+    found = measure_network(built.onnx, target=job.latency.target, settings=settings, clock=clock)
     return replace(built, measured=found)

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edgenas import measure
 from edgenas.cost import Vector
 from edgenas.device import Device, Target
 from edgenas.errors import EdgenasError
 from edgenas.estimate import DeviceModel, device_model
 from edgenas.predict import LatencyPredictor, estimated
-from edgenas.profiling import NoTableError, predictor_for, profile, table_for
+from edgenas.profiling import Clock, NoTableError, predictor_for, profile, table_for
 from edgenas.space import Codes, Space
 from edgenas.specialize.request import Tell
 from edgenas.table import LatencyTable, Statistic, find_table
@@ -25,6 +26,7 @@ class Latency:
         predictor: rows to seconds, with an upper bound.
         model: the estimated device model behind it; None: there is a table.
         source: table or model, in words.
+        clock: where networks are timed on the device; None: nowhere.
     """
 
     device: Device
@@ -32,11 +34,12 @@ class Latency:
     predictor: LatencyPredictor
     model: DeviceModel | None
     source: str
+    clock: Clock | None
 
     @property
     def reachable(self) -> bool:
         """Whether networks can be timed on the device from here."""
-        return self.device.reach == "local"
+        return self.clock is not None
 
     def upper(self, confidence: float) -> Callable[[Codes], Vector]:
         """Rows to the seconds that they do not exceed with a given confidence."""
@@ -88,7 +91,10 @@ class Latency:
             # The bundle has no engine: TensorRT builds it where it runs, and times it there.
             flag = " --fp16" if self.target.precision == "fp16" else ""
             return f"trtexec --onnx=model.onnx{flag} --saveEngine=model.engine"
-        return f"edgenas profile --device host --space {space.name} (ONNX Runtime)"
+        return (
+            f"edgenas profile --device {self.device.name} --space {space.name} --ssh user@board "
+            "(ONNX Runtime)"
+        )
 
 
 def no_energy(target: Target) -> EdgenasError:
@@ -100,24 +106,32 @@ def no_energy(target: Target) -> EdgenasError:
 
 
 def latency_of(
-    space: Space, *, device: Device, target: Target, statistic: Statistic = "typical"
+    space: Space,
+    *,
+    device: Device,
+    target: Target,
+    statistic: Statistic = "typical",
+    clock: Clock | None = None,
 ) -> Latency:
     """The latency of networks of a space on a target, from what is known already.
 
     Args:
         space: of the networks.
-        device: this machine, or one that cannot be reached: a table that lies here, or else its
-            estimated device model.
+        device: one that is timed with ``clock``, or one that cannot be reached: a table that lies
+            here, or else its estimated device model.
         target: one of the device's.
         statistic: of the measured networks behind a table's predictor.
+        clock: where the device is timed; None: here if it is this machine, or else nowhere.
 
     Raises:
-        NoTableError: this machine has not been profiled yet.
+        NoTableError: a device that can be timed has not been profiled yet.
         EdgenasError: nothing is known of the target.
     """
     table: LatencyTable | None = None
-    if device.reach == "local":
-        table = table_for(space, target=target)
+    if clock is None and device.reach == "local":
+        clock = measure
+    if clock is not None:
+        table = table_for(space, target=target, clock=clock)
     elif find_table(target) is not None:
         table = table_for(space, target=target, clock=None)
     if table is not None:
@@ -128,6 +142,7 @@ def latency_of(
             model=None,
             source=f"table of {len(table.layers)} layers and {len(table.networks)} networks, "
             f"{table.provenance} {table.date}".rstrip(),
+            clock=clock,
         )
     model = device_model(device, target).for_space(space)
     return Latency(
@@ -137,22 +152,30 @@ def latency_of(
         model=model,
         source=f"device model of {device.title}, {model.evidence.rows} published networks of its "
         "own",
+        clock=None,
     )
 
 
 def profiled_latency(
-    space: Space, *, device: Device, target: Target, statistic: Statistic, tell: Tell
+    space: Space,
+    *,
+    device: Device,
+    target: Target,
+    statistic: Statistic,
+    clock: Clock | None,
+    tell: Tell,
 ) -> Latency:
-    """As ``latency_of``, but this machine is profiled first where it was not."""
+    """As ``latency_of``, but a device that can be timed is profiled first where it was not."""
     try:
-        return latency_of(space, device=device, target=target, statistic=statistic)
+        return latency_of(space, device=device, target=target, statistic=statistic, clock=clock)
     except NoTableError as missing:
-        if device.reach != "local":
+        if clock is None:
             raise
         tell("profiling", 0, 1, missing.message)
         profile(
             space,
             target=target,
+            clock=clock,
             tell=lambda done, of, name, words: tell("profiling", done, of, f"{name} {words}"),
         )
-    return latency_of(space, device=device, target=target, statistic=statistic)
+    return latency_of(space, device=device, target=target, statistic=statistic, clock=clock)

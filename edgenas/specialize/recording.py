@@ -24,7 +24,8 @@ def record_of(job: Job, built: Built) -> Record:
     )
     measured = None
     if built.measured is not None:
-        facts = environment_of(latency.target)
+        assert latency.clock is not None
+        facts = environment_of(latency.target, clock=latency.clock)
         measured = MeasuredLatency.of(built.measured, environment=facts)
         if built.measured.noisy:
             job.notes.append(f"the measured latency is {built.measured.judgement()}")

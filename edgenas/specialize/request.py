@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,8 @@ from edgenas.arch import Arch
 from edgenas.bundle import Record
 from edgenas.device import Device, Target
 from edgenas.errors import EdgenasError, unknown
+from edgenas.profiling import Clock
+from edgenas.remote import clock_of, timed_target
 from edgenas.search import STRATEGIES, Constraint
 
 SUPERNET = "mbv3-cifar10"
@@ -40,6 +43,8 @@ class Request:
         test: images to measure accuracy on.
         skip_bad_images: leave out images that cannot be read instead of refusing.
         seed: of the search.
+        ssh: address of the board to measure on; None: the one in the device's profile, if any.
+        python: on that board; None: ``python3``.
     """
 
     device: str
@@ -56,6 +61,8 @@ class Request:
     test: str | None = None
     skip_bad_images: bool = False
     seed: int = 0
+    ssh: str | None = None
+    python: str | None = None
 
     def budgets(self, metric: str = "latency") -> list[Constraint]:
         """The limits on a metric of the device itself, the tightest first."""
@@ -80,12 +87,16 @@ class Result:
     existed: bool = False
 
 
-def checked(request: Request) -> tuple[Request, Device, Target]:
+def checked(request: Request, *, tell: Tell) -> tuple[Request, Device, Target, Clock | None]:
     """The request with its words looked up, before anything slow is done.
+
+    Args:
+        request: what is asked for.
+        tell: called with (step, done, total, words).
 
     Returns:
         The request, whose constraints name no device where they mean its own; the device; the
-        target.
+        target; where it is timed, None: nowhere.
 
     Raises:
         EdgenasError: a name is unknown or a number out of range.
@@ -102,7 +113,13 @@ def checked(request: Request) -> tuple[Request, Device, Target]:
     device = devices.load(request.device)
     if request.runtime is not None:
         check_runtime(request.runtime)
-    target = device.target(
+    clock = clock_of(
+        device,
+        ssh=request.ssh,
+        python=request.python,
+        say=lambda line: tell("connecting", 0, 1, line),
+    )
+    target = (device.target if clock is None else partial(timed_target, device))(
         runtime=request.runtime,
         precision=request.precision,
         threads=request.threads,
@@ -112,7 +129,7 @@ def checked(request: Request) -> tuple[Request, Device, Target]:
         replace(c, target="") if c.target and devices.load(c.target).name == device.name else c
         for c in request.constraints
     ]
-    return replace(request, constraints=tuple(constraints)), device, target
+    return replace(request, constraints=tuple(constraints)), device, target, clock
 
 
 def check_runtime(name: str) -> None:

@@ -16,6 +16,7 @@ from edgenas.arch import Arch
 from edgenas.bundle import check_out, load_bundle, write_bundle
 from edgenas.device import Device, Target
 from edgenas.files import sha256
+from edgenas.profiling import Clock
 from edgenas.specialize.building import Job
 from edgenas.specialize.choosing import check_reachable, choose
 from edgenas.specialize.images import material
@@ -45,12 +46,12 @@ def specialize(
         EdgenasError: something asked for is unknown, the budgets cannot be met, or the built
             network fails a check. No bundle is left behind then.
     """
-    request, device, target = checked(request)
+    request, device, target, clock = checked(request, tell=tell)
     trained = load_supernet(find_supernet(request.supernet))
-    key = _key(request, trained, device=device, target=target)
+    key = _key(request, trained, device=device, target=target, measured=clock is not None)
     if out is not None and (there := _existing(out, key, force=force)):
         return there
-    job = _prepared(request, trained, device=device, target=target, tell=tell)
+    job = _prepared(request, trained, device=device, target=target, clock=clock, tell=tell)
     built = choose(job)
     record = record_of(job, built)
     folder = out or Path(_folder_name(request, built.arch))
@@ -72,7 +73,13 @@ def specialize(
 
 
 def _prepared(
-    request: Request, trained: TrainedSupernet, *, device: Device, target: Target, tell: Tell
+    request: Request,
+    trained: TrainedSupernet,
+    *,
+    device: Device,
+    target: Target,
+    clock: Clock | None,
+    tell: Tell,
 ) -> Job:
     """Everything that the choice needs; what may be wrong comes before what is slow."""
     space = trained.supernet.space
@@ -87,7 +94,7 @@ def _prepared(
     for constraint in request.constraints:
         if constraint.metric == "energy" and constraint.target:
             others[constraint.target].watts()
-        elif constraint.metric == "energy" and device.reach == "local":
+        elif constraint.metric == "energy" and clock is not None:
             raise no_energy(target)  # before it is profiled
     images = material(request, trained, tell)
     latency = profiled_latency(
@@ -95,6 +102,7 @@ def _prepared(
         device=device,
         target=target,
         statistic="typical" if request.percentile == "p50" else "wall_p95",
+        clock=clock,
         tell=tell,
     )
     return Job(
@@ -109,7 +117,7 @@ def _prepared(
 
 
 def _key(
-    request: Request, trained: TrainedSupernet, *, device: Device, target: Target
+    request: Request, trained: TrainedSupernet, *, device: Device, target: Target, measured: bool
 ) -> dict[str, Any]:
     """Everything that decides what the bundle will be, as JSON values."""
     assert trained.folder is not None
@@ -121,7 +129,7 @@ def _key(
         "supernet": sha256(trained.folder / "weights.safetensors"),
         "accuracy": sha256(accuracy) if accuracy.exists() else None,
     }
-    if device.reach != "local":  # this machine is measured anew each time, its table may grow
+    if not measured:  # a device at hand is measured anew each time, its table may grow
         key["latency"] = sha256(find_table(target) or device.path)
     names = ("percentile", "confidence", "strategy", "data", "test", "skip_bad_images", "seed")
     return key | {name: getattr(request, name) for name in names}
