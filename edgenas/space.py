@@ -136,8 +136,8 @@ class Space:
             raise EdgenasError(
                 f"rows must have shape (n, {len(self.genes)}), found {tuple(rows.shape)}"
             )
-        result = _zero_absent(self, rows)
-        present = np.broadcast_to(_present(self, rows), rows.shape)
+        present = _present(self, rows)
+        result = np.where(present, rows, np.zeros((), rows.dtype))
         limits = np.array([len(gene.values) for gene in self.genes])
         bad = (result > limits) | (present & (result < 1))
         if bad.any():
@@ -340,17 +340,24 @@ def layout(space: Space) -> Layout:
 
 def _present(space: Space, rows: Codes) -> NDArray[np.bool_]:
     """Which genes belong to something that exists, shape (n, genes)."""
-    lay = layout(space)
-    present = np.ones(rows.shape, bool)
-    for i, depth_column in lay.depths.items():
-        # Row 0 stands for codes out of range, which canonical() refuses anyway.
-        depths = np.array((0, *space.stages[i].depths))
-        depth = depths[np.minimum(rows[:, depth_column], len(depths) - 1)]
-        for columns in (lay.kernels, lay.expands):
-            for (stage, j), column in columns.items():
-                if stage == i:
-                    present[:, column] = depth > j
-    return present
+    columns, least = _depth_needed(space)
+    return rows[:, columns] >= least
+
+
+@functools.lru_cache(maxsize=64)
+def _depth_needed(space: Space) -> tuple[NDArray[np.intp], Codes]:
+    """Of each gene: a column and the least code in it with which the gene exists."""
+    genes, depths = space.genes, layout(space).depths
+    columns = np.zeros(len(genes), np.intp)
+    least = np.zeros(len(genes), np.uint8)  # any code will do
+    for column, gene in enumerate(genes):
+        if gene.optional:
+            columns[column] = depths[gene.stage]
+            # Depths ascend, so the codes of deeper stages are larger ones.
+            least[column] = 1 + sum(
+                depth <= gene.block for depth in space.stages[gene.stage].depths
+            )
+    return columns, least
 
 
 def _zero_absent(space: Space, rows: Codes) -> Codes:

@@ -2,6 +2,7 @@
 
 from edgenas.search.constraint import METRICS, Constraint, Limit, parse_constraint
 from edgenas.search.least import least
+from edgenas.search.pareto import Front, Objective, Point, pareto
 from edgenas.search.result import Candidate, SearchResult, Step
 from edgenas.search.run import STRATEGIES, search
 
@@ -10,10 +11,14 @@ __all__ = [
     "STRATEGIES",
     "Candidate",
     "Constraint",
+    "Front",
     "Limit",
+    "Objective",
+    "Point",
     "SearchResult",
     "Step",
     "least",
+    "pareto",
     "parse_constraint",
     "search",
 ]

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from edgenas.cost import Vector
-from edgenas.search.feasible import anchor
+from edgenas.search.feasible import anchor, towards
 from edgenas.search.neighbours import neighbours
 from edgenas.search.problem import Account, Problem
 from edgenas.space import Codes, Space, layout
@@ -66,7 +66,7 @@ def _crowd(
         samples = np.concatenate(
             [space.sample(2 * size, rng=rng, by="gene"), space.sample(2 * size, rng=rng, by="arch")]
         )
-        drawn = [_towards(space, samples, start, rng=rng) for _ in range(2)]
+        drawn = [towards(space, samples, start, rng=rng) for _ in range(2)]
         first = account.fresh(start)
         rows = account.fresh(np.concatenate([samples, *drawn]), most=size - 1, rng=rng)
         rows = np.concatenate([first, rows])[: account.left]
@@ -110,13 +110,6 @@ def _climb(account: Account, row: Codes, score: float) -> Codes:
         else:
             genes = 2
     return row
-
-
-def _towards(space: Space, rows: Codes, goal: Codes, *, rng: np.random.Generator) -> Codes:
-    """Rows with a random part of their genes, another part in each row, taken from the goal."""
-    take = rng.random(rows.shape) < rng.random((len(rows), 1))
-    take = (take & (goal != 0)) | (rows == 0)
-    return space.canonical(np.where(take, goal, rows))
 
 
 def _best(space: Space, rows: Codes, scores: Vector, *, count: int) -> tuple[Codes, Vector]:

@@ -65,6 +65,13 @@ def least_row(space: Space, limit: Limit, *, rng: np.random.Generator) -> Codes:
         row, value = near[int(values.argmin())][None], float(values.min())
 
 
+def towards(space: Space, rows: Codes, goal: Codes, *, rng: np.random.Generator) -> Codes:
+    """Rows with a random part of their genes, another part in each row, taken from the goal."""
+    take = rng.random(rows.shape) < rng.random((len(rows), 1))
+    take = (take & (goal != 0)) | (rows == 0)
+    return space.canonical(np.where(take, goal, rows))
+
+
 def _descend(problem: Problem, row: Codes, value: float) -> tuple[Codes, float]:
     """The end of the steepest descent of the excess by one and two genes."""
     while value > 0:

@@ -13,6 +13,7 @@ from edgenas.search.result import Step
 from edgenas.space import Codes, Space
 
 Score = Callable[[Codes], Vector]
+Costs = Callable[[Codes], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,25 +50,23 @@ class Problem:
 
 
 @dataclass(slots=True)
-class Account:
-    """Every network scored so far: their number, the best, the front, and the history.
+class Ledger:
+    """Which networks were asked for, and how many more may be scored.
 
-    ``front`` holds the rows that are not dominated in (score, first limit's value), best first.
+    Args:
+        kept: rows to whether they keep all limits.
+        evaluations: how many networks may be scored.
     """
 
-    problem: Problem
+    kept: Callable[[Codes], NDArray[np.bool_]]
+    evaluations: int
     scored: int = 0
-    best: Codes | None = None
-    best_score: float = -np.inf
-    front: Codes | None = None
-    front_scores: Vector = field(default_factory=lambda: np.empty(0))
-    steps: list[Step] = field(default_factory=list[Step])
     seen: set[int] = field(default_factory=set[int])
 
     @property
     def left(self) -> int:
         """Evaluations that are left."""
-        return self.problem.evaluations - self.scored
+        return self.evaluations - self.scored
 
     def fresh(
         self, rows: Codes, *, most: int | None = None, rng: np.random.Generator | None = None
@@ -79,7 +78,7 @@ class Account:
             most: how many of them at most, besides the evaluations that are left.
             rng: draws them where there are more; None: the first ones are taken.
         """
-        rows = rows[self.problem.kept(rows)]
+        rows = rows[self.kept(rows)]
         found = dict[int, int]()
         for i, key in enumerate(keys(rows).tolist()):
             if key not in self.seen:
@@ -93,6 +92,38 @@ class Account:
         self.seen.update(named)
         return rows[lines]
 
+
+class Account:
+    """Every network scored so far: their number, the best, the front, and the history.
+
+    ``front`` holds the rows that are not dominated in (score, first limit's value), best first.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.ledger = Ledger(problem.kept, problem.evaluations)
+        self.best: Codes | None = None
+        self.best_score = -np.inf
+        self.front: Codes | None = None
+        self.front_scores: Vector = np.empty(0)
+        self.steps = list[Step]()
+
+    @property
+    def left(self) -> int:
+        """Evaluations that are left."""
+        return self.ledger.left
+
+    @property
+    def scored(self) -> int:
+        """Networks scored so far."""
+        return self.ledger.scored
+
+    def fresh(
+        self, rows: Codes, *, most: int | None = None, rng: np.random.Generator | None = None
+    ) -> Codes:
+        """As ``Ledger.fresh``."""
+        return self.ledger.fresh(rows, most=most, rng=rng)
+
     def score(self, rows: Codes, *, phase: str) -> Vector:
         """Score fresh rows and enter them in the account."""
         assert len(rows) <= self.left
@@ -100,7 +131,7 @@ class Account:
             return np.empty(0)
         scores = np.asarray(self.problem.maximize(rows), float)
         scores = np.where(np.isnan(scores), -np.inf, scores)
-        self.scored += len(rows)
+        self.ledger.scored += len(rows)
         top = int(np.argmax(scores))
         if scores[top] > self.best_score:
             self.best, self.best_score = rows[top : top + 1].copy(), float(scores[top])

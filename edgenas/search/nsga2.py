@@ -1,0 +1,129 @@
+"""NSGA-II (Deb, Pratap, Agarwal, Meyarivan 2002, IEEE Trans. Evolutionary Computation 6(2)).
+
+Parents and children compete together; what survives is chosen by non-dominated rank, and by
+crowding distance where a rank does not fit whole (section III). Genes are codes, so crossover is
+uniform and a mutated gene is drawn anew. Limits cost nothing here: a child that breaks one is
+dropped before it is scored, and no network is scored twice.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgenas.search.dominance import Indices, Matrix, crowding, ranks
+from edgenas.search.feasible import anchor, towards
+from edgenas.search.neighbours import unique
+from edgenas.search.problem import Costs, Ledger, Problem
+from edgenas.space import Codes, Space
+
+_TRIES = 10  # matings of one generation, while too few children are new and keep the limits
+_STALE = 10  # generations in a row that brought nothing new
+
+
+def nsga2(
+    problem: Problem, costs: Costs, *, population: int, ends: Sequence[Codes] = ()
+) -> tuple[Codes, Matrix]:
+    """Search until the evaluations are spent or nothing new can be found.
+
+    Args:
+        problem: its space, limits, evaluations and seed; what it maximises is not asked for.
+        costs: canonical rows to what is minimised, shape (n, genes) -> (n, objectives).
+        population: networks that survive a generation, and children in it.
+        ends: rows to start with besides chance, shape (1, genes) each, such as exact optima of
+            single objectives.
+
+    Returns:
+        Every row scored, shape (n, genes), and its costs, shape (n, objectives).
+
+    Raises:
+        EdgenasError: no network keeps all limits.
+    """
+    rng = np.random.default_rng(problem.seed)
+    ledger = Ledger(problem.kept, problem.evaluations)
+    rows = ledger.fresh(first_population(problem, rng, size=population, ends=ends), most=population)
+    values = costs(rows)
+    ledger.scored += len(rows)
+    scored, found = [rows], [values]
+    stale = 0
+    order = survivors(values, most=population)
+    rows, values = rows[order], values[order]
+    while ledger.left > 0 and stale < _STALE and len(rows):
+        children = _children(problem.space, ledger, rows, rng=rng, count=population)
+        stale = 0 if len(children) else stale + 1
+        if not len(children):
+            continue
+        scores = costs(children)
+        ledger.scored += len(children)
+        scored.append(children)
+        found.append(scores)
+        rows, values = np.concatenate([rows, children]), np.concatenate([values, scores])
+        order = survivors(values, most=population)
+        rows, values = rows[order], values[order]
+    return np.concatenate(scored), np.concatenate(found)
+
+
+def first_population(
+    problem: Problem, rng: np.random.Generator, *, size: int, ends: Sequence[Codes] = ()
+) -> Codes:
+    """Different rows that keep all limits: the given ones, the corners of the space, and samples.
+
+    Half of the samples are drawn by gene, half by arch; where there are limits, more are drawn
+    towards a network that keeps them.
+
+    Returns:
+        Canonical rows, shape (at most size, genes).
+
+    Raises:
+        EdgenasError: no network keeps all limits.
+    """
+    space = problem.space
+    start = anchor(problem, rng)
+    corners = space.encode([space.smallest(), space.largest()])
+    samples = np.concatenate([space.sample(size, rng=rng, by=by) for by in ("gene", "arch")])
+    samples = rng.permutation(samples)
+    if problem.limits:
+        drawn = [towards(space, samples, start, rng=rng) for _ in range(2)]
+        samples = np.concatenate([samples, *drawn])
+    rows = unique(np.concatenate([*ends, start, corners, samples]))
+    return rows[problem.kept(rows)][:size]
+
+
+def survivors(costs: Matrix, *, most: int) -> Indices:
+    """The places of those that live on, the best first: by rank, then the least crowded.
+
+    Args:
+        costs: shape (n, objectives); vectors that are not finite do not live on.
+        most: how many.
+    """
+    finite = np.flatnonzero(np.isfinite(costs).all(1))
+    costs = costs[finite]
+    rank = ranks(costs, enough=most)
+    order = np.lexsort((-crowding(costs, rank), rank))
+    return finite[order[:most]]
+
+
+def _children(
+    space: Space, ledger: Ledger, rows: Codes, *, rng: np.random.Generator, count: int
+) -> Codes:
+    """New rows that keep the limits, as many as asked for where so many are found."""
+    found = list[Codes]()
+    for _ in range(_TRIES):
+        # The best come first: the winner of a binary tournament is the lower place.
+        fights = rng.integers(len(rows), size=(4, count + count // 8 + 1))  # some are not new
+        one, other = np.minimum(fights[0], fights[1]), np.minimum(fights[2], fights[3])
+        children = _mated(space, rows[one], rows[other], rng=rng)
+        found.append(ledger.fresh(children, most=count))
+        count -= len(found[-1])
+        if not count:
+            break
+    return np.concatenate(found)
+
+
+def _mated(space: Space, one: Codes, other: Codes, *, rng: np.random.Generator) -> Codes:
+    """Uniform crossover, and one gene in a row drawn anew on average; appearing blocks always."""
+    taken = (rng.random(one.shape, dtype=np.float32) < 0.5) & (other != 0)
+    crossed = np.where(taken | (one == 0), other, one)
+    counts = np.array([len(gene.values) for gene in space.genes])
+    drawn = 1 + (rng.random(one.shape) * counts).astype(np.uint8)
+    change = rng.random(one.shape, dtype=np.float32) < 1 / max(len(counts), 1)
+    return space.canonical(np.where(change | (crossed == 0), drawn, crossed))
