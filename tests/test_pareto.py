@@ -204,7 +204,9 @@ def test_a_front_beats_random_search_and_comes_near_the_true_one():
     low, high = costs.min(0), costs.max(0)
 
     def volume(found: np.ndarray) -> float:
-        return float(HV(ref_point=np.ones(2))((found - low) / (high - low)))
+        volume = HV(ref_point=np.ones(2))((found - low) / (high - low))
+        assert volume is not None
+        return float(volume)
 
     true = volume(costs[front_of(costs)])
     found = matrix(pareto(space, objectives=objectives, population=64, evaluations=6400))

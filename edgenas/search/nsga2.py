@@ -4,6 +4,11 @@ Parents and children compete together; what survives is chosen by non-dominated 
 crowding distance where a rank does not fit whole (section III). Genes are codes, so crossover is
 uniform and a mutated gene is drawn anew. Limits cost nothing here: a child that breaks one is
 dropped before it is scored, and no network is scored twice.
+
+Parents are alike: of some winners of tournaments, the one nearest to the first parent becomes the
+second (Ishibuchi and Shibata 2003, "A similarity-based mating scheme for evolutionary
+multiobjective optimization", section 3). Children of a small and a large network are neither, and
+the ends of the front would be lost.
 """
 
 from collections.abc import Sequence
@@ -16,6 +21,8 @@ from edgenas.search.neighbours import unique
 from edgenas.search.problem import Costs, Ledger, Problem
 from edgenas.space import Codes, Space
 
+_SUITORS = 10  # winners of tournaments, of which the nearest becomes the second parent
+_TAKEN = 0.1  # part of its genes that a child has from the second parent
 _TRIES = 10  # matings of one generation, while too few children are new and keep the limits
 _STALE = 10  # generations in a row that brought nothing new
 
@@ -48,7 +55,7 @@ def nsga2(
     order = survivors(values, most=population)
     rows, values = rows[order], values[order]
     while ledger.left > 0 and stale < _STALE and len(rows):
-        children = _children(problem.space, ledger, rows, rng=rng, count=population)
+        children = _children(problem.space, ledger, rows, values, rng=rng, count=population)
         stale = 0 if len(children) else stale + 1
         if not len(children):
             continue
@@ -103,14 +110,22 @@ def survivors(costs: Matrix, *, most: int) -> Indices:
 
 
 def _children(
-    space: Space, ledger: Ledger, rows: Codes, *, rng: np.random.Generator, count: int
+    space: Space,
+    ledger: Ledger,
+    rows: Codes,
+    costs: Matrix,
+    *,
+    rng: np.random.Generator,
+    count: int,
 ) -> Codes:
     """New rows that keep the limits, as many as asked for where so many are found."""
     found = list[Codes]()
     for _ in range(_TRIES):
-        # The best come first: the winner of a binary tournament is the lower place.
-        fights = rng.integers(len(rows), size=(4, count + count // 8 + 1))  # some are not new
-        one, other = np.minimum(fights[0], fights[1]), np.minimum(fights[2], fights[3])
+        # The best come first: the winner of a binary tournament is the lower place. Some children
+        # are not new.
+        fights = rng.integers(len(rows), size=(2, 1 + _SUITORS, count + count // 8 + 1))
+        winners = fights.min(0)
+        one, other = winners[0], _nearest(costs, winners[0], winners[1:])
         children = _mated(space, rows[one], rows[other], rng=rng)
         found.append(ledger.fresh(children, most=count))
         count -= len(found[-1])
@@ -119,9 +134,24 @@ def _children(
     return np.concatenate(found)
 
 
+def _nearest(costs: Matrix, one: Indices, suitors: Indices) -> Indices:
+    """The suitor of each with the most similar costs, ranges taken as equal, but not itself.
+
+    Args:
+        costs: of all, shape (n, objectives).
+        one: places, shape (k,).
+        suitors: places, shape (s, k).
+    """
+    apart = np.where(suitors == one, np.inf, 0.0)
+    ranges = np.ptp(costs, axis=0)
+    for values in (costs / np.where(ranges > 0, ranges, 1.0)).T:
+        apart += (values[suitors] - values[one]) ** 2
+    return suitors[apart.argmin(0), np.arange(len(one))]
+
+
 def _mated(space: Space, one: Codes, other: Codes, *, rng: np.random.Generator) -> Codes:
     """Uniform crossover, and one gene in a row drawn anew on average; appearing blocks always."""
-    taken = (rng.random(one.shape, dtype=np.float32) < 0.5) & (other != 0)
+    taken = (rng.random(one.shape, dtype=np.float32) < _TAKEN) & (other != 0)
     crossed = np.where(taken | (one == 0), other, one)
     counts = np.array([len(gene.values) for gene in space.genes])
     drawn = 1 + (rng.random(one.shape) * counts).astype(np.uint8)
