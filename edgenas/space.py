@@ -132,13 +132,13 @@ class Space:
             EdgenasError: a code is out of range, or a block that exists carries 0.
         """
         rows = np.asarray(rows)
-        if rows.ndim != 2 or rows.shape[1] != len(self.genes):
+        columns, least, limits = _rules(self)
+        if rows.ndim != 2 or rows.shape[1] != len(limits):
             raise EdgenasError(
-                f"rows must have shape (n, {len(self.genes)}), found {tuple(rows.shape)}"
+                f"rows must have shape (n, {len(limits)}), found {tuple(rows.shape)}"
             )
-        present = _present(self, rows)
+        present = rows[:, columns] >= least
         result = np.where(present, rows, np.zeros((), rows.dtype))
-        limits = np.array([len(gene.values) for gene in self.genes])
         bad = (result > limits) | (present & (result < 1))
         if bad.any():
             row, column = (int(i) for i in np.argwhere(bad)[0])
@@ -338,30 +338,24 @@ def layout(space: Space) -> Layout:
     return replace(lay, genes=tuple(genes))
 
 
-def _present(space: Space, rows: Codes) -> NDArray[np.bool_]:
-    """Which genes belong to something that exists, shape (n, genes)."""
-    columns, least = _depth_needed(space)
-    return rows[:, columns] >= least
-
-
 @functools.lru_cache(maxsize=64)
-def _depth_needed(space: Space) -> tuple[NDArray[np.intp], Codes]:
-    """Of each gene: a column and the least code in it with which the gene exists."""
+def _rules(space: Space) -> tuple[NDArray[np.intp], Codes, Codes]:
+    """Of each gene: a column, the least code in it with which the gene exists, its largest code."""
     genes, depths = space.genes, layout(space).depths
     columns = np.zeros(len(genes), np.intp)
-    least = np.zeros(len(genes), np.uint8)  # any code will do
+    least = np.zeros(len(genes), np.uint8)  # whatever is in column 0, the gene exists
     for column, gene in enumerate(genes):
         if gene.optional:
             columns[column] = depths[gene.stage]
-            # Depths ascend, so the codes of deeper stages are larger ones.
-            least[column] = 1 + sum(
-                depth <= gene.block for depth in space.stages[gene.stage].depths
-            )
-    return columns, least
+            # Depths ascend, so larger codes are of deeper stages.
+            shallow = sum(depth <= gene.block for depth in space.stages[gene.stage].depths)
+            least[column] = 1 + shallow
+    return columns, least, np.array([len(gene.values) for gene in genes], np.uint8)
 
 
 def _zero_absent(space: Space, rows: Codes) -> Codes:
-    return np.where(_present(space, rows), rows, np.zeros((), rows.dtype))
+    columns, least, _ = _rules(space)
+    return np.where(rows[:, columns] >= least, rows, np.zeros((), rows.dtype))
 
 
 def _member(value: float, values: Sequence[float], path: str, space: str) -> None:

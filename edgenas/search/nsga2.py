@@ -121,9 +121,9 @@ def _children(
     """New rows that keep the limits, as many as asked for where so many are found."""
     found = list[Codes]()
     for _ in range(_TRIES):
-        # The best come first: the winner of a binary tournament is the lower place. Some children
-        # are not new.
-        fights = rng.integers(len(rows), size=(2, 1 + _SUITORS, count + count // 8 + 1))
+        # The best come first: the winner of a binary tournament is the lower place. Many
+        # children of parents that are alike are not new.
+        fights = rng.integers(len(rows), size=(2, 1 + _SUITORS, 2 * count))
         winners = fights.min(0)
         one, other = winners[0], _nearest(costs, winners[0], winners[1:])
         children = _mated(space, rows[one], rows[other], rng=rng)
@@ -150,10 +150,13 @@ def _nearest(costs: Matrix, one: Indices, suitors: Indices) -> Indices:
 
 
 def _mated(space: Space, one: Codes, other: Codes, *, rng: np.random.Generator) -> Codes:
-    """Uniform crossover, and one gene in a row drawn anew on average; appearing blocks always."""
+    """Uniform crossover, then one gene changed on average; appearing blocks are drawn anew."""
     taken = (rng.random(one.shape, dtype=np.float32) < _TAKEN) & (other != 0)
     crossed = np.where(taken | (one == 0), other, one)
     counts = np.array([len(gene.values) for gene in space.genes])
-    drawn = 1 + (rng.random(one.shape) * counts).astype(np.uint8)
+    absent = crossed == 0
+    # As many steps further, and round: any other code, or any at all where there was none.
+    steps = (rng.random(one.shape) * (counts - ~absent)).astype(np.uint8)
+    drawn = 1 + (crossed + steps) % counts
     change = rng.random(one.shape, dtype=np.float32) < 1 / max(len(counts), 1)
-    return space.canonical(np.where(change | (crossed == 0), drawn, crossed))
+    return space.canonical(np.where(change | absent, drawn, crossed))
