@@ -34,7 +34,8 @@ from pymoo.optimize import minimize
 
 from edgenas.search import least
 from edgenas.search.dominance import front_of
-from edgenas.search.nsga2 import first_population, nsga2
+from edgenas.search.feasible import first_population
+from edgenas.search.nsga2 import nsga2
 from edgenas.search.problem import Problem
 from edgenas.space import Codes
 

@@ -28,7 +28,17 @@ def search(
     classes: Annotated[
         int | None, typer.Option(min=1, help="Default: those of the accuracy predictor.")
     ] = None,
-    strategy: Annotated[str, typer.Option(help="Search strategy.")] = "evolution",
+    strategy: Annotated[
+        str, typer.Option(help="evolution, aging (regularised evolution), bayes or random.")
+    ] = "evolution",
+    evaluations: Annotated[
+        int | None,
+        typer.Option(min=1, help="Networks scored at most.  [default: 120000; bayes 60]"),
+    ] = None,
+    history: Annotated[
+        Path | None,
+        typer.Option(help="CSV file of every network scored; an interrupted search goes on."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the search.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -52,7 +62,15 @@ def search(
     predictor = predictor.on(declared)
     latency = None if known is None else _latency(known, declared)
     limits = [_limit(declared, c, latency) for c in constraints]
-    found = run(declared, maximize=predictor, subject_to=limits, strategy=strategy, seed=seed)
+    found = run(
+        declared,
+        maximize=predictor,
+        subject_to=limits,
+        strategy=strategy,
+        seed=seed,
+        evaluations=evaluations,
+        history=history,
+    )
     best = _described(declared, found.best.arch, latency) | {"accuracy": found.best.score}
     if json:
         report = {

@@ -1,5 +1,7 @@
 """Networks that keep all limits, or the proof or the report that there are none."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from edgenas.cost import Vector
@@ -63,6 +65,32 @@ def least_row(space: Space, limit: Limit, *, rng: np.random.Generator) -> Codes:
         if not values.min() < value:
             return row
         row, value = near[int(values.argmin())][None], float(values.min())
+
+
+def first_population(
+    problem: Problem, rng: np.random.Generator, *, size: int, ends: Sequence[Codes] = ()
+) -> Codes:
+    """Different rows that keep all limits: the given ones, the corners of the space, and samples.
+
+    Half of the samples are drawn by gene, half by arch; where there are limits, more are drawn
+    towards a network that keeps them.
+
+    Returns:
+        Canonical rows, shape (at most size, genes).
+
+    Raises:
+        EdgenasError: no network keeps all limits.
+    """
+    space = problem.space
+    start = anchor(problem, rng)
+    corners = space.encode([space.smallest(), space.largest()])
+    samples = np.concatenate([space.sample(size, rng=rng, by=by) for by in ("gene", "arch")])
+    samples = rng.permutation(samples)
+    if problem.limits:
+        drawn = [towards(space, samples, start, rng=rng) for _ in range(2)]
+        samples = np.concatenate([samples, *drawn])
+    rows = unique(np.concatenate([*ends, start, corners, samples]))
+    return rows[problem.kept(rows)][:size]
 
 
 def towards(space: Space, rows: Codes, goal: Codes, *, rng: np.random.Generator) -> Codes:

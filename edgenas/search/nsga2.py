@@ -16,8 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgenas.search.dominance import Indices, Matrix, crowding, ranks
-from edgenas.search.feasible import anchor, towards
-from edgenas.search.neighbours import unique
+from edgenas.search.feasible import first_population
 from edgenas.search.problem import Costs, Ledger, Problem
 from edgenas.space import Codes, Space
 
@@ -55,7 +54,8 @@ def nsga2(
     order = survivors(values, most=population)
     rows, values = rows[order], values[order]
     while ledger.left > 0 and stale < _STALE and len(rows):
-        children = _children(problem.space, ledger, rows, values, rng=rng, count=population)
+        count = min(population, ledger.left)
+        children = _children(problem.space, ledger, rows, values, rng=rng, count=count)
         stale = 0 if len(children) else stale + 1
         if not len(children):
             continue
@@ -67,32 +67,6 @@ def nsga2(
         order = survivors(values, most=population)
         rows, values = rows[order], values[order]
     return np.concatenate(scored), np.concatenate(found)
-
-
-def first_population(
-    problem: Problem, rng: np.random.Generator, *, size: int, ends: Sequence[Codes] = ()
-) -> Codes:
-    """Different rows that keep all limits: the given ones, the corners of the space, and samples.
-
-    Half of the samples are drawn by gene, half by arch; where there are limits, more are drawn
-    towards a network that keeps them.
-
-    Returns:
-        Canonical rows, shape (at most size, genes).
-
-    Raises:
-        EdgenasError: no network keeps all limits.
-    """
-    space = problem.space
-    start = anchor(problem, rng)
-    corners = space.encode([space.smallest(), space.largest()])
-    samples = np.concatenate([space.sample(size, rng=rng, by=by) for by in ("gene", "arch")])
-    samples = rng.permutation(samples)
-    if problem.limits:
-        drawn = [towards(space, samples, start, rng=rng) for _ in range(2)]
-        samples = np.concatenate([samples, *drawn])
-    rows = unique(np.concatenate([*ends, start, corners, samples]))
-    return rows[problem.kept(rows)][:size]
 
 
 def survivors(costs: Matrix, *, most: int) -> Indices:

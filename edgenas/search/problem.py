@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from edgenas.cost import Vector
 from edgenas.search.constraint import Limit
+from edgenas.search.history import History
 from edgenas.search.neighbours import keys
 from edgenas.search.result import Step
 from edgenas.space import Codes, Space
@@ -26,6 +27,7 @@ class Problem:
         limits: that must be kept.
         evaluations: how many networks may be scored by ``maximize``; limits cost nothing.
         seed: of all chance.
+        history: where every score is kept, and found again; None: nowhere.
     """
 
     space: Space
@@ -33,6 +35,7 @@ class Problem:
     limits: tuple[Limit, ...]
     evaluations: int
     seed: int
+    history: History | None = None
 
     def excess(self, rows: Codes) -> Vector:
         """By how much the limits are broken, as parts of them, summed; 0: all are kept."""
@@ -129,7 +132,11 @@ class Account:
         assert len(rows) <= self.left
         if not len(rows):
             return np.empty(0)
-        scores = np.asarray(self.problem.maximize(rows), float)
+        problem = self.problem
+        if problem.history is None:
+            scores = np.asarray(problem.maximize(rows), float)
+        else:
+            scores = problem.history.scores(rows, phase=phase, maximize=problem.maximize)
         scores = np.where(np.isnan(scores), -np.inf, scores)
         self.ledger.scored += len(rows)
         top = int(np.argmax(scores))

@@ -2,22 +2,32 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from edgenas.cost import Vector
 from edgenas.errors import EdgenasError, unknown
+from edgenas.search.aging import age
+from edgenas.search.bayes import bayes
 from edgenas.search.constraint import Limit
 from edgenas.search.evolution import evolve
 from edgenas.search.feasible import anchor
+from edgenas.search.history import open_history
 from edgenas.search.neighbours import every
 from edgenas.search.problem import Account, Problem, Score
 from edgenas.search.random import sample
 from edgenas.search.result import Candidate, SearchResult
 from edgenas.space import Codes, Space
 
-STRATEGIES: Mapping[str, Callable[[Problem], Account]] = {"evolution": evolve, "random": sample}
+STRATEGIES: Mapping[str, Callable[[Problem], Account]] = {
+    "evolution": evolve,
+    "aging": age,
+    "bayes": bayes,
+    "random": sample,
+}
 EVALUATIONS = 120_000
+EXPENSIVE = 60  # where the strategy is one for scores that are expensive
 
 
 def search(
@@ -27,7 +37,8 @@ def search(
     subject_to: Sequence[Limit] = (),
     strategy: str = "evolution",
     seed: int = 0,
-    evaluations: int = EVALUATIONS,
+    evaluations: int | None = None,
+    history: Path | None = None,
 ) -> SearchResult:
     """The best network of a space that keeps all limits.
 
@@ -36,25 +47,39 @@ def search(
         maximize: canonical rows, shape (n, genes), to scores, shape (n,): an accuracy predictor,
             compiled tables, or any function.
         subject_to: limits that the network keeps.
-        strategy: ``evolution`` or ``random``.
+        strategy: ``evolution``, ``aging``, ``bayes`` or ``random``.
         seed: of all chance: the same seed gives the same result.
-        evaluations: how many networks are scored at most.
+        evaluations: how many networks are scored at most; None: 120,000, with ``bayes`` 60.
+        history: a CSV file of every network scored. Where an interrupted search left one, what is
+            in it is not scored again, and the result is that of an uninterrupted search.
 
     Raises:
-        EdgenasError: no network keeps the limits, with the least reachable and what binds; or an
-            unknown strategy.
+        EdgenasError: no network keeps the limits, with the least reachable and what binds; an
+            unknown strategy; or a history of another search.
     """
     if strategy not in STRATEGIES:
         raise unknown("strategy", strategy, known=STRATEGIES, listing="edgenas search --help")
+    if evaluations is None:
+        evaluations = EXPENSIVE if strategy == "bayes" else EVALUATIONS
     if evaluations < 1:
         raise EdgenasError(f"evaluations must be at least 1, found {evaluations}")
     started = time.perf_counter()
+    limits = tuple(subject_to)
+    written = None
+    if history is not None:
+        written = open_history(
+            history,
+            space=space,
+            limits=limits,
+            search={"strategy": strategy, "seed": seed, "evaluations": evaluations},
+        )
     problem = Problem(
         space=space,
         maximize=maximize,
-        limits=tuple(subject_to),
+        limits=limits,
         evaluations=evaluations,
         seed=seed,
+        history=written,
     )
     # Where all of a space may be scored, every strategy comes to this.
     account = (enumerated if space.size <= evaluations else STRATEGIES[strategy])(problem)
