@@ -1,4 +1,7 @@
 import errno
+import functools
+import hashlib
+import http.server
 import json
 import os
 import pty
@@ -7,10 +10,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -18,6 +23,7 @@ from conftest import ROOT
 
 from edgenas import cli
 from edgenas.cli import console
+from edgenas.files import sha256
 
 ESCAPE = "\x1b"
 
@@ -673,7 +679,12 @@ def test_train_and_fit_accuracy_from_the_command_line(edgenas, photos: Path, tmp
     )
 
 
-def test_released_networks_are_imported(edgenas, tmp_path: Path):
+class SilentFiles(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_released_networks_are_imported(edgenas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     ofa = pytest.importorskip("ofa.imagenet_classification.elastic_nn.networks")
     import torch
 
@@ -707,6 +718,36 @@ def test_released_networks_are_imported(edgenas, tmp_path: Path):
     Path("garbage.pth").unlink()
     refused(edgenas(*other[:-1], "x", "--labels", "none.txt"), "cannot read --labels none.txt")
     assert everything(Path()) == ["net", "net/supernet.json", "net/weights.safetensors"]
+
+    # The same from where it is published: fetched once, its hash recorded and insisted on.
+    from edgenas.ofa import ADDRESSES
+
+    handler = functools.partial(SilentFiles, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/net.pth"
+        monkeypatch.setitem(cast("dict[str, str]", ADDRESSES), "ofa-mbv3-w1.0", address)
+        fetched = ("import-ofa", "--download", "--space", "ofa-mbv3-w1.0", "--out")
+        wrong = (*fetched, "fetched", "--sha256", "0" * 64)
+        refused(edgenas(*wrong), "is not the expected file", "delete it and fetch it again")
+        done = edgenas(*fetched, "fetched")
+        server.shutdown()
+    assert done.code == 0, done.log
+    digest = hashlib.sha256((tmp_path / "net.pth").read_bytes()).hexdigest()
+    assert f"SHA-256 {digest}, from {address}" in done.out
+    record = json.loads(Path("fetched/supernet.json").read_text())["training"]["imported"]
+    assert (record["sha256"], record["address"]) == (digest, address)
+    assert sha256(Path("fetched/weights.safetensors")) == sha256(Path("net/weights.safetensors"))
+    # From then on without a network.
+    done = edgenas(*fetched, "again", "--sha256", digest.upper())
+    assert done.code == 0, done.log
+    both = ("import-ofa", tmp_path / "net.pth", "--space", "ofa-mbv3-w1.0", "--out", "x")
+    refused(edgenas(*both, "--download"), "not both", "import-ofa --download --space")
+    refused(edgenas(*both[:1], *both[2:]), "give the file of released weights or --download")
+    refused(edgenas(*both, "--sha256", "12"), "--sha256 must be 64 hexadecimal digits")
+    refused(edgenas(*both, "--sha256", "0" * 64), "is not the expected file")
+    tiny = ("import-ofa", "--download", "--space", "tiny", "--out", "x")
+    refused(edgenas(*tiny), "unknown released supernet 'tiny'")
 
 
 def test_published_tables_and_predictors_are_imported_and_searched(edgenas, shared_data: Path):

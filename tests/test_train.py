@@ -225,7 +225,7 @@ def test_the_gradient_of_a_step_is_the_sum_of_separate_ones():
 
 # It survives
 
-KILLED = """
+KILLED = r"""
 import os, sys
 sys.path.insert(0, "tests")
 import torch
@@ -235,9 +235,13 @@ from test_train import RECIPE, tiny, toy_images, train
 from edgenas.trained import save_supernet
 import dataclasses
 
-def run(out, tell):
+def say(text):
+    os.write(1, f"{text}\n".encode())  # whole or not at all, whenever the kill comes
+
+def run(out):
     recipe = dataclasses.replace(RECIPE, epochs=3)
-    trained = train(tiny(), toy_images(60), recipe=recipe, out=out, resume=True, tell=tell)
+    trained = train(tiny(), toy_images(60), recipe=recipe, out=out, resume=True,
+        tell=lambda progress: say(f"step {progress.step}"))
     save_supernet(out, trained, dtype=torch.float32)
 
 # One import of torch for all attempts: each is a child of this process.
@@ -245,12 +249,12 @@ for line in sys.stdin:
     out = Path(line.strip())
     child = os.fork()
     if child == 0:
-        run(out, lambda progress: print("step", progress.step, flush=True))
-        print("done", flush=True)
+        run(out)
+        say("done")
         os._exit(0)
-    print("child", child, flush=True)
+    say(f"child {child}")
     os.waitpid(child, 0)
-    print("ended", flush=True)
+    say("ended")
 """
 
 

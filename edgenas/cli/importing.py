@@ -1,11 +1,12 @@
 """``import-ofa`` and its relatives: what was released with once-for-all, read into own files."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgenas.cli.console import print_line
+from edgenas.cli.console import bar, print_line
 from edgenas.errors import EdgenasError
 
 if TYPE_CHECKING:
@@ -18,9 +19,21 @@ SPACE = "Name of the space, e.g. ofa-mbv3-w1.2; see list spaces."
 
 
 def import_ofa(
-    file: Annotated[Path, typer.Argument(help="Released weights, a PyTorch file.")],
     space: Annotated[str, typer.Option(help=SPACE)],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder of the supernet.")],
+    file: Annotated[
+        Path | None, typer.Argument(help="Released weights, a PyTorch file; or --download.")
+    ] = None,
+    published: Annotated[
+        bool, typer.Option("--download", help="Fetch them from where their authors publish them.")
+    ] = False,
+    expected: Annotated[
+        str | None,
+        typer.Option(
+            "--sha256",
+            help="Of the weights, in hex. Without it the first download is trusted and recorded.",
+        ),
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(help="Class names, one a line: of your image folders. Default: numbers."),
@@ -33,25 +46,48 @@ def import_ofa(
     from edgenas.spaces import load_space
 
     declared = load_space(space)
+    if (file is None) != published:
+        raise EdgenasError(
+            "give the file of released weights or --download" + (", not both" if published else ""),
+            hint=f"edgenas import-ofa --download --space {space} --out {out_folder}",
+        )
+    if expected is not None and re.fullmatch("[0-9a-fA-F]{64}", expected) is None:
+        raise EdgenasError(
+            f"--sha256 must be 64 hexadecimal digits, found {expected!r}",
+            hint="as sha256sum prints it",
+        )
     _free(out_folder)
     numbered = tuple(f"class {i}" for i in range(declared.classes))
     names = numbered if labels is None else _labels(labels, declared)
     import torch
 
     from edgenas.data import Preprocessing
-    from edgenas.files import new_folder, sha256
-    from edgenas.ofa import import_supernet
+    from edgenas.files import cache_folder, new_folder, sha256
+    from edgenas.ofa import address_of, download, import_supernet
     from edgenas.trained import TrainedSupernet, save_supernet
 
+    source = ""
+    if file is None:
+        source = address_of(space)
+        file = cache_folder() / "ofa" / f"{space}.pth"
+        with bar("fetching weights") as tell:
+            download(source, file, sha256=expected, tell=tell)
+    found = sha256(file)
+    if expected is not None and found != expected.lower():
+        raise EdgenasError(
+            f"{file} is not the expected file: SHA-256 must be {expected}, found {found}",
+            hint="check where it came from, or the expected hash",
+        )
     trained = TrainedSupernet(
         supernet=import_supernet(file, space=declared),
         classes=names,
         preprocessing=Preprocessing(stored=max(declared.resolutions), mean=_MEAN, std=_STD),
-        training={"imported": {"file": file.name, "sha256": sha256(file)}},
+        training={"imported": {"file": file.name, "sha256": found, "address": source}},
     )
     with new_folder(out_folder.resolve()) as made:
         save_supernet(made, trained, dtype=torch.float32)
     print_line(f"supernet {out_folder}")
+    print_line(f"weights  SHA-256 {found}" + (f", from {source}" if source else ""))
     if labels is None:
         print_line("its classes are numbered; --labels FILE names them as your image folders are")
     print_line(f"next: edgenas fit-accuracy {out_folder} --data PATH")

@@ -3,7 +3,7 @@
 import http.client
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edgenas.errors import EdgenasError, unknown
@@ -26,7 +26,14 @@ _TIMEOUT = 60  # seconds without a byte
 _CHUNK = 1 << 20
 
 
-def download(address: str, to: Path, *, sha256: str | None = None) -> Path:
+Tell = Callable[[int, int], None]
+
+
+def _silent(done: int, total: int) -> None:
+    pass
+
+
+def download(address: str, to: Path, *, sha256: str | None = None, tell: Tell = _silent) -> Path:
     """Fetch a released file; what an earlier try fetched is kept and gone on with.
 
     The SHA-256 is recorded beside the file (``<name>.sha256``, as ``sha256sum`` writes it). With no
@@ -36,6 +43,7 @@ def download(address: str, to: Path, *, sha256: str | None = None) -> Path:
         address: where it is published, e.g. one of ``ADDRESSES``.
         to: where to keep it.
         sha256: of the expected file, in hex, from a source the user trusts.
+        tell: called with the bytes fetched and the bytes of the file.
 
     Returns:
         ``to``.
@@ -49,7 +57,7 @@ def download(address: str, to: Path, *, sha256: str | None = None) -> Path:
     if not to.exists():
         part = to.with_name(f"{to.name}.part")
         part.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(address, part)
+        _fetch(address, part, tell)
         part.replace(to)
         to.with_name(f"{to.name}.part.etag").unlink(missing_ok=True)
     found = sha256_of(to)
@@ -62,7 +70,7 @@ def download(address: str, to: Path, *, sha256: str | None = None) -> Path:
     return to
 
 
-def _fetch(address: str, part: Path) -> None:
+def _fetch(address: str, part: Path, tell: Tell) -> None:
     """Bring ``part`` to the size that the server names, from where it stands."""
     etag = part.with_name(f"{part.name}.etag")
     known = etag.read_text(encoding="utf-8") if etag.exists() else ""
@@ -83,10 +91,12 @@ def _fetch(address: str, part: Path) -> None:
             with part.open("ab" if have else "wb") as stream:
                 while chunk := answer.read(_CHUNK):
                     stream.write(chunk)
+                    have += len(chunk)
+                    tell(have, total)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # nothing is left to fetch, or the file has become shorter
             part.unlink()
-            _fetch(address, part)
+            _fetch(address, part, tell)
             return
         raise EdgenasError(
             f"could not fetch {address}: {error}", hint="is the address still right?"
