@@ -312,6 +312,23 @@ def test_measured_accuracy_is_that_of_an_independent_evaluation(tiny: Path, phot
     right = int((logits.argmax(1) == validation.labels.numpy()).sum())
     assert right == round(found.value * found.images)
     assert not any("not the very data set" in note for note in result.record.notes)
+    manifest = json.loads((result.folder / "manifest.json").read_text())
+    assert (manifest["parity"]["n"], manifest["parity"]["same_top1"]) == (24, 24)
+
+
+def test_the_shipped_supernet_is_delivered_as_it_computes_in_pytorch(shared_data: Path):
+    test = shared_data / "cifar10" / "test.tar.xz"
+    if not test.is_file():
+        pytest.skip("no CIFAR-10 test images")
+    # One budget that binds and one that does not: two networks, each on 1,000 test images.
+    for budget in ("latency<=3ms", "latency<=20ms"):
+        request = Request(device="jetson", constraints=(parse_constraint(budget),), test=str(test))
+        result = specialize(request, out=Path(budget[9:]))
+        compared = json.loads((result.folder / "manifest.json").read_text())["parity"]
+        assert (compared["n"], compared["same_top1"]) == (1000, 1000)
+        assert compared["max_abs_difference"] <= 1e-4
+        assert result.record.accuracy.images == 10_000
+        assert result.record.accuracy.value > 0.75
 
 
 def test_other_images_of_the_same_classes_are_told_apart(tiny: Path, photos: Path, tmp_path: Path):

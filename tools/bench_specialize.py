@@ -22,7 +22,7 @@ import numpy as np
 
 from edgenas.accuracy import measure_accuracies
 from edgenas.arch import Arch, Block, Stage
-from edgenas.data import Images, load_images, split
+from edgenas.data import Images, load_images
 from edgenas.device import Target, load
 from edgenas.files import cache_folder, sha256, write_json
 from edgenas.measure import DEFAULT, measure
@@ -33,11 +33,10 @@ from edgenas.profiling import (
     table_for,
 )
 from edgenas.profiling.graph import network_graph
-from edgenas.recipe import Recipe
 from edgenas.search import parse_constraint
 from edgenas.space import Space
 from edgenas.specialize import Request, specialize
-from edgenas.train import calibration_pixels
+from edgenas.specialize.images import own_split
 from edgenas.trained import TrainedSupernet, find_supernet, load_supernet
 
 
@@ -106,12 +105,8 @@ def main() -> int:
     arguments = parser.parse_args()
     trained = load_supernet(find_supernet(arguments.supernet))
     space, stored = trained.supernet.space, trained.preprocessing.stored
-    recipe, seed = Recipe(**trained.training["recipe"]), int(trained.training["seed"])
-    parts = split(
-        load_images(arguments.data, stored=stored), validation=recipe.validation, seed=seed
-    )
-    calibration = calibration_pixels(parts.train, recipe, seed=seed)
-    validation = Judge(trained, parts.validation, calibration=calibration, split="validation")
+    calibration, held_out = own_split(trained, load_images(arguments.data, stored=stored))
+    validation = Judge(trained, held_out, calibration=calibration, split="validation")
     test_images = load_images(arguments.test, stored=stored)
     test = Judge(trained, test_images, calibration=calibration, split="test")
 

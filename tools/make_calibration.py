@@ -9,11 +9,11 @@ them anew when the weights change, and check them with ``tools/check_calibration
 import argparse
 import sys
 
-from edgenas.data import load_images, split
+from edgenas.data import load_images
 from edgenas.evaluate import BATCH
-from edgenas.recipe import Recipe
+from edgenas.specialize.images import own_split
 from edgenas.synthetic import STEPS, Progress, synthesise
-from edgenas.train import calibration_pixels, keep_memory
+from edgenas.train import keep_memory
 from edgenas.trained import add_calibration, find_supernet, load_supernet
 
 
@@ -30,13 +30,11 @@ def main() -> int:
     keep_memory()
     folder = find_supernet(arguments.supernet)
     trained = load_supernet(folder)
-    seed = int(trained.training["seed"])
-    recipe = Recipe(**trained.training["recipe"])
     images = load_images(arguments.data, stored=trained.preprocessing.stored)
-    train = split(images, validation=recipe.validation, seed=seed).train
+    real, _ = own_split(trained, images)
     pixels = synthesise(
         trained.supernet,
-        calibration_pixels(train, recipe, seed=seed),
+        real,
         preprocessing=trained.preprocessing,
         count=arguments.count,
         steps=arguments.steps,

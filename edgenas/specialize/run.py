@@ -17,7 +17,7 @@ from edgenas.bundle import check_out, load_bundle, write_bundle
 from edgenas.device import Device, Target
 from edgenas.files import sha256
 from edgenas.profiling import Clock
-from edgenas.specialize.building import Job
+from edgenas.specialize.building import Job, compared
 from edgenas.specialize.choosing import check_reachable, choose
 from edgenas.specialize.images import material
 from edgenas.specialize.latency import Latency, latency_of, no_energy, profiled_latency
@@ -52,7 +52,7 @@ def specialize(
     if out is not None and (there := _existing(out, key, force=force)):
         return there
     job = _prepared(request, trained, device=device, target=target, clock=clock, tell=tell)
-    built = choose(job)
+    built = compared(job, choose(job))
     record = record_of(job, built)
     folder = out or Path(_folder_name(request, built.arch))
     if out is None and (there := _existing(folder, key, force=force)):
