@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from edgenas import parallel
 from edgenas.data import Images
 from edgenas.errors import EdgenasError
 from edgenas.evaluate import evaluate
@@ -93,7 +94,8 @@ def measure_accuracies(
 ) -> np.ndarray:
     """Top-1 accuracies of rows, shape (n,), each network calibrated first.
 
-    Every result goes to the journal at once; what is already there is not evaluated again.
+    Every result goes to the journal at once; what is already there is not evaluated again. Several
+    processes share the networks out, and each gets all results.
 
     Args:
         trained: the supernet.
@@ -105,9 +107,10 @@ def measure_accuracies(
         tell: called with (networks done, networks in all, words).
     """
     archs = trained.supernet.space.decode(rows)
-    known = _read(journal)
-    for done, arch in enumerate(archs):
-        tell(done, len(archs), "")
+    known = parallel.from_first(_read(journal) if parallel.rank() == 0 else {})
+    mine = archs[parallel.rank() :: parallel.world()]
+    for done, arch in enumerate(mine):
+        tell(done * parallel.world(), len(archs), "")
         if arch.id in known:
             continue
         wait_for_machine()
@@ -123,6 +126,7 @@ def measure_accuracies(
         line = {"arch": arch.id, "accuracy": found.value, "n": found.n, "split": split}
         with disk_errors(journal), journal.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
+    known = {name: value for found in parallel.gathered(known) for name, value in found.items()}
     tell(len(archs), len(archs), "")
     return np.array([known[arch.id] for arch in archs])
 

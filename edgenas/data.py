@@ -102,8 +102,8 @@ class Preprocessing:
             float32, shape (n, 3, resolution, resolution), channels last in memory.
         """
         resized = resize(pixels, resolution=resolution)
-        mean = torch.tensor(self.mean).view(1, -1, 1, 1)
-        std = torch.tensor(self.std).view(1, -1, 1, 1)
+        mean = torch.tensor(self.mean, device=pixels.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(1, -1, 1, 1)
         scaled = resized.contiguous(memory_format=torch.channels_last).float()
         return scaled.div_(255).sub_(mean).div_(std)
 

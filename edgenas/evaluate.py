@@ -55,7 +55,8 @@ def calibrate(network: Network, pixels: Tensor, *, preprocessing: Preprocessing)
     batch = min(BATCH, len(pixels))
     with torch.inference_mode():
         for part in pixels[: len(pixels) // batch * batch].split(batch):
-            network(preprocessing.prepare(part, resolution=network.arch.resolution))
+            inputs = part.to(next(network.parameters()).device)
+            network(preprocessing.prepare(inputs, resolution=network.arch.resolution))
     for norm in norms:
         norm.momentum = 0.1
     network.eval()
@@ -64,13 +65,13 @@ def calibrate(network: Network, pixels: Tensor, *, preprocessing: Preprocessing)
 def predictions(network: Network, pixels: Tensor, *, preprocessing: Preprocessing) -> Tensor:
     """Logits of stored images in evaluation mode, shape (n, classes)."""
     network.eval()
+    place, resolution = next(network.parameters()).device, network.arch.resolution
     with torch.inference_mode():
-        return torch.cat(
-            [
-                network(preprocessing.prepare(part, resolution=network.arch.resolution))
-                for part in pixels.split(BATCH)
-            ]
-        )
+        parts = [
+            network(preprocessing.prepare(part.to(place), resolution=resolution)).cpu()
+            for part in pixels.split(BATCH)
+        ]
+    return torch.cat(parts)
 
 
 def accuracy(

@@ -26,8 +26,20 @@ class Recipe:
         weight_decay: of conv and linear weights; none on biases, norms and kernel transforms.
         label_smoothing: of the labels that the largest network learns.
         random_archs: networks of a step beside the largest and the smallest.
+        sampling: ``uniform``: every choice of a gene is drawn with equal probability; ``fair``:
+            equally often (FairNAS, arXiv 1907.01845).
+        accumulate: batches of a step. With several processes each has as many, so a step learns
+            from batch * accumulate * processes images.
+        ema: decay of a moving average of the weights, which then is what is evaluated and saved;
+            0: none.
         augmentation: ``shift``: random shifts by an eighth and mirroring, for images of objects
             that fill the frame; ``crop``: random resized crops (scale 0.35 to 1) and mirroring.
+        randaugment: random operations on every image (RandAugment, arXiv 1909.13719).
+        magnitude: of those operations, 0 to 30.
+        mixup: parameter of the Beta distribution that mixes pairs of images (arXiv 1710.09412);
+            0: none.
+        cutmix: the same for patches (arXiv 1905.04899). With both, each step does one of them.
+        precision: ``bf16``: autocast (arXiv 1905.12322), for GPUs; ``fp32`` is faster on CPUs.
         validation: the fraction of every class that is set aside and never learnt from.
         calibration: training images for batch-norm statistics.
         accuracy_archs: networks evaluated at the end for the accuracy predictor.
@@ -42,11 +54,37 @@ class Recipe:
     weight_decay: float = 1e-4
     label_smoothing: float = 0.1
     random_archs: int = 2
+    sampling: Literal["uniform", "fair"] = "uniform"
+    accumulate: int = 1
+    ema: float = 0.0
     augmentation: Literal["shift", "crop"] = "shift"
+    randaugment: int = 0
+    magnitude: int = 9
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    precision: Literal["fp32", "bf16"] = "fp32"
     validation: float = 0.1
     calibration: int = 2000
     accuracy_archs: int = 320
     checkpoint_seconds: float = 60.0
+
+
+_WORDS = {
+    "augmentation": ("shift", "crop"),
+    "sampling": ("uniform", "fair"),
+    "precision": ("fp32", "bf16"),
+}
+_RANGES = {
+    "epochs": (1, math.inf),
+    "batch": (2, math.inf),
+    "accumulate": (1, math.inf),
+    "label_smoothing": (0, 0.99),
+    "ema": (0, 0.99999),
+    "magnitude": (0, 30),
+    "validation": (0.001, 0.9),
+    "calibration": (2, math.inf),
+    "accuracy_archs": (20, math.inf),
+}
 
 
 def default_recipe(space: Space) -> Recipe:
@@ -74,13 +112,15 @@ def load_recipe(path: Path, base: Recipe) -> Recipe:
                 f"like {known[name]!r}, found {value!r}"
             )
         known[name] = found
-    if known["augmentation"] not in ("shift", "crop"):
-        raise EdgenasError(
-            f"{path}: augmentation must be shift or crop, found {known['augmentation']!r}"
-        )
-    for name in ("epochs", "batch"):
-        if known[name] < 1:
-            raise EdgenasError(f"{path}: {name} must be at least 1, found {known[name]}")
+    for name, words in _WORDS.items():
+        if known[name] not in words:
+            raise EdgenasError(
+                f"{path}: {name} must be {' or '.join(words)}, found {known[name]!r}"
+            )
+    for name, (least, most) in _RANGES.items():
+        if not least <= known[name] <= most:
+            span = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
+            raise EdgenasError(f"{path}: {name} must be {span}, found {known[name]}")
     return Recipe(**known)
 
 

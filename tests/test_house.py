@@ -18,8 +18,8 @@ PACKAGE = ROOT / "edgenas"
 # `trained`, `accuracy`) in their places. A folder is one entry: inside it, imports are free.
 ORDER = """
     errors units files arch stage space spaces plan cost device table estimate predict search
-    network supernet ofa sources data trained evaluate accuracy synthetic recipe train proxies
-    gradient
+    network supernet ofa sources data trained parallel evaluate accuracy synthetic recipe train
+    proxies gradient
     board measure runtimes profiling remote check
     export bundle report specialize cli __main__
 """.split()

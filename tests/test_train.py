@@ -29,9 +29,9 @@ from edgenas.errors import EdgenasError
 from edgenas.network import Network
 from edgenas.plan import plan
 from edgenas.recipe import Recipe, learning_rate
-from edgenas.spaces import tiny
+from edgenas.spaces import mbv3_cifar, tiny
 from edgenas.supernet import Supernet
-from edgenas.train import CHECKPOINT, METRICS, Progress, augment, sandwich_step, train
+from edgenas.train import CHECKPOINT, METRICS, Progress, augment, fair, sandwich_step, train
 from edgenas.trained import load_tensors
 
 OLD = ROOT / "tests" / "data" / "run-1"
@@ -40,7 +40,7 @@ RECIPE = Recipe(
 )
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Generator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -534,6 +534,56 @@ def test_too_few_images_and_divergence(toys: Images, tmp_path: Path):
     with pytest.raises(EdgenasError, match="the training diverged at step") as caught:
         train(tiny(), toys, recipe=recipe, out=tmp_path / "wild")
     assert "smaller learning_rate" in caught.value.hint
+
+
+# Averages and draws
+
+
+def test_the_moving_average_is_what_is_judged_and_kept(toys: Images, tmp_path: Path):
+    recipe = dataclasses.replace(RECIPE, ema=0.9)
+    steps: list[dict[str, Tensor]] = []
+    out = tmp_path / "run"
+
+    def tell(progress: Progress) -> None:
+        if not progress.note and (out / CHECKPOINT).exists():  # one step behind
+            steps.append(load_tensors(out / CHECKPOINT))
+
+    trained = train(tiny(), toys, recipe=recipe, out=out, tell=tell)
+    steps.append(load_tensors(out / CHECKPOINT))
+    # By hand: the weights after each step, from those of the start.
+    start, moved = Supernet(tiny().with_classes(3), seed=0), 0
+    for name, parameter in start.named_parameters():
+        average = parameter.detach().double()
+        for step, state in enumerate(steps):
+            weight = 1 - min(0.9, (1 + step) / (10 + step))
+            average = average + weight * (state[f"model.{name}"].double() - average)
+        found = trained.supernet.get_parameter(name).double()
+        torch.testing.assert_close(found, average, rtol=0, atol=1e-6)
+        moved += not torch.equal(found.float(), steps[-1][f"model.{name}"])
+
+    assert moved > 10
+
+    # Cut off and gone on with, it is the same.
+    start_and_cut_off(toys, tmp_path / "cut", step=4, recipe=recipe)
+    again = train(tiny(), toys, recipe=recipe, out=tmp_path / "cut", resume=True)
+    for name, parameter in trained.supernet.named_parameters():
+        assert torch.equal(again.supernet.get_parameter(name), parameter)
+    assert metrics(tmp_path / "cut") == metrics(out)
+
+
+def test_fair_sampling_uses_every_choice_equally_often():
+    space = mbv3_cifar()
+    rows = fair(space, 0, 36, seed=3)
+    assert np.array_equal(
+        rows, np.concatenate([fair(space, n, 4, seed=3) for n in range(0, 36, 4)])
+    )
+    assert not np.array_equal(rows, fair(space, 0, 36, seed=4))
+    for column, gene in enumerate(space.genes):
+        if not gene.optional:
+            counts = np.bincount(rows[:, column], minlength=len(gene.values) + 1)
+            assert counts[0] == 0
+            assert set(counts[1:]) == {36 // len(gene.values)}, gene.name
+    assert len(np.unique(rows, axis=0)) > 30
 
 
 # The schedule

@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgenas.cli.console import bar, note, print_json, print_line
+from edgenas.cli.console import bar, log, note, out, print_json, print_line
+from edgenas.errors import EdgenasError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from edgenas.data import Images
     from edgenas.predict import AccuracyPredictor
+    from edgenas.recipe import Recipe
+    from edgenas.space import Space
+    from edgenas.supernet import Supernet
     from edgenas.trained import TrainedSupernet
 
 DATA = "Images: a folder of class folders, a .tar or .zip of one, or cifar10."
@@ -31,6 +36,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run cut off.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is left to chance.")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     skip_bad_images: Annotated[
         bool, typer.Option("--skip-bad-images", help="Leave out images that cannot be read.")
     ] = False,
@@ -38,8 +44,11 @@ def train(
 ) -> None:
     """Train a supernet, then evaluate networks of it and fit its accuracy predictor.
 
-    Safe to interrupt at any moment; --resume goes on to the very same weights.
+    Safe to interrupt at any moment; --resume goes on to the very same weights. Several processes:
+    torchrun --nproc-per-node N -m edgenas train ...
     """
+    if device not in ("cpu", "cuda"):
+        raise EdgenasError(f"--device must be cpu or cuda, found {device!r}")
     from edgenas.recipe import default_recipe, load_recipe
     from edgenas.spaces import load_space
 
@@ -49,20 +58,67 @@ def train(
         chosen = load_recipe(recipe, chosen)
     import torch
 
+    from edgenas import parallel
+    from edgenas.trained import find_supernet, load_supernet
+
+    if threads:
+        torch.set_num_threads(threads)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise EdgenasError("--device cuda: torch finds no GPU", hint="use --device cpu")
+    start = None if init is None else load_supernet(find_supernet(init)).supernet
+    with parallel.processes(device) as place:
+        log.quiet = out.quiet = parallel.rank() > 0
+        stored = max(declared.resolutions)
+        images = _read(data, stored=stored, skip_bad_images=skip_bad_images)
+        note(f"{len(images)} images of {len(images.classes)} classes from {data}")
+        # Read before the training, which takes hours, not after it.
+        judged = _read(test, stored=stored, skip_bad_images=skip_bad_images) if test else None
+        report = _trained(
+            declared,
+            images,
+            judged,
+            recipe=chosen,
+            folder=out_folder,
+            init=start,
+            resume=resume,
+            seed=seed,
+            place=place,
+            name=name or _name(data),
+        )
+        if parallel.rank() > 0:
+            return
+    if json:
+        print_json(report)
+        return
+    print_line(f"supernet: {out_folder}")
+    print_line(_words(report))
+    for row in report.get("test", ()):
+        print_line(f"{row['network']}: {row['accuracy']:.2%} on {row['n']} test images")
+
+
+def _trained(
+    space: "Space",
+    images: "Images",
+    judged: "Images | None",
+    *,
+    recipe: "Recipe",
+    folder: Path,
+    init: "Supernet | None",
+    resume: bool,
+    seed: int,
+    place: "torch.device",
+    name: str,
+) -> dict[str, Any]:
+    """Train, save, fit the accuracy predictor, judge on test images; the report."""
+    import torch
+
+    from edgenas import parallel
     from edgenas.accuracy import check_classes
     from edgenas.specialize import own_split
     from edgenas.train import Progress
     from edgenas.train import train as run_training
-    from edgenas.trained import find_supernet, load_supernet, save_supernet
+    from edgenas.trained import load_supernet, save_supernet
 
-    if threads:
-        torch.set_num_threads(threads)
-    stored = max(declared.resolutions)
-    start = None if init is None else load_supernet(find_supernet(init)).supernet
-    images = _read(data, stored=stored, skip_bad_images=skip_bad_images)
-    note(f"{len(images)} images of {len(images.classes)} classes from {data}")
-    # Read before the training, which takes hours, not after it.
-    judged = None if test is None else _read(test, stored=stored, skip_bad_images=skip_bad_images)
     if judged is not None:
         check_classes(judged, images.classes)
     with _stopping("to go on, run the same command with --resume"), bar("training") as step:
@@ -74,42 +130,36 @@ def train(
             step(progress.step, progress.steps, words)
 
         trained = run_training(
-            declared,
+            space,
             images,
-            recipe=chosen,
-            out=out_folder,
+            recipe=recipe,
+            out=folder,
             seed=seed,
-            init=start,
+            init=init,
             resume=resume,
+            device=place,
             tell=tell,
         )
-    save_supernet(out_folder, trained, dtype=torch.float32)
-    trained = load_supernet(out_folder)
+    if parallel.rank() == 0:
+        save_supernet(folder, trained, dtype=torch.float32)
+    parallel.gathered(None)  # the others read what the first one wrote
+    trained = load_supernet(folder)
+    trained.supernet.to(place)
     calibration, validation = own_split(trained, images)
     predictor = _fit(
-        trained,
-        validation,
-        calibration,
-        count=chosen.accuracy_archs,
-        seed=seed,
-        name=name or _name(data),
+        trained, validation, calibration, count=recipe.accuracy_archs, seed=seed, name=name
     )
     report: dict[str, Any] = {
         "schema": "edgenas.training/1",
-        "supernet": str(out_folder),
-        "epochs": chosen.epochs,
+        "supernet": str(folder),
+        "epochs": recipe.epochs,
         "validation_images": len(validation),
-        "predictor": predictor.error and predictor.error.to_json(),
+        "source": predictor.source,
+        "predictor": _error(predictor),
     }
     if judged is not None:
         report["test"] = _corners(trained, judged, calibration)
-    if json:
-        print_json(report)
-        return
-    print_line(f"supernet: {out_folder}")
-    print_line(_words(predictor))
-    for row in report.get("test", ()):
-        print_line(f"{row['network']}: {row['accuracy']:.2%} on {row['n']} test images")
+    return report
 
 
 def fit_accuracy(
@@ -140,11 +190,16 @@ def fit_accuracy(
     predictor = _fit(
         trained, validation, calibration, count=archs, seed=seed, name=name or _name(data)
     )
+    report = {
+        "schema": "edgenas.accuracy-fit/1",
+        "supernet": supernet,
+        "source": predictor.source,
+        "predictor": _error(predictor),
+    }
     if json:
-        error = predictor.error and predictor.error.to_json()
-        print_json({"schema": "edgenas.accuracy-fit/1", "supernet": supernet, "error": error})
+        print_json(report)
     else:
-        print_line(_words(predictor))
+        print_line(_words(report))
 
 
 @contextmanager
@@ -178,6 +233,7 @@ def _fit(
     name: str,
 ) -> "AccuracyPredictor":
     """Evaluate networks, fit the predictor and put it into the folder of the supernet."""
+    from edgenas import parallel
     from edgenas.accuracy import fit_accuracy as fit
     from edgenas.files import sha256
     from edgenas.trained import ACCURACY_FILE
@@ -197,7 +253,8 @@ def _fit(
             journal=folder / f"accuracies-{state}-{validation.digest[:8]}-{seed}.jsonl",
             tell=tell,
         )
-    predictor.save(folder / ACCURACY_FILE)
+    if parallel.rank() == 0:
+        predictor.save(folder / ACCURACY_FILE)
     return predictor
 
 
@@ -223,13 +280,18 @@ def _corners(
     ]
 
 
-def _words(predictor: "AccuracyPredictor") -> str:
-    error = predictor.error
-    assert error is not None, "it was fitted just now"
+def _words(report: dict[str, Any]) -> str:
+    error = report["predictor"]
     return (
-        f"accuracy predictor: mean error {100 * error.error:.2f} points on {error.n} networks "
-        f"({error.method}), rank correlation {error.spearman:.2f}; {predictor.source}"
+        f"accuracy predictor: mean error {100 * error['error']:.2f} points on {error['n']} "
+        f"networks ({error['method']}), rank correlation {error['spearman']:.2f}; "
+        f"{report['source']}"
     )
+
+
+def _error(predictor: "AccuracyPredictor") -> dict[str, Any]:
+    assert predictor.error is not None, "it was fitted just now"
+    return predictor.error.to_json()
 
 
 def _name(data: str) -> str:

@@ -1,0 +1,75 @@
+"""Several processes training one supernet: ``torchrun --nproc-per-node N -m edgenas train ...``.
+
+``torch.distributed`` does the work (gloo on CPUs, nccl on GPUs). Outside ``torchrun`` there is one
+process, and nothing here does anything. Every process draws the same archs; what is shared out are
+images, and networks to be evaluated.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """The number of this process, from 0; the first one writes and reports."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+@contextmanager
+def processes(device: str) -> Iterator[torch.device]:
+    """Join the processes that ``torchrun`` started, if it did; the device of this one.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+    """
+    place = int(os.environ.get("LOCAL_RANK", "0"))
+    found = torch.device(device, place) if device == "cuda" else torch.device(device)
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        yield found
+        return
+    if device == "cuda":
+        torch.cuda.set_device(found)
+    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    try:
+        yield found
+    finally:
+        dist.destroy_process_group()
+
+
+def add_up(tensors: Iterable[Tensor]) -> None:
+    """Replace every tensor by its sum over the processes, in one message, in place."""
+    found = list(tensors)
+    if world() == 1 or not found:
+        return
+    flat = torch.cat([t.reshape(-1) for t in found])
+    dist.all_reduce(flat)
+    for tensor, part in zip(found, flat.split([t.numel() for t in found]), strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
+def gathered(value: Any) -> list[Any]:
+    """The values of all processes, in their order; every process gets them."""
+    if world() == 1:
+        return [value]
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def from_first(value: Any) -> Any:
+    """The value of the first process."""
+    if world() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]

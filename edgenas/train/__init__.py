@@ -1,0 +1,21 @@
+"""Training of a supernet; ``loop.py`` reads top to bottom."""
+
+from edgenas.train.augment import augment, mixed, randaugment
+from edgenas.train.loop import Progress, calibration_pixels, keep_memory, train
+from edgenas.train.runs import CHECKPOINT, METRICS
+from edgenas.train.sampling import fair
+from edgenas.train.step import sandwich_step
+
+__all__ = [
+    "CHECKPOINT",
+    "METRICS",
+    "Progress",
+    "augment",
+    "calibration_pixels",
+    "fair",
+    "keep_memory",
+    "mixed",
+    "randaugment",
+    "sandwich_step",
+    "train",
+]

@@ -1,0 +1,177 @@
+"""The run folder: configuration, checkpoint, metrics."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from edgenas import parallel
+from edgenas.errors import EdgenasError
+from edgenas.files import read_json, write_json, write_text
+from edgenas.recipe import Recipe
+from edgenas.supernet import Supernet
+from edgenas.trained import load_tensors, save_tensors
+
+RUN_SCHEMA = "edgenas.run/1"
+CHECKPOINT = "checkpoint.safetensors"
+METRICS = "metrics.jsonl"
+
+# What runs of an edgenas that did not have a field yet were trained with.
+_BEFORE = {"processes": 1}
+
+
+class Run:
+    """The run folder. Of several processes, which share it, the first one writes."""
+
+    def __init__(self, out: Path, configuration: Mapping[str, Any]) -> None:
+        self.out = out
+        # As JSON would give it back, so that it can be compared with what is on disk.
+        self.configuration: dict[str, Any] = json.loads(json.dumps(dict(configuration)))
+
+    def open(self, *, resume: bool) -> bool:
+        """Start a run or make an old one ready to be gone on with; whether it has a checkpoint."""
+        path, checkpoint = self.out / "run.json", self.out / CHECKPOINT
+        if not path.exists():
+            # A temporary run.json is what a kill at the very start leaves.
+            if self.out.exists() and not all(".run.json." in p.name for p in self.out.iterdir()):
+                raise EdgenasError(
+                    f"--out {self.out} exists and is no training run", hint="choose another --out"
+                )
+            write_json(path, {"schema": RUN_SCHEMA, **self.configuration})
+            return False
+        if not resume:
+            raise EdgenasError(
+                f"--out {self.out} already holds a training run",
+                hint="add --resume to go on with it, or choose another --out",
+            )
+        found = _BEFORE | read_json(path, schema=RUN_SCHEMA)
+        if isinstance(found.get("recipe"), dict):
+            usual = json.loads(json.dumps(dataclasses.asdict(Recipe())))
+            found["recipe"] = usual | found["recipe"]
+        for name, value in self.configuration.items():
+            if found.get(name) != value:
+                name, old, new = _difference(name, found.get(name), value)
+                raise EdgenasError(
+                    f"--resume: {name} of the run in {self.out} is {_short(old)}, "
+                    f"now it is {_short(new)}",
+                    hint="resume with the same arguments, or choose another --out",
+                )
+        for name in ("run.json", CHECKPOINT, METRICS):
+            for temporary in self.out.glob(f".{name}.*"):
+                temporary.unlink()  # half-written when the run was killed
+        if not checkpoint.exists():
+            self._forget_after(0)
+            return False
+        self._forget_after(int(self._metadata()["step"]))
+        return True
+
+    def load(
+        self, supernet: Supernet, optimiser: torch.optim.SGD, average: dict[str, Tensor]
+    ) -> tuple[int, float]:
+        """Take up the checkpoint; the steps done and the seconds they took."""
+        checkpoint, metadata = self.out / CHECKPOINT, self._metadata()
+        tensors = load_tensors(checkpoint)
+        state = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+        shapes = {n: t.shape for n, t in state.items()}
+        wanted = {n: t.shape for n, t in supernet.state_dict().items()}
+        if shapes != wanted or not all(f"average.{name}" in tensors for name in average):
+            raise self._no_checkpoint()
+        supernet.load_state_dict(state)
+        for name, tensor in average.items():
+            tensor.copy_(tensors[f"average.{name}"])
+        for name, parameter in supernet.named_parameters():
+            if f"momentum.{name}" in tensors:
+                buffer = torch.empty_like(parameter)
+                buffer.copy_(tensors[f"momentum.{name}"])
+                optimiser.state[parameter]["momentum_buffer"] = buffer
+        return int(metadata["step"]), float(metadata["seconds"])
+
+    def save(
+        self,
+        supernet: Supernet,
+        optimiser: torch.optim.SGD,
+        average: dict[str, Tensor],
+        *,
+        step: int,
+        seconds: float,
+    ) -> None:
+        """Write the checkpoint, atomically: weights, momenta and the step in one file."""
+        if parallel.rank():
+            return
+        tensors = {f"model.{n}": t for n, t in supernet.state_dict().items()}
+        tensors |= {f"average.{n}": t for n, t in average.items()}
+        for name, parameter in supernet.named_parameters():
+            momentum = optimiser.state[parameter].get("momentum_buffer")
+            if momentum is not None:
+                tensors[f"momentum.{name}"] = momentum
+        save_tensors(self.out / CHECKPOINT, tensors, metadata={"step": step, "seconds": seconds})
+
+    def _metadata(self) -> dict[str, Any]:
+        load_tensors(self.out / CHECKPOINT)  # says so if it is damaged
+        with safe_open(self.out / CHECKPOINT, "pt") as file:
+            metadata = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
+        if not metadata.keys() >= {"step", "seconds"}:
+            raise self._no_checkpoint()
+        return metadata
+
+    def _no_checkpoint(self) -> EdgenasError:
+        return EdgenasError(
+            f"{self.out / CHECKPOINT} is no checkpoint of this run",
+            hint="restore the file, or remove it to start the run over",
+        )
+
+    def log(self, **values: object) -> None:
+        """Append a line to the metrics."""
+        if parallel.rank():
+            return
+        path = self.out / METRICS
+        try:
+            with path.open("a") as stream:
+                stream.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise EdgenasError(
+                f"cannot write {path}: {error.strerror}",
+                hint="make room for it and go on with --resume",
+            ) from error
+
+    def curve(self) -> list[dict[str, Any]]:
+        """Accuracy of the largest and the smallest network on validation images, per epoch."""
+        return [
+            {"epoch": line["epoch"], "validation": line["validation"]}
+            for line in self._lines()
+            if "validation" in line
+        ]
+
+    def _lines(self) -> list[dict[str, Any]]:
+        path = self.out / METRICS
+        if not path.exists():
+            return []
+        lines: list[dict[str, Any]] = []
+        for text in path.read_text().splitlines():
+            try:
+                lines.append(json.loads(text))
+            except json.JSONDecodeError:
+                break  # the last line of a run that was cut off
+        return lines
+
+    def _forget_after(self, step: int) -> None:
+        kept = [json.dumps(line) for line in self._lines() if line["step"] <= step]
+        write_text(self.out / METRICS, "".join(f"{line}\n" for line in kept))
+
+
+def _difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:
+    """The first field that differs, as deep as it goes."""
+    while isinstance(old, dict) and isinstance(new, dict):
+        field = next(k for k in (*new, *old) if old.get(k) != new.get(k))
+        name, old, new = f"{name}.{field}", old.get(field), new.get(field)
+    return name, old, new
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,99 @@
+"""Several batches and several processes make one step."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from test_train import RECIPE, metrics
+from torch import Tensor
+from toys import toy_images
+
+from edgenas.data import Preprocessing
+from edgenas.errors import EdgenasError
+from edgenas.spaces import tiny
+from edgenas.supernet import Supernet
+from edgenas.train import CHECKPOINT, sandwich_step, train
+from edgenas.trained import load_tensors
+
+PROCESS = r"""
+import dataclasses, sys
+sys.path.insert(0, "tests")
+import torch
+torch.set_num_threads(1)
+from pathlib import Path
+from test_parallel import RECIPE, SHARED_OUT, tiny, toy_images
+from edgenas import parallel
+from edgenas.train import train
+
+recipe = dataclasses.replace(RECIPE, **SHARED_OUT)
+with parallel.processes("cpu"):
+    assert parallel.world() == 2
+    train(tiny(), toy_images(60), recipe=recipe, out=Path(sys.argv[1]))
+"""
+
+# 20 steps: 48 training images, 16 a step.
+SHARED_OUT = {"epochs": 7, "batch": 8, "mixup": 0.2, "sampling": "fair"}
+
+
+def test_two_processes_are_one_that_accumulates(tmp_path: Path):
+    torch.set_num_threads(1)
+    toys, one, two = toy_images(60), tmp_path / "one", tmp_path / "two"
+    recipe = dataclasses.replace(RECIPE, **SHARED_OUT, accumulate=2)
+    trained = train(tiny(), toys, recipe=recipe, out=one)
+    script = tmp_path / "process.py"
+    script.write_text(PROCESS)
+    command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    done = subprocess.run(
+        [sys.executable, *command, script, two],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    ends = [load_tensors(out / CHECKPOINT) for out in (one, two)]
+    for name, parameter in trained.supernet.named_parameters():
+        assert torch.equal(ends[0][f"model.{name}"], parameter)
+        torch.testing.assert_close(ends[1][f"model.{name}"], parameter, rtol=0, atol=1e-6)
+    lines = [metrics(out) for out in (one, two)]
+    assert lines[0][-1]["step"] == 21
+    for first, second in zip(*lines, strict=True):
+        assert first.keys() == second.keys()
+        if "losses" in first:
+            assert second["losses"] == pytest.approx(first["losses"], abs=1e-5)
+    assert json.loads((two / "run.json").read_text())["processes"] == 2
+    # A run belongs to its number of processes.
+    with pytest.raises(EdgenasError, match=r"recipe.accumulate of the run in .* is 1, now it is 2"):
+        train(tiny(), toys, recipe=recipe, out=two, resume=True)
+
+
+def test_a_step_of_two_batches_has_the_mean_of_their_gradients():
+    space, toys = tiny().with_classes(3), toy_images(24)
+    preprocessing = Preprocessing(stored=16, mean=(0.4, 0.4, 0.4), std=(0.2, 0.2, 0.2))
+    archs = [space.largest(), space.smallest()]
+    halves = list(zip(toys.pixels.split(12), toys.labels.split(12), strict=True))
+
+    def gradients(batches, parts: int) -> dict[str, Tensor]:
+        supernet = Supernet(space, seed=5)
+        for pixels, labels in batches:
+            sandwich_step(
+                supernet,
+                archs,
+                pixels,
+                labels,
+                preprocessing=preprocessing,
+                label_smoothing=0.1,
+                parts=parts,
+            )
+        return {n: p.grad for n, p in supernet.named_parameters() if p.grad is not None}
+
+    both, first, second = gradients(halves, 2), gradients(halves[:1], 1), gradients(halves[1:], 1)
+    for name, gradient in both.items():
+        torch.testing.assert_close(gradient, (first[name] + second[name]) / 2, rtol=1e-4, atol=1e-6)
