@@ -239,6 +239,16 @@ def decode(data: bytes, *, stored: int) -> Pixels:
     return np.asarray(square, np.uint8)
 
 
+def in_both(first: Images, second: Images) -> int:
+    """How many images of the second set are, pixel for pixel, in the first one too."""
+
+    def hashes(images: Images) -> list[bytes]:
+        return [hashlib.blake2b(p.tobytes()).digest() for p in images.pixels.numpy()]
+
+    known = set(hashes(first))
+    return sum(value in known for value in hashes(second))
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
     """Training and validation images of one source; the test images are another source."""

@@ -40,6 +40,8 @@ class Recipe:
             0: none.
         cutmix: the same for patches (arXiv 1905.04899). With both, each step does one of them.
         precision: ``bf16``: autocast (arXiv 1905.12322), for GPUs; ``fp32`` is faster on CPUs.
+        balance: 0: every image is learnt from once an epoch; 1: images are drawn, every class
+            equally often; between them, images are drawn with probability count ** -balance.
         validation: the fraction of every class that is set aside and never learnt from.
         calibration: training images for batch-norm statistics.
         accuracy_archs: networks evaluated at the end for the accuracy predictor.
@@ -63,6 +65,7 @@ class Recipe:
     mixup: float = 0.0
     cutmix: float = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
+    balance: float = 0.0
     validation: float = 0.1
     calibration: int = 2000
     accuracy_archs: int = 320
@@ -81,6 +84,7 @@ _RANGES = {
     "label_smoothing": (0, 0.99),
     "ema": (0, 0.99999),
     "magnitude": (0, 30),
+    "balance": (0, 1),
     "validation": (0.001, 0.9),
     "calibration": (2, math.inf),
     "accuracy_archs": (20, math.inf),

@@ -1,5 +1,6 @@
 """Where images lie: folders, archives and the CIFAR-10 download; files only, nothing is decoded."""
 
+import csv
 import hashlib
 import http.client
 import lzma
@@ -10,6 +11,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -64,10 +66,14 @@ def listing(path: Path) -> list[Entry]:
     if not path.exists():
         raise EdgenasError(
             f"no images at {path}",
-            hint="give a folder of class folders, a .tar or .zip of one, or cifar10",
+            hint="give a folder of class folders, a .tar or .zip of one, a .csv, or cifar10",
         )
+    if path.suffix.lower() == ".csv":
+        return _listed(path)
     if not path.name.lower().endswith(ARCHIVES):
-        raise EdgenasError(f"images must be a folder or one of {', '.join(ARCHIVES)}, found {path}")
+        raise EdgenasError(
+            f"images must be a folder or one of {', '.join(ARCHIVES)}, .csv, found {path}"
+        )
     try:
         if path.suffix.lower() == ".zip":
             with zipfile.ZipFile(path) as archive:
@@ -84,6 +90,37 @@ def listing(path: Path) -> list[Entry]:
         ) from error
     files = [(name, member) for name, is_folder, member in members if not is_folder]
     return _classed(files, [name for name, is_folder, _ in members if is_folder], path)
+
+
+def _listed(path: Path) -> list[Entry]:
+    """The images that a CSV file of the columns ``path`` and ``label`` names, sorted.
+
+    Paths are relative to the folder of the file.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = csv.DictReader(stream, strict=True)
+            missing = {"path", "label"} - set(rows.fieldnames or ())
+            if missing:
+                raise EdgenasError(
+                    f"the first line of {path} must name the columns path and label, "
+                    f"found {','.join(rows.fieldnames or ()) or 'nothing'}",
+                    hint="path,label",
+                )
+            entries: list[Entry] = []
+            for row in rows:
+                name, where = (row["label"] or "").strip(), (row["path"] or "").strip()
+                if not name or not where:
+                    raise EdgenasError(
+                        f"{path}, line {rows.line_num}: path and label must both be there"
+                    )
+                entries.append((name, where, None))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise EdgenasError(f"{path} is no CSV file: {error}") from error
+    twice = [where for where, n in Counter(where for _, where, _ in entries).items() if n > 1]
+    if twice:
+        raise EdgenasError(f"{path} names {twice[0]} more than once", hint="one label an image")
+    return sorted(entries, key=lambda e: (e[0], e[1]))
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
@@ -154,9 +191,9 @@ def contents(path: Path, entries: list[Entry]) -> Iterator[tuple[str, str, Calla
 
     Nothing is ever unpacked to the disk, so a name inside an archive cannot do harm.
     """
-    if path.is_dir():
+    if path.is_dir() or path.suffix.lower() == ".csv":
         for name, where, _ in entries:
-            yield name, where, (path / where).read_bytes
+            yield name, where, (_base(path) / where).read_bytes
     elif path.suffix.lower() == ".zip":
         with zipfile.ZipFile(path) as archive:
             for name, where, member in entries:
@@ -166,6 +203,11 @@ def contents(path: Path, entries: list[Entry]) -> Iterator[tuple[str, str, Calla
         with tarfile.open(path) as archive:
             for name, where, member in sorted(entries, key=lambda e: e[2].offset_data):
                 yield name, where, lambda m=member: archive.extractfile(m).read()  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def _base(path: Path) -> Path:
+    """What the names of entries are relative to."""
+    return path if path.is_dir() else path.parent
 
 
 def check_classes(entries: list[Entry], classes: list[str], source: str) -> None:
@@ -185,9 +227,18 @@ def check_classes(entries: list[Entry], classes: list[str], source: str) -> None
 def fingerprint(path: Path, entries: list[Entry], stored: int) -> str:
     """A name for what would be decoded now: it changes with the path, a size or a time."""
     digest = hashlib.sha256(f"1 {stored} {path.resolve()}".encode())
-    files = [path / where for _, where, _ in entries] if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir() or path.suffix.lower() == ".csv":
+        files = [_base(path) / where for _, where, _ in entries]
+        digest.update("\0".join(name for name, _, _ in entries).encode())
     for file in files:
-        status = os.stat(file)
+        try:
+            status = os.stat(file)
+        except OSError as error:
+            raise EdgenasError(
+                f"cannot read the image {file} of {path}: {error.strerror}",
+                hint="correct the path, or leave the image out",
+            ) from error
         digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:32]
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from edgenas import data, sources
-from edgenas.data import Images, Preprocessing, decode, load_images, split
+from edgenas.data import Images, Preprocessing, decode, in_both, load_images, split
 from edgenas.errors import EdgenasError
 from edgenas.files import cache_folder
 
@@ -102,6 +102,46 @@ def test_an_archive_is_the_folder(tmp_path: Path, plain: Images, name: str, wrap
     assert found.digest == plain.digest
     assert found.classes == plain.classes
     assert torch.equal(found.pixels, plain.pixels)
+
+
+def listed(path: Path, rows: list[str], *, head: str = "path,label") -> Path:
+    path.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_csv_is_the_folder(tmp_path: Path, plain: Images, absolute: bool):
+    root = folder_of(tmp_path / "images", {f"{i}.img": c for i, c in enumerate(FILES.values())})
+    start = f"{root}/" if absolute else "images/"
+    rows = [f'"{start}{i}.img",{path.split("/")[0]},x' for i, path in enumerate(FILES)]
+    found = load_images(
+        str(listed(tmp_path / "list.csv", rows[::-1], head="path,label,who")), stored=8
+    )
+    assert found.digest == plain.digest
+    assert found.classes == plain.classes
+
+
+def test_a_csv_that_is_wrong_is_refused(tmp_path: Path):
+    folder_of(tmp_path, {"a.png": encoded(1), "b.png": encoded(2)})
+    path = tmp_path / "list.csv"
+    good = ["a.png,cat", "b.png,dog"]
+    assert len(load_images(str(listed(path, good)), stored=8)) == 2
+    refused(listed(path, good, head="file,class"), "must name the columns path and label", "file")
+    refused(listed(path, ["a.png,cat", "b.png,"]), "line 3: path and label must both be there")
+    refused(listed(path, ["a.png,cat", "c.png,dog"]), "cannot read the image", "c.png")
+    refused(listed(path, ["a.png,cat", "a.png,dog"]), "names a.png more than once")
+    refused(listed(path, ["a.png,cat"]), "at least 2 classes")
+    refused(listed(path, []), "no images in")
+    # A label that was corrected is seen, though no image changed.
+    assert load_images(str(listed(path, good)), stored=8).classes == ("cat", "dog")
+    assert load_images(str(listed(path, ["a.png,cow", "b.png,dog"])), stored=8).classes[0] == "cow"
+
+
+def test_copies_between_two_sets_are_counted(plain: Images):
+    first, second = plain.take(torch.tensor([0, 1, 2])), plain.take(torch.tensor([2, 3, 2]))
+    assert in_both(first, second) == 2
+    assert in_both(second, first) == 1
+    assert in_both(first, plain.take(torch.tensor([3, 4]))) == 0
 
 
 def test_the_parent_of_the_class_folders_will_do(tmp_path: Path, plain: Images):

@@ -31,7 +31,7 @@ from edgenas.plan import plan
 from edgenas.recipe import Recipe, learning_rate
 from edgenas.spaces import mbv3_cifar, tiny
 from edgenas.supernet import Supernet
-from edgenas.train import CHECKPOINT, METRICS, Progress, augment, fair, sandwich_step, train
+from edgenas.train import CHECKPOINT, METRICS, Progress, augment, fair, loop, sandwich_step, train
 from edgenas.trained import load_tensors
 
 OLD = ROOT / "tests" / "data" / "run-1"
@@ -569,6 +569,19 @@ def test_the_moving_average_is_what_is_judged_and_kept(toys: Images, tmp_path: P
     for name, parameter in trained.supernet.named_parameters():
         assert torch.equal(again.supernet.get_parameter(name), parameter)
     assert metrics(tmp_path / "cut") == metrics(out)
+
+
+def test_balance_draws_rare_classes_as_often():
+    images = toy_images(60).take(torch.arange(60)[toy_images(60).labels.argsort()][:44])
+    sizes = images.labels.bincount(minlength=3)
+    assert sizes.tolist() == [20, 20, 4]
+    for balance, share in ((0.0, 4 / 44), (1.0, 1 / 3)):
+        recipe = Recipe(balance=balance)
+        drawn = torch.cat(
+            [loop._indices(images, recipe, 44, seed=0, step=step) for step in range(50)]
+        )
+        found = (images.labels[drawn] == 2).double().mean().item()
+        assert found == pytest.approx(share, abs=0.03)
 
 
 def test_fair_sampling_uses_every_choice_equally_often():

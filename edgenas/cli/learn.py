@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgenas.supernet import Supernet
     from edgenas.trained import TrainedSupernet
 
-DATA = "Images: a folder of class folders, a .tar or .zip of one, or cifar10."
+DATA = "Images: a folder of class folders, a .tar or .zip of one, a CSV of path,label, or cifar10."
 NAME = "Of the data set, for people. Default: its file or folder."
 
 
@@ -121,6 +121,7 @@ def _trained(
 
     if judged is not None:
         check_classes(judged, images.classes)
+    _warn(images, judged, recipe=recipe, seed=seed)
     with _stopping("to go on, run the same command with --resume"), bar("training") as step:
 
         def tell(progress: Progress) -> None:
@@ -160,6 +161,27 @@ def _trained(
     if judged is not None:
         report["test"] = _corners(trained, judged, calibration)
     return report
+
+
+def _warn(images: "Images", judged: "Images | None", *, recipe: "Recipe", seed: int) -> None:
+    """Say what would make the numbers of a training wrong or unfair."""
+    from edgenas.data import in_both, split
+
+    parts = split(images, validation=recipe.validation, seed=seed)
+    for name, others in (("validation", parts.validation), ("test", judged)):
+        if others is not None and (copies := in_both(parts.train, others)):
+            note(
+                f"warning: {copies} of {len(others)} {name} images are training images too; "
+                f"accuracy on them is too high"
+            )
+    sizes = images.labels.bincount(minlength=len(images.classes))
+    least, most = int(sizes.argmin()), int(sizes.argmax())
+    if sizes[most] > 3 * sizes[least]:
+        said = "" if recipe.balance else "; balance = 1 in a recipe draws classes equally often"
+        note(
+            f"warning: {sizes[most]} images of {images.classes[most]!r}, only {sizes[least]} of "
+            f"{images.classes[least]!r}{said}"
+        )
 
 
 def fit_accuracy(

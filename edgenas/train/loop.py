@@ -179,7 +179,7 @@ def _step(
     rows, chance = drawn(space, recipe, seed=seed, step=step)
     archs = [space.largest(), space.smallest(), *space.decode(rows)]
     batches = recipe.accumulate * parallel.world()
-    indices = _indices(len(images), recipe.batch * batches, seed, step).split(recipe.batch)
+    indices = _indices(images, recipe, recipe.batch * batches, seed, step).split(recipe.batch)
     sums = torch.zeros(len(archs), dtype=torch.float64)
     for i in range(recipe.accumulate):
         number = parallel.rank() * recipe.accumulate + i
@@ -258,10 +258,16 @@ def keep_memory() -> None:
         libc.mallopt(top_pad, 10**9)
 
 
-def _indices(count: int, images: int, seed: int, step: int) -> Tensor:
-    epoch, place = divmod(step, count // images)
-    order = np.random.default_rng((seed, 2, epoch)).permutation(count)
-    return torch.from_numpy(order[place * images : (place + 1) * images])
+def _indices(images: Images, recipe: Recipe, count: int, seed: int, step: int) -> Tensor:
+    epoch, place = divmod(step, len(images) // count)
+    rng = np.random.default_rng((seed, 2, epoch))
+    if recipe.balance:
+        sizes = images.labels.bincount(minlength=len(images.classes)).double().numpy()
+        weights = sizes[images.labels.numpy()] ** -recipe.balance
+        order = rng.choice(len(images), size=len(images), p=weights / weights.sum())
+    else:
+        order = rng.permutation(len(images))
+    return torch.from_numpy(order[place * count : (place + 1) * count])
 
 
 def _optimiser(supernet: Supernet, recipe: Recipe) -> torch.optim.SGD:
