@@ -20,8 +20,9 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from strategies import rows_of, seeds, spaces
 from test_table import DATA, TARGET, fake_seconds, table_of
 
-from edgenas.cost import Tables, compile_tables, macs_table, params_table
+from edgenas.cost import Tables, compile_tables, cost, macs_table, params_table
 from edgenas.errors import EdgenasError
+from edgenas.plan import Layer, layers, primitives
 from edgenas.predict import (
     AccuracyPredictor,
     HeldOut,
@@ -34,11 +35,13 @@ from edgenas.predict import (
 )
 from edgenas.predict.errors import spearman
 from edgenas.predict.gaussian import inputs_of, totals_of
+from edgenas.predict.learned import layer_features
 from edgenas.predict.line import fit_line
 from edgenas.predict.mlp import one_hot
 from edgenas.space import Codes, Space
 from edgenas.spaces import load_space, tiny
 from edgenas.table import Estimated, MeasuredNetwork, Timing
+from tools.bench_latency import read_published
 
 # The error of predictions
 
@@ -446,7 +449,7 @@ def test_a_confidence_that_conformal_cannot_give_falls_back():
 def test_predictions_over_a_table():
     space = tiny()
     rows = rows_of(space, seed=4, n=30)
-    plain = LatencyPredictor.over(space, table_of(space))
+    plain = LatencyPredictor(space, table_of(space))
     sums = compile_tables(space, fake_seconds)(rows)
     assert plain.predict(rows) == pytest.approx(sums)
     assert (plain.provenance, plain.target, plain.error) == ("measured", TARGET, None)
@@ -473,7 +476,7 @@ def test_a_tables_own_networks_calibrate_it():
     table = table_of(space, 6)
     rows = rows_of(space, seed=4)
     sums = table.compile(space)(rows)
-    assert LatencyPredictor.over(space, table).predict(rows) == pytest.approx(1.1 * sums)
+    assert LatencyPredictor(space, table).predict(rows) == pytest.approx(1.1 * sums)
     slow = replace(
         table,
         networks=tuple(
@@ -481,10 +484,10 @@ def test_a_tables_own_networks_calibrate_it():
             for n in table.networks
         ),
     )
-    p95 = LatencyPredictor.over(space, slow, statistic="wall_p95")
+    p95 = LatencyPredictor(space, slow, statistic="wall_p95")
     assert p95.predict(rows) == pytest.approx(2.2 * sums)
     with pytest.raises(EdgenasError, match="wall_p95 needs measured networks of space tiny"):
-        LatencyPredictor.over(space, table, statistic="wall_p95")
+        LatencyPredictor(space, table, statistic="wall_p95")
 
 
 def test_an_estimate_brings_its_own_bound_until_networks_are_measured(tmp_path: Path):
@@ -493,7 +496,7 @@ def test_an_estimate_brings_its_own_bound_until_networks_are_measured(tmp_path: 
     model = Estimated(
         target=TARGET, layer_seconds=fake_seconds, constant=0.001, upper_factor=lambda c: 1 + c
     )
-    predictor = LatencyPredictor.over(space, model)
+    predictor = LatencyPredictor(space, model)
     sums = 0.001 + compile_tables(space, fake_seconds)(rows)
     assert predictor.provenance == "estimated"
     assert predictor.bound_kind() == "estimate"
@@ -505,21 +508,137 @@ def test_an_estimate_brings_its_own_bound_until_networks_are_measured(tmp_path: 
         predictor.save(tmp_path / "l.safetensors")
 
 
-def test_without_layer_times_macs_are_calibrated():
+# Learned from networks alone
+
+
+def work_of(space: Space, *, noise: float = 0.0, seed: int = 0) -> Callable[[Codes], np.ndarray]:
+    """Seconds that are a sum of what operators do: 40 GMAC/s, 8 G elements/s, 5 us a launch."""
+
+    def seconds(layer: Layer) -> float:
+        parts = primitives(layer)
+        moved = sum(p.input_elements + p.output_elements for p in parts)
+        return sum(p.macs for p in parts) / 4e10 + moved / 8e9 + 5e-6 * len(parts)
+
+    table = compile_tables(space, seconds, constant=2e-5)
+    rng = np.random.default_rng(seed)
+    return lambda rows: table(rows) * np.exp(noise * rng.normal(size=len(rows)))
+
+
+@pytest.mark.parametrize("name", ["mbv3-cifar", "ofa-resnet50", "tiny"])
+def test_layer_costs_are_learned_from_networks(name: str):
+    space = load_space(name)
+    rows, new = rows_of(space, seed=0, n=60), rows_of(space, seed=1, n=200)
+    learned = LatencyPredictor(space).fit(rows, work_of(space)(rows))
+    assert learned.predict(new) == pytest.approx(work_of(space)(new), rel=1e-3)
+    assert learned.tables()(new) == pytest.approx(learned.predict(new))
+    assert learned.rates is not None
+    assert min(learned.rates.values()) > 0
+    assert learned.provenance == "measured"
+
+
+def test_features_count_what_costs_count():
+    for name in ("mbv3-cifar", "ofa-resnet50"):
+        for layer in layers(load_space(name)):
+            features, parts = layer_features(layer), primitives(layer)
+
+            def total(what: str, features: dict[str, float] = features) -> float:
+                return sum(v for k, v in features.items() if k.partition(" ")[0] == what)
+
+            assert total("macs") == cost(layer).macs
+            assert total("weights") == sum(p.weights for p in parts)
+            assert total("runs") == len(parts)
+            moved = sum(p.input_elements + p.output_elements for p in parts)
+            assert total("elements") == moved
+
+
+def test_a_learned_predictor_grows_with_every_block():
+    space = load_space("mbv3-cifar")
+    rows = rows_of(space, seed=0, n=30)
+    noise = np.exp(np.random.default_rng(0).normal(size=30))
+    learned = LatencyPredictor(space).fit(rows, noise)  # nothing to be learned, only to be misled
+    for arch in space.decode(rows):
+        for i, stage in enumerate(arch.stages):
+            if len(stage.blocks) > min(space.stages[i].depths):
+                shorter = replace(stage, blocks=stage.blocks[:-1])
+                other = replace(arch, stages=(*arch.stages[:i], shorter, *arch.stages[i + 1 :]))
+                less, more = learned.predict([other, arch])
+                assert less <= more
+
+
+def test_few_networks_calibrate_macs():
     space = tiny()
     rows = rows_of(space, seed=4, n=12)
-    empty = LatencyPredictor.over(space)
+    empty = LatencyPredictor(space)
     for ask in (empty.predict, empty.upper, lambda rows: empty.tables()):
         with pytest.raises(EdgenasError, match="neither layer times nor measured networks"):
             ask(rows)
-    fitted = empty.fit(rows, 1e-9 * macs_table(space)(rows))
+    fitted = empty.fit(rows[:5], 1e-9 * macs_table(space)(rows[:5]))
+    assert set(fitted.rates or ()) <= {"macs", "run"}
     assert fitted.predict(rows) == pytest.approx(1e-9 * macs_table(space)(rows))
+    assert empty.sums is None, "fit must leave the predictor as it was"
+    for seconds, told in ((np.empty(0), "as many times as networks"), ([0.0], "above zero")):
+        with pytest.raises(EdgenasError, match=told):
+            empty.fit(rows[: len(seconds)], seconds)
+
+
+def test_networks_are_archs_or_rows():
+    space = tiny()
+    rows = rows_of(space, seed=4, n=12)
+    archs, seconds = space.decode(rows), work_of(space)(rows)
+    one = LatencyPredictor(space).fit(archs, seconds)
+    other = LatencyPredictor(space).fit(rows, seconds)
+    assert one.predict(rows).tolist() == other.predict(archs).tolist()
+    assert one.upper(rows).tolist() == other.upper(archs).tolist()
+
+
+@pytest.mark.parametrize(("networks", "kind"), [(14, "student-t"), (100, "split-conformal")])
+def test_bounds_of_learned_predictors_hold(networks: int, kind: str):
+    space, confidence, held = load_space("mbv3-cifar"), 0.9, []
+    for seed in range(40):
+        rows = rows_of(space, seed=seed, n=networks + 50)
+        seconds = work_of(space, noise=0.03, seed=seed)(rows)
+        learned = LatencyPredictor(space).fit(rows[:networks], seconds[:networks])
+        assert learned.bound_kind(confidence) == kind
+        held.append((seconds <= learned.upper(rows, confidence=confidence))[networks:].mean())
+    assert 0.86 <= np.mean(held) <= (0.96 if kind == "student-t" else 0.94)
+
+
+PUBLISHED = Path(__file__).parents[2] / "shared/data/published/ofa_gpu_latency.npz"
+
+
+@pytest.mark.skipif(not PUBLISHED.is_file(), reason="no published GPU latencies here")
+def test_a_gpu_is_learned_from_a_hundred_networks():
+    """Whole networks on a Titan RTX (HELP, NeurIPS 2021); the full table: tools/bench_latency."""
+    space, rows, every = read_published(PUBLISHED)
+    seconds, held = every["titan_rtx_64"], []
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(len(rows))
+        train, test = order[:100], order[100:1100]
+        learned = LatencyPredictor(space).fit(rows[train], seconds[train])
+        found = held_out(learned.predict(rows[test]), seconds[test], relative=True, method="new")
+        assert found.error <= 0.015
+        assert found.spearman >= 0.995
+        assert learned.error is not None
+        assert learned.error.error == pytest.approx(found.error, abs=0.003)
+        held.append((seconds[test] <= learned.upper(rows[test])).mean())
+    assert 0.93 <= np.mean(held) <= 0.99
+
+
+def test_a_learned_predictor_survives_the_disk(tmp_path: Path):
+    space = load_space("mbv3-cifar")
+    rows = rows_of(space, seed=8, n=50)
+    learned = LatencyPredictor(space).fit(rows, work_of(space, noise=0.02)(rows))
+    learned.save(tmp_path / "l.safetensors")
+    read = load_latency(tmp_path / "l.safetensors")
+    assert read.predict(rows).tolist() == learned.predict(rows).tolist()
+    assert read.upper(rows).tolist() == learned.upper(rows).tolist()
+    assert (read.rates, read.line, read.target) == (learned.rates, learned.line, None)
 
 
 @pytest.mark.parametrize("timed", [0, 3, 60])
 def test_a_latency_predictor_survives_the_disk(timed: int, tmp_path: Path):
     space = load_space("mbv3-cifar")
-    predictor = LatencyPredictor.over(space, table_of(space, timed))
+    predictor = LatencyPredictor(space, table_of(space, timed))
     rows = rows_of(space, seed=8, n=20)
     if timed:
         predictor = predictor.with_chosen(rows, predictor.predict(rows) * 1.02)
@@ -551,7 +670,7 @@ def test_a_damaged_latency_predictor_is_refused(
     change: Callable[[dict[str, Any], dict[str, np.ndarray]], None], told: str, tmp_path: Path
 ):
     path = tmp_path / "l.safetensors"
-    LatencyPredictor.over(tiny(), table_of(tiny(), 5)).save(path)
+    LatencyPredictor(tiny(), table_of(tiny(), 5)).save(path)
     resaved(path, change)
     with pytest.raises(EdgenasError, match=told):
         load_latency(path)
@@ -563,6 +682,6 @@ def test_measured_networks_of_another_head_are_left_out():
     other = MeasuredNetwork(
         space="tiny", classes=7, arch=space.smallest(), timing=Timing(median=9.0, n=1)
     )
-    predictor = LatencyPredictor.over(space, replace(table, networks=(other,)))
+    predictor = LatencyPredictor(space, replace(table, networks=(other,)))
     assert predictor.line is None
     assert isinstance(predictor.sums, Tables)

@@ -61,7 +61,7 @@ def save_arrays(path: Path, *, schema: str, header: Mapping[str, Any], arrays: A
 
 
 def load_arrays(
-    path: Path, *, schema: str, fields: tuple[str, ...]
+    path: Path, *, schema: str, fields: tuple[str, ...], optional: tuple[str, ...] = ()
 ) -> tuple[dict[str, Any], Arrays]:
     """Read header and arrays.
 
@@ -69,6 +69,7 @@ def load_arrays(
         path: of the file.
         schema: that it must have.
         fields: of the header, beside those every predictor has.
+        optional: fields that the header may have as well.
 
     Raises:
         EdgenasError: absent, damaged, another schema, or a missing or unknown field.
@@ -86,7 +87,7 @@ def load_arrays(
         raise EdgenasError(
             f"{path} is damaged or no predictor: {error}", hint="restore the file or fit it again"
         ) from error
-    check_fields(header, required=(*_COMMON, *fields), where=str(path))
+    check_fields(header, required=(*_COMMON, *fields), optional=optional, where=str(path))
     if header["sha256"] != _hash(arrays):
         raise EdgenasError(
             f"{path} is damaged: its arrays do not have the hash in its header",

@@ -1,14 +1,23 @@
-"""Latency of networks on one target: sums of layers, a line through measured networks, a bound."""
+"""Latency of networks on one target: predicted, with an upper bound, from what was measured.
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+Three ways to predict behind one interface, told apart by what there is:
+
+* a table (or device model) and no measured networks: sums of layers, as they are;
+* a table and measured networks: sums of layers, corrected by a line through the networks;
+* measured networks alone: layer costs learned from them (`edgenas.predict.learned`).
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from edgenas.cost import Tables, Vector, macs_table
+from edgenas.arch import Arch
+from edgenas.cost import Tables, Vector
 from edgenas.device import Target
 from edgenas.errors import EdgenasError
 from edgenas.estimate import DeviceModel
@@ -21,13 +30,24 @@ from edgenas.predict.arrays import (
     tables_of,
 )
 from edgenas.predict.errors import HeldOut, held_out
-from edgenas.predict.line import BoundKind, Line, fit_line
+from edgenas.predict.learned import learn
+from edgenas.predict.line import (
+    BoundKind,
+    Line,
+    check_measured,
+    fit_line,
+    halves,
+    with_spared,
+    without_line,
+)
 from edgenas.predict.narrow import narrow_tables
 from edgenas.space import Codes, Space
 from edgenas.spaces import space_from_json, space_to_json
 from edgenas.table import Estimated, LatencySource, LatencyTable, Provenance, Statistic
 
 SCHEMA = "edgenas.latency-predictor/1"
+
+Networks = Codes | Sequence[Arch]
 
 
 def estimated(model: DeviceModel) -> Estimated:
@@ -44,98 +64,121 @@ def estimated(model: DeviceModel) -> Estimated:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LatencyPredictor:
-    """Predicts seconds for rows of a space; made by ``over``, then perhaps fitted.
+    """Predicts seconds of networks of a space. Methods that learn return a new predictor.
+
+    Networks are canonical rows, shape (n, genes), or a list of Arch.
 
     Args:
-        space: whose rows it takes; see ``on`` for narrower ones.
-        sums: of layers, compiled.
+        space: of the networks; see ``on`` for narrower ones.
+        table: layers' times, measured or estimated. A table's own measured networks are fitted to
+            at once. None: only after ``fit`` are there seconds.
+        statistic: of the table's measured networks: the typical time, or ``wall_p50`` or
+            ``wall_p95``, what a user lives with while the machine does other things as well.
+
+    Attributes:
+        space: whose networks it predicts.
+        sums: of layers, compiled: from the table, or learned; None: not known yet.
         target: what the latencies belong to; None where nothing but measured networks is known.
         provenance: of the layers: ``measured``, ``published`` or ``estimated``; of the networks
-            where there are no layers.
-        line: from sums to times, fitted to measured networks; None: sums are taken as they are.
+            where there is no table.
+        line: from sums to times, with what is known of its errors; None: sums as they are.
         factor: the bound of an estimated device model: confidence to upper / predicted.
+        rates: learned from networks alone, see `edgenas.predict.learned`; None: not learned.
         chosen: error on networks that a search chose by this predictor, measured afterwards.
+
+    Raises:
+        EdgenasError: layers of the space are missing in the table, or no network of it was
+            measured with the statistic asked for.
     """
 
-    space: Space
-    sums: Tables
-    target: Target | None
-    provenance: Provenance
-    line: Line | None = None
-    factor: Callable[[float], float] | None = None
-    chosen: HeldOut | None = None
-
-    @staticmethod
-    def over(
+    def __init__(
+        self,
         space: Space,
-        source: LatencySource | None = None,
+        table: LatencySource | None = None,
         *,
         statistic: Statistic = "typical",
-    ) -> "LatencyPredictor":
-        """A predictor over a table or device model, fitted to the table's measured networks.
-
-        Args:
-            space: whose rows it will take.
-            source: where layers' times are from. None: sums are MACs, and only after ``fit`` to
-                measured networks are there seconds.
-            statistic: of the measured networks: the typical time, or ``wall_p50`` or ``wall_p95``,
-                what a user lives with while the machine does other things as well.
-
-        Raises:
-            EdgenasError: layers of the space are missing in the table, or no network of it was
-                measured with the statistic asked for.
-        """
-        if source is None:
-            return LatencyPredictor(
-                space=space, sums=macs_table(space), target=None, provenance="measured"
-            )
-        predictor = LatencyPredictor(
-            space=space,
-            sums=source.compile(space),
-            target=source.target,
-            provenance=source.provenance,
-            factor=source.upper_factor if isinstance(source, Estimated) else None,
-        )
+    ) -> None:
+        self.space = space
+        self.sums: Tables | None = None if table is None else table.compile(space)
+        self.target: Target | None = None if table is None else table.target
+        self.provenance: Provenance = "measured" if table is None else table.provenance
+        self.line: Line | None = None
+        self.factor: Callable[[float], float] | None = None
+        self.rates: Mapping[str, float] | None = None
+        self.chosen: HeldOut | None = None
+        if table is None:
+            return
+        if isinstance(table, Estimated):
+            self.factor = table.upper_factor
         pairs: list[tuple[float, float]] = []
-        if isinstance(source, LatencyTable):
-            found = source.network_sums(space, statistic=statistic)
+        if isinstance(table, LatencyTable):
+            found = table.network_sums(space, statistic=statistic)
             pairs = [(total, seconds) for _, total, seconds in found]
         if pairs:
             sums, seconds = np.array(pairs).T
-            return replace(predictor, line=fit_line(sums, seconds))
-        if statistic != "typical":
+            self.line = fit_line(sums, seconds)
+        elif statistic != "typical":
             raise EdgenasError(
                 f"{statistic} needs measured networks of space {space.name}, the latencies of "
-                f"{source.target} have none",
-                hint=f"edgenas profile --device {source.target.device} --space {space.name}",
+                f"{table.target} have none",
+                hint=f"edgenas profile --device {table.target.device} --space {space.name}",
             )
-        return predictor
 
-    def fit(self, rows: Codes, seconds: ArrayLike) -> "LatencyPredictor":
-        """The same predictor with a line fitted to measured networks.
+    def fit(
+        self,
+        networks: Networks,
+        seconds: ArrayLike,
+        *,
+        spared: tuple[Networks, ArrayLike] | None = None,
+    ) -> "LatencyPredictor":
+        """The same predictor fitted to measured networks: a line over a table, or layer costs.
 
         Args:
-            rows: canonical rows, shape (n, genes).
-            seconds: measured, shape (n,).
-        """
-        return replace(self, line=fit_line(self.sums(rows), np.asarray(seconds, float)))
+            networks: n of them.
+            seconds: measured, shape (n,), above zero.
+            spared: further networks and their seconds, for the bound and the stated error alone.
+                None: from 40 networks on, a random half of those given.
 
-    def predict(self, rows: Codes) -> Vector:
-        """Seconds of canonical rows, shape (n, genes) -> (n,).
+        Raises:
+            EdgenasError: nothing to fit to, or times that are not above zero.
+        """
+        rows, measured = self._rows(networks), np.asarray(seconds, float)
+        if spared is None:
+            others, further = rows[:0], measured[:0]
+        else:
+            others, further = self._rows(spared[0]), np.asarray(spared[1], float)
+        if self.sums is not None and self.rates is None:
+            sums = self.sums(rows)
+            line = fit_line(sums, measured, spare=spared is None)
+            if len(others):
+                line = with_spared(line, self.sums(others), further)
+            return self._with(line=line)
+        check_measured(len(rows), measured)
+        if spared is None:
+            fitted, rest = halves(len(rows))
+            rows, others = rows[fitted], rows[rest]
+            measured, further = measured[fitted], measured[rest]
+        found = learn(self.space, rows, seconds=measured)
+        line = without_line(found.left_out, measured)
+        if len(others):
+            line = with_spared(line, found.sums(others), further)
+        return self._with(sums=found.sums, rates=found.rates, line=line)
+
+    def predict(self, networks: Networks) -> Vector:
+        """Seconds of n networks, shape (n,).
 
         Raises:
             EdgenasError: there are neither layer times nor measured networks.
         """
-        sums = self.sums(rows)
-        return sums if self.line is None and self._known() else self._line()(sums)
+        sums = self._sums()(self._rows(networks))
+        return sums if self.line is None else self.line(sums)
 
-    def __call__(self, rows: Codes) -> Vector:
+    def __call__(self, networks: Networks) -> Vector:
         """As ``predict``."""
-        return self.predict(rows)
+        return self.predict(networks)
 
-    def upper(self, rows: Codes, *, confidence: float = 0.95) -> Vector:
+    def upper(self, networks: Networks, *, confidence: float = 0.95) -> Vector:
         """Seconds that a network's time does not exceed with a given confidence, shape (n,).
 
         ``bound_kind(confidence)`` says what it rests on.
@@ -145,11 +188,16 @@ class LatencyPredictor:
         """
         if not 0.5 <= confidence < 1:
             raise EdgenasError(f"confidence must be from 0.5 to below 1, found {confidence}")
-        sums = self.sums(rows)
+        sums = self._sums()(self._rows(networks))
         if self.bound_kind(confidence) == "estimate":
             assert self.factor is not None
-            return self.predict(rows) * self.factor(confidence)
-        return self._line().upper(sums, confidence=confidence)
+            return self.predict(networks) * self.factor(confidence)
+        if self.line is None:
+            raise EdgenasError(
+                f"the latencies of {self.target} have no bound: no whole network was measured",
+                hint="measure whole networks: edgenas profile",
+            )
+        return self.line.upper(sums, confidence=confidence)
 
     def bound_kind(self, confidence: float = 0.95) -> BoundKind:
         """``split-conformal``, ``student-t``, ``estimate`` (of the device model) or ``none``."""
@@ -158,78 +206,82 @@ class LatencyPredictor:
 
     @property
     def error(self) -> HeldOut | None:
-        """On measured networks, each left out once; None: too few were measured."""
+        """On measured networks that were held out of the fit; None: too few were measured."""
         return None if self.line is None else self.line.error
 
-    def with_chosen(self, rows: Codes, seconds: ArrayLike) -> "LatencyPredictor":
+    def with_chosen(self, networks: Networks, seconds: ArrayLike) -> "LatencyPredictor":
         """The same predictor with its error on networks that a search chose by it."""
         found = held_out(
-            self.predict(rows),
+            self.predict(networks),
             seconds,
             relative=True,
             method="chosen by a search, then measured",
         )
-        return replace(self, chosen=found)
+        return self._with(chosen=found)
 
     def tables(self) -> Tables:
         """``predict`` as compiled tables: exact minima and fast neighbourhoods come from them."""
+        sums = self._sums()
         if self.line is None:
-            self._known()
-            return self.sums
+            return sums
         slope = self.line.slope
-        values = tuple(values * slope for values in self.sums.values)
-        constant = self.line.intercept + slope * self.sums.constant
-        return Tables(self.sums.columns, values, "sum", constant)
+        values = tuple(values * slope for values in sums.values)
+        constant = self.line.intercept + slope * sums.constant
+        return Tables(sums.columns, values, "sum", constant)
 
     def on(self, narrow: Space) -> "LatencyPredictor":
-        """The same predictor for rows of a narrower space.
+        """The same predictor for networks of a narrower space.
 
         Raises:
             EdgenasError: the space is no narrower one.
         """
-        sums = narrow_tables(self.sums, space=self.space, narrow=narrow)
-        return replace(self, space=narrow, sums=sums)
+        sums = narrow_tables(self._sums(), space=self.space, narrow=narrow)
+        return self._with(space=narrow, sums=sums)
 
     def save(self, path: Path) -> None:
         """Write the predictor as one safetensors file, atomically.
 
         Raises:
-            EdgenasError: it rests on an estimated device model, which lies in the device profile.
+            EdgenasError: it rests on an estimated device model, which lies in the device profile,
+                or there is nothing to write yet.
         """
         if self.factor is not None:
             raise EdgenasError(
                 "an estimated latency predictor is not saved",
                 hint="the device profile holds its parameters; build it from there",
             )
-        columns, arrays = tables_arrays(self.sums)
+        sums = self._sums()
+        columns, arrays = tables_arrays(sums)
         header: dict[str, Any] = {
             "space": space_to_json(self.space),
             "target": self.target and asdict(self.target),
             "provenance": self.provenance,
             "columns": columns,
-            "constant": self.sums.constant,
+            "constant": sums.constant,
             "line": self.line and asdict(self.line),
             "chosen": self.chosen and self.chosen.to_json(),
             "probes": probes(self.space, self.predict),
         }
+        if self.rates is not None:
+            header["rates"] = dict(self.rates)
         save_arrays(path, schema=SCHEMA, header=header, arrays=arrays)
 
-    def _known(self) -> bool:
-        if self.target is None and self.line is None:
+    def _rows(self, networks: Networks) -> Codes:
+        return networks if isinstance(networks, np.ndarray) else self.space.encode(networks)
+
+    def _with(self, **changes: Any) -> "LatencyPredictor":
+        other = copy.copy(self)
+        for name, value in changes.items():
+            setattr(other, name, value)
+        return other
+
+    def _sums(self) -> Tables:
+        if self.sums is None:
             raise EdgenasError(
                 "latency has neither layer times nor measured networks",
                 hint="fit it to measured networks, or profile the device",
             )
-        return True
-
-    def _line(self) -> Line:
-        self._known()
-        if self.line is None:
-            raise EdgenasError(
-                f"the latencies of {self.target} have no bound: no whole network was measured",
-                hint="measure whole networks: edgenas profile",
-            )
-        return self.line
+        return self.sums
 
 
 def load_latency(path: Path) -> LatencyPredictor:
@@ -239,21 +291,20 @@ def load_latency(path: Path) -> LatencyPredictor:
         EdgenasError: absent, damaged, of another kind, or its probes give other values here.
     """
     names = ("space", "target", "provenance", "columns", "constant", "line", "chosen")
-    header, arrays = load_arrays(path, schema=SCHEMA, fields=names)
-    space, line = space_from_json(header["space"], where=f"{path}: space"), header["line"]
+    header, arrays = load_arrays(path, schema=SCHEMA, fields=names, optional=("rates",))
+    predictor = LatencyPredictor(space_from_json(header["space"], where=f"{path}: space"))
+    line, rates = header["line"], header.get("rates")
     try:
-        target = None if header["target"] is None else Target(**header["target"])
-        predictor = LatencyPredictor(
-            space=space,
-            sums=tables_of(header["columns"], arrays, constant=float(header["constant"])),
-            target=target,
-            provenance=header["provenance"],
-            line=None if line is None else Line.from_json(line, where=f"{path}: line"),
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        predictor.target = None if header["target"] is None else Target(**header["target"])
+        predictor.sums = tables_of(header["columns"], arrays, constant=float(header["constant"]))
+        predictor.provenance = header["provenance"]
+        if rates is not None:
+            predictor.rates = {str(name): float(rate) for name, rate in rates.items()}
+        if line is not None:
+            predictor.line = Line.from_json(line, where=f"{path}: line")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise EdgenasError(f"{path}: fields or arrays are missing or wrong: {error}") from error
     if header["chosen"] is not None:
-        chosen = HeldOut.from_json(header["chosen"], where=f"{path}: chosen")
-        predictor = replace(predictor, chosen=chosen)
+        predictor.chosen = HeldOut.from_json(header["chosen"], where=f"{path}: chosen")
     check_probes(header, predict=predictor.predict, path=path)
     return predictor

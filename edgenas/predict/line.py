@@ -6,16 +6,19 @@ the squares of (predicted - measured) / measured.
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs]
 
 from edgenas.cost import Vector
 from edgenas.errors import EdgenasError
 from edgenas.files import check_fields
 from edgenas.predict.errors import HeldOut, held_out
+
+Indices = NDArray[np.intp]
 
 BoundKind = Literal["split-conformal", "student-t", "estimate", "none"]
 
@@ -117,16 +120,79 @@ class Line:
         return rank if 0 <= rank < len(self.ratios) else None
 
 
-def fit_line(sums: Vector, seconds: Vector, *, seed: int = 0) -> Line:
+def check_measured(networks: int, seconds: Vector) -> None:
+    """Refuse measured times that nothing can be fitted to.
+
+    Raises:
+        EdgenasError: there are none, not as many as networks, or some are not above zero.
+    """
+    if seconds.shape != (networks,) or not networks:
+        raise EdgenasError(
+            f"a fit needs as many times as networks, found {seconds.shape} and {networks}",
+            hint="measure at least three networks",
+        )
+    if not (seconds > 0).all():
+        raise EdgenasError("measured times must be above zero")
+
+
+def halves(networks: int, *, seed: int = 0) -> tuple[Indices, Indices]:
+    """Which of n networks to fit to, and which to spare for the bound: few are all fitted to."""
+    if networks < _CONFORMAL:
+        return np.arange(networks), np.arange(0)
+    fitted, spared = np.split(np.random.default_rng(seed).permutation(networks), [networks // 2])
+    return fitted, spared
+
+
+def with_spared(line: Line, sums: Vector, seconds: Vector) -> Line:
+    """The line with the bound and the error of networks that it was not fitted to.
+
+    Args:
+        line: fitted to others.
+        sums: of the networks' layers, shape (n,), above zero.
+        seconds: measured, shape (n,).
+    """
+    check_measured(len(sums), seconds)
+    predicted = line(sums)
+    return replace(
+        line,
+        ratios=tuple(np.sort(seconds / predicted).tolist()),
+        error=held_out(predicted, seconds, relative=True, method="networks held out of the fit"),
+    )
+
+
+def without_line(left_out: Vector, seconds: Vector) -> Line:
+    """The line that changes nothing, for predictions that were fitted to networks already.
+
+    Its spread is that of predictions by fits without the network: nothing more is estimated from
+    them, so one degree of freedom is counted, whatever the fit has.
+
+    Args:
+        left_out: each network predicted by a fit without it, shape (n,).
+        seconds: measured, shape (n,).
+    """
+    off, several = left_out / seconds - 1, len(seconds) > 1
+    return Line(
+        intercept=0.0,
+        slope=1.0,
+        free=1,
+        networks=len(seconds),
+        spread=float(np.sqrt((off**2).mean())) if several else None,
+        error=held_out(left_out, seconds, relative=True, method="networks, each fold left out once")
+        if several
+        else None,
+    )
+
+
+def fit_line(sums: Vector, seconds: Vector, *, spare: bool = True, seed: int = 0) -> Line:
     """Fit a line to measured networks.
 
     One or two networks give a slope only, and no intercept comes from a fit that would slope
-    downwards or predict no time at all. From 40 networks on, a random half is spared for the
-    conformal bound.
+    downwards or predict no time at all.
 
     Args:
         sums: of the networks' layers, shape (n,), above zero.
         seconds: measured, shape (n,).
+        spare: from 40 networks on, spare a random half for the conformal bound.
         seed: of that half.
 
     Raises:
@@ -140,11 +206,7 @@ def fit_line(sums: Vector, seconds: Vector, *, seed: int = 0) -> Line:
         )
     if not ((sums > 0) & (seconds > 0)).all():
         raise EdgenasError("sums and measured times must be above zero")
-    order = np.arange(len(sums))
-    spared = order[:0]
-    if len(sums) >= _CONFORMAL:
-        order = np.random.default_rng(seed).permutation(len(sums))
-        order, spared = np.split(order, [len(sums) // 2])
+    order, spared = halves(len(sums), seed=seed) if spare else (np.arange(len(sums)), np.arange(0))
     coefficients, free = _solve(sums[order], seconds[order])
     intercept, slope = float(coefficients[0]), float(coefficients[1])
     predicted = intercept + slope * sums

@@ -10,9 +10,7 @@ from edgenas.board import Settings
 from edgenas.device import Target
 from edgenas.errors import EdgenasError
 from edgenas.measure import NETWORK, Measurement
-from edgenas.predict.errors import held_out
 from edgenas.predict.latency import LatencyPredictor
-from edgenas.predict.line import fit_line
 from edgenas.profiling.journal import differences
 from edgenas.profiling.networks import CALIBRATION, calibration_archs
 from edgenas.profiling.run import environment_of
@@ -80,23 +78,16 @@ def predictor_for(
     Raises:
         EdgenasError: layers are missing, or no network has the statistic.
     """
-    predictor = LatencyPredictor.over(space, table, statistic=statistic)
+    predictor = LatencyPredictor(space, table, statistic=statistic)
     found = table.network_sums(space, statistic=statistic)
     chosen = set(calibration_archs(space, CALIBRATION))
     fitted = np.array([network.arch in chosen for network, _, _ in found], bool)
     if fitted.sum() < _NETWORKS or fitted.all():
         return predictor
-    sums, seconds = np.array([(total, measured) for _, total, measured in found]).T
-    line = fit_line(sums[fitted], seconds[fitted])
-    predicted = line(sums[~fitted])
-    spared = replace(
-        line,
-        ratios=tuple(np.sort(seconds[~fitted] / predicted).tolist()),
-        error=held_out(
-            predicted, seconds[~fitted], relative=True, method="networks not used for the line"
-        ),
-    )
-    return replace(predictor, line=spared)
+    rows = space.encode([network.arch for network, _, _ in found])
+    seconds = np.array([measured for _, _, measured in found])
+    spared = (rows[~fitted], seconds[~fitted])
+    return predictor.fit(rows[fitted], seconds[fitted], spared=spared)
 
 
 def measure_network(

@@ -148,7 +148,7 @@ def latency_of(
     return Latency(
         device=device,
         target=target,
-        predictor=LatencyPredictor.over(space, estimated(model)),
+        predictor=LatencyPredictor(space, estimated(model)),
         model=model,
         source=f"device model of {device.title}, {model.evidence.rows} published networks of its "
         "own",
