@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 from conftest import ROOT
 
@@ -21,7 +22,7 @@ from edgenas.cost import macs_table
 from edgenas.device import Target
 from edgenas.errors import EdgenasError
 from edgenas.measure import Measurement
-from edgenas.plan import layers
+from edgenas.plan import layers, primitives
 from edgenas.profiling import (
     NoTableError,
     calibration_archs,
@@ -36,13 +37,14 @@ from edgenas.profiling import journal as journals
 from edgenas.profiling import run as profiling_run
 from edgenas.profiling.graph import layer_graph
 from edgenas.profiling.journal import open_journal
+from edgenas.profiling.work import difference
 from edgenas.table import LatencyTable, MeasuredNetwork, Timing, load_table, save_table, table_path
 
 TINY = spaces.tiny()
 TARGET = Target("host", "onnxruntime", "fp32")
 # Everything passes such a gate: what is tested is the wiring, whatever the machine does meanwhile.
 QUICK = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0)
-FEW = {"networks": 3, "further": 2, "visits": 1}
+FEW = {"networks": 3, "further": 2, "visits": 1, "method": "alone"}
 UNITS = len(layers(TINY)) + 5
 
 
@@ -181,6 +183,75 @@ def test_a_network_is_timed():
     found = measure_network(graph, target=TARGET, settings=replace(QUICK, min_seconds=0.02))
     assert 0 < found.wall_p50 <= found.wall_p95
     assert found.wall_n >= 6
+
+
+# Layers as differences
+
+
+class Weighed(Scripted):
+    """A clock for which a graph takes 5 us, and 10 us for each conv in it."""
+
+    def measure(self, units, *, runtime, settings, batch, watch) -> Iterator[Measurement]:
+        for name, graph in units:
+            nodes = onnx.load_model_from_string(graph).graph.node
+            seconds = 5e-6 + 1e-5 * sum(node.op_type == "Conv" for node in nodes)
+            (found,) = super().measure(
+                [(name, graph)], runtime=runtime, settings=settings, batch=batch, watch=watch
+            )
+            yield replace(found, median=seconds, p90=2 * seconds)
+
+
+def test_a_layer_is_what_more_copies_take_longer_than_fewer():
+    clock = Weighed()
+    table = run(clock, method="copies")
+    assert not table.missing(TINY)
+    assert len(clock.timed) == 2 * len(layers(TINY)) + 5
+    for layer, timing in table.layers.items():
+        convs = sum(part.op == "conv" for part in primitives(layer))
+        # The conv before the copies and the run itself cancel; that behind each copy does not.
+        behind = layer.kind != "head"
+        assert timing.seconds == pytest.approx(1e-5 * (convs + behind))
+    assert "x4" not in "".join(map(str, table.layers))
+    assert "copies of it side by side" in table.method
+    again = Weighed()
+    assert run(again, method="copies").layers == table.layers
+    assert not again.timed
+
+
+def test_a_layer_without_both_of_its_times_is_not_in_the_table(monkeypatch: pytest.MonkeyPatch):
+    clock, seconds = Scripted(), 0.0
+    monkeypatch.setattr(profiling_run, "time", SimpleNamespace(monotonic=lambda: seconds))
+
+    def measure(units, **rest):
+        nonlocal seconds
+        seconds += 100.0
+        yield from Scripted.measure(clock, [u for u in units if not u[0].endswith("x4")], **rest)
+
+    clock.measure = measure
+    table = run(clock, method="copies", time_budget=50.0)
+    assert not table.layers
+    assert len(table.networks) == 5
+    assert len(run(Scripted(), method="copies").layers) == len(layers(TINY))
+
+
+def test_copies_that_take_no_longer_are_noise():
+    one = Timing(median=4e-6, p10=3e-6, p90=6e-6, n=9)
+    four = Timing(median=1e-5, p10=9e-6, p90=2e-5, n=8)
+    found = difference(four, one)
+    assert (found.median, found.p90, found.n) == (pytest.approx(2e-6), pytest.approx(4e-6), 8)
+    assert not found.noisy
+    assert difference(one, four).noisy
+    assert difference(one, four).median == pytest.approx(1e-6)
+    assert difference(replace(four, noisy=True), one).noisy
+
+
+def test_tables_of_two_methods_are_kept_apart():
+    older = run()
+    said: list[str] = []
+    run(method="copies", say=said.append)
+    aside = table_path(TARGET).with_name("onnxruntime-fp32-t1-b1.old1.json")
+    assert said == [f"the table before is kept as {aside}, it differs in method"]
+    assert same(load_table(aside), older)
 
 
 # Resuming

@@ -6,11 +6,11 @@ graph with trained weights, so what was timed is what ships; graphs to time have
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from edgenas.arch import Arch
 from edgenas.plan import Layer, Primitive, plan, primitives
@@ -20,6 +20,8 @@ from edgenas.space import Space
 IR_VERSION = 10
 OPSET = 20
 INPUT, OUTPUT = "image", "logits"
+_IMAGE = 4  # up to so many channels, an input is an image: no runtime keeps it in blocks
+_PIXEL = 16  # channels of the conv that reads one pixel of a copy
 
 # The constants of a conv or linear: its weight, and its bias where one is deployed. Asked for in
 # the order of the primitives; the number is the gain that keeps random activations near one.
@@ -35,6 +37,52 @@ def layer_graph(layer: Layer, *, batch: int = 1, seed: int = 0) -> bytes:
         seed: of the random weights.
     """
     return _graph([layer], batch=batch, weights=random_weights(seed))
+
+
+def copies_graph(layer: Layer, copies: int, *, batch: int = 1, seed: int = 0) -> bytes:
+    """Copies of one layer side by side in one graph, each with weights of its own.
+
+    What more copies take longer than fewer is the time of the layer as it is inside a network:
+    the run's overhead and the change of layout at both ends of a graph are in both and cancel. A
+    1x1 conv before the copies leaves their input in the runtime's own layout; one behind each of
+    them reads a single pixel, so that no copy is optimised away and none is converted back.
+
+    Args:
+        layer: its input has shape (batch, inputs, size, size).
+        copies: how many, at least 1.
+        batch: images a run.
+        seed: of the random weights.
+    """
+    builder = _Builder(random_weights(seed))
+    x = INPUT
+    if layer.inputs > _IMAGE:
+        x = builder.operator(_pointwise(layer.inputs, layer.inputs, size=layer.size), x)
+    outputs: list[str] = []
+    for _ in range(copies):
+        y = _append(builder, layer, x)
+        if layer.kind != "head":
+            pixel = _pointwise(layer.outputs, _PIXEL, size=layer.out_size, stride=layer.out_size)
+            y = builder.operator(pixel, y)
+        outputs.append(y)
+    shape = [batch, layer.outputs] if layer.kind == "head" else [batch, _PIXEL, 1, 1]
+    return _model(
+        builder,
+        inputs={INPUT: [batch, layer.inputs, layer.size, layer.size]},
+        outputs=dict.fromkeys(outputs, shape),
+    )
+
+
+def _pointwise(inputs: int, outputs: int, *, size: int, stride: int = 1) -> Primitive:
+    out = -(-size // stride)
+    return Primitive(
+        op="conv",
+        inputs=inputs,
+        outputs=outputs,
+        stride=stride,
+        in_size=(size, size),
+        out_size=(out, out),
+        bias=True,
+    )
 
 
 def network_graph(
@@ -88,12 +136,21 @@ def _graph(layers: list[Layer], *, batch: int | str, weights: Weights) -> bytes:
     outputs = [batch, last.outputs, last.out_size, last.out_size]
     if last.kind == "head":
         outputs = outputs[:2]
+    return _model(builder, inputs={INPUT: inputs}, outputs={OUTPUT: outputs})
+
+
+Shape = Sequence[int | str]
+
+
+def _model(
+    builder: "_Builder", *, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]
+) -> bytes:
+    def values(shapes: Mapping[str, Shape]) -> list[ValueInfoProto]:
+        kind = TensorProto.FLOAT
+        return [helper.make_tensor_value_info(n, kind, list(s)) for n, s in shapes.items()]
+
     graph = helper.make_graph(
-        builder.nodes,
-        "edgenas",
-        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, inputs)],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, outputs)],
-        builder.constants,
+        builder.nodes, "edgenas", values(inputs), values(outputs), builder.constants
     )
     model = helper.make_model(
         graph,

@@ -13,7 +13,7 @@ from edgenas.errors import EdgenasError, unknown
 from edgenas.measure import DEFAULT
 from edgenas.profiling.journal import open_journal
 from edgenas.profiling.networks import CALIBRATION, FURTHER
-from edgenas.profiling.units import units_of
+from edgenas.profiling.units import METHODS, Method, units_of
 from edgenas.profiling.work import VISITS, Clock, Tell, Work
 from edgenas.space import Space
 from edgenas.table import LatencyTable, load_table, merge, mismatches, save_table, table_path
@@ -26,6 +26,7 @@ def profile(
     networks: int = CALIBRATION,
     further: int = FURTHER,
     visits: int = VISITS,
+    method: Method | None = None,
     seed: int = 0,
     time_budget: float | None = None,
     settings: Settings = DEFAULT,
@@ -49,6 +50,8 @@ def profile(
         networks: whole networks spread over the space, for the line from sums to networks.
         further: random networks for the bound; see ``predictor_for``.
         visits: how often each unit is timed, all others in between.
+        method: how layers are timed, see `edgenas.profiling.units`; None: what is best known for
+            the runtime.
         seed: of the order and of the random networks.
         time_budget: seconds after which no more units are timed; None: until all are.
         settings: of the clock; threads and seed are those given here.
@@ -73,7 +76,10 @@ def profile(
     ):
         if value < least:
             raise EdgenasError(f"{name} must be at least {least}, found {value}")
-    units = units_of(space, batch=target.batch, networks=networks, further=further, seed=seed)
+    method = method or METHODS.get(target.runtime, "alone")
+    units = units_of(
+        space, batch=target.batch, method=method, networks=networks, further=further, seed=seed
+    )
     older = load_table(table_path(target)) if table_path(target).exists() else None
     waiting_for_other = f"waiting for another edgenas that profiles {target}"
     with open_journal(target, waiting=lambda: say(waiting_for_other)) as journal:
@@ -102,7 +108,7 @@ def profile(
         except KeyboardInterrupt:
             say(f"{work.state()}; to resume, run the same command again")
             raise
-        newer = work.table(space, target=target)
+        newer = work.table(space, target=target, method=method)
         table = _merged(older, newer, say=say)
         save_table(table, table_path(target))
     work.report()
@@ -151,6 +157,8 @@ def _merged(
     if older is None:
         return newer
     differ = mismatches(older, newer)
+    if older.method != newer.method:  # times of layers that do not add up together
+        differ.append("method")
     if not differ:
         return merge(older, newer)
     path = table_path(newer.target)

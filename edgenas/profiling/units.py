@@ -1,46 +1,63 @@
-"""What a profile times: the layers of a space one by one, and some whole networks."""
+"""What a profile times: the layers of a space one by one, and some whole networks.
+
+A layer is timed in one of two ways. ``alone``: as a graph of its own. ``copies``: as what four
+copies side by side take longer than one, by three; see ``copies_graph``. The second is right where
+a runtime keeps activations in a layout of its own, which a graph of one layer has to convert to and
+from; docs/measuring.md has the comparison.
+"""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from edgenas.arch import Arch
 from edgenas.plan import Layer, layers
-from edgenas.profiling.graph import layer_graph, network_graph
+from edgenas.profiling.graph import copies_graph, layer_graph, network_graph
 from edgenas.profiling.networks import calibration_archs, random_archs
 from edgenas.space import Space
+
+Method = Literal["alone", "copies"]
+
+# By runtime; ``alone`` where none is named.
+METHODS: Mapping[str, Method] = {"onnxruntime": "copies"}
+FEWER, MORE = 1, 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """One thing to time: a layer alone, or a whole network.
+    """One thing to time: a layer, or a whole network.
 
     Args:
         name: different for each; also its name in the journal.
         of: the layer or the network.
         build: makes its ONNX graph, the same bytes each time.
+        copies: of the layer in the graph, see ``copies_graph``; 0: the layer or network alone.
     """
 
     name: str
     of: Layer | Arch
     build: Callable[[], bytes]
+    copies: int = 0
 
 
 def units_of(
-    space: Space, *, batch: int, networks: int, further: int, seed: int
+    space: Space, *, batch: int, method: Method, networks: int, further: int, seed: int
 ) -> dict[str, Unit]:
     """The units of a profile by name: the distinct layers of a space, and networks of it.
 
     Args:
         space: the space.
         batch: images a run.
+        method: how layers are timed.
         networks: spread over the space, for the line from sums of layers to networks.
         further: random ones, for the bound.
         seed: of the random ones.
     """
     archs = [*calibration_archs(space, networks), *random_archs(space, further, seed=seed)]
-    units = [_layer_unit(layer, batch=batch) for layer in layers(space)]
-    units += [_network_unit(space, arch, batch=batch) for arch in archs]
+    counts = (0,) if method == "alone" else (FEWER, MORE)
+    units = [layer_unit(layer, copies=n, batch=batch) for layer in layers(space) for n in counts]
+    units += [network_unit(space, arch, batch=batch) for arch in archs]
     return {unit.name: unit for unit in units}
 
 
@@ -49,10 +66,19 @@ def digest(graph: bytes) -> str:
     return hashlib.sha256(graph).hexdigest()
 
 
-def _layer_unit(layer: Layer, *, batch: int) -> Unit:
+def layer_unit(layer: Layer, *, copies: int, batch: int) -> Unit:
+    """The unit of a layer: alone, or so many copies of it."""
+    if copies:
+        return Unit(
+            name=f"{layer} x{copies}",
+            of=layer,
+            build=lambda: copies_graph(layer, copies, batch=batch),
+            copies=copies,
+        )
     return Unit(name=str(layer), of=layer, build=lambda: layer_graph(layer, batch=batch))
 
 
-def _network_unit(space: Space, arch: Arch, *, batch: int) -> Unit:
+def network_unit(space: Space, arch: Arch, *, batch: int) -> Unit:
+    """The unit of a whole network."""
     name = f"{space.name}/{space.classes} {arch}"
     return Unit(name=name, of=arch, build=lambda: network_graph(space, arch, batch=batch))

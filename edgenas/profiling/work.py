@@ -14,15 +14,19 @@ from edgenas.errors import EdgenasError
 from edgenas.measure import Event, Measurement, slower_moments
 from edgenas.plan import Layer
 from edgenas.profiling.journal import Journal, Record, differences, now
-from edgenas.profiling.units import Unit, digest
+from edgenas.profiling.units import FEWER, MORE, Method, Unit, digest
 from edgenas.space import Space
 from edgenas.table import LatencyTable, MeasuredNetwork, Timing
 
-METHOD = (
-    "each layer alone as one fused ONNX graph with random weights, and whole networks likewise; "
-    "several visits, medians of runs at the machine's full speed, told by a canary, median of "
-    "these; operators one after the other, all graph optimisations"
+_ALIKE = (
+    "; random weights, several visits, medians of runs at the machine's full speed, told by a "
+    "canary, median of these; operators one after the other, all graph optimisations"
 )
+WORDS: Mapping[Method, str] = {
+    "alone": f"each layer alone as one fused ONNX graph, and whole networks likewise{_ALIKE}",
+    "copies": f"each layer as (T({MORE}) - T({FEWER})) / {MORE - FEWER} where T(n) is the time of "
+    f"n copies of it side by side in one ONNX graph, and whole networks{_ALIKE}",
+}
 
 # Networks of mbv3-cifar profiled anew came out 1.3 to 1.8% off on average, single layers up to 17%,
 # though the gated runs of one visit agree within 1%. The cause was not looked for; visits far apart
@@ -206,34 +210,50 @@ class Work:
                 used[name] = [min(latest, key=lambda m: (m.noisy, m.canary))]
         return used
 
-    def table(self, space: Space, *, target: Target) -> LatencyTable:
+    def timings(self) -> dict[str, Timing]:
+        """What is known of each unit that was timed, by name."""
+        return {name: timing(found) for name, found in self._used().items()}
+
+    def table(self, space: Space, *, target: Target, method: Method) -> LatencyTable:
         """The table of what is known.
+
+        Args:
+            space: of the networks.
+            target: what was timed.
+            method: how layers were.
 
         Raises:
             EdgenasError: nothing is.
         """
-        used = self._used()
-        if not used:
+        timings = self.timings()
+        if not timings:
             raise EdgenasError(
                 "no unit was timed in the time given", hint="give more of it: --time 60s"
             )
-        timings = {name: timing(found) for name, found in used.items()}
         layers: dict[Layer, Timing] = {}
+        pairs: dict[Layer, dict[int, Timing]] = {}
         networks: list[MeasuredNetwork] = []
         for name, made in timings.items():
-            of = self._units[name].of
-            if isinstance(of, Arch):
+            unit = self._units[name]
+            if isinstance(unit.of, Arch):
                 networks.append(
-                    MeasuredNetwork(space=space.name, classes=space.classes, arch=of, timing=made)
+                    MeasuredNetwork(
+                        space=space.name, classes=space.classes, arch=unit.of, timing=made
+                    )
                 )
+            elif unit.copies:
+                pairs.setdefault(unit.of, {})[unit.copies] = made
             else:
-                layers[of] = made
+                layers[unit.of] = made
+        for layer, pair in pairs.items():
+            if len(pair) == 2:
+                layers[layer] = difference(pair[MORE], pair[FEWER])
         return LatencyTable(
             target=target,
             provenance="measured",
             runtime_version=self._environment["runtime_version"],
             environment=self._environment | {"canary": self._canary()},
-            method=METHOD,
+            method=WORDS[method],
             date=max(record.at for records in self._found.values() for record in records)[:10],
             layers=layers,
             networks=tuple(networks),
@@ -269,4 +289,29 @@ def timing(found: list[Measurement]) -> Timing:
         wall_p50=quantile(wall, 0.5),
         wall_p95=quantile(wall, 0.95),
         noisy=noisy,
+    )
+
+
+def difference(more: Timing, fewer: Timing) -> Timing:
+    """The timing of one layer from those of more and of fewer copies of it.
+
+    Its spread is that of more copies, as a part of their median. A layer that takes no time beside
+    its neighbours, or whose times are noise, gets its share of the larger graph, and is ``noisy``.
+    """
+    seconds = (more.seconds - fewer.seconds) / (MORE - FEWER)
+    sound = seconds > 0
+    seconds = seconds if sound else more.seconds / MORE
+    share = seconds / more.seconds
+
+    def scaled(value: float | None) -> float | None:
+        return None if value is None else value * share
+
+    return Timing(
+        median=seconds,
+        p10=scaled(more.p10),
+        p90=scaled(more.p90),
+        n=min(more.n, fewer.n),
+        wall_p50=scaled(more.wall_p50),
+        wall_p95=scaled(more.wall_p95),
+        noisy=more.noisy or fewer.noisy or not sound,
     )
