@@ -11,7 +11,14 @@ from edgenas import board
 from edgenas.cost import total
 from edgenas.network import Network
 from edgenas.plan import Layer, layers, plan, primitives
-from edgenas.profiling.graph import INPUT, OUTPUT, copies_graph, layer_graph, network_graph
+from edgenas.profiling.graph import (
+    INPUT,
+    OUTPUT,
+    copies_graph,
+    layer_graph,
+    network_graph,
+    operators_graph,
+)
 from edgenas.space import Space
 from edgenas.spaces import mbv3_cifar, tiny
 from edgenas.stage import StageSpace
@@ -178,6 +185,17 @@ def test_more_copies_have_the_operators_of_the_layer_more_often(space):
         assert len(outputs) == 3
         assert all(np.isfinite(y).all() for y in outputs)
         assert not np.allclose(outputs[0], outputs[1]), "copies have weights of their own"
+
+
+@pytest.mark.parametrize("space", each(SPACES))
+def test_operators_alone_have_their_own_shapes(space):
+    for part in {part for layer in layers(space)[::5] for part in primitives(layer)}:
+        data = operators_graph([part], batch=2)
+        assert macs(parsed(data)) == 2 * part.macs
+        size = [2, part.inputs, *part.in_size]
+        session = board.onnxruntime_session(data, threads=1, batch=2)
+        (y,) = session.run(None, {INPUT: np.ones(size, np.float32)})
+        assert y.shape == (2, part.outputs, *(() if part.op == "linear" else part.out_size))
 
 
 @pytest.mark.parametrize("space", each(SPACES))

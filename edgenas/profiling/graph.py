@@ -72,6 +72,27 @@ def copies_graph(layer: Layer, copies: int, *, batch: int = 1, seed: int = 0) ->
     )
 
 
+def operators_graph(parts: Sequence[Primitive], *, batch: int = 1, seed: int = 0) -> bytes:
+    """Operators alone, in a row: for the comparison with sums of operators, see docs/measuring.md.
+
+    Args:
+        parts: each takes the output of the one before; ``add`` and ``mul`` take it twice.
+        batch: images a run.
+        seed: of the random weights.
+    """
+    builder = _Builder(random_weights(seed))
+    x, first, last = INPUT, parts[0], parts[-1]
+    for part in parts:
+        twice = {"add": "Add", "mul": "Mul"}.get(part.op)
+        x = builder.operator(part, x) if twice is None else builder.node(twice, x, x)
+    shape = [batch, last.outputs, *last.out_size]
+    return _model(
+        builder,
+        inputs={INPUT: [batch, first.inputs, *first.in_size]},
+        outputs={x: shape[:2] if last.op == "linear" else shape},
+    )
+
+
 def _pointwise(inputs: int, outputs: int, *, size: int, stride: int = 1) -> Primitive:
     out = -(-size // stride)
     return Primitive(

@@ -199,8 +199,8 @@ class Work:
             for name, records in self._found.items()
         }
 
-    def _used(self) -> dict[str, list[Measurement]]:
-        """What each unit's timing rests on: all good measurements, or else the least bad one."""
+    def measurements(self) -> dict[str, list[Measurement]]:
+        """What each unit's timing rests on: its good measurements, or else the least bad one."""
         good, used = self._good(), dict[str, list[Measurement]]()
         for name, records in self._found.items():
             if good[name]:
@@ -212,7 +212,7 @@ class Work:
 
     def timings(self) -> dict[str, Timing]:
         """What is known of each unit that was timed, by name."""
-        return {name: timing(found) for name, found in self._used().items()}
+        return {name: timing(found) for name, found in self.measurements().items()}
 
     def table(self, space: Space, *, target: Target, method: Method) -> LatencyTable:
         """The table of what is known.
@@ -265,7 +265,7 @@ class Work:
 
     def report(self) -> None:
         """Say what stayed doubtful."""
-        found = [m for every in self._used().values() for m in every]
+        found = [m for every in self.measurements().values() for m in every]
         noisy = [m for m in found if m.noisy]
         if noisy:
             self._say(
