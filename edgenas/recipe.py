@@ -18,6 +18,8 @@ class Recipe:
     """How to train.
 
     Args:
+        method: ``sandwich``: all networks from the start (arXiv 1903.05134); ``progressive``: the
+            largest first, smaller ones join phase by phase (once-for-all, arXiv 1908.09791).
         epochs: passes over the training images.
         batch: images of a step.
         learning_rate: at its peak; a linear warm-up, then a cosine to zero.
@@ -48,6 +50,7 @@ class Recipe:
         checkpoint_seconds: between checkpoints.
     """
 
+    method: Literal["sandwich", "progressive"] = "sandwich"
     epochs: int = 30
     batch: int = 128
     learning_rate: float = 0.12
@@ -73,6 +76,7 @@ class Recipe:
 
 
 _WORDS = {
+    "method": ("sandwich", "progressive"),
     "augmentation": ("shift", "crop"),
     "sampling": ("uniform", "fair"),
     "precision": ("fp32", "bf16"),

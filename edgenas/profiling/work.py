@@ -261,7 +261,7 @@ class Work:
 
     def _canary(self) -> float:
         """Typical seconds of the canary: the speed of the machine that the table is of."""
-        return statistics.median(m.canary for found in self._used().values() for m in found)
+        return statistics.median(m.canary for found in self.measurements().values() for m in found)
 
     def report(self) -> None:
         """Say what stayed doubtful."""

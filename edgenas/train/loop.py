@@ -27,11 +27,12 @@ from edgenas.data import Images, Preprocessing, split
 from edgenas.errors import EdgenasError
 from edgenas.evaluate import evaluate
 from edgenas.files import wait_for_machine
-from edgenas.recipe import Recipe, learning_rate
+from edgenas.recipe import Recipe
 from edgenas.space import Space
 from edgenas.spaces import space_to_json
 from edgenas.supernet import Supernet
 from edgenas.train.augment import mixed, views
+from edgenas.train.phases import phases, sort_channels
 from edgenas.train.runs import Run
 from edgenas.train.sampling import drawn
 from edgenas.train.step import follow, sandwich_step
@@ -107,15 +108,20 @@ def train(
     if parallel.from_first(parallel.rank() == 0 and run.open(resume=resume)):
         start, seconds = run.load(supernet, optimiser, average)
 
-    corners = [space.largest(), space.smallest()]
+    planned, corners = phases(space, recipe, steps=steps), [space.largest(), space.smallest()]
     calibration = calibration_pixels(parts.train, recipe, seed=seed)
     saved = clock = time.monotonic()
     for step in range(start, steps):
         waited = wait_for_machine()
         clock, saved = clock + waited, saved + waited
+        phase = next(p for p in reversed(planned) if p.first <= step)
+        if step == phase.first and phase.elastic == "expands":
+            sort_channels(supernet, optimiser, average)
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, steps, steps_per_epoch, recipe)
-        losses = _step(supernet, parts.train, recipe, preprocessing, seed=seed, step=step)
+            group["lr"] = phase.learning_rate(step, steps_per_epoch, recipe)
+        losses = _step(
+            supernet, phase.space, parts.train, recipe, preprocessing, seed=seed, step=step
+        )
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         if average:
@@ -167,6 +173,7 @@ def train(
 
 def _step(
     supernet: Supernet,
+    space: Space,
     images: Images,
     recipe: Recipe,
     preprocessing: Preprocessing,
@@ -175,9 +182,8 @@ def _step(
     step: int,
 ) -> list[float]:
     """Gradients of one step, added up over batches and processes; the mean losses."""
-    space, place = supernet.space, next(supernet.parameters()).device
-    rows, chance = drawn(space, recipe, seed=seed, step=step)
-    archs = [space.largest(), space.smallest(), *space.decode(rows)]
+    archs, chance = drawn(space, recipe, seed=seed, step=step)
+    place = next(supernet.parameters()).device
     batches = recipe.accumulate * parallel.world()
     indices = _indices(images, recipe, recipe.batch * batches, seed, step).split(recipe.batch)
     sums = torch.zeros(len(archs), dtype=torch.float64)

@@ -1,27 +1,36 @@
 """Which networks a step trains beside the largest and the smallest."""
 
+from dataclasses import replace
+
 import numpy as np
 
+from edgenas.arch import Arch
 from edgenas.recipe import Recipe
 from edgenas.space import Codes, Space
 
 
 def drawn(
     space: Space, recipe: Recipe, *, seed: int, step: int
-) -> tuple[Codes, np.random.Generator]:
-    """The rows of a step, and the source of chance for its images.
+) -> tuple[list[Arch], np.random.Generator]:
+    """The networks of a step, the teacher first, and the source of chance for its images.
 
     Args:
-        space: the space.
+        space: the networks of this phase.
         recipe: how many, and how.
         seed: of the run.
         step: of the run; a step draws the same whenever it is made.
     """
     rng = np.random.default_rng((seed, 1, step))
-    if recipe.sampling == "fair":
-        first = step * recipe.random_archs
-        return fair(space, first, recipe.random_archs, seed=seed), rng
-    return space.sample(recipe.random_archs, rng=rng, by="gene"), rng
+    first, count = step * recipe.random_archs, recipe.random_archs
+    fairly = recipe.sampling == "fair"
+    rows = (
+        fair(space, first, count, seed=seed) if fairly else space.sample(count, rng=rng, by="gene")
+    )
+    archs = space.decode(rows)
+    largest, smallest = space.largest(), space.smallest()
+    if largest.stages == smallest.stages:  # nothing but the resolution is elastic yet
+        return [replace(largest, resolution=int(rng.choice(space.resolutions)))], rng
+    return [largest, smallest, *archs], rng
 
 
 def fair(space: Space, first: int, count: int, *, seed: int) -> Codes:

@@ -1,0 +1,120 @@
+"""Progressive shrinking: its phases, and the order of channels."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from test_export import residual
+from test_train import RECIPE, CutOffError, cut_off_at, metrics
+from toys import toy_images
+
+from edgenas.recipe import Recipe
+from edgenas.space import Space
+from edgenas.spaces import load_space, mbv3_cifar, tiny
+from edgenas.supernet import Supernet
+from edgenas.train import CHECKPOINT, train
+from edgenas.train.phases import phases, sort_channels
+from edgenas.trained import load_tensors
+
+PROGRESSIVE = Recipe(method="progressive")
+
+
+@pytest.mark.parametrize(
+    "space", [tiny(), mbv3_cifar(), load_space("ofa-resnet50")], ids=lambda s: s.name
+)
+@pytest.mark.parametrize("steps", [1, 7, 1000])
+def test_the_phases_share_the_steps_and_grow_to_the_whole_space(space: Space, steps: int):
+    found = phases(space, PROGRESSIVE, steps=steps)
+    assert [p.first for p in found] == list(
+        itertools.accumulate([0, *(p.steps for p in found[:-1])])
+    )
+    assert sum(p.steps for p in found) == steps
+    if steps > 1:
+        assert found[-1].space == space
+    if steps == 1000:
+        names = [p.elastic for p in found]
+        assert names == [n for n in ("", "kernels", "depths", "expands", "widths") if n in names]
+        assert found[0].space.largest().stages == found[0].space.smallest().stages
+        assert found[0].space.resolutions == space.resolutions
+        for smaller, larger in itertools.pairwise(p.space for p in found):
+            assert smaller.size < larger.size
+            assert larger.contains(smaller.smallest())
+            assert smaller.largest() == space.largest()
+        for phase in found:
+            rates = [
+                phase.learning_rate(s, 10, PROGRESSIVE)
+                for s in range(phase.first, phase.first + phase.steps)
+            ]
+            assert max(rates) == pytest.approx(PROGRESSIVE.learning_rate * phase.rate)
+            assert rates[-1] < 0.01 * rates[10]
+    assert phases(space, Recipe(), steps=steps)[0].steps == steps
+
+
+@pytest.mark.parametrize("space", [tiny(), residual()], ids=["tiny", "residual"])
+def test_sorted_channels_compute_and_learn_the_same(space: Space):
+    supernet = Supernet(space, seed=3).double()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in supernet.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_(0.1 * noise)
+    optimiser = torch.optim.SGD(supernet.parameters(), lr=0.01, momentum=0.9)
+    arch = space.largest()
+    size = (4, 3, arch.resolution, arch.resolution)
+    x = torch.randn(size, generator=generator, dtype=torch.float64)
+
+    def step() -> torch.Tensor:
+        logits = supernet(x, arch)
+        optimiser.zero_grad()
+        logits.square().sum().backward()
+        optimiser.step()
+        return supernet(x, arch).detach()
+
+    step()
+    before = {name: p.detach().clone() for name, p in supernet.named_parameters()}
+    momenta = {p: dict(optimiser.state[p]) for p in supernet.parameters()}
+    momenta = {p: {k: v.clone() for k, v in state.items()} for p, state in momenta.items()}
+    plain = supernet(x, arch).detach(), step()
+    with torch.no_grad():
+        for name, parameter in supernet.named_parameters():
+            parameter.copy_(before[name])
+            optimiser.state[parameter].update(momenta[parameter])
+    average = {name: tensor.clone() for name, tensor in before.items()}
+    sort_channels(supernet, optimiser, average)
+    # The next step too: momenta moved with their weights.
+    assert all(torch.equal(average[n], p) for n, p in supernet.named_parameters())
+    moved = [n for n, p in supernet.named_parameters() if not torch.equal(p, before[n])]
+    assert moved
+    in_order = supernet(x, arch).detach(), step()
+    for one, other in zip(plain, in_order, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+    for name in moved:
+        if name.endswith(("project.conv.weight", "restore.conv.weight")):
+            norms = average[name].abs().sum((0, 2, 3))
+            assert (norms.diff() <= 0).all(), name
+
+
+def test_a_progressive_training_learns_and_goes_on_where_it_was(tmp_path: Path):
+    toys = toy_images(60)
+    recipe = dataclasses.replace(RECIPE, method="progressive", epochs=6, learning_rate=0.05)
+    told: list[float] = []
+    whole = tmp_path / "whole"
+    trained = train(tiny(), toys, recipe=recipe, out=whole, tell=lambda p: told.append(p.loss))
+    assert told[-1] < 0.95 * told[0]
+    planned = phases(tiny().with_classes(3), recipe, steps=18)
+    boundary = next(p.first for p in planned if p.elastic == "expands")
+    # Right before the channels are sorted, right after, and elsewhere.
+    for step in (boundary, boundary + 1, 3):
+        out = tmp_path / str(step)
+        with pytest.raises(CutOffError):
+            train(tiny(), toys, recipe=recipe, out=out, tell=cut_off_at(step))
+        train(tiny(), toys, recipe=recipe, out=out, resume=True)
+        ends = [load_tensors(folder / CHECKPOINT) for folder in (whole, out)]
+        assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
+        assert metrics(out) == metrics(whole)
+    lines = [line for line in metrics(whole) if "losses" in line]
+    assert len(lines[0]["losses"]) == 1  # the largest alone
+    assert len(lines[-1]["losses"]) == 4
+    assert not trained.supernet.training
