@@ -16,6 +16,7 @@ from conftest import ROOT
 
 from edgenas import board, measure, remote, spaces
 from edgenas.board import Settings
+from edgenas.check import check
 from edgenas.device import Target, load
 from edgenas.errors import EdgenasError
 from edgenas.measure import ClockStoppedError
@@ -227,6 +228,14 @@ def test_a_network_is_specialised_for_a_board(there, tiny, tmp_path, monkeypatch
     assert result.record.measured.n >= 6
     assert result.record.measured.environment["runtime_version"]
     assert "profiling" not in said
+
+
+def test_a_board_is_checked_against_its_table(there):
+    profile(TINY, target=TARGET, settings=QUICK, clock=at(), **(FEW | {"networks": 6}))
+    found = check(TARGET, clock=at(), visits=1, settings=QUICK, tolerance=0.99)
+    assert {row.kind for row in found.rows} == {"layer", "network"}
+    assert all(row.now > 0 for row in found.rows)
+    assert str(TARGET) in found.verdict()
 
 
 def edgenas(*words: str) -> subprocess.CompletedProcess[str]:
