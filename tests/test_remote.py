@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import loopback
@@ -179,6 +180,25 @@ def test_a_stream_that_is_left_ends_the_work_on_the_board(there):
     next(stream)
     assert there.workers()
     stream.close()
+    assert there.quiet()
+
+
+def test_a_profile_that_is_killed_leaves_nothing_on_the_board(there):
+    code = (
+        "from tests.test_remote import *\n"
+        "slow = replace(QUICK, min_seconds=60.0)\n"
+        "print('started', flush=True)\n"
+        "list(at().measure(graphs(3), runtime='onnxruntime', settings=slow))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE
+    ) as process:
+        process.stdout.readline()
+        while not there.workers():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
     assert there.quiet()
 
 

@@ -123,6 +123,7 @@ class _Job:
     def on(self, session: Session, *, part: int) -> Iterator[Measurement]:
         """Send what is missing, part by part, and tell what comes back."""
         baseline: Event | None = None
+        self.begun = True
         while self.missing:
             settings = self._settings
             if settings.seconds:
@@ -143,7 +144,6 @@ class _Job:
             )
             del graphs
             session.send(order)
-            self.begun = True
             for event in session.events():
                 if event["event"] == "result":
                     yield self._measurement(event, sent=sent, session=session)
