@@ -1,0 +1,124 @@
+"""Probabilities of the choices of a space: what gradient search learns.
+
+A choice is a resolution, a width, a depth, or one block's kernel and expand ratio together, as the
+paths of ProxylessNAS are. Choices are independent; those of absent blocks have no effect.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgenas.cost import Tables
+from edgenas.space import Codes, Space
+
+Picks = list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One decision.
+
+    Args:
+        columns: the genes it sets, as columns of the space's rows.
+        shape: how many codes each of them has.
+        stage: index of its stage; -1 for the resolution.
+        block: index of its block; -1 for a choice of the stage.
+        field: ``resolution``, ``width``, ``depth`` or ``block``.
+    """
+
+    columns: tuple[int, ...]
+    shape: tuple[int, ...]
+    stage: int
+    block: int
+    field: str
+
+    @property
+    def size(self) -> int:
+        """How many alternatives there are."""
+        return int(np.prod(self.shape))
+
+    def codes(self, pick: int) -> tuple[int, ...]:
+        """The codes of an alternative, one a column, from 1."""
+        return tuple(1 + int(i) for i in np.unravel_index(pick, self.shape))
+
+    def pick(self, codes: Sequence[int]) -> int:
+        """The alternative of codes: the inverse of ``codes``."""
+        return int(np.ravel_multi_index(tuple(c - 1 for c in codes), self.shape))
+
+
+@functools.lru_cache(maxsize=16)
+def choices(space: Space) -> tuple[Choice, ...]:
+    """The choices of a space, in the order of its genes."""
+    groups: dict[tuple[int, int, str], list[int]] = {}
+    for column, gene in enumerate(space.genes):
+        field = "block" if gene.block >= 0 else gene.name.rpartition(".")[2]
+        groups.setdefault((gene.stage, gene.block, field), []).append(column)
+    return tuple(
+        Choice(
+            columns=tuple(columns),
+            shape=tuple(len(space.genes[c].values) for c in columns),
+            stage=stage,
+            block=block,
+            field=field,
+        )
+        for (stage, block, field), columns in groups.items()
+    )
+
+
+class Policy:
+    """Logits of every choice; uniform at the start.
+
+    Args:
+        space: whose choices.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        self.choices = choices(space)
+        self.logits = [torch.zeros(c.size, requires_grad=True) for c in self.choices]
+
+    def probabilities(self) -> list[Tensor]:
+        """Of the alternatives of each choice, shape (size,), with gradients to the logits."""
+        return [torch.softmax(logits, 0) for logits in self.logits]
+
+    def sample(self, generator: torch.Generator) -> Picks:
+        """One alternative of every choice, those of absent blocks included."""
+        found = list[int]()
+        for logits in self.logits:
+            chances = torch.softmax(logits.detach(), 0)
+            found.append(int(torch.multinomial(chances, 1, generator=generator)))
+        return found
+
+    def entropy(self) -> Tensor:
+        """The mean entropy of the choices, as a part of its maximum; with gradients."""
+        parts = [
+            -(torch.softmax(x, 0) * torch.log_softmax(x, 0)).sum() / np.log(len(x))
+            for x in self.logits
+            if len(x) > 1
+        ]
+        return torch.stack(parts).mean()
+
+    def row(self, picks: Picks) -> Codes:
+        """The canonical row of picks, shape (1, genes)."""
+        row = np.zeros((1, len(self.space.genes)), np.uint8)
+        for choice, pick in zip(self.choices, picks, strict=True):
+            row[0, list(choice.columns)] = choice.codes(pick)
+        return self.space.canonical(row)
+
+    def preference(self) -> Tables:
+        """How far rows are from the most probable alternatives: logits below the highest, summed.
+
+        Rows of the most probable alternatives have 0, all others less; absent blocks add nothing.
+        """
+        values: list[NDArray[np.float64]] = []
+        for choice, logits in zip(self.choices, self.logits, strict=True):
+            below = (logits.detach() - logits.detach().max()).double().numpy()
+            table = np.zeros(tuple(1 + n for n in choice.shape))
+            table[tuple(slice(1, None) for _ in choice.shape)] = below.reshape(choice.shape)
+            values.append(table)
+        return Tables(tuple(c.columns for c in self.choices), tuple(values), "sum")

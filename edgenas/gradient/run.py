@@ -1,0 +1,202 @@
+"""The loop that gradient strategies share: learn probabilities of the choices of a supernet.
+
+The weights are fixed. Every step takes a batch of search images, an estimator's gradient of the
+cross entropy with respect to the logits, and the exact gradient of the expected costs. Limits are
+kept by dual ascent: the multiplier of a limit grows while the expectation is above it.
+"""
+
+import csv
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from edgenas.cost import Tables
+from edgenas.data import Images, Preprocessing
+from edgenas.errors import EdgenasError, unknown
+from edgenas.files import disk_errors, writing
+from edgenas.gradient.expected import Expected
+from edgenas.gradient.gumbel import Gumbel
+from edgenas.gradient.paths import Paths
+from edgenas.gradient.policy import Picks, Policy
+from edgenas.gradient.proxyless import Proxyless
+from edgenas.gradient.reinforce import Reinforce
+from edgenas.supernet import Supernet
+
+
+class Estimator(Protocol):
+    """How a strategy finds the gradient of the cross entropy with respect to the logits."""
+
+    momentum: float
+    entropy_bonus: float
+
+    def loss(
+        self,
+        policy: Policy,
+        paths: Paths,
+        *,
+        pixels: Tensor,
+        labels: Tensor,
+        progress: float,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Picks, float]:
+        """A scalar with the gradient, the network that ran, and its cross entropy.
+
+        Args:
+            policy: to learn.
+            paths: of the supernet.
+            pixels: of the batch, uint8, shape (n, 3, stored, stored).
+            labels: shape (n,).
+            progress: the part of all steps that is done, from 0 to 1.
+            generator: of all chance.
+        """
+        ...
+
+
+STRATEGIES: Mapping[str, Callable[[], Estimator]] = {
+    "proxyless": Proxyless,
+    "gumbel": Gumbel,
+    "reinforce": Reinforce,
+}
+_DUAL = 0.05  # growth of a limit's multiplier a step, times the part by which it is exceeded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How long and how fast to learn.
+
+    Args:
+        steps: batches.
+        batch: images of a batch.
+        rate: learning rate of Adam; logits move about as much a step.
+    """
+
+    steps: int = 300
+    batch: int = 128
+    rate: float = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ceiling:
+    """A limit on an expectation.
+
+    Args:
+        name: of the metric, e.g. ``latency``.
+        tables: sums over places.
+        limit: in their unit.
+    """
+
+    name: str
+    tables: Tables
+    limit: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learnt:
+    """What came out.
+
+    Args:
+        policy: the logits.
+        history: one dictionary a step: step, loss, entropy, and of each ceiling its expectation
+            and its multiplier.
+    """
+
+    policy: Policy
+    history: tuple[dict[str, float], ...]
+
+
+def learn(
+    supernet: Supernet,
+    *,
+    strategy: str,
+    images: Images,
+    preprocessing: Preprocessing,
+    ceilings: Sequence[Ceiling] = (),
+    seed: int = 0,
+    settings: Settings | None = None,
+    tell: Callable[[int, int, str], None] = lambda done, total, words: None,
+) -> Learnt:
+    """Learn which alternatives of a supernet are worth their cost.
+
+    Args:
+        supernet: its weights; they are left as they are.
+        strategy: ``proxyless``, ``gumbel`` or ``reinforce``.
+        images: the weights must not have been trained on them, nor may the result be tested on
+            them.
+        preprocessing: how they become inputs.
+        ceilings: limits on expected costs.
+        seed: of all chance: the same seed gives the same logits.
+        settings: how long and how fast.
+        tell: called with (steps done, steps in all, words).
+
+    Raises:
+        EdgenasError: an unknown strategy, or no images.
+    """
+    settings = settings or Settings()
+    if strategy not in STRATEGIES:
+        listing = "edgenas specialize --help"
+        raise unknown("strategy", strategy, known=STRATEGIES, listing=listing)
+    if len(images) < 2:
+        raise EdgenasError(f"a gradient search needs at least 2 images, found {len(images)}")
+    estimator = STRATEGIES[strategy]()
+    policy = Policy(supernet.space)
+    paths = Paths(supernet, policy, preprocessing=preprocessing)
+    expected = [Expected(supernet.space, ceiling.tables) for ceiling in ceilings]
+    adam = torch.optim.Adam(policy.logits, lr=settings.rate, betas=(estimator.momentum, 0.999))
+    multipliers = [0.0] * len(ceilings)
+    generator = torch.Generator().manual_seed(seed)
+    history: list[dict[str, float]] = []
+    batch = min(settings.batch, len(images))
+    training = supernet.training
+    supernet.train()
+    try:
+        for step in range(settings.steps):
+            tell(step, settings.steps, "")
+            lines = torch.randperm(len(images), generator=generator)[:batch]
+            loss, _, value = estimator.loss(
+                policy,
+                paths,
+                pixels=images.pixels[lines],
+                labels=images.labels[lines],
+                progress=step / max(settings.steps - 1, 1),
+                generator=generator,
+            )
+            entropy = policy.entropy()
+            total = loss - estimator.entropy_bonus * entropy
+            probabilities = policy.probabilities()
+            record = {"step": step, "loss": value, "entropy": float(entropy.detach())}
+            for i, (ceiling, expectation) in enumerate(zip(ceilings, expected, strict=True)):
+                over = expectation(probabilities) / ceiling.limit - 1
+                multipliers[i] = max(0.0, multipliers[i] + _DUAL * float(over.detach()))
+                total = total + multipliers[i] * over
+                record[f"expected {ceiling.name}"] = (float(over.detach()) + 1) * ceiling.limit
+                record[f"multiplier {ceiling.name}"] = multipliers[i]
+            if not math.isfinite(value):
+                raise EdgenasError(
+                    "the loss of a sampled network is no number",
+                    hint="the supernet is damaged: edgenas verify, or train it again",
+                )
+            adam.zero_grad()
+            total.backward()
+            adam.step()
+            history.append(record)
+    finally:
+        supernet.train(training)
+    tell(settings.steps, settings.steps, "")
+    return Learnt(policy=policy, history=tuple(history))
+
+
+def write_history(learnt: Learnt, path: Path) -> None:
+    """The history as a CSV file, one line a step.
+
+    Raises:
+        EdgenasError: it cannot be written.
+    """
+    with disk_errors(path), writing(path) as part, part.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(learnt.history[0]))
+        writer.writeheader()
+        writer.writerows(learnt.history)

@@ -1,0 +1,283 @@
+"""Gradient search: exact expectations, gates that swap networks, and what the loop keeps to."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from strategies import seeds, spaces
+from test_table import fake_seconds
+from toys import toy_images
+
+from edgenas.cost import Tables, compile_tables, macs_table, params_table
+from edgenas.data import Preprocessing
+from edgenas.errors import EdgenasError
+from edgenas.gradient import STRATEGIES, Ceiling, Expected, Learnt, Policy, Settings, learn
+from edgenas.gradient.paths import Paths
+from edgenas.gradient.run import write_history
+from edgenas.search.neighbours import every
+from edgenas.space import Space
+from edgenas.spaces import load_space, tiny
+from edgenas.supernet import Supernet
+
+PREPARED = Preprocessing(stored=16, mean=(0.4, 0.4, 0.4), std=(0.2, 0.2, 0.2))
+
+
+def random_policy(space: Space, *, seed: int) -> Policy:
+    policy = Policy(space)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for logits in policy.logits:
+            logits.copy_(torch.randn(len(logits), generator=generator))
+    return policy
+
+
+def enumerated(policy: Policy, tables: Tables) -> float:
+    """The readable expectation: the sum over all networks of probability times value."""
+    rows = every(policy.space)
+    chance = np.ones(len(rows))
+    for choice, p in zip(policy.choices, policy.probabilities(), strict=True):
+        codes = rows[:, list(choice.columns)]
+        there = (codes > 0).all(1)
+        picks = np.ravel_multi_index((codes[there] - 1).T, choice.shape)
+        chance[there] *= p.detach().double().numpy()[picks]
+    assert chance.sum() == pytest.approx(1, abs=1e-5)
+    return float((chance * tables(rows)).sum())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_expected_latency_of_tiny_is_the_enumerated_one(seed: int):
+    space = tiny()
+    policy = random_policy(space, seed=seed)
+    latency = compile_tables(space, fake_seconds, constant=0.001)
+    for tables in (latency, macs_table(space), params_table(space)):
+        found = float(Expected(space, tables)(policy.probabilities()).detach())
+        assert found == pytest.approx(enumerated(policy, tables), rel=1e-5)
+
+
+@settings(max_examples=40)
+@given(space=spaces(most=3), seed=seeds)
+def test_expectations_of_any_space_are_the_enumerated_ones(space: Space, seed: int):
+    assume(space.size <= 5000)
+    policy = random_policy(space, seed=seed)
+    tables = params_table(space)
+    found = float(Expected(space, tables)(policy.probabilities()).detach())
+    assert found == pytest.approx(enumerated(policy, tables), rel=1e-5)
+
+
+def test_the_expectation_of_a_certain_policy_is_the_value_and_has_gradients():
+    space = load_space("mbv3-cifar")
+    tables = macs_table(space)
+    policy = Policy(space)
+    rng = np.random.default_rng(0)
+    picks = [int(rng.integers(c.size)) for c in policy.choices]
+    with torch.no_grad():
+        for logits, pick in zip(policy.logits, picks, strict=True):
+            logits[pick] = 60.0
+    expected = Expected(space, tables)
+    found = float(expected(policy.probabilities()).detach())
+    assert found == pytest.approx(tables(policy.row(picks))[0])
+    # A larger probability of the larger alternative costs more: every gradient sums to zero.
+    policy = Policy(space)
+    expected(policy.probabilities()).backward()
+    for logits in policy.logits:
+        assert logits.grad is not None
+        assert float(logits.grad.sum()) == pytest.approx(0, abs=1.0)
+        assert len(logits) == 1 or float(logits.grad.abs().max()) > 0
+
+
+def test_preferences_are_logits_below_the_best():
+    space = tiny()
+    policy = random_policy(space, seed=1)
+    best = policy.row([int(x.argmax()) for x in policy.logits])
+    table = policy.preference()
+    assert table(best)[0] == 0
+    assert table(every(space)).max() == 0
+    for choice in policy.choices:
+        for pick in range(choice.size):
+            assert choice.pick(choice.codes(pick)) == pick
+
+
+# Paths
+
+
+def batch(space: Space):
+    images = toy_images(24, side=16, classes=space.classes)
+    return images.pixels, images.labels
+
+
+@settings(max_examples=12)
+@given(seed=seeds, which=st.sampled_from(("tiny", "resnet")))
+def test_gates_swap_one_network_for_another(seed: int, which: str):
+    """With gates of 1 and 0 the first alternative runs, with 0 and 1 the second, exactly."""
+    space = tiny() if which == "tiny" else _pooled()
+    supernet = Supernet(space, seed=1).train()
+    policy = Policy(space)
+    paths = Paths(supernet, policy, preprocessing=PREPARED)
+    pixels, labels = batch(space)
+    rng = np.random.default_rng(seed)
+    picks = [int(rng.integers(c.size)) for c in policy.choices]
+
+    def loss_of(picks: list[int]) -> float:
+        (arch,) = space.decode(policy.row(picks))
+        x = PREPARED.prepare(pixels, resolution=arch.resolution)
+        with torch.no_grad():
+            return float(F.cross_entropy(supernet(x, arch), labels))
+
+    found = paths.loss(picks, pixels=pixels, labels=labels)
+    assert float(found) == pytest.approx(loss_of(picks), rel=1e-4)
+    for place, choice in enumerate(policy.choices):
+        if choice.size < 2 or not paths.inside(choice):
+            continue
+        other = int((picks[place] + 1 + rng.integers(choice.size - 1)) % choice.size)
+        changed = [*picks[:place], other, *picks[place + 1 :]]
+        for gate, wanted in (((1.0, 0.0), picks), ((0.0, 1.0), changed)):
+            gates = {place: torch.tensor(gate)}
+            found = paths.gated(picks, {place: other}, gates, pixels=pixels, labels=labels)
+            assert float(found) == pytest.approx(loss_of(wanted), rel=1e-4)
+
+
+def _pooled() -> Space:
+    from edgenas.stage import StageSpace
+
+    return Space(
+        name="pooled",
+        resolutions=(12, 16),
+        stages=(
+            StageSpace(kind="conv", widths=(8, 16), depths=(1, 2), kernels=(3, 5), pool=2),
+            StageSpace(kind="bottleneck", widths=(16,), depths=(1, 2, 3), expands=(0.5, 1.0)),
+        ),
+    )
+
+
+def test_gates_of_the_outside_have_the_gradient_of_two_losses():
+    """Resolution: p_a p_b (L_a - L_b), the gradient of the mixture of both networks."""
+    space = tiny().restrict(depth=(2,), kernel=(3,), expand=(2.0,))
+    supernet = Supernet(space, seed=1).train()
+    policy = random_policy(space, seed=0)
+    assert [c.field for c in policy.choices if c.size > 1] == ["resolution"]
+    paths = Paths(supernet, policy, preprocessing=PREPARED)
+    pixels, labels = batch(space)
+    losses = [
+        float(paths.loss([i, *[0] * (len(policy.choices) - 1)], pixels=pixels, labels=labels))
+        for i in (0, 1)
+    ]
+    loss, picks, value = STRATEGIES["proxyless"]().loss(
+        policy,
+        paths,
+        pixels=pixels,
+        labels=labels,
+        progress=0.0,
+        generator=torch.Generator().manual_seed(0),
+    )
+    loss.backward()
+    p = torch.softmax(policy.logits[0], 0)
+    wanted = float(p[0] * p[1]) * (losses[0] - losses[1])
+    assert policy.logits[0].grad is not None
+    assert policy.logits[0].grad.tolist() == pytest.approx([wanted, -wanted], rel=1e-3)
+    assert value == pytest.approx(losses[picks[0]], rel=1e-5)
+
+
+# The loop
+
+
+def learnt(strategy: str, *, seed: int = 0, steps: int = 120, part: float = 0.8) -> Learnt:
+    space = tiny()
+    supernet = Supernet(space, seed=1)
+    latency = compile_tables(space, fake_seconds)
+    start = float(Expected(space, latency)(Policy(space).probabilities()).detach())
+    before = {key: value.clone() for key, value in supernet.state_dict().items()}
+    found = learn(
+        supernet,
+        strategy=strategy,
+        images=toy_images(48, side=16, classes=space.classes),
+        preprocessing=PREPARED,
+        ceilings=[Ceiling(name="latency", tables=latency, limit=part * start)],
+        seed=seed,
+        settings=Settings(steps=steps, batch=8),
+    )
+    after = supernet.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    assert supernet.training
+    return found
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_the_expected_latency_comes_down_to_its_limit(strategy: str):
+    found = learnt(strategy)
+    latency = compile_tables(tiny(), fake_seconds)
+    start = float(Expected(tiny(), latency)(Policy(tiny()).probabilities()).detach())
+    assert found.history[0]["expected latency"] == pytest.approx(start)
+    assert found.history[-1]["expected latency"] <= 0.84 * start
+    assert len(found.history) == 120
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_the_same_seed_learns_the_same(strategy: str):
+    one, two, other = (learnt(strategy, seed=seed, steps=6) for seed in (1, 1, 2))
+    pairs = zip(one.policy.logits, two.policy.logits, strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert one.history == two.history
+    assert one.history != other.history
+
+
+def test_a_path_that_is_better_is_found():
+    """One alternative's weights are noise: every strategy learns to avoid it."""
+    space = tiny().restrict(resolution=(16,), depth=(2,), expand=(3.0,))
+    supernet = Supernet(space, seed=1).train()
+    images = toy_images(48, side=16, classes=space.classes)
+    arch = space.largest()
+    optimiser = torch.optim.SGD(supernet.parameters(), lr=0.1, momentum=0.9)
+    x = PREPARED.prepare(images.pixels, resolution=16)
+    for _ in range(40):
+        optimiser.zero_grad()
+        F.cross_entropy(supernet(x, arch), images.labels).backward()
+        optimiser.step()
+    # Only kernel 5 was trained; kernel 3 gets noise in its place.
+    with torch.no_grad():
+        for name, parameter in supernet.named_parameters():
+            if "kernel_5to3" in name:
+                torch.nn.init.normal_(parameter, std=1.0)
+    for strategy in STRATEGIES:
+        found = learn(
+            supernet,
+            strategy=strategy,
+            images=images,
+            preprocessing=PREPARED,
+            settings=Settings(steps=60, batch=24, rate=0.1),
+        )
+        kernels = [
+            space.genes[c.columns[0]].values[int(logits.argmax())]
+            for c, logits in zip(found.policy.choices, found.policy.logits, strict=True)
+            if c.field == "block" and c.size > 1
+        ]
+        assert kernels == [5] * len(kernels), strategy
+        assert len(kernels) == 4
+
+
+def test_the_history_is_a_table(tmp_path: Path):
+    import pandas as pd
+
+    found = learnt("reinforce", steps=3)
+    write_history(found, tmp_path / "history.csv")
+    table = pd.read_csv(tmp_path / "history.csv")
+    names = ["step", "loss", "entropy", "expected latency", "multiplier latency"]
+    assert table.columns.tolist() == names
+    assert table.loss.tolist() == [line["loss"] for line in found.history]
+
+
+def test_what_cannot_be_learnt_is_refused():
+    space = tiny()
+    images = toy_images(8, side=16, classes=space.classes)
+    with pytest.raises(EdgenasError, match="unknown strategy 'proxylss'\nhint: did you mean prox"):
+        learn(Supernet(space), strategy="proxylss", images=images, preprocessing=PREPARED)
+    with pytest.raises(EdgenasError, match="needs at least 2 images, found 1"):
+        learn(
+            Supernet(space),
+            strategy="proxyless",
+            images=images.take(torch.arange(1)),
+            preprocessing=PREPARED,
+        )
