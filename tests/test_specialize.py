@@ -4,10 +4,12 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from edgenas import estimate
 from edgenas.board import Settings
@@ -17,6 +19,7 @@ from edgenas.data import load_images
 from edgenas.device import load as load_device
 from edgenas.errors import EdgenasError
 from edgenas.evaluate import accuracy, calibrate
+from edgenas.gradient import run as gradient
 from edgenas.measure import Measurement
 from edgenas.plan import layers, plan
 from edgenas.predict import load_accuracy
@@ -31,8 +34,10 @@ from edgenas.specialize import (
     latency_of,
     own_split,
     specialize,
+    strategies,
 )
 from edgenas.specialize import latency as latencies
+from edgenas.specialize.request import LEARNING, STRATEGIES
 from edgenas.table import LatencyTable, MeasuredNetwork, Timing, save_table, table_path
 from edgenas.trained import ACCURACY_FILE, load_supernet
 
@@ -356,6 +361,56 @@ def test_a_bad_image_is_named_or_skipped_when_asked(tiny: Path, photos: Path, tm
     assert specialize(request, out=Path("bundle")).record.accuracy.kind == "measured"
 
 
+# Strategies
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_keeps_its_budgets_and_repeats(
+    tiny: Path, photos: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(gradient, "Settings", partial(gradient.Settings, steps=12, batch=8))
+    monkeypatch.setattr(strategies, "EVALUATIONS", 12)
+    space = load_supernet(tiny).supernet.space
+    rows = everything(space)
+    latency = between(upper_of(tiny)(rows), 0.4)
+    macs = between(macs_table(space)(rows), 0.3)
+    budgets = (f"latency<={latency * 1e3}ms", f"macs<={macs}")
+    request = ask(tiny, *budgets, data=str(photos), strategy=strategy, seed=3)
+    found = specialize(request, out=Path("bundle"))
+    assert all(promise.value <= promise.limit for promise in found.record.promises)
+    assert total(space, found.arch).macs <= macs
+    assert found.record.accuracy.kind == "measured"
+    told = any("by the very images that its accuracy" in note for note in found.record.notes)
+    assert told == request.learns == (strategy in LEARNING)
+    again = specialize(request, out=Path("again"))
+    assert again.arch == found.arch
+    tested = specialize(replace(request, test=str(photos)), out=Path("tested"))
+    assert tested.arch == found.arch
+    assert not any("very images" in note for note in tested.record.notes)
+
+
+def test_a_learning_strategy_chooses_the_network_where_only_counts_are_limited(
+    tiny: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Whatever the predictor prefers: what was learnt decides, here for the smallest network."""
+    space = load_supernet(tiny).supernet.space
+    smallest = space.encode([space.smallest()])
+
+    def learn(*given, ceilings, **rest) -> gradient.Learnt:
+        assert [c.name for c in ceilings] == ["macs"]
+        policy = gradient.Policy(space)
+        for choice, logits in zip(policy.choices, policy.logits, strict=True):
+            codes = smallest[0, list(choice.columns)]
+            if codes.all():
+                with torch.no_grad():
+                    logits[choice.pick(codes.tolist())] = 5.0
+        return gradient.Learnt(policy=policy, history=())
+
+    monkeypatch.setattr(strategies, "learn", learn)
+    request = ask(tiny, "macs<=10M", data=str(photos), strategy="gumbel")
+    assert specialize(request, out=Path("bundle")).arch == space.smallest()
+
+
 # Words that are wrong
 
 
@@ -366,6 +421,12 @@ def test_a_bad_image_is_named_or_skipped_when_asked(tiny: Path, photos: Path, tm
         ({"runtime": "tensort"}, "unknown runtime 'tensort'", "tensorrt"),
         ({"precision": "fp17"}, "unknown precision 'fp17'", "fp16"),
         ({"strategy": "evolve"}, "unknown strategy 'evolve'", "evolution"),
+        (
+            {"strategy": "proxyless"},
+            "strategy proxyless needs --data: it learns from images, none are given",
+            "give the training images with --data",
+        ),
+        ({"strategy": "bayes", "test": "images"}, "strategy bayes needs --data", "--data"),
         ({"threads": 0}, "threads must be at least 1, found 0", ""),
         ({"batch": -1}, "batch must be at least 1, found -1", ""),
         ({"percentile": "p99"}, "percentile must be p50 or p95", ""),

@@ -44,7 +44,12 @@ def specialize(
         float,
         typer.Option(min=0.5, max=0.999, help="Of the bound where nothing can be measured."),
     ] = 0.95,
-    strategy: Annotated[str, typer.Option(help="Search strategy.")] = "evolution",
+    strategy: Annotated[
+        str,
+        typer.Option(
+            help="evolution, aging, random; with --data also bayes, proxyless, gumbel, reinforce."
+        ),
+    ] = "evolution",
     data: Annotated[
         str | None, typer.Option(help="The training images: accuracy is measured, not predicted.")
     ] = None,

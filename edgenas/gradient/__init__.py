@@ -1,5 +1,6 @@
 """Gradient search on a supernet: ProxylessNAS, Gumbel-softmax and REINFORCE, one loop."""
 
+from edgenas.gradient.choosing import ceilings_of, most_preferred
 from edgenas.gradient.expected import Expected
 from edgenas.gradient.policy import Policy
 from edgenas.gradient.run import STRATEGIES, Ceiling, Learnt, Settings, learn
@@ -11,5 +12,7 @@ __all__ = [
     "Learnt",
     "Policy",
     "Settings",
+    "ceilings_of",
     "learn",
+    "most_preferred",
 ]

@@ -6,6 +6,7 @@ import torch
 
 from edgenas.arch import Arch
 from edgenas.board import Settings
+from edgenas.cost import Tables
 from edgenas.evaluate import calibrate
 from edgenas.export import Parity, parity, to_onnx
 from edgenas.measure import Measurement
@@ -35,6 +36,8 @@ class Job:
         material: images.
         tell: called with (step, done, total, words).
         notes: what a reader of the result should know; grows.
+        learnt: what a gradient strategy prefers, once it was learnt.
+        measured: accuracies on the search images so far.
     """
 
     request: Request
@@ -45,6 +48,8 @@ class Job:
     material: Material
     tell: Tell
     notes: list[str] = field(default_factory=list[str])
+    learnt: list[Tables] = field(default_factory=list[Tables])
+    measured: dict[Arch, float] = field(default_factory=dict[Arch, float])
 
     @property
     def space(self) -> Space:

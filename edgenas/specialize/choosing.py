@@ -19,6 +19,7 @@ from edgenas.search import Constraint, Limit, search
 from edgenas.space import Codes, Space
 from edgenas.specialize.building import Built, Job, build, timed
 from edgenas.specialize.latency import Latency
+from edgenas.specialize.strategies import best_of, most_accurate
 from edgenas.units import milliseconds
 
 ATTEMPTS = 6  # searches and measurements before giving up
@@ -67,10 +68,12 @@ def choose(job: Job) -> Built:
     job.tell("searching", 0, 1, "")
     limits = _limits(job, own=bound)
     search(job.space, maximize=job.predictor, subject_to=limits, evaluations=1)  # says what binds
-    free = _search(job, own=None)
+    free = most_accurate(job, _limits(job, own=None))
     best = free
-    if budget is not None and bound(job.space.encode([free]))[0] > budget:
-        best = _search(job, own=bound)
+    if job.request.learns:
+        best = best_of(job, _limits(job, own=None if budget is None else bound))
+    elif budget is not None and bound(job.space.encode([free]))[0] > budget:
+        best = most_accurate(job, limits)
     job.tell("searching", 1, 1, str(best))
     if not latency.reachable:
         built = build(job, best)
@@ -134,7 +137,7 @@ def _corrected(job: Job, tried: Mapping[Arch, Built], *, budget: float) -> Arch:
         return seconds / AIM
 
     try:
-        return _search(job, own=corrected)
+        return best_of(job, _limits(job, own=corrected))
     except EdgenasError:
         fitting = [arch for arch, built in tried.items() if _held(job, built) <= budget]
         if not fitting:
@@ -145,17 +148,6 @@ def _corrected(job: Job, tried: Mapping[Arch, Built], *, budget: float) -> Arch:
 def _held(job: Job, built: Built) -> float:
     assert isinstance(built.measured, Measurement)
     return job.held(built.measured)
-
-
-def _search(job: Job, *, own: Seconds | None) -> Arch:
-    found = search(
-        job.space,
-        maximize=job.predictor,
-        subject_to=_limits(job, own=own),
-        strategy=job.request.strategy,
-        seed=job.request.seed,
-    )
-    return found.best.arch
 
 
 def _limits(job: Job, *, own: Seconds | None) -> list[Limit]:

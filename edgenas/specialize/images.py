@@ -21,13 +21,15 @@ from edgenas.trained import TrainedSupernet
 class Material:
     """What is calibrated with, and the images to judge on with the name of their split.
 
-    ``notes`` are what a reader of the accuracy should know.
+    ``notes`` are what a reader of the accuracy should know; ``search`` are the images that a
+    strategy may learn from: those for validation, never those for tests.
     """
 
     calibration: Tensor
     judged: Images | None
     split: str
     notes: tuple[str, ...] = ()
+    search: Images | None = None
 
 
 def material(request: Request, trained: TrainedSupernet, tell: Tell) -> Material:
@@ -49,7 +51,7 @@ def material(request: Request, trained: TrainedSupernet, tell: Tell) -> Material
     images = read(request.data)
     calibration, validation = own_split(trained, images)
     if test is not None:
-        return Material(calibration, test, "test")
+        return Material(calibration, test, "test", search=validation)
     notes: tuple[str, ...] = ()
     learnt = _record(trained.training, "data")
     if learnt.get("digest") != images.digest:
@@ -57,7 +59,12 @@ def material(request: Request, trained: TrainedSupernet, tell: Tell) -> Material
             f"{images.source} is not the very data set that the supernet was trained on; where it "
             "holds images of that one, the measured accuracy is too high",
         )
-    return Material(calibration, validation, "validation", notes)
+    if request.learns:
+        notes += (
+            f"strategy {request.strategy} chose the network by the very images that its accuracy "
+            "is measured on, so the accuracy is optimistic: give others with --test",
+        )
+    return Material(calibration, validation, "validation", notes, search=validation)
 
 
 def own_split(trained: TrainedSupernet, images: Images) -> tuple[Tensor, Images]:

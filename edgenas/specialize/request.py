@@ -12,11 +12,16 @@ from edgenas.arch import Arch
 from edgenas.bundle import Record
 from edgenas.device import Device, Target
 from edgenas.errors import EdgenasError, unknown
+from edgenas.gradient import STRATEGIES as GRADIENT
 from edgenas.profiling import Clock
 from edgenas.remote import clock_of, timed_target
-from edgenas.search import STRATEGIES, Constraint
+from edgenas.search import STRATEGIES as SEARCH
+from edgenas.search import Constraint
 
 SUPERNET = "mbv3-cifar10"
+STRATEGIES = (*SEARCH, *GRADIENT)
+# These learn from validation images, all others from the accuracy predictor alone.
+LEARNING = ("bayes", *GRADIENT)
 
 Percentile = Literal["p50", "p95"]
 Tell = Callable[[str, int, int, str], None]
@@ -37,7 +42,8 @@ class Request:
         percentile: what a measured latency is held to: ``p50``, the median at the machine's
             normal speed, or ``p95`` of all runs, whatever the machine did meanwhile.
         confidence: of the upper bound of a predicted latency.
-        strategy: of the search.
+        strategy: ``evolution``, ``aging`` or ``random``, which ask the accuracy predictor; or
+            ``bayes``, ``proxyless``, ``gumbel`` or ``reinforce``, which learn from ``data``.
         data: images the supernet was trained on, to calibrate with and to measure accuracy on
             their validation split; None: synthetic images, and accuracy is predicted.
         test: images to measure accuracy on.
@@ -63,6 +69,11 @@ class Request:
     seed: int = 0
     ssh: str | None = None
     python: str | None = None
+
+    @property
+    def learns(self) -> bool:
+        """Whether the strategy learns from images."""
+        return self.strategy in LEARNING
 
     def budgets(self, metric: str = "latency") -> list[Constraint]:
         """The limits on a metric of the device itself, the tightest first."""
@@ -104,6 +115,12 @@ def checked(request: Request, *, tell: Tell) -> tuple[Request, Device, Target, C
     if request.strategy not in STRATEGIES:
         listing = "edgenas specialize --help"
         raise unknown("strategy", request.strategy, known=STRATEGIES, listing=listing)
+    if request.learns and request.data is None:
+        raise EdgenasError(
+            f"strategy {request.strategy} needs --data: it learns from images, none are given",
+            hint="give the training images with --data, and others with --test; or --strategy "
+            "evolution",
+        )
     if request.percentile not in ("p50", "p95"):
         raise EdgenasError(f"percentile must be p50 or p95, found {request.percentile!r}")
     if not 0.5 <= request.confidence <= 0.999:

@@ -1,0 +1,58 @@
+"""From limits to what gradient search holds to, and from what it learnt to one network."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgenas.cost import Tables
+from edgenas.gradient.run import Ceiling
+from edgenas.search import Limit, SearchResult, least, search
+from edgenas.space import Space
+
+_EVALUATIONS = 20_000
+_SAMPLES = 4096
+
+
+def ceilings_of(space: Space, limits: Sequence[Limit]) -> list[Ceiling]:
+    """Ceilings on expectations for every limit that has tables which are sums.
+
+    An upper bound of a predicted latency rises and falls with its guide; the ceiling is the
+    guide's highest value that was seen to keep the limit. Limits without such tables (memory) hold
+    when the network is chosen, but nothing is learnt about them.
+
+    Args:
+        space: of the tables.
+        limits: as for ``search``; each can be kept.
+    """
+    rows = space.sample(_SAMPLES, rng=np.random.default_rng(0), by="gene")
+    found = list[Ceiling]()
+    for limit in limits:
+        tables = limit.tables
+        if tables is None or tables.reduce != "sum":
+            continue
+        highest = limit.constraint.limit
+        if not isinstance(limit.values, Tables):
+            some = np.concatenate([rows, least(space, tables)])
+            kept = limit.of(some) <= limit.constraint.limit
+            highest = float(tables(some)[kept].max(initial=tables(some).min()))
+        found.append(Ceiling(name=limit.constraint.name, tables=tables, limit=highest))
+    return found
+
+
+def most_preferred(
+    space: Space, preference: Tables, *, limits: Sequence[Limit], seed: int
+) -> SearchResult:
+    """The network that keeps all limits and is nearest to the most probable alternatives.
+
+    Args:
+        space: of the rows.
+        preference: as ``Policy.preference`` gives it.
+        limits: that the network keeps.
+        seed: of the search.
+
+    Raises:
+        EdgenasError: no network keeps the limits.
+    """
+    return search(
+        space, maximize=preference, subject_to=limits, seed=seed, evaluations=_EVALUATIONS
+    )
