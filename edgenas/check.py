@@ -21,7 +21,7 @@ from edgenas.measure import DEFAULT
 from edgenas.plan import Layer, layers
 from edgenas.profiling import Clock, NoTableError
 from edgenas.profiling.retime import profiled_archs, retime
-from edgenas.profiling.work import Tell
+from edgenas.profiling.work import Tell, method_of
 from edgenas.space import Space
 from edgenas.spaces import load_space
 from edgenas.table import LatencyTable, Timing, find_table, load_table
@@ -201,6 +201,7 @@ def check(
         found = retime(
             space,
             target=target,
+            method=method_of(table),
             chosen=chosen,
             visits=visits,
             settings=settings,

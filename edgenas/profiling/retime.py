@@ -12,7 +12,7 @@ from edgenas.plan import Layer
 from edgenas.profiling.journal import Journal
 from edgenas.profiling.networks import CALIBRATION, FURTHER
 from edgenas.profiling.run import environment_of
-from edgenas.profiling.units import units_of
+from edgenas.profiling.units import Method, units_of
 from edgenas.profiling.work import Clock, Tell, Work
 from edgenas.space import Space
 from edgenas.table import LatencyTable
@@ -20,7 +20,9 @@ from edgenas.table import LatencyTable
 
 def profiled_archs(space: Space, *, batch: int) -> set[Arch]:
     """The networks that a profile of a space times."""
-    units = units_of(space, batch=batch, networks=CALIBRATION, further=FURTHER, seed=0)
+    units = units_of(
+        space, batch=batch, method="alone", networks=CALIBRATION, further=FURTHER, seed=0
+    )
     return {unit.of for unit in units.values() if isinstance(unit.of, Arch)}
 
 
@@ -28,6 +30,7 @@ def retime(
     space: Space,
     *,
     target: Target,
+    method: Method,
     chosen: Collection[Layer | Arch],
     visits: int,
     settings: Settings,
@@ -39,6 +42,7 @@ def retime(
     Args:
         space: whose.
         target: what is timed.
+        method: how layers are timed, that of the table which they are compared with.
         chosen: of the space; networks are among ``profiled_archs``.
         visits: how often each is timed.
         settings: of the clock; its threads are those of the target.
@@ -48,7 +52,9 @@ def retime(
     Raises:
         EdgenasError: the device cannot be reached, or changes meanwhile.
     """
-    units = units_of(space, batch=target.batch, networks=CALIBRATION, further=FURTHER, seed=0)
+    units = units_of(
+        space, batch=target.batch, method=method, networks=CALIBRATION, further=FURTHER, seed=0
+    )
     environment = environment_of(target, clock=clock)
     settings = replace(settings, threads=target.threads)
     with tempfile.TemporaryFile() as stream:
@@ -63,4 +69,4 @@ def retime(
         )
         while waiting := work.waiting():
             work.measure(waiting, target=target, settings=settings, clock=clock)
-    return work.table(space, target=target)
+    return work.table(space, target=target, method=method)

@@ -28,6 +28,23 @@ WORDS: Mapping[Method, str] = {
     f"n copies of it side by side in one ONNX graph, and whole networks{_ALIKE}",
 }
 
+
+def method_of(table: LatencyTable) -> Method:
+    """How the layers of a measured table were timed.
+
+    Raises:
+        EdgenasError: in none of the ways that are known here.
+    """
+    for method, words in WORDS.items():
+        if table.method == words:
+            return method
+    raise EdgenasError(
+        f"the table of {table.target} was made by a method that this edgenas does not know: "
+        f"{table.method!r}",
+        hint="profile the target again",
+    )
+
+
 # Networks of mbv3-cifar profiled anew came out 1.3 to 1.8% off on average, single layers up to 17%,
 # though the gated runs of one visit agree within 1%. The cause was not looked for; visits far apart
 # in time, each with a load of its own, average over it.
