@@ -20,7 +20,7 @@ from edgenas.errors import EdgenasError
 from edgenas.measure import DEFAULT
 from edgenas.plan import Layer, layers
 from edgenas.profiling import Clock, NoTableError
-from edgenas.profiling.retime import profiled_archs, retime
+from edgenas.profiling.retime import retime
 from edgenas.profiling.work import Tell, method_of
 from edgenas.space import Space
 from edgenas.spaces import load_space
@@ -195,14 +195,14 @@ def check(
         raise EdgenasError(f"tolerance must be between 0% and 100%, found {tolerance:.1%}")
     table = _table(target)
     space = space or _space(table)
-    chosen = _canaries(table, space)
+    chosen, method = _canaries(table, space), method_of(table)
 
     def look() -> tuple[LatencyTable, tuple[Row, ...]]:
         found = retime(
             space,
             target=target,
-            method=method_of(table),
             chosen=chosen,
+            method=method,
             visits=visits,
             settings=settings,
             clock=clock,
@@ -369,12 +369,10 @@ def _canaries(table: LatencyTable, space: Space) -> list[Layer | Arch]:
     """Layers of the slower half, whose times are surest, and networks, spread by their times."""
     timings = {layer: timing for layer, timing in table.layers.items() if not timing.noisy}
     own = set(timings) & set(layers(space))
-    known = profiled_archs(space, batch=table.target.batch)
     networks = {
         network.arch: network.timing
         for network in table.networks
         if (network.space, network.classes) == (space.name, space.classes)
-        and network.arch in known
         and not network.timing.noisy
     }
     ordered = sorted(own, key=lambda layer: (timings[layer].seconds, str(layer)))

@@ -1,7 +1,7 @@
 """Timing some units of a profile again, without touching its journal or its table."""
 
 import tempfile
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,28 +10,19 @@ from edgenas.board import Settings
 from edgenas.device import Target
 from edgenas.plan import Layer
 from edgenas.profiling.journal import Journal
-from edgenas.profiling.networks import CALIBRATION, FURTHER
 from edgenas.profiling.run import environment_of
-from edgenas.profiling.units import Method, units_of
+from edgenas.profiling.units import FEWER, MORE, Method, Unit, layer_unit, network_unit
 from edgenas.profiling.work import Clock, Tell, Work
 from edgenas.space import Space
 from edgenas.table import LatencyTable
-
-
-def profiled_archs(space: Space, *, batch: int) -> set[Arch]:
-    """The networks that a profile of a space times."""
-    units = units_of(
-        space, batch=batch, method="alone", networks=CALIBRATION, further=FURTHER, seed=0
-    )
-    return {unit.of for unit in units.values() if isinstance(unit.of, Arch)}
 
 
 def retime(
     space: Space,
     *,
     target: Target,
+    chosen: Iterable[Layer | Arch],
     method: Method,
-    chosen: Collection[Layer | Arch],
     visits: int,
     settings: Settings,
     clock: Clock,
@@ -42,8 +33,8 @@ def retime(
     Args:
         space: whose.
         target: what is timed.
-        method: how layers are timed, that of the table which they are compared with.
-        chosen: of the space; networks are among ``profiled_archs``.
+        chosen: of the space.
+        method: how layers are timed.
         visits: how often each is timed.
         settings: of the clock; its threads are those of the target.
         clock: where.
@@ -52,14 +43,18 @@ def retime(
     Raises:
         EdgenasError: the device cannot be reached, or changes meanwhile.
     """
-    units = units_of(
-        space, batch=target.batch, method=method, networks=CALIBRATION, further=FURTHER, seed=0
-    )
+    counts = (0,) if method == "alone" else (FEWER, MORE)
+    units: list[Unit] = []
+    for one in chosen:
+        if isinstance(one, Arch):
+            units.append(network_unit(space, one, batch=target.batch))
+        else:
+            units += [layer_unit(one, copies=n, batch=target.batch) for n in counts]
     environment = environment_of(target, clock=clock)
     settings = replace(settings, threads=target.threads)
     with tempfile.TemporaryFile() as stream:
         work = Work(
-            {name: unit for name, unit in units.items() if unit.of in chosen},
+            {unit.name: unit for unit in units},
             journal=Journal(stream.fileno(), path=Path("a temporary file")),
             environment=environment,
             visits=visits,
