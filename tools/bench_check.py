@@ -21,7 +21,8 @@ from edgenas.device import load
 from edgenas.errors import EdgenasError
 from edgenas.files import machine_lock, write_json
 from edgenas.measure import Event, Measurement
-from edgenas.profiling import Clock, NoTableError, profile, table_for
+from edgenas.profiling import Clock, profile, table_for
+from edgenas.profiling.work import method_of
 from edgenas.spaces import load_space
 
 
@@ -98,8 +99,8 @@ def main() -> int:
     arguments = parser.parse_args()
     target, space = load("host").target(), load_space(arguments.space)
     try:
-        table_for(space, target=target)
-    except NoTableError as missing:
+        method_of(table_for(space, target=target))
+    except EdgenasError as missing:
         print(f"profiling first: {missing.message}", flush=True)
         profile(space, target=target, say=print)
     rows: list[dict[str, Any]] = []
