@@ -26,6 +26,10 @@ def why_not() -> str:
     return f"no {missing[0]} here (apt install openssh-client)" if missing else ""
 
 
+class NotLetInError(Exception):
+    """An sshd runs, but this user may not log in with it: no shell, a locked account, a jail."""
+
+
 @dataclass(frozen=True)
 class Loopback:
     """What a test may know of the board.
@@ -194,6 +198,10 @@ def loopback(folder: Path) -> Iterator[Loopback]:
                     if one.connect_ex(("127.0.0.1", port)) == 0:
                         break
                 time.sleep(0.05)
+            login = subprocess.run([client, "loop", "true"], capture_output=True, timeout=60)
+            if login.returncode:
+                said = (folder / "log").read_text().splitlines()
+                raise NotLetInError(said[-1] if said else login.stderr.decode())
             yield board
         finally:
             board.cut()

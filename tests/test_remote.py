@@ -23,7 +23,7 @@ from edgenas.measure import ClockStoppedError
 from edgenas.plan import layers
 from edgenas.profiling import journal_path, profile
 from edgenas.profiling.graph import layer_graph
-from edgenas.remote import Board, Place
+from edgenas.remote import Board, LinkError, Place, link
 from edgenas.trained import load_supernet
 
 TINY = spaces.tiny()
@@ -51,8 +51,11 @@ no_estimate = "profile it"
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[loopback.Loopback]:
     if reason := loopback.why_not():
         pytest.skip(reason)
-    with loopback.loopback(tmp_path_factory.mktemp("board")) as there:
-        yield there
+    try:
+        with loopback.loopback(tmp_path_factory.mktemp("board")) as there:
+            yield there
+    except loopback.NotLetInError as error:
+        pytest.skip(f"sshd does not let this user in: {error}")
 
 
 @pytest.fixture
@@ -184,6 +187,7 @@ def test_a_stream_that_is_left_ends_the_work_on_the_board(there):
 
 def test_a_profile_that_is_killed_leaves_nothing_on_the_board(there):
     code = (
+        "from dataclasses import replace\n"
         "from tests.test_remote import *\n"
         "slow = replace(QUICK, min_seconds=60.0)\n"
         "print('started', flush=True)\n"
@@ -341,6 +345,38 @@ def test_a_machine_without_ssh_is_told(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EdgenasError, match="there is no ssh client here"):
         at().environment("onnxruntime", threads=1)
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "ready", "message", "hint"),
+    [
+        (127, "sh: 1: exec: python3: not found", False, "there is no python3 on b", "install Pyth"),
+        (
+            1,
+            "SyntaxError: future feature annotations is not defined",
+            False,
+            "py on b is too old: SyntaxError: future feature annotations is not defined",
+            "needs Python 3.8 or newer",
+        ),
+        (1, "", False, "py on b stopped with code 1: nothing was said", ""),
+        (
+            139,
+            "x\nSegfault\x1b[31m",
+            True,
+            "the clock on b stopped with code 139: Segfault [31m",
+            "",
+        ),
+        (255, "", True, "b: the link dropped", "ssh b true"),
+        (-9, "", True, "b: the link dropped", "ssh b true"),
+        (255, "ssh: connect to host b: No route to host", True, "b does not answer", "switched on"),
+        (255, "kex_exchange: odd", False, "b: ssh failed: kex_exchange: odd", "ssh b true"),
+    ],
+)
+def test_the_end_of_ssh_is_explained(code, said, ready, message, hint):
+    found = link._failure(code, said, on=Place(address="b", python="py"), ready=ready)
+    assert found.message == message
+    assert hint in found.hint
+    assert isinstance(found, LinkError) == (code in (255, -9))
 
 
 @pytest.mark.parametrize("said", ["echo welcome", "printf '{\\\"event\\\": 1}\\n[1]\\n\\377\\n'"])
