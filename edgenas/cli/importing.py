@@ -72,7 +72,7 @@ def import_ofa(
         file = cache_folder() / "ofa" / f"{space}.pth"
         with bar("fetching weights") as tell:
             download(source, file, sha256=expected, tell=tell)
-    found = sha256(file)
+    found = sha256(file) if file.is_file() else ""  # what is wrong with it is told below
     if expected is not None and found != expected.lower():
         raise EdgenasError(
             f"{file} is not the expected file: SHA-256 must be {expected}, found {found}",
