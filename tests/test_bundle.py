@@ -18,25 +18,33 @@ from PIL import Image
 from edgenas.arch import load_arch
 from edgenas.bundle import (
     Accuracy,
+    Found,
+    Improvement,
+    LayerTime,
     MeasuredLatency,
     PredictedLatency,
     Promise,
     Record,
+    Search,
+    Trace,
     check_out,
     example,
     load_bundle,
     manifest,
+    read_contents,
     verify_bundle,
     write_bundle,
 )
 from edgenas.bundle.card import model_card
 from edgenas.bundle.write import sample_image
-from edgenas.cost import memory, total
+from edgenas.cost import cost, memory, total
 from edgenas.data import Preprocessing, decode
 from edgenas.device import Target
 from edgenas.errors import EdgenasError
 from edgenas.export import parity, to_onnx
 from edgenas.measure import Measurement
+from edgenas.plan import plan
+from edgenas.report import bundle_page
 from edgenas.spaces import tiny
 from edgenas.supernet import Supernet
 
@@ -98,6 +106,28 @@ def timed() -> MeasuredLatency:
     return MeasuredLatency.of(measurement, environment={"cpu": "some", "frequency": None})
 
 
+def trace() -> Trace:
+    """Layers that take the predicted millisecond together."""
+    layers = plan(tiny(), tiny().largest())
+    times = [
+        LayerTime(name=name, layer=str(layer), seconds=9e-4 / len(layers), macs=cost(layer).macs)
+        for name, layer in layers
+    ]
+    best = Found(arch_id="a" * 10, arch_text="r8 8[3x1]", accuracy=0.7, latency=0.0009)
+    step = Improvement(phase="evolve", evaluations=3, best=0.71)
+    return Trace(
+        seen=3,
+        accuracies=(0.5, 0.6, 0.7),
+        latencies=(0.0007, 0.0008, 0.0009),
+        front=(best,),
+        searches=(
+            Search(name="within", strategy="evolution", evaluations=3, history=(step, step)),
+        ),
+        layers=tuple(times),
+        overhead=1e-4,
+    )
+
+
 def write(
     folder: Path,
     *,
@@ -117,6 +147,8 @@ def write(
         preprocessing=PREPROCESSING,
         labels=labels,
         record=result or record(),
+        trace=trace(),
+        page=bundle_page,
         parity=parity(network, onnx, images=images),
         request=REQUEST,
         batch=batch,
@@ -158,7 +190,7 @@ def test_a_bundle_is_complete_and_everything_in_it_holds(pristine: Path):
     assert {path.name for path in pristine.iterdir()} == {"manifest.json", *manifest.FILES}
     checks = verify_bundle(pristine)
     assert [check.name for check in checks] == (
-        "manifest files promises arch graph card preprocessing output".split()
+        "manifest files promises arch graph search page card preprocessing output".split()
     )
     assert all(check.passed for check in checks), [str(c) for c in checks if not c.passed]
 
@@ -324,8 +356,8 @@ def test_no_bundle_is_said_so(tmp_path: Path):
 
 def test_another_version_of_the_format_is_refused(bundle: Path):
     path = bundle / "manifest.json"
-    path.write_text(path.read_text().replace("edgenas.bundle/1", "edgenas.bundle/2"))
-    assert "must have schema 'edgenas.bundle/1', found 'edgenas.bundle/2'" in failure(bundle)
+    path.write_text(path.read_text().replace("edgenas.bundle/2", "edgenas.bundle/3"))
+    assert "must have schema 'edgenas.bundle/2', found 'edgenas.bundle/3'" in failure(bundle)
 
 
 # Bytes as written, but the contents do not agree: a bundle that was put together wrongly
@@ -359,6 +391,50 @@ def test_a_report_of_another_shape_fails(bundle: Path):
     change_json(bundle / "report.json", lambda value: value["costs"].update(flops=1))
     resign(bundle)
     assert failure(bundle) == "contents: report.json.costs: unknown field 'flops'"
+
+
+def test_a_search_of_other_layers_fails(bundle: Path):
+    change_json(bundle / "search.json", lambda value: value["layers"].pop())
+    resign(bundle)
+    assert failure(bundle) == "search: search.json tells of other layers than those of the arch"
+
+
+def test_layers_that_do_not_add_up_to_the_prediction_fail(bundle: Path):
+    change_json(bundle / "search.json", lambda value: value.update(overhead=2e-4))
+    resign(bundle)
+    assert failure(bundle) == "search: layers add up to 1.10 ms, 1.00 ms are predicted"
+
+
+def test_a_page_of_another_network_fails(bundle: Path):
+    path = bundle / "report.html"
+    path.write_text(path.read_text().replace(tiny().largest().id, "b" * 10))
+    resign(bundle)
+    assert failure(bundle) == f"page: report.html does not say: {tiny().largest().id}"
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"front": 3}, "search.json.front must be a list, found 3"),
+        ({"latencies": [1]}, "search.json: accuracies and latencies must be of the same networks"),
+        ({"overhead": "much"}, "search.json.overhead must be a number, found 'much'"),
+        ({"searches": [{}]}, "search.json.searches[0]: the field 'name' is missing"),
+    ],
+)
+def test_a_search_of_another_shape_fails(bundle: Path, change: dict, error: str):
+    change_json(bundle / "search.json", lambda value: value.update(change))
+    resign(bundle)
+    assert failure(bundle) == f"contents: {error}"
+
+
+def test_bundles_of_the_first_format_are_still_read():
+    old = Path(__file__).parent / "data" / "bundle-1"
+    assert manifest.NAME in {path.name for path in old.iterdir()}
+    assert not (old / "search.json").exists()
+    checks = verify_bundle(old)
+    assert all(check.passed for check in checks), [str(c) for c in checks if not c.passed]
+    assert load_bundle(old) == (tiny().largest(), record())
+    assert "Promises" in bundle_page(read_contents(old))
 
 
 def test_another_arch_fails(bundle: Path):

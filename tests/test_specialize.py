@@ -13,7 +13,7 @@ import torch
 
 from edgenas import estimate
 from edgenas.board import Settings
-from edgenas.bundle import verify_bundle
+from edgenas.bundle import read_contents, verify_bundle
 from edgenas.cost import macs_table, total
 from edgenas.data import load_images
 from edgenas.device import load as load_device
@@ -24,7 +24,9 @@ from edgenas.measure import Measurement
 from edgenas.plan import layers, plan
 from edgenas.predict import load_accuracy
 from edgenas.profiling import calibration_archs, environment_of, profile, random_archs
+from edgenas.report import bundle_page
 from edgenas.search import parse_constraint
+from edgenas.search.dominance import front_of
 from edgenas.space import Codes, Space
 from edgenas.specialize import (
     Request,
@@ -553,6 +555,23 @@ def test_a_folder_that_may_not_be_written_is_named(tiny: Path):
         specialize(ask(tiny, "latency<=20ms"), out=Path("locked/bundle"))
 
 
+def test_the_report_tells_how_the_network_was_found(tiny: Path):
+    result = specialize(ask(tiny, "latency<=20ms"), out=Path("bundle"))
+    told = read_contents(Path("bundle"))
+    space = load_supernet(tiny).supernet.space
+    # Where all of a space may be scored, all of it was seen, and the front is that of the space.
+    assert told.trace.seen == space.size
+    rows = everything(space)
+    scores, device = load_accuracy(tiny / ACCURACY_FILE)(rows), load_device("toy")
+    seconds = latency_of(space, device=device, target=device.target()).predictor(rows)
+    best = front_of(np.stack([seconds, -scores], axis=1))
+    assert told.trace.front[-1].accuracy == pytest.approx(scores.max())
+    assert {f.latency for f in told.trace.front} <= set(seconds[best])
+    assert result.arch.id in {f.arch_id for f in told.trace.front}
+    assert [search.name for search in told.trace.searches] == ["without the latency budget"]
+    assert bundle_page(told) == Path("bundle/report.html").read_text()
+
+
 # Where the device is at hand
 
 
@@ -660,6 +679,8 @@ def test_the_measured_median_keeps_the_budget_and_uses_it(
     within = scores[true <= budget * choosing.AIM].max()
     assert scores[(rows == clock.space.encode([result.arch])[0]).all(1)][0] >= within - 1e-5
     assert len({arch for arch, _, _ in clock.told}) <= 3
+    attempts = read_contents(Path("bundle")).trace.attempts
+    assert [(a.arch_id, a.measured, a.fresh) for a in attempts] == clock.told
     assert result.record.measured is not None
     assert all(check.passed for check in verify_bundle(Path("bundle")))
 

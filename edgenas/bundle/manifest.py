@@ -1,10 +1,12 @@
 """The manifest of a bundle: what is in it, byte for byte, and how to use it.
 
-Format ``edgenas.bundle/1``: one JSON object, written in exactly one way (fields in order, one
+Format ``edgenas.bundle/2``: one JSON object, written in exactly one way (fields in order, one
 space of indentation, ASCII), so that any changed byte shows. ``bundle_id`` is the SHA-256 of the
 manifest written without it, and ``files`` holds size and SHA-256 of every other file of the
 folder: the id names the whole bundle. It guards against damage; against a forger it does so where
 the id is known from elsewhere.
+
+History: format 1 had neither ``search.json`` nor ``report.html``; it is still read.
 """
 
 import hashlib
@@ -19,18 +21,24 @@ from edgenas.files import check_fields, check_schema, sha256
 if TYPE_CHECKING:  # it needs torch, a bundle does not
     from edgenas.data import Preprocessing
 
-SCHEMA = "edgenas.bundle/1"
+SCHEMA = "edgenas.bundle/2"
 NAME = "manifest.json"
 FILES = (
     "arch.json",
     "model.onnx",
     "report.json",
+    "search.json",
+    "report.html",
     "MODEL_CARD.md",
     "sample_image.png",
     "sample_input.npy",
     "expected_output.npy",
     "example.py",
 )
+_FORMATS = {
+    SCHEMA: FILES,
+    "edgenas.bundle/1": tuple(n for n in FILES if n not in ("search.json", "report.html")),
+}
 _LARGEST = 16384  # pixels
 
 # Every field and its type; of objects that are not free-form, their fields.
@@ -55,7 +63,6 @@ _INSIDE = {
         "decode crop resize interpolation channel_order scale mean std layout dtype".split()
     ),
     "parity": "max_abs_difference same_top1 n tolerance".split(),
-    "files": list(FILES),
 }
 
 
@@ -123,11 +130,14 @@ def read(folder: Path) -> dict[str, Any]:
         raise damaged from None
     if not intact:
         raise damaged
-    fields = check_schema(found, schema=SCHEMA, where=str(path))
+    schema = found.get("schema") if isinstance(found, dict) else None
+    schema = schema if isinstance(schema, str) and schema in _FORMATS else SCHEMA
+    fields = check_schema(found, schema=schema, where=str(path))
     check_fields(fields, required=_FIELDS, where=str(path))
     if identity(found) != fields["bundle_id"]:
         raise damaged
     _check_types(fields, where=str(path))
+    check_fields(fields["files"], required=_FORMATS[schema], where=f"{path}: files")
     return fields
 
 

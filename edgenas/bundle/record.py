@@ -79,6 +79,11 @@ class PredictedLatency:
     provenance: Literal["measured", "published", "estimated"]
     source: str
 
+    @property
+    def margin(self) -> float:
+        """The bound as a multiple of the prediction."""
+        return self.upper / self.seconds
+
     def __str__(self) -> str:
         verb = "estimated" if self.provenance == "estimated" else "predicted"
         return (
@@ -211,20 +216,20 @@ class Record:
             EdgenasError: a field is missing, unknown or of the wrong type; names its path.
         """
         fields = check_schema(dict(value), schema=SCHEMA, where=where)
-        _check(Record, fields, where)
+        check_types(Record, fields, where)
         parts: dict[str, Any] = {
-            "target": _make(Target, fields["target"], f"{where}.target"),
-            "accuracy": _make(Accuracy, fields["accuracy"], f"{where}.accuracy"),
-            "costs": _make(Cost, fields["costs"], f"{where}.costs"),
+            "target": make(Target, fields["target"], f"{where}.target"),
+            "accuracy": make(Accuracy, fields["accuracy"], f"{where}.accuracy"),
+            "costs": make(Cost, fields["costs"], f"{where}.costs"),
         }
         for name, kind in (("predicted", PredictedLatency), ("measured", MeasuredLatency)):
             given = fields[name]
-            parts[name] = None if given is None else _make(kind, given, f"{where}.{name}")
+            parts[name] = None if given is None else make(kind, given, f"{where}.{name}")
         for name in ("promises", "notes"):
             if not isinstance(fields[name], list):
                 raise EdgenasError(f"{where}.{name} must be a list, found {fields[name]!r}")
         parts["promises"] = tuple(
-            _make(Promise, promise, f"{where}.promises[{i}]")
+            make(Promise, promise, f"{where}.promises[{i}]")
             for i, promise in enumerate(fields["promises"])
         )
         parts["notes"] = tuple(str(note) for note in fields["notes"])
@@ -241,14 +246,20 @@ _TYPES: Mapping[Any, tuple[type, ...]] = {
 }
 
 
-def _make(kind: type[Kind], value: Any, where: str) -> Kind:
+def make(kind: type[Kind], value: Any, where: str) -> Kind:
+    """A flat dataclass from a JSON object of its fields.
+
+    Raises:
+        EdgenasError: a field is missing, unknown or of the wrong type; names its path.
+    """
     if not isinstance(value, dict):
         raise EdgenasError(f"{where} must be an object, found {value!r}")
-    _check(kind, value, where)
+    check_types(kind, value, where)
     return kind(**value)
 
 
-def _check(kind: type[Any], value: Mapping[str, Any], where: str) -> None:
+def check_types(kind: type[Any], value: Mapping[str, Any], where: str) -> None:
+    """Refuse a JSON object that lacks a field of a dataclass, or has others. Raises as ``make``."""
     declared = dataclasses.fields(kind)
     check_fields(value, required=[f.name for f in declared], where=where)
     for declared_field in declared:

@@ -1,5 +1,7 @@
 """Every claim of a bundle, again."""
 
+import html
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,13 +14,15 @@ from PIL import Image
 from edgenas.arch import load_arch
 from edgenas.bundle import example, manifest
 from edgenas.bundle.card import model_card
-from edgenas.bundle.record import SCHEMA, Record
-from edgenas.cost import total
+from edgenas.bundle.contents import TRACE_FILE, read_record, read_trace
+from edgenas.bundle.record import Record
+from edgenas.cost import cost, total
 from edgenas.errors import EdgenasError
 from edgenas.export import OperatorCount, operator_counts, read_metadata, run_onnx
-from edgenas.files import read_json, sha256
+from edgenas.files import sha256
 from edgenas.plan import plan, primitives
 from edgenas.spaces import space_from_json
+from edgenas.units import milliseconds
 
 # What numpy and Pillow raise at files of another kind; bytes that were changed are found before.
 _UNREADABLE = (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError)
@@ -72,12 +76,13 @@ def _checks(folder: Path) -> Iterator[Check]:
     fields = manifest.read(folder)
     yield Check("manifest", True, f"bundle {fields['bundle_id'][:12]}")
     yield _files(folder, fields["files"])
-    record = Record.from_json(
-        {"schema": SCHEMA, **read_json(folder / "report.json", schema=SCHEMA)}, where="report.json"
-    )
+    record = read_record(folder)
     yield _promises(record, fields)
     yield _arch(folder, fields, record)
     yield _graph(folder, fields, record)
+    if TRACE_FILE in fields["files"]:
+        yield _search(folder, fields, record)
+        yield _page(folder, fields, record)
     yield _card(folder, fields, record)
     yield _sample(folder, fields)
     yield _output(folder, fields)
@@ -153,6 +158,33 @@ def _graph(folder: Path, fields: dict[str, Any], record: Record) -> Check:
     if Counter(found) != expected:
         return Check("graph", False, f"{counted}, but not in the layers of the arch")
     return Check("graph", True, f"{counted}, as reported")
+
+
+def _search(folder: Path, fields: dict[str, Any], record: Record) -> Check:
+    """The layers that are told are those of the arch, and their times add up to the prediction."""
+    space = space_from_json(fields["space"], where="manifest.json: space")
+    trace, arch = read_trace(folder), load_arch(folder / "arch.json")
+    told = [(layer.name, layer.layer, layer.macs) for layer in trace.layers]
+    if told != [(name, str(layer), cost(layer).macs) for name, layer in plan(space, arch)]:
+        return Check("search", False, f"{TRACE_FILE} tells of other layers than those of the arch")
+    if record.predicted is None:
+        return Check("search", True, f"{trace.seen} networks seen")
+    added = trace.overhead + sum(layer.seconds for layer in trace.layers)
+    detail = f"layers add up to {milliseconds(added)}"
+    predicted = record.predicted.seconds
+    if not math.isclose(added, predicted, rel_tol=1e-6):
+        return Check("search", False, f"{detail}, {milliseconds(predicted)} are predicted")
+    return Check("search", True, f"{trace.seen} networks seen; {detail}, as predicted")
+
+
+def _page(folder: Path, fields: dict[str, Any], record: Record) -> Check:
+    """As for the card: the page is that of the version that made the bundle."""
+    text = html.unescape((folder / "report.html").read_text(encoding="utf-8"))
+    wanted = [fields["arch_id"], *(promise.constraint for promise in record.promises)]
+    missing = [part for part in wanted if part not in text]
+    if missing:
+        return Check("page", False, f"report.html does not say: {missing[0]}")
+    return Check("page", True, "tells of this network and its promises")
 
 
 def _card(folder: Path, fields: dict[str, Any], record: Record) -> Check:

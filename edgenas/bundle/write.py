@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,13 @@ from PIL import Image
 from edgenas.arch import Arch, load_arch, save_arch
 from edgenas.bundle import example, manifest
 from edgenas.bundle.card import model_card
-from edgenas.bundle.record import SCHEMA, Record
+from edgenas.bundle.contents import TRACE_FILE, Contents, read_record
+from edgenas.bundle.record import Record
+from edgenas.bundle.trace import Trace
 from edgenas.bundle.verify import Check, verify_bundle
 from edgenas.errors import EdgenasError
 from edgenas.export import Parity, edgenas_version, run_onnx
-from edgenas.files import new_folder, read_json, write_json, write_text
+from edgenas.files import new_folder, write_json, write_text
 from edgenas.profiling.graph import INPUT, OUTPUT
 from edgenas.space import Space
 from edgenas.spaces import space_to_json
@@ -37,6 +39,8 @@ def write_bundle(
     preprocessing: "Preprocessing",
     labels: Sequence[str],
     record: Record,
+    trace: Trace,
+    page: Callable[[Contents], str],
     parity: Parity,
     request: Mapping[str, Any],
     batch: int | None = 1,
@@ -53,6 +57,8 @@ def write_bundle(
         preprocessing: of its images.
         labels: the name of each class, in order.
         record: the results.
+        trace: how they were found.
+        page: writes ``report.html``.
         parity: of the model to PyTorch; the gate must have been passed.
         request: what was asked for, as JSON values; see ``check_out``.
         batch: the batch the model is made for; None: any.
@@ -93,6 +99,9 @@ def write_bundle(
         save_arch(arch, made / "arch.json")
         (made / "model.onnx").write_bytes(onnx)
         write_json(made / "report.json", record.to_json())
+        write_json(made / TRACE_FILE, trace.to_json())
+        told = Contents(space=space, arch=arch, record=record, trace=trace, manifest=fields)
+        write_text(made / "report.html", page(told))
         write_text(made / "MODEL_CARD.md", model_card(record, manifest=fields))
         Image.fromarray(sample_image(preprocessing.stored)).save(made / "sample_image.png")
         x = example.load_image(made / "sample_image.png", fields["preprocessing"])
@@ -165,9 +174,7 @@ def load_bundle(folder: Path) -> tuple[Arch, Record]:
         EdgenasError: there is no bundle, or it is damaged; names the first thing that is.
     """
     _require_intact(folder, name=str(folder))
-    report = folder / "report.json"
-    fields = {"schema": SCHEMA, **read_json(report, schema=SCHEMA)}
-    return load_arch(folder / "arch.json"), Record.from_json(fields, where=str(report))
+    return load_arch(folder / "arch.json"), read_record(folder)
 
 
 def _require_intact(folder: Path, *, name: str) -> None:

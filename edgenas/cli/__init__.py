@@ -9,7 +9,16 @@ from typing import Any
 
 import typer
 
-from edgenas.cli import checking, finding, importing, learn, listing, offer, timing
+from edgenas.cli import (
+    checking,
+    finding,
+    importing,
+    learn,
+    listing,
+    offer,
+    showing,
+    timing,
+)
 from edgenas.cli.console import log
 from edgenas.errors import EdgenasError, unknown
 
@@ -60,7 +69,16 @@ def _say(message: str, *, hint: str) -> None:
         log.print(f"hint: {hint}", markup=False, soft_wrap=True)
 
 
-for group in (offer, learn, timing, checking, finding, importing, listing):
+for group in (
+    offer,
+    learn,
+    timing,
+    checking,
+    finding,
+    showing,
+    importing,
+    listing,
+):
     for name, verb in group.VERBS.items():
         app.command(name)(_told(name, verb))
 

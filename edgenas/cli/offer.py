@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgenas.cli.console import note, print_json, print_line, print_table, steps
+from edgenas.cli.fleet import specialize_all
+from edgenas.errors import EdgenasError
 
 if TYPE_CHECKING:
     from edgenas.search import Constraint
@@ -21,7 +23,14 @@ class Percentile(StrEnum):
 
 
 def specialize(
-    device: Annotated[str, typer.Option(help="Device name or alias, or a profile; see list.")],
+    context: typer.Context,
+    device: Annotated[
+        str | None, typer.Option(help="Device name or alias, or a profile; see list.")
+    ] = None,
+    devices: Annotated[
+        Path | None,
+        typer.Option(help="TOML file of many devices and budgets; with --out, --force, --json."),
+    ] = None,
     latency: Annotated[str | None, typer.Option(help="Budget of one run, e.g. 20ms.")] = None,
     params: Annotated[str | None, typer.Option(help="Budget of parameters, e.g. 4M.")] = None,
     macs: Annotated[str | None, typer.Option(help="Budget of MACs, e.g. 300M.")] = None,
@@ -69,6 +78,12 @@ def specialize(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find the most accurate network within the budgets, verify it and write its bundle."""
+    if devices is not None:
+        _refuse_beside(context, "devices", "out_folder", "force", "json")
+        specialize_all(devices, out=out_folder, force=force, json=json)
+        return
+    if device is None:
+        raise EdgenasError("missing option '--device', or '--devices' with a file of many")
     from edgenas.search import METRICS, Constraint, parse_constraint
     from edgenas.units import parse
 
@@ -116,6 +131,17 @@ def specialize(
         print_json(_result_json(result))
     else:
         _print_result(result, constraints)
+
+
+def _refuse_beside(context: typer.Context, *allowed: str) -> None:
+    """Refuse options that a file of devices would have to say itself."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in allowed and source is not None and source.name == "COMMANDLINE":
+            word = name.replace("_", "-")
+            raise EdgenasError(
+                f"--{word} cannot be given beside --devices", hint=f"write {name} into that file"
+            )
 
 
 def verify(

@@ -17,6 +17,7 @@ from edgenas.space import Space
 from edgenas.specialize.images import Material
 from edgenas.specialize.latency import Latency
 from edgenas.specialize.request import Request, Tell
+from edgenas.specialize.trail import Trail
 from edgenas.trained import TrainedSupernet
 
 # The gate that every built network passes, and the one for what is delivered.
@@ -35,6 +36,7 @@ class Job:
         others: on further devices that constraints name, by that name.
         material: images.
         tell: called with (step, done, total, words).
+        trail: keeps what was seen and measured.
         notes: what a reader of the result should know; grows.
         learnt: what a gradient strategy prefers, once it was learnt.
         measured: accuracies on the search images so far.
@@ -47,6 +49,7 @@ class Job:
     others: dict[str, Latency]
     material: Material
     tell: Tell
+    trail: Trail
     notes: list[str] = field(default_factory=list[str])
     learnt: list[Tables] = field(default_factory=list[Tables])
     measured: dict[Arch, float] = field(default_factory=dict[Arch, float])

@@ -35,6 +35,8 @@ BYTES: Mapping[str, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 Seconds = Callable[[Codes], Vector]
 
+_WITHIN = "within the latency budget"
+
 
 def check_reachable(
     space: Space, constraints: list[Constraint], *, precision: str, batch: int
@@ -45,7 +47,7 @@ def check_reachable(
         EdgenasError: what is least reachable, and which constraint binds.
     """
     limits = [
-        Limit(constraint=c, values=_counted(space, c, precision=precision, batch=batch))
+        Limit(constraint=c, values=counted(space, c, precision=precision, batch=batch))
         for c in constraints
         if c.metric in ("macs", "params", "memory")
     ]
@@ -68,18 +70,18 @@ def choose(job: Job) -> Built:
     job.tell("searching", 0, 1, "")
     limits = _limits(job, own=bound)
     search(job.space, maximize=job.predictor, subject_to=limits, evaluations=1)  # says what binds
-    free = most_accurate(job, _limits(job, own=None))
+    free = most_accurate(job, _limits(job, own=None), name="without the latency budget")
     best = free
     if job.request.learns:
-        best = best_of(job, _limits(job, own=None if budget is None else bound))
+        best = best_of(job, _limits(job, own=None if budget is None else bound), name=_WITHIN)
     elif budget is not None and bound(job.space.encode([free]))[0] > budget:
-        best = most_accurate(job, limits)
+        best = most_accurate(job, limits, name=_WITHIN)
     job.tell("searching", 1, 1, str(best))
     if not latency.reachable:
         built = build(job, best)
     elif budget is None:
         job.tell("measuring", 0, 1, str(best))
-        built = timed(job, build(job, best), settings=NETWORK)
+        built = _afresh(job, build(job, best))
     else:
         built = _within(job, budget=budget, first=best, free=free)
     if budget is not None and built.arch == free:
@@ -95,7 +97,7 @@ def _within(job: Job, *, budget: float, first: Arch, free: Arch) -> Built:
     for attempt in range(ATTEMPTS):
         job.tell("measuring", attempt, ATTEMPTS, str(arch))
         if arch not in tried:
-            tried[arch] = timed(job, build(job, arch), settings=QUICK)
+            tried[arch] = _quickly(job, build(job, arch))
         used = _held(job, tried[arch]) / budget
         if not (ENOUGH <= used <= AIM or (used <= AIM and arch == free)):
             arch = _corrected(job, tried, budget=budget)
@@ -104,14 +106,14 @@ def _within(job: Job, *, budget: float, first: Arch, free: Arch) -> Built:
         if arch in fresh:
             break
         # Nothing better is expected: the number that is reported comes from fresh runs.
-        tried[arch] = timed(job, tried[arch], settings=NETWORK)
+        tried[arch] = _afresh(job, tried[arch])
         fresh.add(arch)
         if _held(job, tried[arch]) <= AIM * budget:
             job.tell("measuring", ATTEMPTS, ATTEMPTS, str(arch))
             return tried[arch]
     fitting = [built for built in tried.values() if _held(job, built) <= budget]
     for built in sorted(fitting, key=lambda b: -job.accuracy(b.arch)):
-        final = built if built.arch in fresh else timed(job, built, settings=NETWORK)
+        final = built if built.arch in fresh else _afresh(job, built)
         if _held(job, final) <= budget:
             return final
     closest = min(_held(job, built) for built in tried.values())
@@ -137,7 +139,8 @@ def _corrected(job: Job, tried: Mapping[Arch, Built], *, budget: float) -> Arch:
         return seconds / AIM
 
     try:
-        return best_of(job, _limits(job, own=corrected))
+        name = f"corrected by {len(tried)} measured"
+        return best_of(job, _limits(job, own=corrected), name=name)
     except EdgenasError:
         fitting = [arch for arch, built in tried.items() if _held(job, built) <= budget]
         if not fitting:
@@ -148,6 +151,20 @@ def _corrected(job: Job, tried: Mapping[Arch, Built], *, budget: float) -> Arch:
 def _held(job: Job, built: Built) -> float:
     assert isinstance(built.measured, Measurement)
     return job.held(built.measured)
+
+
+def _quickly(job: Job, built: Built) -> Built:
+    """Timed as long as a choice needs."""
+    found = timed(job, built, settings=QUICK)
+    job.trail.timed(built.arch, measured=_held(job, found), fresh=False)
+    return found
+
+
+def _afresh(job: Job, built: Built) -> Built:
+    """Timed as long as a number needs that is reported."""
+    found = timed(job, built, settings=NETWORK)
+    job.trail.timed(built.arch, measured=_held(job, found), fresh=True)
+    return found
 
 
 def _limits(job: Job, *, own: Seconds | None) -> list[Limit]:
@@ -165,7 +182,7 @@ def _limits(job: Job, *, own: Seconds | None) -> list[Limit]:
         limits += [Limit(constraint=c, values=own, guide=guide) for c in tightest]
     for constraint in job.request.constraints:
         if constraint.metric in ("macs", "params", "memory"):
-            values = _counted(job.space, constraint, precision=target.precision, batch=target.batch)
+            values = counted(job.space, constraint, precision=target.precision, batch=target.batch)
             limits.append(Limit(constraint=constraint, values=values))
         elif constraint.metric == "energy" or constraint.target:
             values = bound_of(latency_for(job, constraint), constraint, confidence=confidence)
@@ -188,7 +205,8 @@ def bound_of(latency: Latency, constraint: Constraint, *, confidence: float) -> 
     return lambda rows: upper(rows) * watts
 
 
-def _counted(space: Space, constraint: Constraint, *, precision: str, batch: int) -> Seconds:
+def counted(space: Space, constraint: Constraint, *, precision: str, batch: int) -> Seconds:
+    """Rows to the MACs, parameters or bytes that a constraint is about."""
     if constraint.metric == "macs":
         return macs_table(space)
     if constraint.metric == "params":

@@ -11,20 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from edgenas import device as devices
-from edgenas.accuracy import predictor_of
 from edgenas.arch import Arch
 from edgenas.bundle import check_out, load_bundle, write_bundle
 from edgenas.device import Device, Target
 from edgenas.files import sha256
 from edgenas.profiling import Clock
+from edgenas.report import bundle_page
 from edgenas.specialize.building import Job, compared
 from edgenas.specialize.choosing import check_reachable, choose
-from edgenas.specialize.images import material
-from edgenas.specialize.latency import Latency, latency_of, no_energy, profiled_latency
+from edgenas.specialize.latency import Latency, no_energy
 from edgenas.specialize.recording import record_of
 from edgenas.specialize.request import Request, Result, Tell, checked
+from edgenas.specialize.shared import Shared
+from edgenas.specialize.trail import Trail
 from edgenas.table import find_table
-from edgenas.trained import ACCURACY_FILE, TrainedSupernet, find_supernet, load_supernet
+from edgenas.trained import ACCURACY_FILE, TrainedSupernet
 
 
 def specialize(
@@ -33,6 +34,7 @@ def specialize(
     out: Path | None = None,
     force: bool = False,
     tell: Tell = lambda step, done, total, words: None,
+    shared: Shared | None = None,
 ) -> Result:
     """Find, build, check and deliver the network that fits a device and its budgets.
 
@@ -41,17 +43,19 @@ def specialize(
         out: folder of the bundle; None: ``./<device>-<budget>-<arch id>``.
         force: replace a bundle that is there.
         tell: called with (step, done, total, words).
+        shared: what other specialisations have read already, and may use afterwards.
 
     Raises:
         EdgenasError: something asked for is unknown, the budgets cannot be met, or the built
             network fails a check. No bundle is left behind then.
     """
     request, device, target, clock = checked(request, tell=tell)
-    trained = load_supernet(find_supernet(request.supernet))
+    shared = Shared() if shared is None else shared
+    trained = shared.supernet(request.supernet)
     key = _key(request, trained, device=device, target=target, measured=clock is not None)
     if out is not None and (there := _existing(out, key, force=force)):
         return there
-    job = _prepared(request, trained, device=device, target=target, clock=clock, tell=tell)
+    job = _prepared(request, shared, device=device, target=target, clock=clock, tell=tell)
     built = compared(job, choose(job))
     record = record_of(job, built)
     folder = out or Path(_folder_name(request, built.arch))
@@ -65,6 +69,8 @@ def specialize(
         preprocessing=trained.preprocessing,
         labels=trained.classes,
         record=record,
+        trace=job.trail.trace(built.arch),
+        page=bundle_page,
         parity=built.parity,
         request=key,
         batch=target.batch,
@@ -74,7 +80,7 @@ def specialize(
 
 def _prepared(
     request: Request,
-    trained: TrainedSupernet,
+    shared: Shared,
     *,
     device: Device,
     target: Target,
@@ -82,23 +88,24 @@ def _prepared(
     tell: Tell,
 ) -> Job:
     """Everything that the choice needs; what may be wrong comes before what is slow."""
+    trained = shared.supernet(request.supernet)
     space = trained.supernet.space
-    predictor = predictor_of(trained)
+    predictor = shared.predictor(request.supernet)
     check_reachable(
         space, list(request.constraints), precision=target.precision, batch=target.batch
     )
     others: dict[str, Latency] = {}
     for name in {c.target for c in request.constraints if c.target}:
         other = devices.load(name)
-        others[name] = latency_of(space, device=other, target=other.target())
+        others[name] = shared.latency(request.supernet, device=other, target=other.target())
     for constraint in request.constraints:
         if constraint.metric == "energy" and constraint.target:
             others[constraint.target].watts()
         elif constraint.metric == "energy" and clock is not None:
             raise no_energy(target)  # before it is profiled
-    images = material(request, trained, tell)
-    latency = profiled_latency(
-        space,
+    images = shared.material(request, tell)
+    latency = shared.latency(
+        request.supernet,
         device=device,
         target=target,
         statistic="typical" if request.percentile == "p50" else "wall_p95",
@@ -113,6 +120,7 @@ def _prepared(
         others=others,
         material=images,
         tell=tell,
+        trail=Trail(space, accuracy=predictor, latency=latency.predictor),
     )
 
 

@@ -15,27 +15,26 @@ from edgenas.specialize.building import Job
 EVALUATIONS = 40  # of networks on images, at the first search
 _AGAIN = 12  # and when a measurement has corrected the prediction of latency
 
-EVALUATIONS = 40  # of networks on images, at the first search
-_AGAIN = 12  # and when a measurement has corrected the prediction of latency
 
-
-def most_accurate(job: Job, limits: Sequence[Limit]) -> Arch:
+def most_accurate(job: Job, limits: Sequence[Limit], *, name: str) -> Arch:
     """The network within limits whose predicted accuracy is highest.
 
     Raises:
         EdgenasError: no network keeps the limits.
     """
     request = job.request
-    return search(
+    found = search(
         job.space,
-        maximize=job.predictor,
+        maximize=job.trail,
         subject_to=limits,
         strategy="evolution" if request.learns else request.strategy,
         seed=request.seed,
-    ).best.arch
+    )
+    job.trail.searched(name, found)
+    return found.best.arch
 
 
-def best_of(job: Job, limits: Sequence[Limit]) -> Arch:
+def best_of(job: Job, limits: Sequence[Limit], *, name: str) -> Arch:
     """The best network within limits, by the strategy that was asked for.
 
     What a gradient strategy learns and what networks measured on images is kept in the job: once
@@ -46,7 +45,7 @@ def best_of(job: Job, limits: Sequence[Limit]) -> Arch:
     """
     request = job.request
     if not request.learns:
-        return most_accurate(job, limits)
+        return most_accurate(job, limits, name=name)
     if request.strategy == "bayes":
         found = search(
             job.space,
@@ -56,6 +55,7 @@ def best_of(job: Job, limits: Sequence[Limit]) -> Arch:
             seed=request.seed,
             evaluations=_AGAIN if job.measured else EVALUATIONS,
         )
+        job.trail.searched(f"{name}, measured accuracies", found)
         return found.best.arch
     if not job.learnt:
         job.learnt.append(_preference(job, limits))

@@ -1,0 +1,64 @@
+"""All that a bundle says, as values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgenas.arch import Arch, load_arch
+from edgenas.bundle import manifest
+from edgenas.bundle.record import SCHEMA, Record
+from edgenas.bundle.trace import SCHEMA as TRACE_SCHEMA
+from edgenas.bundle.trace import Trace
+from edgenas.files import read_json
+from edgenas.space import Space
+from edgenas.spaces import space_from_json
+
+TRACE_FILE = "search.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """All that a bundle says.
+
+    Args:
+        space: of the network.
+        arch: the network.
+        record: the results.
+        trace: how they were found; empty in a bundle of the first format, which had none.
+        manifest: its fields but those on files and the id, which come last.
+    """
+
+    space: Space
+    arch: Arch
+    record: Record
+    trace: Trace
+    manifest: Mapping[str, Any]
+
+
+def read_contents(folder: Path) -> Contents:
+    """What a bundle says; nothing is checked but the manifest, see ``verify_bundle``.
+
+    Raises:
+        EdgenasError: there is no bundle, or a file of it is not what it should be.
+    """
+    fields = manifest.read(folder)
+    return Contents(
+        space=space_from_json(fields["space"], where="manifest.json: space"),
+        arch=load_arch(folder / "arch.json"),
+        record=read_record(folder),
+        trace=read_trace(folder) if TRACE_FILE in fields["files"] else Trace(),
+        manifest=fields,
+    )
+
+
+def read_record(folder: Path) -> Record:
+    """``report.json`` of a bundle. Raises EdgenasError as ``Record.from_json``."""
+    fields = read_json(folder / "report.json", schema=SCHEMA)
+    return Record.from_json({"schema": SCHEMA, **fields}, where="report.json")
+
+
+def read_trace(folder: Path) -> Trace:
+    """``search.json`` of a bundle. Raises EdgenasError as ``Trace.from_json``."""
+    fields = read_json(folder / TRACE_FILE, schema=TRACE_SCHEMA)
+    return Trace.from_json({"schema": TRACE_SCHEMA, **fields}, where=TRACE_FILE)

@@ -1,0 +1,164 @@
+"""``report`` and ``pareto``: the verbs that show."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgenas.cli.console import note, print_json, print_line, print_table, steps
+from edgenas.errors import EdgenasError
+
+if TYPE_CHECKING:
+    from edgenas.specialize import DeviceFront, Fronts
+
+_KINDS = (".csv", ".json", ".html", ".svg", ".png", ".pdf")
+
+
+def report(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    out_file: Annotated[Path, typer.Option("--out", help="HTML file to write.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a file there.")] = False,
+) -> None:
+    """Write the HTML page of a bundle anew: one file that needs nothing else."""
+    from edgenas.bundle import load_bundle, read_contents
+    from edgenas.files import write_text
+    from edgenas.report import bundle_page
+
+    _check_out(out_file, force=force)
+    load_bundle(bundle)
+    write_text(out_file, bundle_page(read_contents(bundle)))
+    print_line(f"report: {out_file}")
+
+
+def pareto(
+    device: Annotated[
+        list[str], typer.Option(help="Device name or alias, or a profile; repeatable.")
+    ],
+    supernet: Annotated[
+        str, typer.Option(help="Name or folder of a trained supernet.")
+    ] = "mbv3-cifar10",
+    runtime: Annotated[str | None, typer.Option(help="Default: each device's first.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of a run.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images of a run.")] = None,
+    constraint: Annotated[
+        list[str] | None,
+        typer.Option(help="What all keep beside, e.g. 'params<=250K'; repeatable."),
+    ] = None,
+    confidence: Annotated[
+        float, typer.Option(min=0.5, max=0.999, help="Of the upper bounds.")
+    ] = 0.95,
+    rows: Annotated[int, typer.Option(min=2, help="Networks of a printed table.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Of the search.")] = 0,
+    out_file: Annotated[
+        list[Path] | None,
+        typer.Option("--out", help="File to write: .csv .json .html .svg .png .pdf; repeatable."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files there.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Find all that is worth choosing from: the accuracy-latency front on each device.
+
+    All numbers are predictions: specialize builds, checks and measures one of these networks.
+    """
+    from edgenas.search import parse_constraint
+
+    constraints = [parse_constraint(text, name="--constraint") for text in constraint or ()]
+    for path in out_file or ():
+        _check_out(path, force=force)
+        if path.suffix not in _KINDS:
+            raise EdgenasError(
+                f"--out must end in one of {' '.join(_KINDS)}, found {path.name!r}",
+                hint="for example --out front.html --out front.csv",
+            )
+    from edgenas.specialize import fronts
+
+    with steps() as tell:
+        found = fronts(
+            device,
+            supernet=supernet,
+            runtime=runtime,
+            precision=precision,
+            threads=threads,
+            batch=batch,
+            constraints=constraints,
+            confidence=confidence,
+            seed=seed,
+            tell=tell,
+        )
+    for path in out_file or ():
+        _write(found, path)
+    if json:
+        print_json(found.to_json())
+        return
+    for front in found.devices:
+        _print_front(front, rows=rows)
+    error = found.error
+    print_line(
+        f"accuracy: predicted, of {found.data}; mean error {100 * error.error:.2f} points on "
+        f"{error.n} archs"
+    )
+    for path in out_file or ():
+        print_line(f"written: {path}")
+    if not out_file:
+        note("the whole front goes to files: --out front.csv --out front.html --out front.svg")
+
+
+def _print_front(front: "DeviceFront", *, rows: int) -> None:
+    from edgenas.units import count, milliseconds
+
+    shown = front.few(rows)
+    kind = "estimated" if front.provenance == "estimated" else "predicted"
+    print_line(
+        f"{front.target}: {len(front.points)} networks, {len(shown)} of them shown; latencies "
+        f"{kind} from {front.source}"
+    )
+    print_table(
+        ("network", "accuracy", "latency", "at most", "MACs", "params", "in words"),
+        [
+            (
+                point.arch.id,
+                f"{point.accuracy:.2%}",
+                milliseconds(point.latency),
+                "not known" if point.upper is None else milliseconds(point.upper),
+                count(point.macs),
+                count(point.params),
+                str(point.arch),
+            )
+            for point in shown
+        ],
+    )
+    for text in front.notes:
+        print_line(f"note: {text}")
+
+
+def _write(found: "Fronts", path: Path) -> None:
+    from edgenas.files import write_json, write_text
+    from edgenas.report import draw_fronts, fronts_page
+
+    told = found.to_json()
+    if path.suffix == ".csv":
+        write_text(path, found.to_csv())
+    elif path.suffix == ".json":
+        write_json(path, told)
+    elif path.suffix == ".html":
+        write_text(path, fronts_page(told))
+    else:
+        draw_fronts(told, path)
+
+
+def _check_out(path: Path, *, force: bool) -> None:
+    """Refuse to replace a file.
+
+    Raises:
+        EdgenasError: something is there, and ``force`` is not given or it is a folder.
+    """
+    if path.is_dir():
+        raise EdgenasError(f"--out {path} is a folder", hint="name a file")
+    if path.exists() and not force:
+        raise EdgenasError(
+            f"--out {path} is there already", hint="replace it with --force, or choose another"
+        )
+
+
+VERBS = {"report": report, "pareto": pareto}

@@ -1,0 +1,18 @@
+"""Pages for people: self-contained HTML, from what a bundle, a fleet or a front says.
+
+``markup`` writes trees that cannot be broken by any text, ``style`` the looks, ``charts`` and
+``network`` the drawings.
+"""
+
+from edgenas.report.bundle import bundle_page
+from edgenas.report.fleet import fleet_page, latency_words
+from edgenas.report.fronts import PICTURES, draw_fronts, fronts_page
+
+__all__ = [
+    "PICTURES",
+    "bundle_page",
+    "draw_fronts",
+    "fleet_page",
+    "fronts_page",
+    "latency_words",
+]

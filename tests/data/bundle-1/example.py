@@ -1,0 +1,86 @@
+"""Classify images with the model of this folder. Needs numpy, Pillow and onnxruntime, no more.
+
+    python example.py photo.jpg ...   prints the five likeliest labels of each image
+    python example.py                 runs the sample image and checks the result
+
+Copy what you need into your app: ``load_image`` is all there is to preprocessing.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+FOLDER = Path(__file__).resolve().parent
+
+
+def load_image(path: Path, preprocessing: dict[str, Any]) -> np.ndarray:
+    """An image file as the model wants it: float32, shape (1, 3, height, width).
+
+    Args:
+        path: of any image that Pillow can decode.
+        preprocessing: the field of that name in manifest.json.
+    """
+    with Image.open(path) as image:
+        pixels = image.convert("RGB")
+    side = min(pixels.size)
+    left, top = (pixels.width - side) // 2, (pixels.height - side) // 2
+    pixels = pixels.crop((left, top, left + side, top + side))
+    # In two steps, as in training: to the size images are kept at, then to the model's.
+    for size in preprocessing["resize"]:
+        if pixels.size != (size, size):
+            pixels = pixels.resize((size, size), Image.Resampling.BILINEAR)
+    x = np.asarray(pixels, np.float32) / np.float32(255)
+    x = (x - np.float32(preprocessing["mean"])) / np.float32(preprocessing["std"])
+    return np.ascontiguousarray(x.transpose(2, 0, 1)[None])
+
+
+def run(session: onnxruntime.InferenceSession, x: np.ndarray) -> np.ndarray:
+    """Logits, shape (classes,), of one input (1, 3, height, width)."""
+    batch = session.get_inputs()[0].shape[0]
+    # A model made for a fixed batch wants a full one; an app would fill it with other images.
+    x = np.repeat(x, batch if isinstance(batch, int) else 1, axis=0)
+    (logits,) = session.run(["logits"], {"image": x})
+    return np.asarray(logits)[0]
+
+
+def check(session: onnxruntime.InferenceSession, manifest: dict[str, Any]) -> bool:
+    """Whether the sample image becomes the stored input, and that the stored output."""
+    x = load_image(FOLDER / "sample_image.png", manifest["preprocessing"])
+    wanted_input = np.load(FOLDER / "sample_input.npy")
+    wanted = np.load(FOLDER / "expected_output.npy")[0]
+    # One of 255 levels: image libraries round the last bit of a resized pixel as they like.
+    level = 1.001 / 255 / min(manifest["preprocessing"]["std"])
+    same_input = float(np.abs(x - wanted_input).max()) <= level
+    difference = float(np.abs(run(session, wanted_input[:1]) - wanted).max())
+    same_output = difference <= manifest["parity"]["tolerance"] * max(1.0, np.abs(wanted).max())
+    print(f"sample input: {'as expected' if same_input else 'DIFFERENT'}")
+    print(
+        f"sample output: {'as expected' if same_output else 'DIFFERENT'}"
+        f" (largest difference {difference:.1e})"
+    )
+    return same_input and same_output
+
+
+def main(paths: list[str]) -> int:
+    """Classify images; without any, check the bundle. The exit code."""
+    manifest = json.loads((FOLDER / "manifest.json").read_text(encoding="utf-8"))
+    session = onnxruntime.InferenceSession(
+        str(FOLDER / "model.onnx"), providers=["CPUExecutionProvider"]
+    )
+    for path in map(Path, paths or [str(FOLDER / "sample_image.png")]):
+        logits = run(session, load_image(path, manifest["preprocessing"]))
+        shares = np.exp(logits - logits.max())
+        shares /= shares.sum()
+        print(path.name)
+        for label in np.argsort(-logits)[:5]:
+            print(f"  {shares[label]:6.1%}  {manifest['labels'][label]}")
+    return 0 if paths or check(session, manifest) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

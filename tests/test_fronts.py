@@ -1,0 +1,206 @@
+"""Fronts hold what nothing beats; every form of them tells the same."""
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from pages import Tree
+from PIL import Image
+
+from edgenas import cli
+from edgenas.cli import console
+from edgenas.cost import macs_table, params_table
+from edgenas.device import load as load_device
+from edgenas.errors import EdgenasError
+from edgenas.predict import load_accuracy
+from edgenas.report import draw_fronts, fronts_page
+from edgenas.search import parse_constraint
+from edgenas.space import Codes, Space
+from edgenas.specialize import Fronts, fronts, latency_of
+from edgenas.trained import ACCURACY_FILE, load_supernet
+
+
+@pytest.fixture
+def edgenas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """The command in this process and in an empty folder: code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: object) -> SimpleNamespace:
+        monkeypatch.setattr(sys, "argv", ["edgenas", *map(str, words)])
+        monkeypatch.setattr(console.out, "file", sys.stdout)
+        monkeypatch.setattr(console.log, "file", sys.stderr)
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, log = capsys.readouterr()
+        return SimpleNamespace(code=stop.value.code or 0, out=out, log=log)
+
+    return run
+
+
+def everything(space: Space) -> Codes:
+    rows = np.unique(space.sample(40_000, rng=np.random.default_rng(0), by="arch"), axis=0)
+    assert len(rows) == space.size
+    return rows
+
+
+def undominated(accuracy: np.ndarray, seconds: np.ndarray) -> set[int]:
+    """By the definition, one by one."""
+    better = (accuracy[:, None] >= accuracy) & (seconds[:, None] <= seconds)
+    strictly = (accuracy[:, None] > accuracy) | (seconds[:, None] < seconds)
+    return set(np.flatnonzero(~(better & strictly).any(axis=0)).tolist())
+
+
+@pytest.fixture(scope="module")
+def found(tiny: Path) -> Fronts:
+    return fronts(["jetson", "rpi4"], supernet=str(tiny))
+
+
+def test_the_front_of_a_small_space_is_exact(tiny: Path, found: Fronts):
+    space = load_supernet(tiny).supernet.space
+    rows, accuracy = everything(space), load_accuracy(tiny / ACCURACY_FILE)
+    assert [front.target.device for front in found.devices] == ["jetson-orin-nano", "rpi4"]
+    for front in found.devices:
+        device = load_device(front.target.device)
+        predictor = latency_of(space, device=device, target=device.target()).predictor
+        scores, seconds = accuracy(rows), predictor(rows)
+        best = undominated(scores, seconds)
+        assert front.exact
+        # The last digit of an accuracy depends on which networks were predicted together.
+        expected = sorted((seconds[i], scores[i]) for i in best)
+        told = [(p.latency, p.accuracy) for p in front.points]
+        np.testing.assert_allclose(told, expected, rtol=1e-6)
+        assert [p.latency for p in front.points] == sorted(p.latency for p in front.points)
+        again = space.encode([p.arch for p in front.points])
+        np.testing.assert_array_equal([p.macs for p in front.points], macs_table(space)(again))
+        np.testing.assert_array_equal([p.params for p in front.points], params_table(space)(again))
+        assert [p.upper for p in front.points] == predictor.upper(again).tolist()
+
+
+def test_a_front_keeps_what_it_must(tiny: Path):
+    limit = parse_constraint("params<=3K")
+    whole = fronts(["rpi4"], supernet=str(tiny)).devices[0]
+    assert max(p.params for p in whole.points) > limit.limit
+    kept = fronts(["rpi4"], supernet=str(tiny), constraints=[limit]).devices[0]
+    assert max(p.params for p in kept.points) <= limit.limit
+    inside = {p.arch for p in whole.points if p.params <= limit.limit}
+    assert inside <= {p.arch for p in kept.points}
+
+
+def test_few_networks_of_a_front_are_the_best_of_even_budgets(found: Fronts):
+    front = found.devices[0]
+    few = front.few(4)
+    assert few[0] == front.points[0]
+    assert few[-1] == front.points[-1]
+    assert len(few) <= 4
+    ends = front.points[0].latency, front.points[-1].latency
+    best = [
+        max((p for p in front.points if p.latency <= b * (1 + 1e-9)), key=lambda p: p.accuracy)
+        for b in np.linspace(*ends, 4)
+    ]
+    assert few == list(dict.fromkeys(best))
+
+
+def test_every_form_of_a_front_tells_the_same(found: Fronts, tmp_path: Path):
+    told = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    table = list(csv.DictReader(io.StringIO(found.to_csv())))
+    points = [p for device in told["devices"] for p in device["points"]]
+    assert len(table) == len(points) == sum(len(f.points) for f in found.devices)
+    for name in ("arch_id", "accuracy", "latency_ms", "latency_upper_ms", "macs", "params"):
+        assert [row[name] for row in table] == [str(p[name]) for p in points]
+    html = fronts_page(told)
+    assert html == fronts_page(found.to_json())
+    assert all(p["arch_id"] in html for p in points)
+    for suffix in ("svg", "png"):
+        one, other = tmp_path / f"one.{suffix}", tmp_path / f"other.{suffix}"
+        draw_fronts(told, one)
+        draw_fronts(told, other)
+        assert one.read_bytes() == other.read_bytes()
+    with Image.open(tmp_path / "one.png") as image:
+        assert image.width > image.height > 400
+    assert "</svg>" in (tmp_path / "one.svg").read_text()
+
+
+def test_no_name_can_break_a_front(found: Fronts, tmp_path: Path):
+    bad = "$\\frac{</script><script>alert(1)</script>"
+    told = json.loads(
+        json.dumps(found.to_json()).replace("jetson-orin-nano", json.dumps(bad)[1:-1])
+    )
+    told |= {"supernet": bad, "constraints": [bad]}
+    html = fronts_page(told)
+    tree = Tree(html)
+    assert not tree.named("script")
+    assert sum(bad in text for text in tree.texts) >= 4
+    draw_fronts(told, tmp_path / "front.svg")
+    assert "<script" not in (tmp_path / "front.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("names", "changes", "message"),
+    [
+        ([], {}, "no device was given"),
+        (["jetson", "jetson-orin-nano"], {}, "jetson-orin-nano was given twice"),
+        (["jetsom"], {}, "unknown device 'jetsom'"),
+        (["jetson"], {"confidence": 1.0}, "confidence must be from 0.5 to 0.999, found 1.0"),
+        (["jetson"], {"runtime": "nothing"}, "unknown runtime 'nothing'"),
+        (["jetson"], {"constraints": [parse_constraint("latency<=2ms")]}, "a front is cut by macs"),
+        (["jetson"], {"constraints": [parse_constraint("macs<=1")]}, "no network of space tiny"),
+    ],
+)
+def test_what_cannot_be_is_told_in_a_line(tiny: Path, names, changes: dict, message: str):
+    with pytest.raises(EdgenasError, match=message) as caught:
+        fronts(names, supernet=str(tiny), **changes)
+    assert "\n" not in caught.value.message
+
+
+# The verbs
+
+
+def test_pareto_prints_a_table_and_writes_files(edgenas, tiny: Path):
+    names = ["f.csv", "f.json", "f.html", "f.svg", "f.png", "f.pdf"]
+    files = [word for name in names for word in ("--out", name)]
+    words = ("pareto", "--device", "jetson", "--device", "rpi4", "--supernet", tiny)
+    done = edgenas(*words, "--rows", 3, *files)
+    assert done.code == 0, done.log
+    lines = [line for line in done.out.splitlines() if line.startswith(("jetson-orin", "rpi4"))]
+    assert len(lines) == 2
+    assert "estimated from device model of" in lines[0]
+    assert "mean error" in done.out
+    told = json.loads(edgenas(*words, "--json").out)
+    assert told == json.loads(Path("f.json").read_text())
+    listed = [row["arch_id"] for row in csv.DictReader(Path("f.csv").read_text().splitlines())]
+    assert listed == [p["arch_id"] for device in told["devices"] for p in device["points"]]
+    assert sorted(path.name for path in Path().iterdir()) == sorted(names)
+    again = edgenas(*words, "--out", "f.csv")
+    assert again.code == 2
+    assert "error: --out f.csv is there already" in again.log
+    assert edgenas(*words, "--out", "f.csv", "--force").code == 0
+
+
+@pytest.mark.parametrize("name", ["front", "front.xlsx", "front.svg.gz"])
+def test_an_unknown_kind_of_file_is_refused(edgenas, name: str):
+    done = edgenas("pareto", "--device", "jetson", "--out", name)
+    assert done.code == 2
+    assert f"error: --out must end in one of .csv .json .html .svg .png .pdf, found '{name}'" in (
+        done.log
+    )
+
+
+def test_a_report_is_written_anew(edgenas, tiny: Path):
+    words = ("specialize", "--device", "jetson", "--supernet", tiny, "--latency", "20ms")
+    assert edgenas(*words, "--out", "bundle").code == 0
+    done = edgenas("report", "bundle", "--out", "page.html")
+    assert done.code == 0, done.log
+    assert Path("page.html").read_bytes() == Path("bundle/report.html").read_bytes()
+    assert "is there already" in edgenas("report", "bundle", "--out", "page.html").log
+    assert "is a folder" in edgenas("report", "bundle", "--out", "bundle", "--force").log
+    path = Path("bundle/search.json")
+    path.write_text(path.read_text().replace('"seen"', '"Seen"'))
+    done = edgenas("report", "bundle", "--out", "page.html", "--force")
+    assert done.code == 2
+    assert "is damaged: files: search.json was changed" in done.log
+    assert "no bundle at nothing" in edgenas("report", "nothing", "--out", "x.html").log
