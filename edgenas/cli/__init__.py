@@ -16,6 +16,7 @@ from edgenas.cli import (
     learn,
     listing,
     offer,
+    ranking,
     showing,
     timing,
 )
@@ -76,6 +77,7 @@ for group in (
     checking,
     finding,
     showing,
+    ranking,
     importing,
     listing,
 ):
