@@ -28,7 +28,7 @@ def proxies(
     data: Annotated[
         str | None, typer.Option(help="Images to look at. Default: the supernet's synthetic ones.")
     ] = None,
-    images: Annotated[int, typer.Option(min=2, help="Images looked at.")] = 32,
+    images: Annotated[int, typer.Option(min=2, help="Images looked at.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Of draws and weights.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
