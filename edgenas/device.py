@@ -83,6 +83,9 @@ class Estimate:
         model: the name of the formula, see ``edgenas.estimate``.
         parameters: by name.
         fused: the operators that the runtime folds into the kernel before them.
+        tile: of its fast 3x3 convs; see ``edgenas.estimate.Kernels``, also for the next two.
+        per_group: whether a grouped conv is a kernel for each group.
+        vectors: whether operators on a single pixel start a kernel.
         residuals: log(measured / predicted) of published rows, each predicted by a model that had
             not seen it; sorted.
         doubt: root mean square over those rows of the standard deviation of log(seconds) that
@@ -108,6 +111,9 @@ class Estimate:
     largest: PublishedRow
     sources: tuple[str, ...]
     power: Fact | None = None
+    tile: int = 1
+    per_group: bool = False
+    vectors: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +324,7 @@ def _estimate(value: Any, where: str) -> Estimate:
             "largest",
             "sources",
         ),
-        optional=("power",),
+        optional=("power", "tile", "per_group", "vectors"),
         where=where,
     )
     parameters: dict[str, Parameter] = {}
@@ -348,6 +354,9 @@ def _estimate(value: Any, where: str) -> Estimate:
         largest=_row(fields["largest"], f"{where}.largest"),
         sources=_texts(fields["sources"], f"{where}.sources"),
         power=_fact(fields["power"], f"{where}.power") if "power" in fields else None,
+        tile=_integer({"tile": 1} | fields, "tile", where=where),
+        per_group=_flag(fields, "per_group", where=where, default=False),
+        vectors=_flag(fields, "vectors", where=where, default=True),
     )
 
 
@@ -403,6 +412,13 @@ def _choice(fields: Mapping[str, Any], name: str, *, choices: tuple[str, ...], w
     value = fields[name]
     if value not in choices:
         raise EdgenasError(f"{where}: {name} must be one of {', '.join(choices)}, found {value!r}")
+    return value
+
+
+def _flag(fields: Mapping[str, Any], name: str, *, where: str, default: bool) -> bool:
+    value = fields.get(name, default)
+    if not isinstance(value, bool):
+        raise EdgenasError(f"{where}: {name} must be true or false, found {value!r}")
     return value
 
 

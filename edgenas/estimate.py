@@ -77,13 +77,32 @@ _AT = {name: i for i, name in enumerate(NAMES)}
 _EXPONENTIAL = ("sigmoid", "silu", "swish", "softmax", "lrn")
 
 
-def features(operators: Iterable[Primitive], *, fused: frozenset[str]) -> Array:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernels:
+    """How a runtime cuts a network into kernels.
+
+    Args:
+        fused: what it folds into the kernel before: names of activations, ``add``, or any other
+            operator that costs nothing there (``concat``).
+        tile: side of the output tiles of its fast 3x3 convs (Winograd), which compute whole
+            tiles; 1: it has none.
+        per_group: whether a grouped conv that is not depthwise is a kernel for each group.
+        vectors: whether operators on a single pixel start a kernel: on a CPU they are over before
+            threads would be.
+    """
+
+    fused: frozenset[str] = frozenset()
+    tile: int = 1
+    per_group: bool = False
+    vectors: bool = True
+
+
+def features(operators: Iterable[Primitive], *, kernels: Kernels) -> Array:
     """How many of each thing a list of operators has, in the order of ``Prices``; ``run`` is 0.
 
     Args:
         operators: in order of execution.
-        fused: what the runtime folds into the kernel before it: names of activations, ``add``, or
-            any other operator that costs nothing there (``concat``).
+        kernels: of the runtime.
 
     Returns:
         Shape (13,): counts of kernels, MACs and elements of one image.
@@ -91,9 +110,12 @@ def features(operators: Iterable[Primitive], *, fused: frozenset[str]) -> Array:
     counts = np.zeros(len(NAMES))
     started = False
     for p in operators:
+        starts = int(kernels.vectors or p.in_size != (1, 1) or p.out_size != (1, 1))
         if p.op in ("conv", "linear"):
-            _count_conv(p, counts)
-        elif started and (p.activation if p.op == "act" else p.op) in fused:
+            if kernels.per_group and 1 < p.groups < p.inputs:
+                starts *= p.groups
+            _count_conv(p, counts, kernels)
+        elif started and (p.activation if p.op == "act" else p.op) in kernels.fused:
             if p.op == "add":
                 counts[_AT["activation"]] += p.output_elements  # the second input is still read
             continue
@@ -104,27 +126,32 @@ def features(operators: Iterable[Primitive], *, fused: frozenset[str]) -> Array:
         else:
             reads = 2 * p.input_elements if p.op == "add" else p.input_elements
             counts[_AT["elementwise"]] += reads + p.output_elements
-        counts[_AT["kernel"]] += 1
+        counts[_AT["kernel"]] += starts
         started = True
     return counts
 
 
-def _count_conv(p: Primitive, counts: Array) -> None:
+def _count_conv(p: Primitive, counts: Array, kernels: Kernels) -> None:
     pixels = p.out_size[0] * p.out_size[1]
     taps = p.kernel[0] * p.kernel[1]
+    each = p.inputs // p.groups
     if pixels == 1:
         counts[_AT["pointwise"]] += p.macs
         counts[_AT["vector_weight"]] += p.weights
         return
     counts[_AT["weight"]] += p.weights
     counts[_AT["activation"]] += p.input_elements + p.output_elements
-    if p.inputs // p.groups < 16 and p.groups > 1:
+    depthwise = each == 1 if kernels.per_group else each < 16
+    if depthwise and p.groups > 1:
         counts[_AT["depthwise"]] += p.macs
     elif taps == 1:
         counts[_AT["pointwise"]] += p.macs
     else:
-        fast = p.kernel == (3, 3) and p.stride == 1
-        counts[_AT["winograd" if fast else "dense"]] += p.macs
+        if p.kernel == (3, 3) and p.stride == 1:
+            tiles = [-(-size // kernels.tile) * kernels.tile for size in p.out_size]
+            counts[_AT["winograd"]] += p.macs * (tiles[0] * tiles[1] / pixels)
+        else:
+            counts[_AT["dense"]] += p.macs
         counts[_AT["patch"]] += pixels * p.inputs * taps
 
 
@@ -135,7 +162,7 @@ class DeviceModel:
     Args:
         target: the device and the way it is used.
         prices: of that target.
-        fused: as in ``features``.
+        kernels: how the runtime cuts a network into kernels.
         evidence: where they come from and how far off they were.
         doubt: added to the intervals: standard deviation of log(seconds) because of prices that
             the published rows say less about than about their own networks; see ``for_space``.
@@ -143,7 +170,7 @@ class DeviceModel:
 
     target: Target
     prices: Prices
-    fused: frozenset[str]
+    kernels: Kernels
     evidence: Estimate
     doubt: float = 0.0
 
@@ -153,7 +180,7 @@ class DeviceModel:
 
     def seconds_of(self, operators: Iterable[Primitive]) -> float:
         """Estimated time of a list of operators, without the constant of a run."""
-        return float(features(operators, fused=self.fused) @ vector(self.prices))
+        return float(features(operators, kernels=self.kernels) @ vector(self.prices))
 
     @property
     def run_overhead(self) -> float:
@@ -162,7 +189,7 @@ class DeviceModel:
 
     def for_network(self, operators: Iterable[Primitive]) -> "DeviceModel":
         """This model with intervals that fit one network."""
-        return self._widened([features(operators, fused=self.fused)])
+        return self._widened([features(operators, kernels=self.kernels)])
 
     def for_space(self, space: Space) -> "DeviceModel":
         """This model with intervals wide enough for the networks of a space.
@@ -178,7 +205,7 @@ class DeviceModel:
             layers = [layer for _, layer in plan(space, arch)]
             for layer in layers:
                 if layer not in found:
-                    found[layer] = features(primitives(layer), fused=self.fused)
+                    found[layer] = features(primitives(layer), kernels=self.kernels)
             networks.append(np.sum([found[layer] for layer in layers], axis=0))
         return self._widened(networks)
 
@@ -189,9 +216,7 @@ class DeviceModel:
             parts = counts * vector(self.prices)
             parts[_AT["run"]] = self.prices.run
             most = max(most, doubt(parts, covariance))
-        # The residuals already hold the doubt about the rows that they are of.
-        extra = math.sqrt(max(0.0, most**2 - self.evidence.doubt**2))
-        return dataclasses.replace(self, doubt=extra)
+        return dataclasses.replace(self, doubt=further(most, known=self.evidence.doubt))
 
     def interval(self, seconds: float, *, confidence: float = 0.9) -> tuple[float, float]:
         """The interval that holds the true latency of a network with a given confidence.
@@ -205,18 +230,14 @@ class DeviceModel:
             the errors on rows the fit had not seen (Vovk et al. 2005, section 4.2) where at
             least three of them lie beyond it, else Student's t about zero.
         """
-        errors = [abs(residual) for residual in self.evidence.residuals]
-        tail = (1 + confidence) / 2
-        wide = math.hypot(_bound(errors, confidence=confidence, tail=tail), self._doubt(tail))
+        wide = half_width(self.evidence.residuals, extra=self.doubt, confidence=confidence)
         return seconds * math.exp(-wide), seconds * math.exp(wide)
 
     def upper(self, seconds: float, *, confidence: float = 0.9) -> float:
         """The latency that the true one does not exceed with a given confidence (one-sided)."""
         wide = _bound(self.evidence.residuals, confidence=confidence, tail=confidence)
-        return seconds * math.exp(math.hypot(wide, self._doubt(confidence)))
-
-    def _doubt(self, tail: float) -> float:
-        return NormalDist().inv_cdf(tail) * self.doubt
+        extra = NormalDist().inv_cdf(confidence) * self.doubt
+        return seconds * math.exp(math.hypot(wide, extra))
 
     def extrapolated(self, macs: float) -> PublishedRow | None:
         """The nearest published row, where the fit saw none within a factor of four in MACs."""
@@ -262,7 +283,13 @@ def device_model(device: Device, target: Target) -> DeviceModel:
     for name, value in values.items():
         if value < 0:
             raise EdgenasError(f"{where}: {name} must not be negative, found {value!r}")
-    return DeviceModel(target, Prices(**values), frozenset(evidence.fused), evidence)
+    kernels = Kernels(
+        fused=frozenset(evidence.fused),
+        tile=evidence.tile,
+        per_group=evidence.per_group,
+        vectors=evidence.vectors,
+    )
+    return DeviceModel(target, Prices(**values), kernels, evidence)
 
 
 def doubt(parts: Array, covariance: Array) -> float:
@@ -274,6 +301,25 @@ def doubt(parts: Array, covariance: Array) -> float:
     """
     share = parts / parts.sum()
     return math.sqrt(max(0.0, float(share @ covariance @ share)))
+
+
+def further(doubt: float, *, known: float) -> float:
+    """The doubt about a network beyond the ``known`` one that left-out errors already hold."""
+    return math.sqrt(max(0.0, doubt**2 - known**2))
+
+
+def half_width(residuals: Sequence[float], *, extra: float, confidence: float) -> float:
+    """Half of the interval of log(seconds) that holds a new network with a given confidence.
+
+    Args:
+        residuals: log(measured / predicted) of rows that their fits had not seen.
+        extra: standard deviation, see ``further``.
+        confidence: between 0.5 and 0.999.
+    """
+    tail = (1 + confidence) / 2
+    errors = [abs(residual) for residual in residuals]
+    within = _bound(errors, confidence=confidence, tail=tail)
+    return math.hypot(within, NormalDist().inv_cdf(tail) * extra)
 
 
 def vector(prices: Prices) -> Array:

@@ -10,10 +10,20 @@ from edgenas import estimate
 from edgenas.cost import compile_tables
 from edgenas.device import Estimate, PublishedRow, Target, list_devices, load, read
 from edgenas.errors import EdgenasError
-from edgenas.estimate import NAMES, DeviceModel, Prices, Prior, device_model, features, fit
+from edgenas.estimate import (
+    NAMES,
+    DeviceModel,
+    Kernels,
+    Prices,
+    Prior,
+    device_model,
+    features,
+    fit,
+)
 from edgenas.plan import Layer, Primitive, plan, primitives
 from edgenas.spaces import PRESETS
 
+RELU = Kernels(fused=frozenset({"relu"}))
 SMALL = PublishedRow("small", 1e7, 5e-3, "a/b:c@d")
 LARGE = PublishedRow("large", 1e9, 8e-2, "a/b:c@d")
 CONV = Layer(kind="conv", inputs=3, outputs=16, size=8, kernel=3, stride=2)
@@ -36,9 +46,7 @@ SHIPPED = [
 ]
 
 
-def model(
-    residuals: tuple[float, ...], *, fused: frozenset[str] = frozenset(), unsure: str = "run"
-) -> DeviceModel:
+def model(residuals: tuple[float, ...], *, unsure: str = "run") -> DeviceModel:
     """A made-up model; the price ``unsure`` is known to within a factor of e."""
     prices = Prices(**{name: 10.0**-i for i, name in enumerate(NAMES)})
     evidence = Estimate(
@@ -54,11 +62,11 @@ def model(
         largest=LARGE,
         sources=(),
     )
-    return DeviceModel(Target("board", "tflite", "fp32"), prices, fused, evidence)
+    return DeviceModel(Target("board", "tflite", "fp32"), prices, Kernels(), evidence)
 
 
 def test_features_of_a_conv_by_hand():
-    counts = dict(zip(NAMES, features(primitives(CONV), fused=frozenset({"relu"})), strict=True))
+    counts = dict(zip(NAMES, features(primitives(CONV), kernels=RELU), strict=True))
     # 8x8x3 -> 4x4x16 with 3x3: 16 pixels of 16 outputs from 27 inputs each.
     assert counts == {
         "run": 0,
@@ -78,7 +86,7 @@ def test_features_of_a_conv_by_hand():
 
 
 def test_features_of_a_block_by_hand():
-    counts = dict(zip(NAMES, features(primitives(BLOCK), fused=frozenset({"relu"})), strict=True))
+    counts = dict(zip(NAMES, features(primitives(BLOCK), kernels=RELU), strict=True))
     pixels = 16
     # expand, act, depthwise, act, pool, squeeze (+relu), excite, hsigmoid, mul, project, add
     assert counts["kernel"] == 11
@@ -92,12 +100,44 @@ def test_features_of_a_block_by_hand():
 
 
 def test_what_is_fused_starts_no_kernel():
-    apart = features(primitives(BLOCK), fused=frozenset())
-    fused = features(primitives(BLOCK), fused=frozenset({"relu", "hswish", "add"}))
+    apart = features(primitives(BLOCK), kernels=Kernels())
+    fused = features(primitives(BLOCK), kernels=Kernels(fused=frozenset({"relu", "hswish", "add"})))
     at = {name: i for i, name in enumerate(NAMES)}
     assert apart[at["kernel"]] - fused[at["kernel"]] == 4
     assert fused[at["elementwise"]] < apart[at["elementwise"]]
     assert fused[at["dense"]] == apart[at["dense"]]
+
+
+def test_a_runtime_with_tiles_computes_whole_ones():
+    at = {name: i for i, name in enumerate(NAMES)}
+    conv = Layer(kind="conv", inputs=16, outputs=16, size=7, kernel=3)
+    plain, tiled = (features(primitives(conv), kernels=Kernels(tile=tile)) for tile in (1, 6))
+    assert plain[at["winograd"]] == 7 * 7 * 16 * 16 * 9
+    assert tiled[at["winograd"]] == 12 * 12 * 16 * 16 * 9
+    different = [name for name in NAMES if plain[at[name]] != tiled[at[name]]]
+    assert different == ["winograd"]
+
+
+def test_a_runtime_that_runs_groups_one_by_one_starts_a_kernel_for_each():
+    at = {name: i for i, name in enumerate(NAMES)}
+    grouped = Primitive(
+        op="conv", inputs=48, outputs=48, kernel=(3, 3), groups=6, in_size=(8, 8), out_size=(8, 8)
+    )
+    whole = features([grouped], kernels=Kernels())
+    apart = features([grouped], kernels=Kernels(per_group=True))
+    assert (whole[at["kernel"]], apart[at["kernel"]]) == (1, 6)
+    assert whole[at["depthwise"]] == apart[at["winograd"]] == grouped.macs
+    depthwise = list(primitives(BLOCK))[2]
+    assert features([depthwise], kernels=Kernels(per_group=True))[at["kernel"]] == 1
+
+
+def test_operators_on_one_pixel_can_be_free_of_starts():
+    at = {name: i for i, name in enumerate(NAMES)}
+    every = features(primitives(BLOCK), kernels=RELU)
+    fewer = features(primitives(BLOCK), kernels=Kernels(fused=RELU.fused, vectors=False))
+    # squeeze, excite and hsigmoid work on single pixels
+    assert every[at["kernel"]] - fewer[at["kernel"]] == 3
+    assert every[at["vector_weight"]] == fewer[at["vector_weight"]]
 
 
 @given(scale=st.integers(2, 8))
@@ -225,13 +265,13 @@ def test_an_interval_covers_what_it_promises():
 def test_pools_and_exponentials_have_their_own_prices():
     at = {name: i for i, name in enumerate(NAMES)}
     pooled = Layer(kind="conv", inputs=3, outputs=16, size=8, kernel=3, stride=2, pool=2)
-    counts = features(primitives(pooled), fused=frozenset({"relu"}))
+    counts = features(primitives(pooled), kernels=RELU)
     assert counts[at["window"]] == 2 * 2 * 16 * 9
     assert counts[at["elementwise"]] == 0
     sigmoid = Primitive(
         op="act", inputs=8, outputs=8, in_size=(2, 2), out_size=(2, 2), activation="sigmoid"
     )
-    assert features([sigmoid], fused=frozenset())[at["exponential"]] == 32
+    assert features([sigmoid], kernels=Kernels())[at["exponential"]] == 32
 
 
 def test_a_price_nobody_knows_widens_the_interval_of_what_rests_on_it():

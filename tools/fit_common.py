@@ -7,7 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 from published_rows import Row
 
-from edgenas.estimate import NAMES, Array, Fit, Prior, doubt, features, fit_many
+from edgenas.estimate import (
+    NAMES,
+    Array,
+    Fit,
+    Kernels,
+    Prior,
+    doubt,
+    features,
+    fit_many,
+    further,
+    half_width,
+)
+
+Pairs = Sequence[tuple[float, float]]  # errors with doubts, see below
 
 AT = {name: i for i, name in enumerate(NAMES)}
 
@@ -18,7 +31,7 @@ class Result:
 
     profile: str
     slug: str
-    fused: frozenset[str]
+    kernels: Kernels
     scale: Array  # seconds per unit of each price at exp(log price) = 1
     used: tuple[int, ...]  # indices of the prices that exist in this runtime
     found: Fit
@@ -78,9 +91,11 @@ def pool(
     return Prior(mean, spread)
 
 
-def counted(row: Row, fused: frozenset[str]) -> Array:
-    """The features of a row, with one run."""
-    counts = features(row.operators, fused=fused)
+def counted(row: Row, kernels: Kernels, *, batch: int = 1) -> Array:
+    """The features of a row, with one run; of a batch where there are several images."""
+    counts = features(row.operators, kernels=kernels)
+    for name in set(NAMES) - {"kernel", "weight", "vector_weight"}:
+        counts[AT[name]] *= batch
     counts[AT["run"]] = 1
     return counts
 
@@ -89,6 +104,28 @@ def errors(group: Group, found: Fit) -> list[float]:
     """log(measured / predicted) of each row."""
     predicted = group.counts @ np.exp(found.logs)
     return [float(error) for error in np.log(group.seconds / predicted)]
+
+
+def relative_error(off: Sequence[float]) -> float:
+    """The mean absolute percentage error, as a fraction, of log(measured / predicted)."""
+    return float(np.mean(np.abs(np.expm1(-np.asarray(off)))))
+
+
+def held(pairs: Pairs, known: Pairs, *, confidence: float = 0.9) -> int:
+    """How many errors lie in the intervals that a model with other errors as its evidence gives.
+
+    Args:
+        pairs: errors and doubts of rows.
+        known: errors and doubts that the intervals are made of.
+        confidence: of the intervals.
+    """
+    doubt = math.sqrt(np.mean([unsure**2 for _, unsure in known]))
+    residuals = [off for off, _ in known]
+    count = 0
+    for off, unsure in pairs:
+        extra = further(unsure, known=doubt)
+        count += abs(off) <= half_width(residuals, extra=extra, confidence=confidence)
+    return count
 
 
 def doubts(group: Group, found: Fit) -> list[float]:

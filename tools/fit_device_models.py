@@ -13,16 +13,17 @@ from pathlib import Path
 
 import numpy as np
 from fit_common import Result
-from fit_cpus import ncnn, sweeps
+from fit_ncnn import ncnn
 from fit_tensorrt import tensorrt
+from fit_tflite import tflite
 
-from edgenas.estimate import MODEL, NAMES
+from edgenas.estimate import MODEL, NAMES, Kernels
 from edgenas.files import write_text
 
 PROFILES = Path(__file__).parents[1] / "device_profiles"
 JOBS: dict[str, Callable[[Path, Path], list[Result]]] = {
     "tensorrt": tensorrt,
-    "sweeps": sweeps,
+    "tflite": tflite,
     "ncnn": ncnn,
 }
 
@@ -39,7 +40,8 @@ def text(result: Result) -> str:
     lines = [
         "[targets.estimate]",
         f'model = "{MODEL}"',
-        f"fused = [{', '.join(_quoted(name) for name in sorted(result.fused))}]",
+        f"fused = [{', '.join(_quoted(name) for name in sorted(result.kernels.fused))}]",
+        *_kernels(result.kernels),
         f"rows = {len(result.rows)}",
         f"method = {_quoted(result.method)}",
         f"residuals = [{', '.join(f'{r:.3f}' for r in sorted(result.residuals))}]",
@@ -67,6 +69,16 @@ def text(result: Result) -> str:
         kind = "formula" if i not in origin else "fit" if origin[i] else "pooled"
         lines.append(f'{name} = {{ value = {values[i]:.3g}, origin = "{kind}" }}')
     return "\n".join(lines)
+
+
+def _kernels(kernels: Kernels) -> list[str]:
+    """What is not the default."""
+    plain = Kernels()
+    lines = [f"tile = {kernels.tile}"] if kernels.tile != plain.tile else []
+    for name in ("per_group", "vectors"):
+        if getattr(kernels, name) != getattr(plain, name):
+            lines.append(f"{name} = {str(getattr(kernels, name)).lower()}")
+    return lines
 
 
 def _quoted(value: str) -> str:

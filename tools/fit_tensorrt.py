@@ -1,6 +1,7 @@
 """The Jetsons with TensorRT FP16: few rows a board, one population, scaled by the data sheets."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ from fit_common import AT, Group, Result, counted, doubts, errors, pool, print_r
 from published_rows import Row
 
 from edgenas.device import Device, read
-from edgenas.estimate import NAMES, Array, Fit, Prior, fit
+from edgenas.estimate import NAMES, Array, Fit, Kernels, Prior, fit
 
-_FUSED = frozenset({"relu", "relu6", "add", "concat"})
+KERNELS = Kernels(fused=frozenset({"relu", "relu6", "add", "concat"}))
 _NOISE = 0.08
 # What a price is before any row is seen, as a multiple of what the data sheet allows, and the
 # standard deviation of its logarithm. `run` and `kernel` are seconds: copies and a synchronised
@@ -38,96 +39,131 @@ _JETSONS = {
     "jetson_agx_xavier": "jetson-agx-xavier",
     "jetson_tx2": "jetson-tx2",
 }
-_MAIN_HARNESS = {
+MAIN_HARNESS = {
     "jetson-orin-nano": "ultralytics",
     "jetson-orin-nx": "ultralytics",
     "jetson-nano": "torch2trt",
     "jetson-agx-xavier": "torch2trt",
     "jetson-tx2": "TensorRT 3",
 }
+USED = tuple(i for name, i in AT.items() if name != "patch")
 _LARGE = 3e9  # MACs: what the Orins have rows of
 
 
-def tensorrt(folder: Path, profiles: Path) -> list[Result]:
-    """FP16 on the Jetsons: one population, scaled by the data sheets."""
-    rows = published_rows.tensorrt(folder, precision="fp16")
-    names = [name for name in NAMES if name != "patch"]
-    used = tuple(AT[name] for name in names)
-    before = Prior(
-        np.log([_PRIOR[name][0] for name in names]),
-        np.diag([_PRIOR[name][1] ** 2 for name in names]),
-    )
-    boards = {profile: read(profiles / f"{profile}.toml") for profile in _MAIN_HARNESS}
-    scales = {profile: _sheet(board, element_bytes=2) for profile, board in boards.items()}
+@dataclass(frozen=True, slots=True)
+class Jetsons:
+    """The published rows of the Jetsons in one precision, one population.
 
-    def group(part: Sequence[Row]) -> Group:
-        scale = scales[_profile(part[0])]
-        counts = np.array([counted(row, _FUSED) for row in part]) * scale
-        return Group(counts[:, used], np.array([row.seconds for row in part]))
+    Args:
+        groups: rows by device and harness.
+        scales: what the data sheet allows, by profile.
+    """
 
-    def fitted(part: Sequence[Row], relatives: Iterable[list[Row]]) -> tuple[Fit, Prior]:
-        groups = [group(part), *(group(other) for other in relatives)]
-        prior = pool(groups, before=before, noise=_NOISE)
-        own = group(part)
+    groups: Mapping[str, list[Row]]
+    scales: Mapping[str, Array]
+
+    def group(self, part: Sequence[Row], *, batch: int = 1) -> Group:
+        """Features in units of the data sheet."""
+        counts = np.array([counted(row, KERNELS, batch=batch) for row in part])
+        counts = counts * self.scales[_profile(part[0])]
+        return Group(counts[:, USED], np.array([row.seconds for row in part]))
+
+    def fitted(self, part: Sequence[Row], *, without: str) -> tuple[Fit, Prior]:
+        """A fit to rows, all rows of profiles other than ``without`` its relatives."""
+        others = [rows for rows in self.groups.values() if _profile(rows[0]) != without]
+        own = self.group(part)
+        prior = pool([own, *map(self.group, others)], before=before(), noise=_NOISE)
         return fit(own.counts, own.seconds, prior=prior, noise=_NOISE), prior
 
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row.group, []).append(row)
+    def rows_of(self, profile: str) -> list[Row]:
+        """The rows of a profile's main harness."""
+        (part,) = (p for p in self.groups.values() if _is(p[0], profile, MAIN_HARNESS[profile]))
+        return part
 
-    def relatives_of(profile: str) -> list[list[Row]]:
-        return [part for part in groups.values() if _profile(part[0]) != profile]
-
-    # The game that gives the Orins their interval: know only the large networks of a relative
-    # (and everything about the other devices), predict its small ones.
-    game: list[float] = []
-    game_doubts: list[float] = []
-    print("\n== TensorRT FP16: large networks known, small ones predicted, on the relatives")
-    for part in groups.values():
-        large = [row for row in part if row.macs >= _LARGE]
-        small = [row for row in part if row.macs < _LARGE]
-        if large and small:
-            found, _ = fitted(large, relatives_of(_profile(part[0])))
-            off = errors(group(small), found)
-            print_rows(small, off)
-            game.extend(off)
-            game_doubts.extend(doubts(group(small), found))
-    summary(game)
-
-    results: list[Result] = []
-    for profile, harness in _MAIN_HARNESS.items():
-        (part,) = (p for p in groups.values() if _is(p[0], profile, harness))
-        found, prior = fitted(part, relatives_of(profile))
-        print(f"\n== {profile} TensorRT FP16 ({harness}): fit")
-        print_rows(part, errors(group(part), found))
-        left_out: list[float] = []
-        left_doubts: list[float] = []
-        print("   each family predicted without it:")
+    def families_out(self, profile: str) -> list[tuple[Row, float, float]]:
+        """Each family of a board predicted without it: rows with error and doubt."""
+        part = self.rows_of(profile)
+        found: list[tuple[Row, float, float]] = []
         for family in dict.fromkeys(row.family for row in part):
             seen = [row for row in part if row.family != family]
             if seen:
                 hidden = [row for row in part if row.family == family]
-                without, _ = fitted(seen, relatives_of(profile))
-                off = errors(group(hidden), without)
-                print_rows(hidden, off)
-                left_out.extend(off)
-                left_doubts.extend(doubts(group(hidden), without))
+                without, _ = self.fitted(seen, without=profile)
+                off = errors(self.group(hidden), without)
+                unsure = doubts(self.group(hidden), without)
+                found.extend(zip(hidden, off, unsure, strict=True))
+        return found
+
+    def large_to_small(self) -> list[tuple[Row, float, float]]:
+        """The game that gives the Orins their interval.
+
+        Know only the large networks of a relative (and everything about the other devices),
+        predict its small ones.
+        """
+        found: list[tuple[Row, float, float]] = []
+        for part in self.groups.values():
+            large = [row for row in part if row.macs >= _LARGE]
+            small = [row for row in part if row.macs < _LARGE]
+            if large and small:
+                seen, _ = self.fitted(large, without=_profile(part[0]))
+                off, unsure = errors(self.group(small), seen), doubts(self.group(small), seen)
+                found.extend(zip(small, off, unsure, strict=True))
+        return found
+
+
+def before() -> Prior:
+    """What is known of the prices without any row."""
+    means = [_PRIOR[NAMES[i]][0] for i in USED]
+    return Prior(np.log(means), np.diag([_PRIOR[NAMES[i]][1] ** 2 for i in USED]))
+
+
+def jetsons(
+    folder: Path, profiles: Path, *, precision: str = "fp16", foreign: bool = False
+) -> Jetsons:
+    """The published rows; ``foreign`` networks as well, see ``published_rows.tensorrt``."""
+    groups: dict[str, list[Row]] = {}
+    for row in published_rows.tensorrt(folder, precision=precision, foreign=foreign):
+        groups.setdefault(row.group, []).append(row)
+    boards = {profile: read(profiles / f"{profile}.toml") for profile in MAIN_HARNESS}
+    scales = {profile: sheet(board, precision=precision) for profile, board in boards.items()}
+    return Jetsons(groups, scales)
+
+
+def tensorrt(folder: Path, profiles: Path) -> list[Result]:
+    """FP16 on the Jetsons."""
+    every = jetsons(folder, profiles)
+    print("\n== TensorRT FP16: large networks known, small ones predicted, on the relatives")
+    game = every.large_to_small()
+    print_rows([row for row, _, _ in game], [off for _, off, _ in game])
+    summary([off for _, off, _ in game])
+    results: list[Result] = []
+    for profile, harness in MAIN_HARNESS.items():
+        part = every.rows_of(profile)
+        found, prior = every.fitted(part, without=profile)
+        print(f"\n== {profile} TensorRT FP16 ({harness}): fit")
+        print_rows(part, errors(every.group(part), found))
+        print("   each family predicted without it:")
+        left_out = every.families_out(profile)
+        print_rows([row for row, _, _ in left_out], [off for _, off, _ in left_out])
         depthwise = any(row.family.startswith(("mobilenet", "mnasnet")) for row in part)
         if depthwise:
-            summary(left_out)
+            summary([off for _, off, _ in left_out])
+        held = left_out if depthwise else game
         results.append(
             Result(
                 profile=profile,
                 slug="tensorrt-fp16-t1-b1",
-                fused=_FUSED,
-                scale=scales[profile],
-                used=used,
+                kernels=KERNELS,
+                scale=every.scales[profile],
+                used=USED,
                 found=found,
                 prior=prior,
                 rows=tuple(part),
-                sources=tuple(sorted({row.source for row in rows})),
-                residuals=tuple(left_out if depthwise else game),
-                doubts=tuple(left_doubts if depthwise else game_doubts),
+                sources=tuple(
+                    sorted({row.source for rows in every.groups.values() for row in rows})
+                ),
+                residuals=tuple(off for _, off, _ in held),
+                doubts=tuple(unsure for _, _, unsure in held),
                 method="each family of networks predicted by a fit without it"
                 if depthwise
                 else "relatives: their networks below 3 GMACs predicted by a fit that knew only "
@@ -146,12 +182,13 @@ def _is(row: Row, profile: str, harness: str) -> bool:
     return row.group.split(" / ")[1] == harness and _profile(row) == profile
 
 
-def _sheet(board: Device, *, element_bytes: int) -> Array:
+def sheet(board: Device, *, precision: str) -> Array:
     """Seconds per unit of each price that the data sheet allows at best; 1 for overheads."""
     fact = {name: fact.value * 1e9 for name, fact in board.facts.items()}
+    element_bytes = 2 if precision == "fp16" else 4
     scale = np.ones(len(NAMES))
     for name in ("dense", "winograd", "pointwise"):
-        scale[AT[name]] = 1 / fact["fp16_peak"]
+        scale[AT[name]] = 1 / fact[f"{precision}_peak"]
     # Tensor cores have no use for depthwise convs: they run on the CUDA cores.
     scale[AT["depthwise"]] = 1 / fact["fp32_peak"]
     for name in ("activation", "weight", "vector_weight", "elementwise", "window", "exponential"):

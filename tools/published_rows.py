@@ -5,6 +5,7 @@ here and nowhere else.
 """
 
 import csv
+import dataclasses
 import functools
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import published_nets
 
-from edgenas.plan import Primitive
+from edgenas.plan import Layer, Primitive, primitives
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +93,17 @@ _HARNESSES = {
 }
 # Networks made of concatenations, channel shuffles and batch norms that no conv absorbs: what
 # TensorRT makes of those differs by version, and no space of ours has them.
-_FOREIGN = {"densenet", "shufflenet_v2"}
+FOREIGN = {"densenet", "shufflenet_v2"}
 
 
-def tensorrt(folder: Path, *, precision: str) -> list[Row]:
-    """TensorRT on Jetson, measured by one of the named harnesses."""
+def tensorrt(folder: Path, *, precision: str, foreign: bool = False) -> list[Row]:
+    """TensorRT on Jetson, measured by one of the named harnesses.
+
+    Args:
+        folder: of the published rows.
+        precision: ``fp16`` or ``fp32``.
+        foreign: whether networks come along whose operators no space here has.
+    """
     found: list[Row] = []
     for raw in _read(folder / "jetson_tensorrt.csv"):
         harness = _HARNESSES.get(raw["source"].split(":")[0])
@@ -104,7 +111,7 @@ def tensorrt(folder: Path, *, precision: str) -> list[Row]:
             raw["precision"] == precision and raw["batch"] == "1" and "TensorRT" in raw["runtime"]
         )
         family = published_nets.family(raw["model"])
-        if harness is None or not wanted or family in _FOREIGN:
+        if harness is None or not wanted or (family in FOREIGN and not foreign):
             continue
         size = int(raw["input_resolution"])
         operators = published_nets.operators(raw["model"], (size, size))
@@ -134,18 +141,28 @@ _NCNN_NAMES = {
 
 
 def ncnn(folder: Path, *, runtime: str = "ncnn-cpu") -> list[Row]:
-    """One code base on many boards and phones. ``int8`` rows are left out: six nets each."""
+    """One code base on many boards and phones. ``int8`` rows are left out: six nets each.
+
+    A group is one log: the same board, precision and threads reported again is another group, for
+    under one name there are different boards, clocks and cooling.
+    """
     nets = _ncnn_nets(folder)
     found: list[Row] = []
+    logs: dict[tuple[str, ...], list[set[str]]] = {}
     for raw in _read(folder / "ncnn.csv"):
         if raw["runtime"] != runtime or raw["precision"] == "int8":
             continue
-        if float(raw["latency_ms"]) > 1.5 * float(raw["lat_min_ms"]):
-            continue  # the board did something else meanwhile
         precision = raw["precision"].split("(")[0]
+        name = f"{raw['device']} / {runtime} {precision} / {raw['threads']}"
+        seen = logs.setdefault((name, raw["hardware_detail"], _settings(raw["note"])), [set()])
+        if raw["model"] in seen[-1]:
+            seen.append(set())
+        seen[-1].add(raw["model"])
+        earlier = [key for key in logs if key[0] == name]
+        number = earlier.index((name, raw["hardware_detail"], _settings(raw["note"])))
         found.append(
             Row(
-                group=f"{raw['device']} / {runtime} {precision} / {raw['threads']}",
+                group=f"{name} / log {number + 1}.{len(seen)}",
                 network=f"{raw['model']}@{raw['input_resolution']}",
                 family=raw["model"],
                 operators=nets[_NCNN_NAMES.get(raw["model"], raw["model"])],
@@ -157,12 +174,17 @@ def ncnn(folder: Path, *, runtime: str = "ncnn-cpu") -> list[Row]:
     return found
 
 
+def _settings(note: str) -> str:
+    """A note of a row without its line number: the settings of the log."""
+    return "; ".join(part for part in note.split("; ") if not part.startswith("line "))
+
+
 @functools.cache
 def _ncnn_nets(folder: Path) -> dict[str, tuple[Primitive, ...]]:
     nets: dict[str, list[Primitive]] = defaultdict(list)
     for raw in _read(folder / "ncnn_model_layers.csv"):
-        if raw["op"] in ("Reshape", "Slice"):
-            continue  # views
+        if raw["op"] == "Reshape":
+            continue  # a view
         nets[raw["model"]].append(_ncnn_operator(raw))
     return {name: tuple(operators) for name, operators in nets.items()}
 
@@ -193,6 +215,7 @@ def _ncnn_operator(raw: dict[str, str]) -> Primitive:
         "Reduction": "globalpool",
         "Concat": "concat",
         "ShuffleChannel": "copy",
+        "Slice": "slice",
         "BinaryOp": "mul",
         "Eltwise": "add",
     }
@@ -212,4 +235,57 @@ def _ncnn_operator(raw: dict[str, str]) -> Primitive:
         in_size=in_size,
         out_size=out_size,
         activation=raw["op"].lower() if op == "act" else "",
+    )
+
+
+def specialized(folder: Path, *, device: str) -> list[tuple[Row, int, int]]:
+    """Released once-for-all networks with the latency that was reported for each.
+
+    Returns:
+        Rows with their batch and the MACs that were published with them.
+    """
+    found: list[tuple[Row, int, int]] = []
+    for raw in _read(folder / "ofa_specialized_nets.csv"):
+        if raw["device"] != device:
+            continue
+        layers = list(_specialized_layers(raw))
+        row = Row(
+            group=f"{device} / batch {raw['batch']}",
+            network=f"{raw['net']}@{raw['resolution']}",
+            family=raw["net"],
+            operators=tuple(p for layer in layers for p in primitives(layer)),
+            seconds=float(raw["latency_ms"]) / 1e3,
+            watts=0.0,
+            source=raw["source"],
+        )
+        found.append((row, int(raw["batch"]), int(raw["macs"])))
+    return found
+
+
+def _specialized_layers(raw: dict[str, str]) -> Iterator[Layer]:
+    """A first conv, blocks like ``24:96:32:k3:s2:se0:relu6``, a 1x1 conv and a classifier."""
+    size, channels = int(raw["resolution"]), int(raw["first_conv_c"])
+    first = Layer(kind="conv", inputs=3, outputs=channels, size=size, kernel=3, stride=2)
+    yield dataclasses.replace(first, activation="relu6")
+    size = first.out_size
+    for text in raw["blocks"].split():
+        _, mid, outputs, kernel, stride, squeeze, activation = text.split(":")
+        assert squeeze == "se0", text
+        block = Layer(
+            kind="mbconv",
+            inputs=channels,
+            outputs=int(outputs),
+            size=size,
+            kernel=int(kernel[1:]),
+            stride=int(stride[1:]),
+            mid=int(mid),
+            activation=activation,
+            residual=stride == "s1" and channels == int(outputs),
+        )
+        yield block
+        size, channels = block.out_size, block.outputs
+    assert not raw["final_expand"]
+    mix = int(raw["feature_mix"])
+    yield Layer(
+        kind="head", inputs=channels, outputs=1000, size=size, activation="relu6", final=mix
     )
