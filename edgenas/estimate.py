@@ -74,7 +74,7 @@ class Prices:
 
 NAMES = tuple(field.name for field in dataclasses.fields(Prices))
 _AT = {name: i for i, name in enumerate(NAMES)}
-_EXPONENTIAL = ("sigmoid", "silu", "swish", "softmax", "lrn")
+_EXPONENTIAL = frozenset("sigmoid silu swish softmax lrn tanh gelu erf exp".split())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -639,6 +639,27 @@ def test_predict_tells_number_bound_and_provenance(edgenas, rising: Path):
     assert json.loads(measured.out)["notes"] == []
 
 
+def test_predict_reads_any_onnx_network(edgenas, rising: Path):
+    words = ("specialize", "--device", "jetson", "--supernet", rising, "--out", "bundle")
+    assert edgenas(*words).code == 0
+    report = json.loads(Path("bundle/report.json").read_text())["predicted"]
+    words = ("predict", "--device", "jetson", "--model", "bundle/model.onnx")
+    told = json.loads(edgenas(*words, "--json").out)
+    # The same network, from its file alone.
+    assert told["latency_ms"] == pytest.approx(report["seconds"] * 1e3)
+    assert told["latency_upper_ms"] > told["latency_ms"]
+    assert (told["provenance"], told["energy_mj"]) == ("estimated", None)
+    plain = edgenas(*words)
+    assert " ms estimated, at most " in plain.out
+    assert "extrapolated" in plain.out
+    power = edgenas("predict", "--device", "rpi4", "--model", "bundle/model.onnx")
+    assert "mJ estimated: " in power.out
+    refused(edgenas(*words, "--arch", "bundle/arch.json"), "either --arch or --model", "--help")
+    refused(edgenas(*words, "--size", "0x3"), "--size must be pixels like 224", "")
+    refused(edgenas(*words[:-1], "none.onnx"), "there is no file none.onnx", "path of an ONNX file")
+    refused(edgenas("predict", "--device", "host", *words[3:]), "no estimate for host", "")
+
+
 def test_predict_refuses_networks_of_no_space(edgenas, tiny: Path):
     refused(edgenas("predict", "--device", "jetson", "--arch", "no.json"), "no file no.json")
     stage = {"width": 8, "blocks": [{"kernel": 3, "expand": 1.0}]}

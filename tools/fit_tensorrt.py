@@ -12,7 +12,7 @@ from published_rows import Row
 from edgenas.device import Device, read
 from edgenas.estimate import NAMES, Array, Fit, Kernels, Prior, fit
 
-KERNELS = Kernels(fused=frozenset({"relu", "relu6", "add", "concat"}))
+KERNELS = Kernels(fused=frozenset({"relu", "relu6", "add", "concat", "slice"}))
 _NOISE = 0.08
 # What a price is before any row is seen, as a multiple of what the data sheet allows, and the
 # standard deviation of its logarithm. `run` and `kernel` are seconds: copies and a synchronised

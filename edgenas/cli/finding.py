@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgenas.cli.console import note, print_json, print_line, print_table
+from edgenas.cli.modelled import predict_model
 from edgenas.errors import EdgenasError
 
 if TYPE_CHECKING:
@@ -99,7 +100,11 @@ def search(
 
 def predict(
     device: Annotated[str, typer.Option(help="Device name or alias; see list devices.")],
-    arch: Annotated[Path, typer.Option(help="arch.json, of a bundle for example.")],
+    arch: Annotated[Path | None, typer.Option(help="arch.json, of a bundle for example.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Or any network: an ONNX file.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Of an ONNX file's image, e.g. 224, where it is open.")
+    ] = None,
     space: Annotated[
         str | None, typer.Option(help="Its space. Default: the shipped one that holds it.")
     ] = None,
@@ -116,6 +121,22 @@ def predict(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Predict the latency of a network on a device: a number, its bound, where they are from."""
+    if (arch is None) == (model is None):
+        raise EdgenasError("either --arch or --model must be given: the network")
+    if model is not None:
+        predict_model(
+            model,
+            device=device,
+            size=size,
+            runtime=runtime,
+            precision=precision,
+            threads=threads,
+            batch=batch,
+            confidence=confidence,
+            json=json,
+        )
+        return
+    assert arch is not None
     from edgenas import device as devices
     from edgenas.arch import load_arch
     from edgenas.cost import total
