@@ -86,6 +86,7 @@ class Estimate:
         tile: of its fast 3x3 convs; see ``edgenas.estimate.Kernels``, also for the next two.
         per_group: whether a grouped conv is a kernel for each group.
         vectors: whether operators on a single pixel start a kernel.
+        measured: whether ``rows`` were measured by the user, not published.
         residuals: log(measured / predicted) of published rows, each predicted by a model that had
             not seen it; sorted.
         doubt: root mean square over those rows of the standard deviation of log(seconds) that
@@ -114,6 +115,12 @@ class Estimate:
     tile: int = 1
     per_group: bool = False
     vectors: bool = True
+    measured: bool = False
+
+    @property
+    def own(self) -> str:
+        """The rows of this very target, in words."""
+        return f"{self.rows} {'measured' if self.measured else 'published'} networks of its own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +331,7 @@ def _estimate(value: Any, where: str) -> Estimate:
             "largest",
             "sources",
         ),
-        optional=("power", "tile", "per_group", "vectors"),
+        optional=("power", "tile", "per_group", "vectors", "measured"),
         where=where,
     )
     parameters: dict[str, Parameter] = {}
@@ -357,6 +364,7 @@ def _estimate(value: Any, where: str) -> Estimate:
         tile=_integer({"tile": 1} | fields, "tile", where=where),
         per_group=_flag(fields, "per_group", where=where, default=False),
         vectors=_flag(fields, "vectors", where=where, default=True),
+        measured=_flag(fields, "measured", where=where, default=False),
     )
 
 

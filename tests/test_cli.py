@@ -660,6 +660,48 @@ def test_predict_reads_any_onnx_network(edgenas, rising: Path):
     refused(edgenas("predict", "--device", "host", *words[3:]), "no estimate for host", "")
 
 
+def test_estimate_makes_a_device_of_a_few_measured_networks(edgenas, tiny: Path):
+    from edgenas.export import to_onnx
+    from edgenas.network import Network
+    from edgenas.spaces import tiny as tiny_space
+
+    space = tiny_space()
+    for name, arch in (("small", space.smallest()), ("large", space.largest())):
+        network = Network(space, arch)
+        Path(f"{name}.onnx").write_bytes(to_onnx(network, preprocessing={}))
+    Path("nets.csv").write_text("model,latency_ms\nsmall.onnx,0.2\nlarge.onnx,0.5\n")
+    words = ("estimate", "nets.csv", "--runtime", "ncnn", "--precision", "fp32", "--threads", 2)
+    done = edgenas(*words, "--out", "board.toml")
+    assert done.code == 0, done.log
+    for told in ("2 networks measured", "median error", "90% interval", "small.onnx", "board.toml"):
+        assert told in done.out
+    predict = ("predict", "--device", "board.toml", "--model", "large.onnx", "--json")
+    found = json.loads(edgenas(*predict).out)
+    assert found["target"] == "board / ncnn fp32, 2 threads, batch 1"
+    assert "2 measured networks of its own" in found["source"]
+    assert found["latency_ms"] == pytest.approx(0.5, rel=0.2)
+    told = json.loads(edgenas(*words, "--out", "other.toml", "--json").out)
+    assert [check["model"] for check in told["checks"]] == ["small.onnx", "large.onnx"]
+    specialize = ("specialize", "--device", "board.toml", "--supernet", tiny, "--latency", "0.6ms")
+    assert edgenas(*specialize, "--out", "bundle").code == 0
+    refused(edgenas(*words, "--out", "board.toml"), "--out board.toml exists", "another --out")
+    refused(edgenas(*words, "--out", "board"), "--out must end in .toml", "my-board.toml")
+    refused(edgenas(*words, "--out", "My.toml"), "name must be", "lower-case")
+    assert not Path("My.toml").exists()
+    words = ("estimate", "bad.csv", *words[2:], "--out", "bad.toml")
+    refused(edgenas(*words), "there is no file bad.csv", "")
+    for text, message in (
+        ("name,ms\na,1\n", "must have the columns model,latency_ms"),
+        ("model,latency_ms\n", "holds no network"),
+        ("model,latency_ms\nsmall.onnx,-1\n", "line 2: latency_ms must be a number above 0"),
+        ("model,latency_ms\nnone.onnx,1\n", "there is no file none.onnx"),
+        ("model,latency_ms,size\nsmall.onnx,1,big\n", "--size must be pixels"),
+    ):
+        Path("bad.csv").write_text(text)
+        refused(edgenas(*words), message, "")
+    assert not Path("bad.toml").exists()
+
+
 def test_predict_refuses_networks_of_no_space(edgenas, tiny: Path):
     refused(edgenas("predict", "--device", "jetson", "--arch", "no.json"), "no file no.json")
     stage = {"width": 8, "blocks": [{"kernel": 3, "expand": 1.0}]}

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "edgenas"
 # `trained`, `accuracy`) in their places. A folder is one entry: inside it, imports are free.
 ORDER = """
     errors units files arch stage space spaces plan cost device table estimate
-    foreign predict search
+    relatives foreign predict search
     network supernet ofa sources data trained parallel evaluate accuracy synthetic recipe train
     proxies gradient
     board measure runtimes profiling remote check

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from published_rows import Row
 
+from edgenas.device import Estimate, Fact, Parameter, PublishedRow
 from edgenas.estimate import (
+    MODEL,
     NAMES,
     Array,
     Fit,
@@ -42,6 +44,47 @@ class Result:
     doubts: tuple[float, ...]  # of the rows that the residuals are of
     method: str
     watts: float
+    relatives: tuple[Row, ...] = ()  # where there are no rows of its own
+
+    def estimate(self) -> Estimate:
+        """As the profile holds it."""
+        values = np.zeros(len(NAMES))
+        values[list(self.used)] = np.exp(self.found.logs)
+        values *= self.scale
+        covariance = np.zeros((len(NAMES), len(NAMES)))
+        covariance[np.ix_(self.used, self.used)] = self.found.covariance
+        halved = np.diag(self.found.covariance) < np.diag(self.prior.covariance) / 4
+        origin = dict(zip(self.used, np.where(halved, "fit", "pooled"), strict=True))
+        by_size = sorted(self.rows or self.relatives, key=lambda row: row.macs)
+        ends = [
+            PublishedRow(
+                row.network if self.rows else f"{row.network} on {row.group.split(' / ')[0]}",
+                row.macs,
+                row.seconds,
+                row.source,
+            )
+            for row in (by_size[0], by_size[-1])
+        ]
+        return Estimate(
+            model=MODEL,
+            parameters={
+                name: Parameter(float(values[i]), str(origin.get(i, "formula")))
+                for i, name in enumerate(NAMES)
+            },
+            fused=tuple(sorted(self.kernels.fused)),
+            residuals=self.residuals,
+            doubt=float(np.sqrt(np.mean(np.square(self.doubts)))),
+            covariance=tuple(tuple(map(float, row)) for row in covariance),
+            method=self.method,
+            rows=len(self.rows),
+            smallest=ends[0],
+            largest=ends[1],
+            sources=self.sources,
+            power=Fact(self.watts, "W", "mean wall power of the same rows") if self.watts else None,
+            tile=self.kernels.tile,
+            per_group=self.kernels.per_group,
+            vectors=self.kernels.vectors,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,13 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 from fit_common import Result
 from fit_ncnn import ncnn
 from fit_tensorrt import tensorrt
 from fit_tflite import tflite
 
-from edgenas.estimate import MODEL, NAMES, Kernels
 from edgenas.files import write_text
+from edgenas.relatives import estimate_text
 
 PROFILES = Path(__file__).parents[1] / "device_profiles"
 JOBS: dict[str, Callable[[Path, Path], list[Result]]] = {
@@ -26,65 +25,6 @@ JOBS: dict[str, Callable[[Path, Path], list[Result]]] = {
     "tflite": tflite,
     "ncnn": ncnn,
 }
-
-
-def text(result: Result) -> str:
-    """The TOML lines of one target."""
-    values = np.zeros(len(NAMES))
-    values[list(result.used)] = np.exp(result.found.logs)
-    values *= result.scale
-    covariance = np.zeros((len(NAMES), len(NAMES)))
-    covariance[np.ix_(result.used, result.used)] = result.found.covariance
-    halved = np.diag(result.found.covariance) < np.diag(result.prior.covariance) / 4
-    origin = dict(zip(result.used, halved, strict=True))
-    lines = [
-        "[targets.estimate]",
-        f'model = "{MODEL}"',
-        f"fused = [{', '.join(_quoted(name) for name in sorted(result.kernels.fused))}]",
-        *_kernels(result.kernels),
-        f"rows = {len(result.rows)}",
-        f"method = {_quoted(result.method)}",
-        f"residuals = [{', '.join(f'{r:.3f}' for r in sorted(result.residuals))}]",
-        f"doubt = {np.sqrt(np.mean(np.square(result.doubts))):.3g}",
-        "covariance = [",
-        *(f"  [{', '.join(f'{c:.3g}' for c in row)}]," for row in covariance),
-        "]",
-        "sources = [",
-        *(f"  {_quoted(source)}," for source in result.sources),
-        "]",
-    ]
-    by_size = sorted(result.rows, key=lambda row: row.macs)
-    for name, row in (("smallest", by_size[0]), ("largest", by_size[-1])):
-        lines.append(
-            f"{name} = {{ network = {_quoted(row.network)}, macs = {row.macs}, "
-            f"latency_ms = {row.seconds * 1e3:.6g}, source = {_quoted(row.source)} }}"
-        )
-    if result.watts:
-        lines.append(
-            f'power = {{ value = {result.watts:.2f}, unit = "W", '
-            f'source = "mean wall power of the same rows" }}'
-        )
-    lines.append("[targets.estimate.parameters]")
-    for i, name in enumerate(NAMES):
-        kind = "formula" if i not in origin else "fit" if origin[i] else "pooled"
-        lines.append(f'{name} = {{ value = {values[i]:.3g}, origin = "{kind}" }}')
-    return "\n".join(lines)
-
-
-def _kernels(kernels: Kernels) -> list[str]:
-    """What is not the default."""
-    plain = Kernels()
-    lines = [f"tile = {kernels.tile}"] if kernels.tile != plain.tile else []
-    for name in ("per_group", "vectors"):
-        if getattr(kernels, name) != getattr(plain, name):
-            lines.append(f"{name} = {str(getattr(kernels, name)).lower()}")
-    return lines
-
-
-def _quoted(value: str) -> str:
-    assert '"' not in value
-    assert "\\" not in value
-    return f'"{value}"'
 
 
 def write(result: Result) -> None:
@@ -97,7 +37,7 @@ def write(result: Result) -> None:
     for i, block in enumerate(blocks):
         if begin in block and all(f"{line}\n" in block for line in wanted):
             head, tail = block.split(begin)[0], block.split(end)[1]
-            blocks[i] = f"{head}{begin}{text(result)}\n{end}{tail}"
+            blocks[i] = f"{head}{begin}{estimate_text(result.estimate())}\n{end}{tail}"
             write_text(path, "[[targets]]\n".join(blocks))
             return
     raise SystemExit(f"{path} has no place for {result.slug}")

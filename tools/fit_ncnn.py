@@ -76,9 +76,9 @@ def logs_of(folder: Path) -> dict[str, list[Row]]:
     return {name: part for name, part in logs.items() if len(part) >= 11}
 
 
-def groups_of(logs: Mapping[str, Sequence[Row]]) -> dict[str, Group]:
+def groups_of(logs: Mapping[str, Sequence[Row]], kernels: Kernels = KERNELS) -> dict[str, Group]:
     """Features and seconds of logs."""
-    counts = {row.network: counted(row, KERNELS)[list(USED)] for p in logs.values() for row in p}
+    counts = {row.network: counted(row, kernels)[list(USED)] for p in logs.values() for row in p}
     return {
         name: Group(
             np.array([counts[row.network] for row in part]),
@@ -112,7 +112,6 @@ def play(groups: Mapping[str, Group], prior: Prior, noise: float, *, seed: int) 
         numbers of ``SHOTS`` (all others after so many random networks, three times), each with
         the errors and doubts of what was predicted.
     """
-    rng = np.random.default_rng(seed)
     found: Games = {"all but one": []}
 
     def predict(game: str, seen: dict[str, Group], hidden: dict[str, Group]) -> None:
@@ -125,7 +124,16 @@ def play(groups: Mapping[str, Group], prior: Prior, noise: float, *, seed: int) 
         one, rest = np.arange(12) == i, np.arange(12) != i
         if whole:
             predict("all but one", _part(whole, rest), _part(whole, one))
-    for _ in range(3):
+    for game, pairs in few(groups, prior, noise, seed=seed, draws=3).items():
+        found.setdefault(game, []).extend(pairs)
+    return found
+
+
+def few(groups: Mapping[str, Group], prior: Prior, noise: float, *, seed: int, draws: int) -> Games:
+    """Measure so many random networks of each group as ``SHOTS`` says, predict the others."""
+    rng = np.random.default_rng(seed)
+    found: Games = {str(shots): [] for shots in SHOTS}
+    for _ in range(draws):
         orders = {name: rng.permutation(len(group.seconds)) for name, group in groups.items()}
         for shots in SHOTS:
             seen, hidden = {}, {}
@@ -133,7 +141,9 @@ def play(groups: Mapping[str, Group], prior: Prior, noise: float, *, seed: int) 
                 now, later = orders[name][:shots], orders[name][shots:]
                 seen[name] = Group(group.counts[now], group.seconds[now])
                 hidden[name] = Group(group.counts[later], group.seconds[later])
-            predict(str(shots), seen, hidden)
+            for name, without in fits(seen, prior, noise).items():
+                off, unsure = errors(hidden[name], without), doubts(hidden[name], without)
+                found[str(shots)].extend(zip(off, unsure, strict=True))
     return found
 
 

@@ -11,6 +11,7 @@ import typer
 
 from edgenas.cli import (
     checking,
+    estimating,
     finding,
     importing,
     learn,
@@ -75,6 +76,7 @@ for group in (
     learn,
     timing,
     checking,
+    estimating,
     finding,
     showing,
     ranking,

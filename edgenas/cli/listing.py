@@ -45,7 +45,7 @@ def _devices() -> list[dict[str, Any]]:
                 table = load_table(path)
                 numbers = f"{table.provenance} {table.date}, {len(table.layers)} layers"
             elif use.estimate is not None:
-                numbers = f"estimated, {use.estimate.rows} published networks of its own"
+                numbers = f"estimated, {use.estimate.own}"
             elif device.reach == "local":
                 numbers = "measured at first use"
             else:

@@ -32,11 +32,12 @@ def predict_model(
     profile = devices.load(device)
     target = profile.target(runtime=runtime, precision=precision, threads=threads, batch=batch)
     known = device_model(profile, target)
-    network = read_network(model, size=None if size is None else _size(size))
+    network = read_network(model, size=parse_size(size))
     fitted = known.for_network(network.operators)
     seconds = fitted.run_overhead + fitted.seconds_of(network.operators)
     upper = fitted.upper(seconds, confidence=confidence)
     joules = fitted.joules(seconds)
+    source = f"device model of {profile.title}, {fitted.evidence.own}"
     notes = network.cautions()
     near = fitted.extrapolated(network.macs)
     if near:
@@ -62,7 +63,7 @@ def predict_model(
                 "bound": "bound from published networks that the model had not seen",
                 "energy_mj": None if joules is None else joules * 1e3,
                 "provenance": "estimated",
-                "source": _source(profile.title, fitted.evidence.rows),
+                "source": source,
                 "notes": notes,
             }
         )
@@ -75,7 +76,7 @@ def predict_model(
     print_line(
         f"{milliseconds(seconds)} estimated, at most {milliseconds(upper)} at {confidence:.0%} "
         "confidence (bound from published networks that the model had not seen; from "
-        f"{_source(profile.title, fitted.evidence.rows)})"
+        f"{source})"
     )
     power = fitted.evidence.power
     if joules is not None and power is not None:
@@ -84,11 +85,10 @@ def predict_model(
         print_line(f"note: {text}")
 
 
-def _source(title: str, rows: int) -> str:
-    return f"device model of {title}, {rows} published networks of its own"
-
-
-def _size(text: str) -> tuple[int, int]:
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Height and width of ``224`` or ``320x224``. Raises EdgenasError where it is neither."""
+    if text is None:
+        return None
     match = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", text)
     if match is None:
         raise EdgenasError(

@@ -150,8 +150,7 @@ def latency_of(
         target=target,
         predictor=LatencyPredictor(space, estimated(model)),
         model=model,
-        source=f"device model of {device.title}, {model.evidence.rows} published networks of its "
-        "own",
+        source=f"device model of {device.title}, {model.evidence.own}",
         clock=None,
     )
 
