@@ -189,3 +189,13 @@ def test_shipped_profiles_are_what_the_writer_writes():
     assert use.estimate is not None
     text = device.path.read_text()
     assert relatives.estimate_text(use.estimate) in text
+
+
+def test_the_page_lists_the_targets_as_they_ship(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import table_device_models as table
+
+    text = (ROOT / "docs/devices.md").read_text(encoding="utf-8")
+    listed = text.split(table.BEGIN)[1].split(table.END)[0].splitlines()
+    assert listed == list(table.rows())
+    assert len(listed) > 50

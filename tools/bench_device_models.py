@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fit_ncnn
+import fit_relatives
 import fit_tflite
 import numpy as np
 import published_rows
 from fit_common import errors, held, relative_error
-from fit_tensorrt import Jetsons, jetsons
+from fit_tensorrt import MAIN_HARNESS, SMALL, Jetsons, jetsons
 from published_rows import Row
 from scipy.optimize import nnls
 
@@ -49,11 +50,11 @@ class Line:
         error = "" if math.isnan(self.error) else f"{100 * self.error:.1f}%"
         peer = "" if math.isnan(self.peer) else f"{100 * self.peer:.1f}%"
         return (
-            f"{self.what:60s} {self.rows:5d} {error:>7s} {peer:>7s} {bar:>7s} {met:>4s} {held:>6s}"
+            f"{self.what:72s} {self.rows:5d} {error:>7s} {peer:>7s} {bar:>7s} {met:>4s} {held:>6s}"
         )
 
 
-HEAD = f"{'':60s} {'rows':>5s} {'error':>7s} {'peer':>7s} {'bar':>7s} {'met':>4s} {'inside':>6s}"
+HEAD = f"{'':72s} {'rows':>5s} {'error':>7s} {'peer':>7s} {'bar':>7s} {'met':>4s} {'inside':>6s}"
 
 
 # -- the peer -------------------------------------------------------------------------------------
@@ -164,6 +165,7 @@ def ncnn(folder: Path) -> Iterable[Line]:
             inside=inside[game],
         )
     yield _unseen_networks(logs)
+    yield from _few_tflite(folder)
 
 
 def _unseen_networks(logs: dict[str, list[Row]]) -> Line:
@@ -184,6 +186,35 @@ def _unseen_networks(logs: dict[str, list[Row]]) -> Line:
         peer=fit_ncnn.median_error(peer),
         inside=inside,
     )
+
+
+def _few_tflite(folder: Path) -> Iterable[Line]:
+    """TensorFlow Lite boards never seen, from others of the same runtime and of ncnn."""
+    rows = fit_relatives.tflite_rows(folder)
+    groups = {name: fit_tflite.group_of(part) for name, part in rows.items()}
+    devices = sorted({fit_ncnn.device(name) for name in groups})
+    within = fit_relatives.tflite_out(groups)
+    inner: dict[str, fit_ncnn.Games] = {}
+    for device in devices:
+        rest = {n: g for n, g in groups.items() if fit_ncnn.device(n) != device}
+        inner[device] = fit_relatives.merged(list(fit_relatives.tflite_out(rest).values()))
+    _, crossed = fit_relatives.across(folder)
+    others = {
+        device: fit_relatives.merged([g for d, g in crossed.items() if d != device])
+        for device in devices
+    }
+    for title, games, known in (
+        ("TFLite, device never seen", within, inner),
+        ("TFLite from relatives with ncnn, device never seen", crossed, others),
+    ):
+        for shots in ("3", "10"):
+            pairs = {device: games[device][shots] for device in devices}
+            yield Line(
+                what=f"{title}, {shots} networks measured",
+                rows=sum(map(len, pairs.values())),
+                error=fit_ncnn.median_error([e for part in pairs.values() for e, _ in part]),
+                inside=sum(held(part, known[device][shots]) for device, part in pairs.items()),
+            )
 
 
 def _peer_out(part: Sequence[Row]) -> list[float]:
@@ -226,7 +257,36 @@ def jetson(folder: Path) -> Iterable[Line]:
         rows=len(game),
         error=relative_error([off for _, off, _ in game]),
     )
+    yield from _unseen_jetsons(jetsons(folder, PROFILES))
     yield _once_for_all(folder, jetsons(folder, PROFILES, precision="fp32"))
+
+
+def _unseen_jetsons(every: Jetsons) -> Iterable[Line]:
+    """Boards left out; their interval is of the boards that are left, each without both."""
+    for small in (False, True):
+        off: list[float] = []
+        inside = 0
+        for profile in MAIN_HARNESS:
+            known = [
+                (error, unsure)
+                for other in MAIN_HARNESS
+                if other != profile
+                for row, error, unsure in every.unseen(other, without=profile)
+                if not small or row.macs < SMALL
+            ]
+            pairs = [
+                (error, unsure)
+                for row, error, unsure in every.unseen(profile)
+                if not small or row.macs < SMALL
+            ]
+            off.extend(error for error, _ in pairs)
+            inside += held(pairs, known)
+        yield Line(
+            what="TensorRT FP16, device never seen" + ", networks < 3 GMACs" * small,
+            rows=len(off),
+            error=relative_error(off),
+            inside=inside,
+        )
 
 
 def _once_for_all(folder: Path, every: Jetsons) -> Line:

@@ -44,6 +44,7 @@ class Result:
     doubts: tuple[float, ...]  # of the rows that the residuals are of
     method: str
     watts: float
+    watts_source: str = ""
     relatives: tuple[Row, ...] = ()  # where there are no rows of its own
 
     def estimate(self) -> Estimate:
@@ -80,7 +81,9 @@ class Result:
             smallest=ends[0],
             largest=ends[1],
             sources=self.sources,
-            power=Fact(self.watts, "W", "mean wall power of the same rows") if self.watts else None,
+            power=Fact(self.watts, "W", f"mean wall power {self.watts_source}")
+            if self.watts
+            else None,
             tile=self.kernels.tile,
             per_group=self.kernels.per_group,
             vectors=self.kernels.vectors,

@@ -47,7 +47,9 @@ MAIN_HARNESS = {
     "jetson-tx2": "TensorRT 3",
 }
 USED = tuple(i for name, i in AT.items() if name != "patch")
-_LARGE = 3e9  # MACs: what the Orins have rows of
+# Without rows of their own, but inside what the data sheets of the others span.
+UNSEEN = ("jetson-xavier-nx",)
+SMALL = 3e9  # MACs: the rows of the Orins are of larger networks
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,25 @@ class Jetsons:
                 found.extend(zip(hidden, off, unsure, strict=True))
         return found
 
+    def unseen(self, profile: str, *, without: str = "") -> list[tuple[Row, float, float]]:
+        """A board predicted from the data sheets and the other boards alone.
+
+        Args:
+            profile: the board.
+            without: another profile whose rows are left out as well.
+        """
+        out = (profile, without)
+        others = [rows for rows in self.groups.values() if _profile(rows[0]) not in out]
+        prior = pool(list(map(self.group, others)), before=before(), noise=_NOISE)
+        nothing = Fit(prior.mean, prior.covariance)
+        found: list[tuple[Row, float, float]] = []
+        for part in self.groups.values():
+            if _profile(part[0]) == profile:
+                own = self.group(part)
+                off, unsure = errors(own, nothing), doubts(own, nothing)
+                found.extend(zip(part, off, unsure, strict=True))
+        return found
+
     def large_to_small(self) -> list[tuple[Row, float, float]]:
         """The game that gives the Orins their interval.
 
@@ -102,8 +123,8 @@ class Jetsons:
         """
         found: list[tuple[Row, float, float]] = []
         for part in self.groups.values():
-            large = [row for row in part if row.macs >= _LARGE]
-            small = [row for row in part if row.macs < _LARGE]
+            large = [row for row in part if row.macs >= SMALL]
+            small = [row for row in part if row.macs < SMALL]
             if large and small:
                 seen, _ = self.fitted(large, without=_profile(part[0]))
                 off, unsure = errors(self.group(small), seen), doubts(self.group(small), seen)
@@ -124,7 +145,7 @@ def jetsons(
     groups: dict[str, list[Row]] = {}
     for row in published_rows.tensorrt(folder, precision=precision, foreign=foreign):
         groups.setdefault(row.group, []).append(row)
-    boards = {profile: read(profiles / f"{profile}.toml") for profile in MAIN_HARNESS}
+    boards = {profile: read(profiles / f"{profile}.toml") for profile in (*MAIN_HARNESS, *UNSEEN)}
     scales = {profile: sheet(board, precision=precision) for profile, board in boards.items()}
     return Jetsons(groups, scales)
 
@@ -171,6 +192,36 @@ def tensorrt(folder: Path, profiles: Path) -> list[Result]:
                 watts=0.0,
             )
         )
+    print("\n== TensorRT FP16: each board from the others")
+    held = [found for profile in MAIN_HARNESS for found in every.unseen(profile)]
+    print_rows([row for row, _, _ in held], [off for _, off, _ in held])
+    summary([off for _, off, _ in held])
+    # Networks for small devices: the depthwise ones among them are predicted worst.
+    held = [found for found in held if found[0].macs < SMALL]
+    print("   those below 3 GMACs:")
+    summary([off for _, off, _ in held])
+    parts = list(every.groups.values())
+    prior = pool(list(map(every.group, parts)), before=before(), noise=_NOISE)
+    results.extend(
+        Result(
+            profile=profile,
+            slug="tensorrt-fp16-t1-b1",
+            kernels=KERNELS,
+            scale=every.scales[profile],
+            used=USED,
+            found=Fit(prior.mean, prior.covariance),
+            prior=prior,
+            rows=(),
+            relatives=tuple(row for part in parts for row in part),
+            sources=tuple(sorted({row.source for part in parts for row in part})),
+            residuals=tuple(off for _, off, _ in held),
+            doubts=tuple(unsure for _, _, unsure in held),
+            method="relatives: their networks below 3 GMACs predicted from the data sheets and "
+            "the other boards",
+            watts=0.0,
+        )
+        for profile in UNSEEN
+    )
     return results
 
 
