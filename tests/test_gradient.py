@@ -1,5 +1,6 @@
 """Gradient search: exact expectations, gates that swap networks, and what the loop keeps to."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,6 @@ from edgenas.data import Preprocessing
 from edgenas.errors import EdgenasError
 from edgenas.gradient import STRATEGIES, Ceiling, Expected, Learnt, Policy, Settings, learn
 from edgenas.gradient.paths import Paths
-from edgenas.gradient.run import write_history
 from edgenas.search.neighbours import every
 from edgenas.space import Space
 from edgenas.spaces import load_space, tiny
@@ -184,7 +184,14 @@ def test_gates_of_the_outside_have_the_gradient_of_two_losses():
 # The loop
 
 
-def learnt(strategy: str, *, seed: int = 0, steps: int = 120, part: float = 0.8) -> Learnt:
+def learnt(
+    strategy: str,
+    *,
+    seed: int = 0,
+    steps: int = 120,
+    folder: Path | None = None,
+    tell: Callable[[int, int, str], None] = lambda done, total, words: None,
+) -> Learnt:
     space = tiny()
     supernet = Supernet(space, seed=1)
     latency = compile_tables(space, fake_seconds)
@@ -195,9 +202,11 @@ def learnt(strategy: str, *, seed: int = 0, steps: int = 120, part: float = 0.8)
         strategy=strategy,
         images=toy_images(48, side=16, classes=space.classes),
         preprocessing=PREPARED,
-        ceilings=[Ceiling(name="latency", tables=latency, limit=part * start)],
+        ceilings=[Ceiling(name="latency", tables=latency, limit=0.8 * start)],
         seed=seed,
         settings=Settings(steps=steps, batch=8),
+        folder=folder,
+        tell=tell,
     )
     after = supernet.state_dict()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
@@ -222,6 +231,37 @@ def test_the_same_seed_learns_the_same(strategy: str):
     assert all(torch.equal(a, b) for a, b in pairs)
     assert one.history == two.history
     assert one.history != other.history
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_a_killed_search_goes_on_to_the_same_result(strategy: str, tmp_path: Path):
+    whole = learnt(strategy, steps=35)
+    for kill in (4, 13, 29):
+
+        def tell(done: int, total: int, words: str, kill: int = kill) -> None:
+            if done == kill:
+                raise StoppedError
+
+        with pytest.raises(StoppedError):
+            learnt(strategy, steps=35, folder=tmp_path, tell=tell)
+    started: list[int] = []
+    again = learnt(strategy, steps=35, folder=tmp_path, tell=lambda done, *_: started.append(done))
+    assert started[0] == 20
+    assert again.history == whole.history
+    pairs = zip(again.policy.logits, whole.policy.logits, strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    # One that ended is only read; any other search is its own.
+    started.clear()
+    ended = learnt(strategy, steps=35, folder=tmp_path, tell=lambda done, *_: started.append(done))
+    assert started == [35]
+    assert ended.history == whole.history
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+    learnt(strategy, seed=1, steps=11, folder=tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
 
 def test_a_path_that_is_better_is_found():
@@ -261,9 +301,9 @@ def test_a_path_that_is_better_is_found():
 def test_the_history_is_a_table(tmp_path: Path):
     import pandas as pd
 
-    found = learnt("reinforce", steps=3)
-    write_history(found, tmp_path / "history.csv")
-    table = pd.read_csv(tmp_path / "history.csv")
+    found = learnt("reinforce", steps=13, folder=tmp_path)
+    (path,) = tmp_path.glob("reinforce-*.csv")
+    table = pd.read_csv(path)
     names = ["step", "loss", "entropy", "expected latency", "multiplier latency"]
     assert table.columns.tolist() == names
     assert table.loss.tolist() == [line["loss"] for line in found.history]

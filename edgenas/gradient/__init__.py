@@ -1,5 +1,6 @@
 """Gradient search on a supernet: ProxylessNAS, Gumbel-softmax and REINFORCE, one loop."""
 
+from edgenas.gradient.checkpoint import digest
 from edgenas.gradient.choosing import ceilings_of, most_preferred
 from edgenas.gradient.expected import Expected
 from edgenas.gradient.policy import Policy
@@ -13,6 +14,7 @@ __all__ = [
     "Policy",
     "Settings",
     "ceilings_of",
+    "digest",
     "learn",
     "most_preferred",
 ]

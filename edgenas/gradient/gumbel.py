@@ -21,6 +21,7 @@ class Gumbel:
 
     momentum = 0.5  # beta 1 of Adam, GDAS, section 4.1
     entropy_bonus = 0.0
+    baseline: float | None = None
 
     def loss(
         self,

@@ -19,6 +19,7 @@ class Proxyless:
 
     momentum = 0.0  # beta 1 of Adam, appendix B of the paper
     entropy_bonus = 0.0
+    baseline: float | None = None
 
     def loss(
         self,

@@ -19,6 +19,7 @@ from edgenas.cost import Tables
 from edgenas.data import Images, Preprocessing
 from edgenas.errors import EdgenasError, unknown
 from edgenas.files import disk_errors, writing
+from edgenas.gradient.checkpoint import Checkpoint, digest
 from edgenas.gradient.expected import Expected
 from edgenas.gradient.gumbel import Gumbel
 from edgenas.gradient.paths import Paths
@@ -33,6 +34,7 @@ class Estimator(Protocol):
 
     momentum: float
     entropy_bonus: float
+    baseline: float | None
 
     def loss(
         self,
@@ -62,6 +64,7 @@ STRATEGIES: Mapping[str, Callable[[], Estimator]] = {
     "gumbel": Gumbel,
     "reinforce": Reinforce,
 }
+_KEPT = 10  # steps between checkpoints
 _DUAL = 0.05  # growth of a limit's multiplier a step, times the part by which it is exceeded
 
 
@@ -118,6 +121,7 @@ def learn(
     ceilings: Sequence[Ceiling] = (),
     seed: int = 0,
     settings: Settings | None = None,
+    folder: Path | None = None,
     tell: Callable[[int, int, str], None] = lambda done, total, words: None,
 ) -> Learnt:
     """Learn which alternatives of a supernet are worth their cost.
@@ -131,6 +135,9 @@ def learn(
         ceilings: limits on expected costs.
         seed: of all chance: the same seed gives the same logits.
         settings: how long and how fast.
+        folder: where the state is kept, in a file of its own for each different search; one that
+            was killed goes on to the same result, one that ended is only read. Beside it lies the
+            history as a CSV file. None: nowhere.
         tell: called with (steps done, steps in all, words).
 
     Raises:
@@ -150,11 +157,24 @@ def learn(
     multipliers = [0.0] * len(ceilings)
     generator = torch.Generator().manual_seed(seed)
     history: list[dict[str, float]] = []
+    columns = ["step", "loss", "entropy"]
+    columns += [f"{kind} {c.name}" for c in ceilings for kind in ("expected", "multiplier")]
+    checkpoint = None
+    if folder is not None:
+        texts = [strategy, str(seed), str(settings), repr(supernet.space), str(preprocessing)]
+        texts += [f"{c.name} {c.limit!r} {c.tables.constant!r}" for c in ceilings]
+        tables = [torch.from_numpy(v.copy()) for c in ceilings for v in c.tables.values]
+        data = [*supernet.parameters(), images.pixels, images.labels, *tables]
+        path = folder / f"{strategy}-{digest(texts, data)[:24]}.safetensors"
+        checkpoint = Checkpoint(path, logits=policy.logits, adam=adam, generator=generator)
+        state = checkpoint.load(columns)
+        if state is not None:
+            history, multipliers, estimator.baseline = state
     batch = min(settings.batch, len(images))
     training = supernet.training
     supernet.train()
     try:
-        for step in range(settings.steps):
+        for step in range(len(history), settings.steps):
             tell(step, settings.steps, "")
             lines = torch.randperm(len(images), generator=generator)[:batch]
             loss, _, value = estimator.loss(
@@ -183,20 +203,20 @@ def learn(
             adam.zero_grad()
             total.backward()
             adam.step()
+            assert list(record) == columns
             history.append(record)
+            done = len(history) == settings.steps
+            if checkpoint is not None and (done or len(history) % _KEPT == 0):
+                checkpoint.save(history, multipliers=multipliers, baseline=estimator.baseline)
+                _write_history(history, checkpoint.path.with_suffix(".csv"))
     finally:
         supernet.train(training)
     tell(settings.steps, settings.steps, "")
     return Learnt(policy=policy, history=tuple(history))
 
 
-def write_history(learnt: Learnt, path: Path) -> None:
-    """The history as a CSV file, one line a step.
-
-    Raises:
-        EdgenasError: it cannot be written.
-    """
+def _write_history(history: list[dict[str, float]], path: Path) -> None:
     with disk_errors(path), writing(path) as part, part.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(learnt.history[0]))
+        writer = csv.DictWriter(stream, list(history[0]))
         writer.writeheader()
-        writer.writerows(learnt.history)
+        writer.writerows(history)

@@ -39,7 +39,7 @@ class Job:
         trail: keeps what was seen and measured.
         notes: what a reader of the result should know; grows.
         learnt: what a gradient strategy prefers, once it was learnt.
-        measured: accuracies on the search images so far.
+        measured: networks that a search has measured on images.
     """
 
     request: Request
@@ -52,7 +52,7 @@ class Job:
     trail: Trail
     notes: list[str] = field(default_factory=list[str])
     learnt: list[Tables] = field(default_factory=list[Tables])
-    measured: dict[Arch, float] = field(default_factory=dict[Arch, float])
+    measured: set[Arch] = field(default_factory=set[Arch])
 
     @property
     def space(self) -> Space:

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from edgenas.accuracy import measure_accuracies
 from edgenas.arch import Arch
 from edgenas.cost import Tables, Vector
-from edgenas.evaluate import evaluate
-from edgenas.gradient import ceilings_of, learn, most_preferred
+from edgenas.files import cache_folder
+from edgenas.gradient import ceilings_of, digest, learn, most_preferred
 from edgenas.search import Limit, search
 from edgenas.space import Codes
 from edgenas.specialize.building import Job
@@ -73,26 +72,31 @@ def _preference(job: Job, limits: Sequence[Limit]) -> Tables:
         preprocessing=job.trained.preprocessing,
         ceilings=ceilings_of(job.space, limits),
         seed=job.request.seed,
+        folder=cache_folder() / "searches",
         tell=lambda done, total, words: job.tell("learning", done, total, words),
     )
     return found.policy.preference()
 
 
 def _measured(job: Job, rows: Codes) -> Vector:
-    """Accuracies on the search images, each network calibrated; none is measured twice."""
-    assert job.material.search is not None, "checked with the request"
-    archs = job.space.decode(rows)
-    for arch in archs:
-        if arch in job.measured:
-            continue
-        job.tell("evaluating networks", len(job.measured), EVALUATIONS, str(arch))
-        (found,) = evaluate(
-            job.trained.supernet,
-            [arch],
-            images=job.material.search,
-            calibration=job.material.calibration,
-            preprocessing=job.trained.preprocessing,
-            split="validation",
-        )
-        job.measured[arch] = found.value
-    return np.array([job.measured[arch] for arch in archs])
+    """Accuracies on the search images, each network calibrated; none is measured twice, ever."""
+    images, calibration = job.material.search, job.material.calibration
+    assert images is not None, "checked with the request"
+    trained = job.trained
+    data = [*trained.supernet.parameters(), images.pixels, images.labels, calibration]
+    name = digest([repr(job.space), str(trained.preprocessing)], data)[:24]
+    folder = cache_folder() / "searches"
+    folder.mkdir(parents=True, exist_ok=True)
+    found = measure_accuracies(
+        trained,
+        rows,
+        images=images,
+        calibration=calibration,
+        split="validation",
+        journal=folder / f"accuracies-{name}.jsonl",
+        tell=lambda done, total, words: job.tell(
+            "evaluating networks", min(len(job.measured), EVALUATIONS), EVALUATIONS, words
+        ),
+    )
+    job.measured.update(job.space.decode(rows))
+    return found
