@@ -606,12 +606,50 @@ def test_search_finds_the_best_of_all_networks(edgenas, rising: Path):
         (["--constraint", "macs<=1"], "the least reachable is", "allow at least"),
         (["--table", "nowhere.json"], "no file nowhere.json", ""),
         (["--strategy", "genetic"], "unknown strategy", ""),
+        (["--compare", "aging,genetic"], "unknown strategy 'genetic'", ""),
+        (["--compare", "aging", "--history", "h.csv"], "--history is of one search", "leave out"),
+        (["--history", "nowhere/no/h.csv", "--evaluations", "0"], "--evaluations", ""),
         (["--space", "mbv3-cifar"], "must be space tiny or a narrower one", ""),
     ],
 )
 def test_search_refuses(edgenas, rising: Path, words: list[str], message: str, hint: str):
     accuracy = rising / "accuracy.safetensors"
     refused(edgenas("search", "--space", "tiny", "--accuracy", accuracy, *words), message, hint)
+
+
+def test_search_keeps_a_history_and_goes_on_from_it(edgenas, rising: Path):
+    words = ["search", "--space", "tiny", "--accuracy", rising / "accuracy.safetensors"]
+    words += ["--constraint", "macs<=300K", "--strategy", "aging", "--evaluations", 200]
+    plain = edgenas(*words, "--json")
+    assert plain.code == 0, plain.log
+    kept = edgenas(*words, "--json", "--history", "history.csv")
+    assert kept.code == 0, kept.log
+    data = Path("history.csv").read_bytes()
+    assert data.count(b"\n") == 2 + json.loads(kept.out)["evaluations"]
+    Path("history.csv").write_bytes(data[: len(data) // 2])
+    again = edgenas(*words, "--json", "--history", "history.csv")
+    assert Path("history.csv").read_bytes() == data
+    found = [json.loads(done.out) | {"seconds": 0} for done in (plain, kept, again)]
+    assert found[0] == found[1] == found[2]
+    refused(edgenas(*words, "--seed", 1, "--history", "history.csv"), "its seed is 0", "another")
+
+
+def test_search_compares_strategies(edgenas, rising: Path):
+    words = ["search", "--space", "tiny", "--accuracy", rising / "accuracy.safetensors"]
+    words += ["--constraint", "macs<=300K", "--compare", "evolution,aging", "--seeds", 2]
+    words += ["--evaluations", 100]
+    done = edgenas(*words, "--json")
+    assert done.code == 0, done.log
+    told = json.loads(done.out)
+    assert told["schema"] == "edgenas.comparison/1"
+    assert [row["strategy"] for row in told["strategies"]] == ["evolution", "aging", "random"]
+    random = told["strategies"][-1]
+    for row in told["strategies"]:
+        assert row["against_random"] == pytest.approx(row["mean"] - random["mean"])
+        assert len(row["scores"]) == 2
+    plain = edgenas(*words)
+    assert "against random" in plain.out
+    assert "at most 100 networks scored by each" in plain.out
 
 
 def test_predict_tells_number_bound_and_provenance(edgenas, rising: Path):

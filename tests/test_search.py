@@ -20,6 +20,7 @@ from edgenas.search import (
     Constraint,
     Limit,
     SearchResult,
+    compare,
     least,
     parse_constraint,
     search,
@@ -391,3 +392,42 @@ def test_tables_are_their_own_guide():
     table = macs_table(tiny())
     assert isinstance(limit("macs", table, 1.0).tables, Tables)
     assert limit("macs", lambda rows: table(rows), 1.0).tables is None
+
+
+# Strategies against each other
+
+
+def test_strategies_are_compared_on_equal_terms():
+    space = load_space("mbv3-cifar")
+    score, macs = random_mlp(space, seed=5, hidden=(30, 30)), macs_table(space)
+    limits = [limit("macs", macs, float(np.median(macs(rows_of(space, seed=0, n=500)))))]
+    found = compare(
+        space,
+        maximize=score,
+        subject_to=limits,
+        strategies=["evolution", "random", "aging"],
+        evaluations=1000,
+        seeds=3,
+    )
+    assert [c.strategy for c in found] == ["evolution", "random", "aging"]
+    for one in found:
+        alone = [
+            search(
+                space,
+                maximize=score,
+                subject_to=limits,
+                strategy=one.strategy,
+                seed=seed,
+                evaluations=1000,
+            ).best.score
+            for seed in range(3)
+        ]
+        assert list(one.scores) == alone
+        assert one.mean == pytest.approx(np.mean(alone))
+        assert one.spread == pytest.approx(np.std(alone, ddof=1))
+        assert one.evaluations <= 1000
+    by_name = {c.strategy: c for c in found}
+    assert by_name["random"].wins == 0
+    assert by_name["evolution"].wins == 3
+    with pytest.raises(EdgenasError, match="seeds must be at least 1, found 0"):
+        compare(space, maximize=score, strategies=["random"], evaluations=10, seeds=0)

@@ -11,7 +11,7 @@ from edgenas.errors import EdgenasError
 
 if TYPE_CHECKING:
     from edgenas.arch import Arch
-    from edgenas.predict import LatencyPredictor
+    from edgenas.predict import AccuracyPredictor, LatencyPredictor
     from edgenas.search import Constraint, Limit
     from edgenas.space import Space
     from edgenas.table import LatencyTable
@@ -41,6 +41,11 @@ def search(
         typer.Option(help="CSV file of every network scored; an interrupted search goes on."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the search.")] = 0,
+    compare: Annotated[
+        str | None,
+        typer.Option(help="Strategies to hold against random search, e.g. 'evolution,aging'."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Of each strategy under --compare.")] = 5,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find the most accurate network within budgets, by a table and a predictor alone.
@@ -53,6 +58,10 @@ def search(
     from edgenas.spaces import load_space
     from edgenas.table import load_table
 
+    if compare is not None and history is not None:
+        raise EdgenasError(
+            "--history is of one search, --compare runs many", hint="leave out one of them"
+        )
     constraints = [parse_constraint(text, name="--constraint") for text in constraint or ()]
     declared = load_space(space)
     predictor = load_accuracy(accuracy)
@@ -63,6 +72,11 @@ def search(
     predictor = predictor.on(declared)
     latency = None if known is None else _latency(known, declared)
     limits = [_limit(declared, c, latency) for c in constraints]
+    if compare is not None:
+        _compare(
+            declared, predictor, limits, compare, evaluations=evaluations, seeds=seeds, json=json
+        )
+        return
     found = run(
         declared,
         maximize=predictor,
@@ -96,6 +110,67 @@ def search(
     rows += [(name, f"{best[name]}") for name in _COUNTED]
     rows.append(("search", f"{found.evaluations} networks scored in {found.seconds:.1f} s"))
     print_table(("", ""), rows)
+
+
+def _compare(
+    space: "Space",
+    predictor: "AccuracyPredictor",
+    limits: "list[Limit]",
+    names: str,
+    *,
+    evaluations: int | None,
+    seeds: int,
+    json: bool,
+) -> None:
+    """Print what strategies reach, against random search."""
+    from edgenas.search import EVALUATIONS, EXPENSIVE, compare
+
+    strategies = [name.strip() for name in names.split(",") if name.strip()]
+    each = evaluations or (EXPENSIVE if "bayes" in strategies else EVALUATIONS)
+    found = compare(
+        space,
+        maximize=predictor,
+        subject_to=limits,
+        strategies=strategies,
+        evaluations=each,
+        seeds=seeds,
+    )
+    base = next(c for c in found if c.strategy == "random")
+    if json:
+        rows = [
+            {
+                "strategy": c.strategy,
+                "scores": list(c.scores),
+                "mean": c.mean,
+                "spread": c.spread,
+                "against_random": c.mean - base.mean,
+                "wins": c.wins,
+                "seconds": c.seconds,
+                "evaluations": c.evaluations,
+            }
+            for c in found
+        ]
+        head = {"schema": "edgenas.comparison/1", "space": space.name, "evaluations": each}
+        print_json(head | {"seeds": seeds, "strategies": rows})
+        return
+    print_table(
+        ("strategy", "accuracy", "spread", "against random", "better seeds", "seconds"),
+        [
+            (
+                c.strategy,
+                f"{c.mean:.2%}",
+                f"{100 * c.spread:.2f}",
+                f"{100 * (c.mean - base.mean):+.2f}",
+                f"{c.wins} of {seeds}",
+                f"{c.seconds:.2f}",
+            )
+            for c in found
+        ],
+    )
+    print_line(
+        f"predicted accuracy ({predictor.source}), mean and standard deviation of {seeds} seeds; "
+        f"at most {each} networks scored by each; points"
+    )
 
 
 def predict(
