@@ -1,8 +1,8 @@
 """The loop that gradient strategies share: learn probabilities of the choices of a supernet.
 
 The weights are fixed. Every step takes a batch of search images, an estimator's gradient of the
-cross entropy with respect to the logits, and the exact gradient of the expected costs. Limits are
-kept by dual ascent: the multiplier of a limit grows while the expectation is above it.
+cross entropy with respect to the logits, and the exact gradient of the expected costs: what a limit
+is exceeded by counts, squared.
 """
 
 import csv
@@ -65,7 +65,12 @@ STRATEGIES: Mapping[str, Callable[[], Estimator]] = {
     "reinforce": Reinforce,
 }
 _KEPT = 10  # steps between checkpoints
-_DUAL = 0.05  # growth of a limit's multiplier a step, times the part by which it is exceeded
+# The multiplier of a limit is so many times the part by which it is exceeded, and at most so much.
+# It forgets at once: one that adds up goes on pressing long after the expectation has come down.
+_HARD, _HARDEST = 20.0, 3.0
+# Of Adam: 20 steps are remembered, as the gradients of costs at the start are far larger than any
+# that follow.
+_BETA = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +158,7 @@ def learn(
     policy = Policy(supernet.space)
     paths = Paths(supernet, policy, preprocessing=preprocessing)
     expected = [Expected(supernet.space, ceiling.tables) for ceiling in ceilings]
-    adam = torch.optim.Adam(policy.logits, lr=settings.rate, betas=(estimator.momentum, 0.999))
+    adam = torch.optim.Adam(policy.logits, lr=settings.rate, betas=(estimator.momentum, _BETA))
     multipliers = [0.0] * len(ceilings)
     generator = torch.Generator().manual_seed(seed)
     history: list[dict[str, float]] = []
@@ -191,7 +196,7 @@ def learn(
             record = {"step": step, "loss": value, "entropy": float(entropy.detach())}
             for i, (ceiling, expectation) in enumerate(zip(ceilings, expected, strict=True)):
                 over = expectation(probabilities) / ceiling.limit - 1
-                multipliers[i] = max(0.0, multipliers[i] + _DUAL * float(over.detach()))
+                multipliers[i] = min(_HARDEST, _HARD * max(0.0, float(over.detach())))
                 total = total + multipliers[i] * over
                 record[f"expected {ceiling.name}"] = (float(over.detach()) + 1) * ceiling.limit
                 record[f"multiplier {ceiling.name}"] = multipliers[i]
