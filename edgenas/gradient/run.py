@@ -64,6 +64,7 @@ STRATEGIES: Mapping[str, Callable[[], Estimator]] = {
     "gumbel": Gumbel,
     "reinforce": Reinforce,
 }
+_VERSION = "1"  # raise it where the same request would learn something else: old states are left
 _KEPT = 10  # steps between checkpoints
 # The multiplier of a limit is so many times the part by which it is exceeded, and at most so much.
 # It forgets at once: one that adds up goes on pressing long after the expectation has come down.
@@ -166,7 +167,14 @@ def learn(
     columns += [f"{kind} {c.name}" for c in ceilings for kind in ("expected", "multiplier")]
     checkpoint = None
     if folder is not None:
-        texts = [strategy, str(seed), str(settings), repr(supernet.space), str(preprocessing)]
+        texts = [
+            _VERSION,
+            strategy,
+            str(seed),
+            str(settings),
+            repr(supernet.space),
+            str(preprocessing),
+        ]
         texts += [f"{c.name} {c.limit!r} {c.tables.constant!r}" for c in ceilings]
         tables = [torch.from_numpy(v.copy()) for c in ceilings for v in c.tables.values]
         data = [*supernet.parameters(), images.pixels, images.labels, *tables]
