@@ -1,6 +1,6 @@
 """CPUs with ncnn: twelve networks a log, all boards and numbers of threads one population.
 
-Which kernels ncnn starts (see ``KERNELS``) is from its sources: grouped convs run group by group,
+Which kernels ncnn starts (see ``KERNELS``) is read off the rows: grouped convs run group by group,
 3x3 convs as Winograd F(6,3), concatenations and slices copy.
 """
 
