@@ -10,8 +10,9 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -218,9 +219,13 @@ def measure(
         EdgenasError: the runtime refuses a graph or is unknown.
         ClockStoppedError: the process died, for example because the runtime is not installed.
     """
+    started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="edgenas-") as name, machine_lock():
         folder = Path(name)
-        stored = on_disk(units, folder=folder)
+        stored = list(on_disk(units, folder=folder))
+        if settings.seconds:  # waiting for the lock and building graphs is in the time given
+            left = settings.seconds - (time.monotonic() - started)
+            settings = replace(settings, seconds=max(left, 1e-3))
         text = order(stored, runtime=runtime, settings=settings, batch=batch)
         with (folder / "stderr").open("w+b") as stderr, _worker(text, stderr=stderr) as worker:
             assert worker.stdout is not None

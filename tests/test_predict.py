@@ -22,7 +22,7 @@ from test_table import DATA, TARGET, fake_seconds, table_of
 
 from edgenas.cost import Tables, compile_tables, cost, macs_table, params_table
 from edgenas.errors import EdgenasError
-from edgenas.plan import Layer, layers, primitives
+from edgenas.plan import Layer, layers, plan, primitives
 from edgenas.predict import (
     AccuracyPredictor,
     HeldOut,
@@ -35,7 +35,7 @@ from edgenas.predict import (
 )
 from edgenas.predict.errors import spearman
 from edgenas.predict.gaussian import inputs_of, totals_of
-from edgenas.predict.learned import layer_features
+from edgenas.predict.learned import layer_features, learn
 from edgenas.predict.line import fit_line
 from edgenas.predict.mlp import one_hot
 from edgenas.space import Codes, Space
@@ -565,6 +565,16 @@ def test_a_learned_predictor_grows_with_every_block():
                 assert less <= more
 
 
+@pytest.mark.parametrize("networks", [5, 12, 60])
+def test_rates_of_layers_make_up_the_network(networks: int):
+    space = load_space("mbv3-cifar")
+    rows = rows_of(space, seed=0, n=networks)
+    learned = learn(space, rows, seconds=work_of(space, noise=0.1)(rows))
+    for row, arch in zip(rows, space.decode(rows), strict=True):
+        parts = sum(learned.layer(layer) for _, layer in plan(space, arch))
+        assert parts + learned.rates.get("run", 0) == pytest.approx(learned.sums(row[None])[0])
+
+
 def test_few_networks_calibrate_macs():
     space = tiny()
     rows = rows_of(space, seed=4, n=12)
@@ -573,7 +583,7 @@ def test_few_networks_calibrate_macs():
         with pytest.raises(EdgenasError, match="neither layer times nor measured networks"):
             ask(rows)
     fitted = empty.fit(rows[:5], 1e-9 * macs_table(space)(rows[:5]))
-    assert set(fitted.rates or ()) <= {"macs", "run"}
+    assert set(fitted.rates or ()) <= {"all macs", "run"}
     assert fitted.predict(rows) == pytest.approx(1e-9 * macs_table(space)(rows))
     assert empty.sums is None, "fit must leave the predictor as it was"
     for seconds, told in ((np.empty(0), "as many times as networks"), ([0.0], "above zero")):

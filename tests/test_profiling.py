@@ -18,11 +18,13 @@ from conftest import ROOT
 from edgenas import measure as host
 from edgenas import spaces
 from edgenas.board import Settings
-from edgenas.cost import macs_table
+from edgenas.cost import compile_tables, cost, macs_table
 from edgenas.device import Target
 from edgenas.errors import EdgenasError
 from edgenas.measure import Measurement
 from edgenas.plan import layers, primitives
+from edgenas.predict import LatencyPredictor
+from edgenas.predict.learned import work_of
 from edgenas.profiling import (
     NoTableError,
     calibration_archs,
@@ -37,6 +39,7 @@ from edgenas.profiling import journal as journals
 from edgenas.profiling import run as profiling_run
 from edgenas.profiling.graph import layer_graph
 from edgenas.profiling.journal import open_journal
+from edgenas.profiling.tables import known_elsewhere
 from edgenas.profiling.work import difference
 from edgenas.table import LatencyTable, MeasuredNetwork, Timing, load_table, save_table, table_path
 
@@ -437,13 +440,131 @@ def test_what_is_not_timed_in_the_time_given_is_left_for_the_next_call(
     clock.measure = measure
     said: list[str] = []
     table = run(clock, time_budget=12.0, say=said.append)
-    # With 2 of 12 seconds left, the canary alone (6 s) would take longer.
-    assert limits == [12.0, 7.0]
-    assert len(table.layers) + len(table.networks) == 8
-    assert f"to go on, run the same command again: 8 of {UNITS} visits" in said[0]
+    assert limits == [12.0, 7.0, 2.0]
+    assert (len(table.layers), len(table.networks)) == (4, 5), "networks come first"
+    assert f"to go on, run the same command again: 9 of {UNITS} visits" in said[0]
     clock = Scripted()
     assert not run(clock).missing(TINY)
-    assert len(clock.timed) == UNITS - 8
+    assert len(clock.timed) == UNITS - 9
+
+
+class Simulated(Scripted):
+    """A machine on which time passes: layers add up, every visit is off by a percent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.rng = 0.0, np.random.default_rng(0)
+        self.space = spaces.mbv3_cifar()
+        own = {
+            layer: 3e-6 + 2e-11 * cost(layer).macs * (1 + 0.3 * (i % 3))
+            for i, layer in enumerate(layers(self.space))
+        }
+        self.table = compile_tables(self.space, own.__getitem__, constant=2e-6)
+        self.own, self.kinds = own, set[str]()
+
+    def truth(self, rows) -> np.ndarray:
+        return self.table(rows)
+
+    def measure(self, units, *, runtime, settings, batch, watch) -> Iterator[Measurement]:
+        deadline = self.now + (settings.seconds or np.inf)
+        self.now += settings.baseline_seconds
+        prefix = f"{self.space.name}/{self.space.classes} "
+        archs = {
+            prefix + str(a): a
+            for a in [*calibration_archs(self.space, 100), *random_archs(self.space, 48, seed=0)]
+        }
+        for name, _ in units:
+            if name in archs:
+                seconds = float(self.truth(self.space.encode([archs[name]]))[0])
+            else:
+                seconds = next(s for layer, s in self.own.items() if str(layer) == name)
+            self.now += 0.03 + 40 * seconds
+            if self.now > deadline:
+                break
+            self.kinds.add("network" if name in archs else "layer")
+            made = Scripted.measure(
+                self,
+                [(name, b"")],
+                runtime=runtime,
+                settings=settings,
+                batch=batch,
+                watch=lambda event: None,
+            )
+            seconds *= float(np.exp(0.01 * self.rng.standard_normal()))
+            for found in made:
+                yield replace(found, median=seconds)
+
+
+def test_more_time_means_less_error_and_the_error_is_told(monkeypatch: pytest.MonkeyPatch):
+    clock = Simulated()
+    monkeypatch.setattr(profiling_run, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    rows = clock.space.sample(500, rng=np.random.default_rng(9), by="gene")
+    true, told, kinds = [], [], []
+    for budget in (1.2, 5.0, 60.0):
+        start = clock.now
+        table = profile(
+            clock.space,
+            target=TARGET,
+            clock=clock,
+            time_budget=budget,
+            settings=Settings(baseline_seconds=0.5),
+            fresh=True,
+            method="alone",
+        )
+        assert clock.now - start <= budget + 0.1
+        predictor = predictor_for(table, clock.space)
+        off = np.abs(predictor.predict(rows) / clock.truth(rows) - 1)
+        true.append(off.mean())
+        told.append(predictor.error.error)
+        assert (clock.truth(rows) <= predictor.upper(rows)).mean() >= 0.9
+        kinds.append(clock.kinds)
+        clock.kinds = set()
+    assert kinds == [{"network"}, {"network"}, {"network", "layer"}]
+    assert true[0] > true[1] > true[2]
+    assert true[2] <= 0.01
+    # What is told comes from few networks, which were timed with a percent of noise themselves.
+    assert all(0.6 * a <= b <= a + 0.015 for a, b in zip(true, told, strict=True))
+
+
+def test_few_networks_lean_on_the_nearest_known_device(monkeypatch: pytest.MonkeyPatch):
+    space = spaces.mbv3_cifar()
+    known = known_elsewhere(space, target=TARGET)
+    name, like = next(iter(known.items()))
+    archs = calibration_archs(space, 8)
+    seconds = 0.3 * like(space.encode(archs))
+    predictor = LatencyPredictor(space).fit(archs, seconds, priors=known)
+    rows = space.sample(50, rng=np.random.default_rng(9))
+    assert f"latency of {name}" in predictor.rates
+    assert predictor.predict(rows) == pytest.approx(0.3 * like(rows))
+    assert str(TARGET) not in known
+    # Beside its own measurements, a table with layers missing leans on them as well.
+    networks = tuple(
+        MeasuredNetwork(
+            space=space.name, classes=space.classes, arch=arch, timing=Timing(median=float(s), n=9)
+        )
+        for arch, s in zip(archs, seconds, strict=True)
+    )
+    table = LatencyTable(target=TARGET, provenance="measured", networks=networks)
+    learned = predictor_for(table, space)
+    assert learned.predict(rows) == pytest.approx(0.3 * like(rows))
+    assert (learned.target, learned.bound_kind()) == (TARGET, "student-t")
+
+
+def test_layer_costs_are_learned_where_layers_are_missing():
+    space = spaces.mbv3_cifar()
+    whole = made_table(space, further=48, noise=lambda i: 1.0)
+    part = replace(whole, layers=dict(list(whole.layers.items())[:7]))
+    save_table(part, table_path(TARGET))
+    assert same(table_for(space, target=TARGET, clock=None), part)
+    predictor = predictor_for(part, space)
+    assert predictor.rates
+    assert (predictor.error.n, predictor.bound_kind()) == (29, "split-conformal")
+    rows = space.sample(200, rng=np.random.default_rng(5))
+    truth = 2e-5 + 0.9 * whole.compile(space)(rows)
+    assert np.abs(predictor.predict(rows) / truth - 1).mean() <= 0.15
+    few = replace(part, networks=part.networks[:7])
+    with pytest.raises(EdgenasError, match=r"lacks .* layers"):
+        predictor_for(few, space)
 
 
 def test_each_unit_is_visited_several_times_and_its_median_is_theirs():
@@ -593,6 +714,22 @@ def test_calibration_networks_are_spread_over_a_space(name: str):
     sizes = np.sort(np.log(macs_table(space)(space.encode(archs))))
     # Evenly, twelve points would be 1/9 of the range apart.
     assert np.diff(sizes).max() <= 0.35 * np.ptp(sizes)
+
+
+def test_more_calibration_networks_say_more_than_random_ones():
+    space = spaces.mbv3_cifar()
+    chosen = calibration_archs(space, 60)
+    assert len(set(chosen)) == 60
+    assert chosen[:25] == calibration_archs(space, 25)
+    assert chosen[:10] == calibration_archs(space)
+
+    def volume(archs) -> float:
+        work = work_of(space, space.encode(archs))
+        work = work[:, work.max(0) > 0] / work.mean(0)[work.max(0) > 0]
+        work /= work.sum(1, keepdims=True)
+        return float(np.linalg.slogdet(work.T @ work + 1e-6 * np.eye(work.shape[1]))[1])
+
+    assert volume(chosen) > max(volume(random_archs(space, 60, seed=s)) for s in range(5)) + 1
 
 
 def test_random_networks_are_seeded_different_and_not_those_of_the_line():

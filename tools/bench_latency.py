@@ -189,7 +189,7 @@ def on_host(given: argparse.Namespace) -> None:
     operators, named = operator_units(space, batch=target.batch)
     units = dict(operators)
     for method in ("alone", "copies"):
-        units |= units_of(space, batch=target.batch, method=method, networks=0, further=0, seed=0)
+        units |= units_of(space, batch=target.batch, method=method)
     every = dict.fromkeys([*lines, *further, *tested, *itertools.chain(*groups)])
     networks = [network_unit(space, arch, batch=target.batch) for arch in every]
     # Layers and networks in turn, so that a drift of the machine is in both.

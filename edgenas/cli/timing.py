@@ -73,7 +73,8 @@ def profile(
             }
         )
         return
-    noisy = sum(timing.noisy for timing in table.layers.values())
+    timings = [*table.layers.values(), *(network.timing for network in table.networks)]
+    noisy = sum(timing.noisy for timing in timings)
     print_line(f"table: {path}")
     print_line(
         f"{len(table.layers)} layers and {len(table.networks)} networks {table.provenance} "
@@ -81,7 +82,9 @@ def profile(
     )
     if predictor.error is not None:
         error = predictor.error
-        print_line(f"predictions are off by {error.error:.1%} on {error.n} {error.method}")
+        print_line(
+            f"expect predictions to be off by {error.error:.1%}: so on {error.n} {error.method}"
+        )
 
 
 VERBS = {"profile": profile}

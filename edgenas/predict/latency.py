@@ -75,6 +75,7 @@ class LatencyPredictor:
             at once. None: only after ``fit`` are there seconds.
         statistic: of the table's measured networks: the typical time, or ``wall_p50`` or
             ``wall_p95``, what a user lives with while the machine does other things as well.
+        target: what the latencies belong to, where there is no table that says so.
 
     Attributes:
         space: whose networks it predicts.
@@ -98,10 +99,11 @@ class LatencyPredictor:
         table: LatencySource | None = None,
         *,
         statistic: Statistic = "typical",
+        target: Target | None = None,
     ) -> None:
         self.space = space
         self.sums: Tables | None = None if table is None else table.compile(space)
-        self.target: Target | None = None if table is None else table.target
+        self.target: Target | None = target if table is None else table.target
         self.provenance: Provenance = "measured" if table is None else table.provenance
         self.line: Line | None = None
         self.factor: Callable[[float], float] | None = None
@@ -131,14 +133,17 @@ class LatencyPredictor:
         seconds: ArrayLike,
         *,
         spared: tuple[Networks, ArrayLike] | None = None,
+        priors: Mapping[str, Tables] | None = None,
     ) -> "LatencyPredictor":
         """The same predictor fitted to measured networks: a line over a table, or layer costs.
 
         Args:
             networks: n of them.
             seconds: measured, shape (n,), above zero.
-            spared: further networks and their seconds, for the bound and the stated error alone.
+            spared: further networks and their seconds, for the bound and the stated error alone;
                 None: from 40 networks on, a random half of those given.
+            priors: latencies of other devices, see `edgenas.predict.learned.learn`; unused where
+                there is a table.
 
         Raises:
             EdgenasError: nothing to fit to, or times that are not above zero.
@@ -159,7 +164,7 @@ class LatencyPredictor:
             fitted, rest = halves(len(rows))
             rows, others = rows[fitted], rows[rest]
             measured, further = measured[fitted], measured[rest]
-        found = learn(self.space, rows, seconds=measured)
+        found = learn(self.space, rows, seconds=measured, priors=priors)
         line = without_line(found.left_out, measured)
         if len(others):
             line = with_spared(line, found.sums(others), further)

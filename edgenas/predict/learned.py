@@ -6,12 +6,14 @@ best, in relative error, none below zero (Lawson & Hanson, "Solving Least Square
 chapter 23). So the prediction stays a sum over layers: it compiles to tables, its exact minima
 are known, and it grows with every block that is added.
 
-Two lists of rates compete: a coarse one of six, and a fine one that tells operators apart. Which
-one predicts networks left out of the fit better depends on how many and how noisy they are.
+Two lists of rates compete: a coarse one of six, and a fine one that tells operators apart. With
+few networks so do priors: the latencies of other devices, each taken as one rate. The winner is
+what predicts networks left out of the fit best; which one that is depends on how many they are and
+how noisy. The prior that wins is the nearest device there is, judged by its times, not its name.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -26,7 +28,8 @@ from edgenas.space import Codes, Space
 Matrix = NDArray[np.float64]
 _FOLDS = 10
 _FEWEST = 10  # networks from which on more than a rate of MACs is learned
-CONSTANT = "run"
+FEW = 30  # networks up to which the latencies of other devices may be nearer the truth
+CONSTANT, _ALL = "run", "all macs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +45,14 @@ class Learned:
     rates: Mapping[str, float]
     sums: Tables
     left_out: Vector
+
+    def layer(self, layer: Layer) -> float:
+        """Seconds of one layer by these rates; 0 where they are latencies of other devices."""
+        found = layer_features(layer)
+        return sum(
+            rate * sum(amount for name, amount in found.items() if _part_of(name, label))
+            for label, rate in self.rates.items()
+        )
 
 
 def layer_features(layer: Layer) -> dict[str, float]:
@@ -62,6 +73,16 @@ def layer_features(layer: Layer) -> dict[str, float]:
     return found
 
 
+def _part_of(name: str, label: str) -> bool:
+    """Whether a fine feature belongs to a label of rates."""
+    return label in (name, _coarse(name)) or (label == _ALL and name.startswith("macs"))
+
+
+def work_of(space: Space, rows: Codes) -> Matrix:
+    """The features of networks, added up over their layers: shape (n, genes) -> (n, features)."""
+    return np.stack([table(rows) for table in _feature_tables(space).values()], 1)
+
+
 def _operator(part: Primitive) -> str:
     if part.op == "conv" and part.groups > 1:
         return f"depthwise {part.kernel[0]}"
@@ -76,51 +97,74 @@ def _coarse(name: str) -> str:
     return "macs depthwise" if name.startswith("macs depthwise") else what if operator else name
 
 
-def learn(space: Space, rows: Codes, *, seconds: Vector, seed: int = 0) -> Learned:
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """Rates that may be fitted: names, units of work of each network, shape (n, rates), tables."""
+
+    names: tuple[str, ...]
+    work: Matrix
+    tables: tuple[Tables, ...]  # of each name but the last, which is per run
+
+
+def learn(
+    space: Space,
+    rows: Codes,
+    *,
+    seconds: Vector,
+    priors: Mapping[str, Tables] | None = None,
+    seed: int = 0,
+) -> Learned:
     """Learn from measured networks.
 
     Args:
         space: of the networks.
         rows: canonical rows, shape (n, genes), n >= 1.
         seconds: measured, shape (n,), above zero.
-        seed: of the folds that choose between coarse and fine.
+        priors: latencies of other devices by name, compiled over the space; looked at where there
+            are fewer than 30 networks.
+        seed: of the folds that choose between candidates.
     """
-    fine = _feature_tables(space)
-    matrix = np.stack([table(rows) for table in fine.values()], 1)
-    names = list(fine)
-    if len(rows) < _FEWEST:
-        groupings = [["macs" if name.startswith("macs") else "" for name in names]]
-    else:
-        groupings = [[_coarse(name) for name in names], names]
     folds = np.random.default_rng(seed).permutation(len(rows)) % min(_FOLDS, len(rows))
-    best: tuple[float, list[str], Vector] | None = None
-    for grouping in groupings:
+    best: tuple[float, _Candidate, Vector] | None = None
+    for candidate in _candidates(space, rows, priors=priors or {}):
         left_out = np.empty(len(rows))
-        design, _ = _grouped(matrix, grouping)
         for fold in range(folds.max() + 1):
-            kept = folds != fold if folds.max() else folds == fold  # one network: itself
-            left_out[folds == fold] = design[folds == fold] @ _rates(design[kept], seconds[kept])
+            out = folds == fold
+            kept = ~out if folds.max() else out  # one network: itself
+            left_out[out] = candidate.work[out] @ _rates(candidate.work[kept], seconds[kept])
         error = float(np.abs(left_out / seconds - 1).mean())
         if best is None or error < best[0]:
-            best = error, grouping, left_out
+            best = error, candidate, left_out
     assert best is not None
-    _, grouping, left_out = best
-    design, labels = _grouped(matrix, grouping)
-    rates = dict(zip(labels, _rates(design, seconds).tolist(), strict=True))
-    weights = [rates.get(label, 0.0) for label in grouping]
+    _, candidate, left_out = best
+    rates = _rates(candidate.work, seconds).tolist()
     return Learned(
-        rates={name: rate for name, rate in rates.items() if rate > 0},
-        sums=_weighted(list(fine.values()), weights, constant=rates[CONSTANT]),
+        rates={name: r for name, r in zip(candidate.names, rates, strict=True) if r > 0},
+        sums=_weighted(candidate.tables, rates[:-1], constant=rates[-1]),
         left_out=left_out,
     )
 
 
-def _grouped(matrix: Matrix, grouping: list[str]) -> tuple[Matrix, list[str]]:
-    """Columns of the same label added up, an empty label left out; then one for each run."""
-    labels = [label for label in dict.fromkeys(grouping) if label]
-    at = np.array(grouping)
-    columns = [matrix[:, at == label].sum(1) for label in labels]
-    return np.stack([*columns, np.ones(len(matrix))], 1), [*labels, CONSTANT]
+def _candidates(space: Space, rows: Codes, *, priors: Mapping[str, Tables]) -> Iterator[_Candidate]:
+    fine = _feature_tables(space)
+    names, work = list(fine), work_of(space, rows)
+    if len(rows) < _FEWEST:
+        groupings = [[_ALL if name.startswith("macs") else "" for name in names]]
+    else:
+        groupings = [[_coarse(name) for name in names], names]
+    for grouping in groupings:
+        labels = [label for label in dict.fromkeys(grouping) if label]
+        members = [np.array([name == label for name in grouping]) for label in labels]
+        columns = [work[:, at].sum(1) for at in members]
+        tables = [_weighted(tuple(fine.values()), at.astype(float).tolist()) for at in members]
+        yield _candidate(labels, columns, tables)
+    for name, table in priors.items() if len(rows) < FEW else ():
+        yield _candidate([f"latency of {name}"], [table(rows)], [table])
+
+
+def _candidate(labels: list[str], columns: list[Vector], tables: list[Tables]) -> _Candidate:
+    work = np.stack([*columns, np.ones(len(columns[0]))], 1)
+    return _Candidate((*labels, CONSTANT), work, tuple(tables))
 
 
 def _rates(design: Matrix, seconds: Vector) -> Vector:
@@ -144,11 +188,13 @@ def _feature_tables(space: Space) -> Mapping[str, Tables]:
     }
 
 
-def _weighted(tables: list[Tables], weights: list[float], *, constant: float) -> Tables:
+def _weighted(tables: Sequence[Tables], weights: list[float], *, constant: float = 0.0) -> Tables:
     """The weighted sum of tables that read the same columns."""
-    pairs = list(zip(tables, weights, strict=True))
+    pairs = [(table, weight) for table, weight in zip(tables, weights, strict=True) if weight]
+    pairs = pairs or [(tables[0], 0.0)]
     places = range(len(tables[0].columns))
     values = tuple(
         np.sum([table.values[i] * weight for table, weight in pairs], axis=0) for i in places
     )
+    constant += sum(table.constant * weight for table, weight in pairs)
     return Tables(tables[0].columns, values, "sum", constant)

@@ -22,7 +22,7 @@ Indices = NDArray[np.intp]
 
 BoundKind = Literal["split-conformal", "student-t", "estimate", "none"]
 
-_CONFORMAL = 40  # networks from which on half of them may be spared for the bound
+CONFORMAL = 40  # networks from which on half of them may be spared for the bound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +137,7 @@ def check_measured(networks: int, seconds: Vector) -> None:
 
 def halves(networks: int, *, seed: int = 0) -> tuple[Indices, Indices]:
     """Which of n networks to fit to, and which to spare for the bound: few are all fitted to."""
-    if networks < _CONFORMAL:
+    if networks < CONFORMAL:
         return np.arange(networks), np.arange(0)
     fitted, spared = np.split(np.random.default_rng(seed).permutation(networks), [networks // 2])
     return fitted, spared

@@ -1,6 +1,7 @@
 """Profiling: time what a space is made of on one target, and write its latency table."""
 
 import itertools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,8 +12,9 @@ from edgenas.board import Settings
 from edgenas.device import Target
 from edgenas.errors import EdgenasError, unknown
 from edgenas.measure import DEFAULT
+from edgenas.profiling.choice import Choice
 from edgenas.profiling.journal import open_journal
-from edgenas.profiling.networks import CALIBRATION, FURTHER
+from edgenas.profiling.networks import CALIBRATION, FURTHER, MOST, calibration_archs, random_archs
 from edgenas.profiling.units import METHODS, Method, units_of
 from edgenas.profiling.work import VISITS, Clock, Tell, Work
 from edgenas.space import Space
@@ -53,7 +55,8 @@ def profile(
         method: how layers are timed, see `edgenas.profiling.units`; None: what is best known for
             the runtime.
         seed: of the order and of the random networks.
-        time_budget: seconds after which no more units are timed; None: until all are.
+        time_budget: seconds after which no more units are timed, what says most coming first, see
+            `edgenas.profiling.choice`; None: until all are.
         settings: of the clock; threads and seed are those given here.
         fresh: time everything, whatever was timed before.
         tell: called after each visit: visits done, visits in all, the unit's name, a note on it.
@@ -77,9 +80,10 @@ def profile(
         if value < least:
             raise EdgenasError(f"{name} must be at least {least}, found {value}")
     method = method or METHODS.get(target.runtime, "alone")
-    units = units_of(
-        space, batch=target.batch, method=method, networks=networks, further=further, seed=seed
-    )
+    random = random_archs(space, further, seed=seed)
+    # With all the time of the world, ten networks and a whole table say more than fifty do.
+    lines = calibration_archs(space, networks if time_budget is None else max(networks, MOST))
+    units = units_of(space, [*lines, *random], batch=target.batch, method=method)
     older = load_table(table_path(target)) if table_path(target).exists() else None
     waiting_for_other = f"waiting for another edgenas that profiles {target}"
     with open_journal(target, waiting=lambda: say(waiting_for_other)) as journal:
@@ -96,15 +100,34 @@ def profile(
             tell=tell,
             say=say,
         )
+
+        def left() -> float:
+            spent = time.monotonic() - started
+            return math.inf if time_budget is None else time_budget - spent
+
+        parts = iter([(list(units), visits)])
+        if time_budget is not None:
+            baseline = min(settings.baseline_seconds, time_budget / 15)
+            settings = replace(settings, baseline_seconds=baseline)
+            choice = Choice(
+                space,
+                units=units,
+                work=work,
+                lines=lines,
+                further=random,
+                batch=target.batch,
+                left=left,
+            )
+            parts = choice.parts(fewest=networks, visits=visits)
         try:
-            while waiting := work.waiting():
-                if time_budget is not None:
-                    left = time_budget - (time.monotonic() - started)
-                    if left <= settings.baseline_seconds:
-                        say(f"time is over; to go on, run the same command again: {work.state()}")
-                        break
-                    settings = replace(settings, seconds=left)
-                work.measure(waiting, target=target, settings=settings, clock=clock)
+            for names, often in parts:
+                work.among(names, visits=often)
+                while (waiting := work.waiting()) and left() > settings.baseline_seconds:
+                    seconds = 0.0 if time_budget is None else left()
+                    settings = replace(settings, seconds=seconds)
+                    work.measure(waiting, target=target, settings=settings, clock=clock)
+            if work.waiting():
+                say(f"time is over; to go on, run the same command again: {work.state()}")
         except KeyboardInterrupt:
             say(f"{work.state()}; to resume, run the same command again")
             raise

@@ -3,16 +3,19 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from edgenas import measure
+from edgenas.arch import Arch
 from edgenas.board import Settings
-from edgenas.device import Target
+from edgenas.cost import Tables
+from edgenas.device import Target, list_devices, load
 from edgenas.errors import EdgenasError
+from edgenas.estimate import device_model
 from edgenas.measure import NETWORK, Measurement
-from edgenas.predict.latency import LatencyPredictor
+from edgenas.predict.latency import LatencyPredictor, estimated
+from edgenas.predict.learned import FEW
+from edgenas.predict.line import CONFORMAL
 from edgenas.profiling.journal import differences
-from edgenas.profiling.networks import CALIBRATION, calibration_archs
+from edgenas.profiling.networks import CALIBRATION, FURTHER, MOST, calibration_archs
 from edgenas.profiling.run import environment_of
 from edgenas.profiling.work import Clock
 from edgenas.space import Space
@@ -20,6 +23,9 @@ from edgenas.table import LatencyTable, Statistic, find_table, load_table
 
 # A line through fewer networks says nothing of its own error.
 _NETWORKS = 3
+# Layer costs are learned from so many networks and more.
+LEARNED = 8
+_USUAL = CALIBRATION + FURTHER
 
 
 class NoTableError(EdgenasError):
@@ -30,7 +36,8 @@ def table_for(space: Space, *, target: Target, clock: Clock | None = measure) ->
     """The latency table of a target that covers a space and applies to the machine as it is.
 
     Args:
-        space: all its layers must be in the table.
+        space: all its layers must be in the table, or so many networks that layer costs can be
+            learned from them.
         target: whose table.
         clock: where the target is timed, with whose machine and runtime version the table must
             agree; None: the machine is not at hand, only the layers are looked at.
@@ -51,7 +58,9 @@ def table_for(space: Space, *, target: Target, clock: Clock | None = measure) ->
         if table.provenance != "measured":
             why.insert(0, f"it is {table.provenance}")
     missing = table.missing(space)
-    if missing:
+    if missing and len(_networks(table, space, statistic="typical")) >= LEARNED:
+        pass
+    elif missing:
         why.append(f"it lacks {len(missing)} layers of {space.name}, first {missing[0]}")
     elif clock is not None and len(table.network_sums(space)) < _NETWORKS:
         why.append(f"it has no whole networks of {space.name} with {space.classes} classes")
@@ -68,7 +77,9 @@ def predictor_for(
     """The latency predictor of a profile: sums of layers, a line, a bound from other networks.
 
     The line is fitted to the networks that were chosen for it (``calibration_archs``) alone. All
-    others give the bound and the error that is reported: the line has not seen them.
+    others give the bound and the error that is reported: the line has not seen them. Where layers
+    are missing, as after a profile with little time, layer costs are learned from the networks,
+    and with less than thirty of them from the nearest known device as well.
 
     Args:
         table: as ``profile`` made it; one without networks gives sums alone.
@@ -76,18 +87,75 @@ def predictor_for(
         statistic: of the networks; ``wall_p95`` for what a user lives with.
 
     Raises:
-        EdgenasError: layers are missing, or no network has the statistic.
+        EdgenasError: layers are missing and networks are too few, or none has the statistic.
     """
+    networks = _networks(table, space, statistic=statistic)
+    if table.missing(space) and len(networks) >= LEARNED:
+        return _learned(table, space, networks)
     predictor = LatencyPredictor(space, table, statistic=statistic)
-    found = table.network_sums(space, statistic=statistic)
-    chosen = set(calibration_archs(space, CALIBRATION))
-    fitted = np.array([network.arch in chosen for network, _, _ in found], bool)
-    if fitted.sum() < _NETWORKS or fitted.all():
+    first = set(calibration_archs(space))
+    chosen = first if len(networks) <= _USUAL else {*calibration_archs(space, MOST)}
+    line = [pair for pair in networks if pair[0] in first]
+    others = [pair for pair in networks if pair[0] not in chosen]
+    if len(line) < _NETWORKS or not others:
         return predictor
-    rows = space.encode([network.arch for network, _, _ in found])
-    seconds = np.array([measured for _, _, measured in found])
-    spared = (rows[~fitted], seconds[~fitted])
-    return predictor.fit(rows[fitted], seconds[fitted], spared=spared)
+    return predictor.fit(*_split(line), spared=_split(others))
+
+
+def known_elsewhere(space: Space, *, target: Target) -> dict[str, Tables]:
+    """Latencies of a space on all other targets that are known, compiled, by name of the target.
+
+    From tables that lie here and cover the space, and from estimated device models.
+
+    Args:
+        space: of the networks.
+        target: the one that is left out.
+    """
+    found: dict[str, Tables] = {}
+    for use in (use for device in list_devices() for use in device.uses):
+        name = str(use.target)
+        if use.target == target:
+            continue
+        path = find_table(use.target)
+        try:
+            if path is not None:
+                found[name] = load_table(path).compile(space)
+            else:
+                model = device_model(load(use.target.device), use.target).for_space(space)
+                found[name] = estimated(model).compile(space)
+        except EdgenasError:  # a table of another space, or no estimate: nothing to start from
+            continue
+    return found
+
+
+def _learned(
+    table: LatencyTable, space: Space, networks: list[tuple[Arch, float]]
+) -> LatencyPredictor:
+    """Fitted to the informative networks and some random ones; other random ones for the bound."""
+    chosen = set(calibration_archs(space, MOST))
+    fitted = [pair for pair in networks if pair[0] in chosen]
+    random = [pair for pair in networks if pair[0] not in chosen]
+    most = len(networks) // 2 if len(networks) >= CONFORMAL else 0
+    spared, fitted = random[:most], fitted + random[most:]
+    priors = known_elsewhere(space, target=table.target) if len(fitted) < FEW else {}
+    predictor = LatencyPredictor(space, target=table.target)
+    return predictor.fit(*_split(fitted), spared=_split(spared), priors=priors)
+
+
+def _split(networks: list[tuple[Arch, float]]) -> tuple[list[Arch], list[float]]:
+    return [arch for arch, _ in networks], [seconds for _, seconds in networks]
+
+
+def _networks(
+    table: LatencyTable, space: Space, *, statistic: Statistic
+) -> list[tuple[Arch, float]]:
+    """The measured networks of a space and their seconds, in an order of their own."""
+    found: list[tuple[Arch, float]] = []
+    for network in table.networks:
+        seconds = network.timing.statistic(statistic)
+        if (network.space, network.classes) == (space.name, space.classes) and seconds is not None:
+            found.append((network.arch, seconds))
+    return sorted((pair for pair in found if space.contains(pair[0])), key=lambda pair: pair[0].id)
 
 
 def measure_network(

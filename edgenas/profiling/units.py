@@ -7,14 +7,13 @@ from; docs/measuring.md has the comparison.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from edgenas.arch import Arch
 from edgenas.plan import Layer, layers
 from edgenas.profiling.graph import copies_graph, layer_graph, network_graph
-from edgenas.profiling.networks import calibration_archs, random_archs
 from edgenas.space import Space
 
 Method = Literal["alone", "copies"]
@@ -42,19 +41,16 @@ class Unit:
 
 
 def units_of(
-    space: Space, *, batch: int, method: Method, networks: int, further: int, seed: int
+    space: Space, archs: Iterable[Arch] = (), *, batch: int, method: Method
 ) -> dict[str, Unit]:
     """The units of a profile by name: the distinct layers of a space, and networks of it.
 
     Args:
         space: the space.
+        archs: the networks.
         batch: images a run.
         method: how layers are timed.
-        networks: spread over the space, for the line from sums of layers to networks.
-        further: random ones, for the bound.
-        seed: of the random ones.
     """
-    archs = [*calibration_archs(space, networks), *random_archs(space, further, seed=seed)]
     counts = (0,) if method == "alone" else (FEWER, MORE)
     units = [layer_unit(layer, copies=n, batch=batch) for layer in layers(space) for n in counts]
     units += [network_unit(space, arch, batch=batch) for arch in archs]

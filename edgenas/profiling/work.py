@@ -104,6 +104,7 @@ class Work:
         self._units, self._journal, self._environment = units, journal, dict(environment)
         self._visits, self._gate, self._tell, self._say = visits, gate, tell, say
         self._found: dict[str, list[Record]] = {name: [] for name in units}
+        self._chosen = set(units)
         graphs: dict[str, str] = {}
         for record in journal.usable(environment):
             name = record.unit
@@ -112,15 +113,19 @@ class Work:
                 if graphs[name] == record.graph:
                     self._found[name].append(record)
 
+    def among(self, names: Iterable[str], *, visits: int) -> None:
+        """Look at some units only from now on, and see them so often."""
+        self._chosen, self._visits = set(names), visits
+
     def state(self) -> str:
         """How far it came, in words."""
         return "{} of {} visits to {} units are done and kept".format(
-            *self._done(), len(self._units)
+            *self._done(), len(self._chosen)
         )
 
     def _done(self) -> tuple[int, int]:
-        done = sum(min(len(records), self._visits) for records in self._found.values())
-        return done, self._visits * len(self._units)
+        done = sum(min(len(self._found[name]), self._visits) for name in self._chosen)
+        return done, self._visits * len(self._chosen)
 
     def waiting(self) -> list[Unit]:
         """The units that lack a visit, those with the fewest; none: all have what they need."""
@@ -128,7 +133,8 @@ class Work:
         lacking = [
             name
             for name, records in self._found.items()
-            if len(good[name]) < self._visits
+            if name in self._chosen
+            and len(good[name]) < self._visits
             and len(records) < self._visits + _EXTRA
             and sum(record.measurement.noisy for record in records) < _NOISY
         ]
@@ -282,15 +288,16 @@ class Work:
 
     def report(self) -> None:
         """Say what stayed doubtful."""
-        found = [m for every in self.measurements().values() for m in every]
+        used = self.measurements()
+        found = [m for every in used.values() for m in every]
         noisy = [m for m in found if m.noisy]
         if noisy:
             self._say(
-                f"{len(noisy)} of {len(self._units)} units stayed noisy, first {noisy[0].name}: "
+                f"{len(noisy)} of {len(used)} units stayed noisy, first {noisy[0].name}: "
                 f"{noisy[0].judgement()}"
             )
         if slow := set(slower_moments(found, gate=self._gate)):
-            self._say(f"{len(slow)} of {len(self._units)} units were timed at a slower speed only")
+            self._say(f"{len(slow)} of {len(used)} units were timed at a slower speed only")
 
 
 def timing(found: list[Measurement]) -> Timing:
