@@ -135,13 +135,16 @@ def latency_of(
     elif find_table(target) is not None:
         table = table_for(space, target=target, clock=None)
     if table is not None:
+        predictor = predictor_for(table, space, statistic=statistic)
+        kind = f"table of {len(table.layers)} layers and {len(table.networks)} networks"
+        if predictor.rates is not None:
+            kind = f"layer costs learned from {len(table.networks)} networks"
         return Latency(
             device=device,
             target=target,
-            predictor=predictor_for(table, space, statistic=statistic),
+            predictor=predictor,
             model=None,
-            source=f"table of {len(table.layers)} layers and {len(table.networks)} networks, "
-            f"{table.provenance} {table.date}".rstrip(),
+            source=f"{kind}, {table.provenance} {table.date}".rstrip(),
             clock=clock,
         )
     model = device_model(device, target).for_space(space)
