@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,6 +94,18 @@ def test_graphs_are_timed_end_to_end(tmp_path: Path):
     assert seen[-1]["unvisited"] == []
     assert not is_locked()
     assert not children(os.getpid())
+
+
+def test_building_graphs_is_in_the_time_given():
+    def slow():
+        yield "a", relu()
+        time.sleep(0.3)
+        yield "b", relu()
+
+    seen: list[dict] = []
+    settings = replace(QUICK, seconds=0.25)
+    assert not list(measure.measure(slow(), settings=settings, watch=seen.append))
+    assert sorted(seen[-1]["unvisited"]) == ["a", "b"]
 
 
 def test_what_was_told_before_an_interruption_need_not_be_measured_again():

@@ -189,6 +189,7 @@ def test_a_profile_that_is_killed_leaves_nothing_on_the_board(there):
     code = (
         "from dataclasses import replace\n"
         "from tests.test_remote import *\n"
+        "from dataclasses import replace\n"
         "slow = replace(QUICK, min_seconds=60.0)\n"
         "print('started', flush=True)\n"
         "list(at().measure(graphs(3), runtime='onnxruntime', settings=slow))\n"
