@@ -82,9 +82,7 @@ def profile(
     )
     if predictor.error is not None:
         error = predictor.error
-        print_line(
-            f"expect predictions to be off by {error.error:.1%}: so on {error.n} {error.method}"
-        )
+        print_line(f"expected error {error.error:.1%}, as on {error.n} {error.method}")
 
 
 VERBS = {"profile": profile}
