@@ -32,7 +32,7 @@ from scipy.stats import kendalltau
 from edgenas import measure
 from edgenas.accuracy import measure_accuracies
 from edgenas.arch import Arch, Block, Stage
-from edgenas.cost import macs_table
+from edgenas.cost import macs_table, total
 from edgenas.data import load_images
 from edgenas.device import Target, load
 from edgenas.files import cache_folder, sha256
@@ -57,7 +57,7 @@ Vector = NDArray[np.float64]
 SumOf = Callable[[Arch], float]
 TRAINED, SEEDS = 100, 5  # published networks
 SPLITS, BOUND = 50, 40
-CHUNK = 150  # units of one call of the clock: their graphs lie on the disk meanwhile
+DISK = 4e9  # bytes: the graphs of one call of the clock lie on the disk meanwhile
 SUPERNET = "mbv3-cifar10"
 
 
@@ -89,8 +89,9 @@ def main() -> None:
 class Clock:
     """Times units on one target, in the journal of its profile: what is there is not redone."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, *, space: Space) -> None:
         self.target, self.environment = target, environment_of(target)
+        self.chunk = max(1, int(DISK / (4 * total(space, space.largest()).weights)))
         self.started = time.monotonic()
 
     def __call__(self, units: Mapping[str, Unit], *, visits: int) -> dict[str, list[Measurement]]:
@@ -106,7 +107,7 @@ class Clock:
                 say=print,
             )
             while waiting := work.waiting():
-                some = random.Random(len(waiting)).sample(waiting, min(len(waiting), CHUNK))
+                some = random.Random(len(waiting)).sample(waiting, min(len(waiting), self.chunk))
                 settings = replace(DEFAULT, threads=self.target.threads)
                 work.measure(some, target=self.target, settings=settings, clock=measure)
             print(file=sys.stderr)
@@ -185,7 +186,7 @@ def on_host(given: argparse.Namespace) -> None:
     tested = [arch for arch in others if arch not in set(further)][: given.networks]
     groups = equal_macs(space, groups=given.groups, size=20)
 
-    clock = Clock(target)
+    clock = Clock(target, space=space)
     operators, named = operator_units(space, batch=target.batch)
     units = dict(operators)
     for method in ("alone", "copies"):
