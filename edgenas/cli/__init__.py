@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from edgenas.cli import (
+    bench,
     checking,
     estimating,
     finding,
@@ -75,6 +76,7 @@ for group in (
     offer,
     learn,
     timing,
+    bench,
     checking,
     estimating,
     finding,
