@@ -80,9 +80,7 @@ def digest(graph: bytes) -> str:
     return hashlib.sha256(graph).hexdigest()
 
 
-def layer_unit(
-    space: Space, layer: Layer, *, copies: int, batch: int, form: Form = "fp32"
-) -> Unit:
+def layer_unit(space: Space, layer: Layer, *, copies: int, batch: int, form: Form = "fp32") -> Unit:
     """The unit of a layer of a space: alone, in some form, or so many copies of it in fp32."""
     if copies:
         assert form == "fp32", "copies are made in fp32"
