@@ -1,9 +1,10 @@
 """Runtimes: what turns an ONNX graph into something that runs on a device.
 
-A runtime is a module of this folder with a ``NAME``, ``PRECISIONS``, ``FORMS``, ``available`` and
-``compile``; see `Runtime`. Names are those of targets and of latency tables. A module is imported
-when it is asked for, and imports its library when that is needed, so that listing runtimes works
-without any of them. `edgenas.runtimes.forms` makes the graph that a runtime wants for a precision.
+A runtime is a module of this folder, or a value in one, with a ``NAME``, ``PRECISIONS``, ``FORMS``,
+``available`` and ``compile``; see `Runtime`. Names are those of targets and of latency tables. A
+module is imported when it is asked for, and imports its library when that is needed, so that
+listing runtimes works without any of them. `edgenas.runtimes.forms` makes the graph that a runtime
+wants for a precision.
 
 To add one: write the module, register it in ``_MODULES``, give `edgenas.board` a loader of the
 same name if it is to be timed. ``tests/test_runtimes.py`` runs the contract on every runtime here.
@@ -31,6 +32,8 @@ Form = Literal["fp32", "fp16", "int8-unsigned", "int8-integer", "int8-signed"]
 _MODULES = {
     "onnxruntime": "edgenas.runtimes.onnx_runtime",
     "openvino": "edgenas.runtimes.openvino_cpu",
+    "tensorrt": "edgenas.runtimes.trt:TENSORRT",
+    "tensorrt-rtx": "edgenas.runtimes.trt:TENSORRT_RTX",
 }
 
 
@@ -79,9 +82,20 @@ class Session(Protocol):
 class Runtime(Protocol):
     """The contract of a runtime. Modules fulfil it."""
 
-    NAME: str
-    PRECISIONS: tuple[str, ...]
-    FORMS: Mapping[str, Form]
+    @property
+    def NAME(self) -> str:  # noqa: N802
+        """Of the runtime."""
+        ...
+
+    @property
+    def PRECISIONS(self) -> tuple[str, ...]:  # noqa: N802
+        """What it can compute in; the processor may lack some."""
+        ...
+
+    @property
+    def FORMS(self) -> Mapping[str, Form]:  # noqa: N802
+        """The graph that it wants for each precision."""
+        ...
 
     def available(self) -> str | None:
         """None, or why it cannot be used here, in words that help."""
@@ -117,7 +131,9 @@ def get(name: str) -> Runtime:
     """
     if name not in _MODULES:
         raise unknown("runtime", name, known=_MODULES, listing="edgenas list runtimes")
-    return cast(Runtime, importlib.import_module(_MODULES[name]))
+    module, _, attribute = _MODULES[name].partition(":")
+    found = importlib.import_module(module)
+    return cast(Runtime, getattr(found, attribute) if attribute else found)
 
 
 def node_names(graph: Any) -> dict[str, str]:
