@@ -29,9 +29,9 @@ if TYPE_CHECKING:  # counting and running need no torch
 Array = NDArray[np.float32]
 
 TOLERANCE = 1e-4
-# Of a quantised model: what is farther off is broken, not coarse. Its accuracy is the real gate.
-QUANTISED = 0.5  # of the largest logit
-QUANTISED_SHARE = 0.8
+# Of lower precisions: largest difference as a part of the largest logit, and least share of inputs
+# that keep their class. What is farther off is broken, not coarse; accuracy is the real gate.
+LOWER = {"fp16": (0.02, 0.98), "bf16": (0.1, 0.9), "int8": (0.5, 0.8)}
 _CHUNK = 64  # images a run, where the model leaves it open
 
 # Operators without multiply-accumulates, as `edgenas.cost` counts.
@@ -224,13 +224,13 @@ def compared(found: Array, wanted: Array, *, precision: str = "fp32") -> Parity:
         wanted: shape (n, classes).
         precision: ``fp32`` must agree; lower ones nearly so.
     """
-    exact = precision == "fp32"
+    relative, share = LOWER.get(precision, (0.0, 1.0))
     return Parity(
         max_abs_difference=float(np.abs(found - wanted).max()),
         same_top1=int((found.argmax(1) == wanted.argmax(1)).sum()),
         n=len(wanted),
-        tolerance=TOLERANCE if exact else QUANTISED * float(np.abs(wanted).max()),
-        share=1.0 if exact else QUANTISED_SHARE,
+        tolerance=relative * float(np.abs(wanted).max()) or TOLERANCE,
+        share=share,
     )
 
 
@@ -351,6 +351,20 @@ def integer_share(onnx_bytes: bytes, *, runtime: str) -> float:
     macs = {name: count.macs for name, count in node_counts(onnx_bytes).items()}
     integers = {n for k in session.kernels() if k.precision == "int8" for n in k.nodes}
     return sum(macs[name] for name in integers & set(macs)) / max(sum(macs.values()), 1)
+
+
+def with_open_batch(onnx_bytes: bytes) -> bytes:
+    """The same model for any number of images a run; the dimension is called ``batch``.
+
+    Args:
+        onnx_bytes: a model made by ``to_onnx``: no operator of it knows the batch.
+    """
+    model = _parsed(onnx_bytes)
+    del model.graph.value_info[:]
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)
 
 
 def read_metadata(onnx_bytes: bytes) -> dict[str, str]:

@@ -77,6 +77,7 @@ for group in (
     learn,
     timing,
     bench,
+    export,
     checking,
     estimating,
     finding,

@@ -51,7 +51,7 @@ def check_images(request: Request, material: Material, *, target: Target, here: 
     """
     quantised = here and target.precision == "int8"
     if quantised and material.judged is None and not request.allow_accuracy_drop:
-        raise _no_images("int8")
+        raise no_images("int8")
 
 
 def auto_precisions(request: Request, *, target: Target, here: bool) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ def auto_precisions(request: Request, *, target: Target, here: bool) -> tuple[st
             hint="name one: --precision fp16",
         )
     if request.data is None and request.test is None:
-        raise _no_images(f"--precision {AUTO}")
+        raise no_images(f"--precision {AUTO}")
     return _usable(target)
 
 
@@ -87,7 +87,8 @@ def _usable(target: Target) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _no_images(what: str) -> EdgenasError:
+def no_images(what: str) -> EdgenasError:
+    """The error where nothing can tell what lower precision costs."""
     return EdgenasError(
         f"{what} needs images with labels, to measure what lower precision costs in accuracy",
         hint="pass --data or --test, or take any loss with --allow-accuracy-drop",
