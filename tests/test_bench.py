@@ -1,15 +1,16 @@
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from typer.testing import CliRunner
 
-from edgenas import spaces
+from edgenas import cli, spaces
 from edgenas.board import Settings
-from edgenas.cli import app
+from edgenas.cli import console
 from edgenas.device import Target
 from edgenas.errors import EdgenasError
 from edgenas.profiling import bench as benches
@@ -19,6 +20,38 @@ from edgenas.runtimes.forms import formed
 
 TARGET = Target("host", "onnxruntime", "fp32")
 QUICK = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0)
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """The verb in this process: code, stdout and stderr."""
+
+    def run(*words: object) -> SimpleNamespace:
+        monkeypatch.setattr(sys, "argv", ["edgenas", "bench", *map(str, words)])
+        monkeypatch.setattr(console.out, "file", sys.stdout)
+        monkeypatch.setattr(console.log, "file", sys.stderr)
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, log = capsys.readouterr()
+        return SimpleNamespace(code=stop.value.code or 0, out=out, log=log)
+
+    return run
+
+
+@pytest.fixture
+def refused(bench):
+    """One line with what is wrong, a hint and exit code 2; the line."""
+
+    def run(*words: object) -> str:
+        done = bench(*words)
+        assert (done.code, done.out) == (2, ""), done.log
+        error, *hints = done.log.strip().splitlines()
+        assert error.startswith("error: ")
+        assert len(hints) == 1
+        assert hints[0].startswith("hint: ")
+        return error
+
+    return run
 
 
 def saved(folder: Path, *shapes: list, kind: int = TensorProto.FLOAT) -> Path:
@@ -72,23 +105,23 @@ def test_a_precision_that_the_model_does_not_run_in_is_refused(tmp_path):
         benches.bench(network(tmp_path), target=TARGET, precision="int8", settings=QUICK)
 
 
-def test_the_command_tells_all_of_it_as_json(tmp_path, monkeypatch):
+def test_the_command_tells_all_of_it_as_json(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(
         benches,
         "bench",
         lambda path, *, settings, real=benches.bench, **given: real(path, settings=QUICK, **given),
     )
     path = network(tmp_path)
-    done = CliRunner().invoke(app, ["bench", str(path), "--json", "--compare", "onnxruntime"])
-    assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout)
+    done = bench(path, "--json", "--compare", "onnxruntime")
+    assert done.code == 0, done.log
+    told = json.loads(done.out)
     assert told["schema"] == "edgenas.bench/1"
     assert [one["runtime"] for one in told["results"]] == ["onnxruntime"] * 2
     assert told["results"][0]["latency"]["wall_p95"] >= told["results"][0]["latency"]["wall_p50"]
     assert told["results"][0]["inputs"][0]["shape"] == [1, 3, 12, 12]
-    done = CliRunner().invoke(app, ["bench", str(path)])
-    assert "at the machine's full speed" in done.stdout
-    assert "made up" in done.stdout
+    done = bench(path)
+    assert "at the machine's full speed" in done.out
+    assert "made up" in done.out
 
 
 # What is read
@@ -135,17 +168,7 @@ def test_weights_beside_the_model_are_read(tmp_path):
 # Mistakes
 
 
-def refused(*words: str) -> str:
-    done = CliRunner().invoke(app, ["bench", *words])
-    assert done.exit_code == 2, done.output
-    error, *hints = done.stderr.strip().splitlines()
-    assert error.startswith("error: ")
-    assert len(hints) == 1
-    assert hints[0].startswith("hint: ")
-    return error
-
-
-def test_what_is_no_model_is_one_line(tmp_path):
+def test_what_is_no_model_is_one_line(refused, tmp_path):
     junk = tmp_path / "junk.onnx"
     assert "no file" in refused(str(junk))
     junk.write_bytes(b"")
@@ -157,14 +180,14 @@ def test_what_is_no_model_is_one_line(tmp_path):
     assert str(tmp_path) in refused(str(tmp_path))
 
 
-def test_a_model_with_an_unknown_operator_is_one_line(tmp_path):
+def test_a_model_with_an_unknown_operator_is_one_line(refused, tmp_path):
     model = onnx.load(saved(tmp_path, [1, 3]))
     model.graph.node[0].op_type = "Nonsense"
     onnx.save(model, tmp_path / "bad.onnx")
     assert "Nonsense" in refused(str(tmp_path / "bad.onnx"))
 
 
-def test_inputs_that_cannot_be_made_up_are_told(tmp_path):
+def test_inputs_that_cannot_be_made_up_are_told(refused, tmp_path):
     path = str(saved(tmp_path, ["n", 3, "h", "w"]))
     assert "the input x0 has open sizes" in refused(path)
     assert "must have the shape ?x3x?x?" in refused(path, "--shape", "x0=1x4x8x8")
@@ -174,7 +197,7 @@ def test_inputs_that_cannot_be_made_up_are_told(tmp_path):
     assert "type that cannot be made up" in refused(text)
 
 
-def test_words_that_mean_nothing_are_refused(tmp_path):
+def test_words_that_mean_nothing_are_refused(refused, tmp_path):
     path = str(network(tmp_path))
     assert "unknown runtime 'onnxrun'" in refused(path, "--runtime", "onnxrun")
     assert "unknown runtime 'opervino'" in refused(path, "--compare", "opervino")

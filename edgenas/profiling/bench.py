@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgenas import board, measure, runtimes
+from edgenas import measure, runtimes
 from edgenas.board import Settings
 from edgenas.device import Target
-from edgenas.errors import unknown
 from edgenas.files import sha256
 from edgenas.measure import NETWORK, Event, Measurement
+from edgenas.profiling.run import check_timed
 from edgenas.runtimes.foreign import Input, read_model
 
 
@@ -62,9 +62,7 @@ def bench(
     """
     onnx, inputs = read_model(path, batch=target.batch, shapes=shapes)
     runtime = runtimes.get(target.runtime)
-    if target.runtime not in board.LOADERS:
-        listing = "edgenas list runtimes"
-        raise unknown("runtime", target.runtime, known=board.LOADERS, listing=listing)
+    check_timed(target.runtime)
     # A model of another batch than asked for is timed with its own.
     batch = inputs[0].shape[0] if inputs and inputs[0].shape else target.batch
     facts = runtime.compile(onnx, precision=precision, threads=target.threads, batch=batch).facts()

@@ -9,7 +9,7 @@ from typing import Any
 from edgenas import board, measure, runtimes
 from edgenas.board import Settings
 from edgenas.device import Target
-from edgenas.errors import EdgenasError, unknown
+from edgenas.errors import EdgenasError
 from edgenas.measure import DEFAULT
 from edgenas.profiling.graph import network_graph
 from edgenas.profiling.journal import open_journal
@@ -134,10 +134,7 @@ def environment_of(target: Target, *, clock: Clock = measure) -> dict[str, Any]:
         EdgenasError: the runtime is unknown or not there.
     """
     runtime = runtimes.get(target.runtime)
-    if target.runtime not in board.LOADERS:
-        raise unknown(
-            "runtime", target.runtime, known=board.LOADERS, listing="edgenas list runtimes"
-        )
+    check_timed(target.runtime)
     why_not = runtime.available() if clock is measure else None
     environment = clock.environment(target.runtime, threads=target.threads)
     if environment.get("runtime_version") is None:
@@ -147,6 +144,19 @@ def environment_of(target: Target, *, clock: Clock = measure) -> dict[str, Any]:
             hint="see what is there with: edgenas list runtimes",
         )
     return environment
+
+
+def check_timed(runtime: str) -> None:
+    """Refuse a runtime that the clock cannot load.
+
+    Raises:
+        EdgenasError: names those that it can.
+    """
+    if runtime not in board.LOADERS:
+        raise EdgenasError(
+            f"{runtime} cannot be timed by edgenas yet, only {', '.join(board.LOADERS)}",
+            hint="time its engines with trtexec, see docs/tensorrt.md",
+        )
 
 
 def _check(*, time_budget: float | None, settings: Settings) -> None:
