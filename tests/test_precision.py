@@ -54,14 +54,14 @@ def tables(rising: Path, monkeypatch: pytest.MonkeyPatch):
         )
         save_table(table, table_path(target))
 
-    def clock(onnx: bytes, *, target, settings) -> Measurement:
+    def timed(onnx: bytes, *, target, settings, clock) -> Measurement:
         pace = 1.0 if target.precision == "fp32" else 0.5
         macs = sum(each.macs for each in operator_counts(onnx))
         seconds = pace * (6e-5 + 1e-9 * macs)
         times = dict.fromkeys(("median", "p10", "p90", "wall_p50", "wall_p95", "canary"), seconds)
         return Measurement(name="network", n=100, half_width=0.001, wall_n=150, flag="", **times)
 
-    monkeypatch.setattr(building, "measure_network", clock)
+    monkeypatch.setattr(building, "measure_network", timed)
 
 
 def ask(supernet: Path, *, budget: str = "latency<=1s", **changes) -> Request:

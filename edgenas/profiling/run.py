@@ -80,11 +80,12 @@ def profile(
             raise EdgenasError(f"{name} must be at least {least}, found {value}")
     wanted = form(target.runtime, target.precision)
     # Copies are made of fp32 graphs; layers in other forms are timed alone.
-    usual = METHODS.get(target.runtime, "alone") if wanted == "fp32" else "alone"
+    usual: Method = METHODS.get(target.runtime, "alone") if wanted == "fp32" else "alone"
+    method = method or usual
     units = units_of(
         space,
         batch=target.batch,
-        method=method or usual,
+        method=method,
         networks=networks,
         further=further,
         seed=seed,
