@@ -13,6 +13,7 @@ from edgenas.cli import (
     bench,
     checking,
     estimating,
+    export,
     finding,
     importing,
     learn,
