@@ -60,6 +60,7 @@ class Settings:
 
     Attributes:
         threads: threads of the runtime; the process is pinned to as many processors.
+        precision: what the runtime is to compute in; most take it from the graph.
         seed: of the random order of units.
         gate: a canary passes up to this multiple of the baseline.
         baseline_seconds: how long the canary runs before the first unit.
@@ -80,6 +81,7 @@ class Settings:
     """
 
     threads: int = 1
+    precision: str = "fp32"
     seed: int = 0
     gate: float = 1.08
     baseline_seconds: float = 6.0
@@ -532,7 +534,7 @@ def _without_gc() -> Generator[None, None, None]:
 
 
 def onnxruntime_session(
-    source: bytes | str, *, threads: int, batch: int, optimized: str = ""
+    source: bytes | str, *, threads: int, batch: int, optimized: str = "", profile: str = ""
 ) -> Any:
     """A CPU session of ONNX Runtime, with the options that edgenas times and ships with.
 
@@ -545,6 +547,7 @@ def onnxruntime_session(
         threads: of one operator; operators never run side by side.
         batch: what free dimensions of inputs become.
         optimized: where to write the graph that really runs; empty: nowhere.
+        profile: how the file begins that the time of each operator goes to; empty: none.
 
     Raises:
         UnitError: the runtime refuses the graph, in the runtime's words.
@@ -558,6 +561,8 @@ def onnxruntime_session(
     options.log_severity_level = 3
     if optimized:
         options.optimized_model_filepath = optimized
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, profile
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
     with _onnxruntime_refusals():
@@ -592,29 +597,47 @@ NUMPY_TYPES = {
     "tensor(uint8)": "uint8",
     "tensor(int32)": "int32",
     "tensor(int64)": "int64",
+    "tensor(bool)": "bool",
 }
 
 
-def load_onnxruntime(source: bytes | str, *, threads: int, batch: int) -> Callable[[], Any]:
+def made_up(wanted: Sequence[tuple[str, Sequence[int], str]]) -> dict[str, Any]:
+    """Fixed random inputs, by name.
+
+    Normal numbers; integers are 0 or 1, which is legal as pixels, as indices and as switches.
+
+    Args:
+        wanted: name, shape and numpy type of each.
+    """
+    numpy: Any = importlib.import_module("numpy")
+    generator = numpy.random.default_rng(0)
+    inputs: dict[str, Any] = {}
+    for name, shape, kind in wanted:
+        values = generator.standard_normal(tuple(shape))
+        whole = "int" in kind or kind == "bool"
+        inputs[name] = (values > 0 if whole else values).astype(kind)
+    return inputs
+
+
+def load_onnxruntime(
+    source: bytes | str, *, threads: int, batch: int, precision: str = "fp32"
+) -> Callable[[], Any]:
     """One run of an ONNX graph on the CPU, with fixed random inputs and nothing copied.
 
     Args:
         source: the ONNX file's bytes or path.
         threads: of one operator.
         batch: what free dimensions become.
+        precision: is that of the graph here.
     """
     ort: Any = importlib.import_module("onnxruntime")
-    numpy: Any = importlib.import_module("numpy")
     session = onnxruntime_session(source, threads=threads, batch=batch)
-    generator = numpy.random.default_rng(0)
-    inputs: dict[str, Any] = {}
+    wanted: list[tuple[str, Sequence[int], str]] = []
     for value in session.get_inputs():
         if value.type not in NUMPY_TYPES:
             raise UnitError(f"input {value.name} has the type {value.type}")
-        # Integers stay 0 or 1: they are legal as pixels, as indices and as switches.
-        kind = NUMPY_TYPES[value.type]
-        random_values = generator.standard_normal(value.shape)
-        inputs[value.name] = (random_values > 0 if "int" in kind else random_values).astype(kind)
+        wanted.append((value.name, value.shape, NUMPY_TYPES[value.type]))
+    inputs = made_up(wanted)
     with _onnxruntime_refusals():
         outputs = session.run(None, inputs)
     binding = session.io_binding()
@@ -626,8 +649,74 @@ def load_onnxruntime(source: bytes | str, *, threads: int, batch: int) -> Callab
     return lambda _=(inputs, outputs): session.run_with_iobinding(binding)
 
 
-LOADERS: dict[str, Callable[..., Callable[[], Any]]] = {"onnxruntime": load_onnxruntime}
-_MODULES = {"onnxruntime": "onnxruntime"}
+# An int8 graph says itself what is int8; the hint is for the rest of it.
+OPENVINO_HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
+
+
+def openvino_model(
+    source: bytes | str, *, threads: int, batch: int, precision: str, profile: bool = False
+) -> Any:
+    """A graph compiled by OpenVINO for the CPU, in a precision that is always set.
+
+    Its own default is the fastest the processor has, bf16 on new ones.
+
+    Args:
+        source: the ONNX file's bytes or path.
+        threads: of one operator.
+        batch: what free dimensions of inputs become.
+        precision: a key of `OPENVINO_HINTS`.
+        profile: whether it is to time each operator, which slows it down.
+
+    Raises:
+        UnitError: the runtime refuses the graph, in the runtime's words.
+    """
+    openvino: Any = importlib.import_module("openvino")
+    if isinstance(source, str):
+        with open(source, "rb") as stream:
+            source = stream.read()
+    options = {
+        "INFERENCE_PRECISION_HINT": OPENVINO_HINTS[precision],
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,  # the clock pins
+        "PERF_COUNT": profile,
+    }
+    core = openvino.Core()
+    try:
+        model = core.read_model(source)
+        if model.is_dynamic():
+            free = {
+                port: [batch if size.is_dynamic else size for size in port.partial_shape]
+                for port in model.inputs
+            }
+            model.reshape(free)
+        return core.compile_model(model, "CPU", options)
+    except RuntimeError as error:
+        # "Exception from FILE:LINE:" comes once for each level of calls; the cause comes last.
+        lines = [line.strip() for line in str(error).splitlines()]
+        said = [line for line in lines if line and not line.startswith("Exception from")]
+        raise UnitError(" ".join(said) or "OpenVINO does not say why") from error
+
+
+def load_openvino(
+    source: bytes | str, *, threads: int, batch: int, precision: str = "fp32"
+) -> Callable[[], Any]:
+    """One run of an ONNX graph on OpenVINO's CPU plugin; see `load_onnxruntime`."""
+    openvino: Any = importlib.import_module("openvino")
+    model = openvino_model(source, threads=threads, batch=batch, precision=precision)
+    inputs = made_up([(p.any_name, p.shape, str(p.element_type.to_dtype())) for p in model.inputs])
+    request = model.create_infer_request()
+    for name, array in inputs.items():
+        request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+    return lambda _=inputs: request.infer(share_outputs=True)
+
+
+LOADERS: dict[str, Callable[..., Callable[[], Any]]] = {
+    "onnxruntime": load_onnxruntime,
+    "openvino": load_openvino,
+}
+_MODULES = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
 
 
 # --- the machine ---------------------------------------------------------------------------------
@@ -750,10 +839,12 @@ def environment(runtime: str, *, threads: int) -> dict[str, Any]:
 # --- the worker ----------------------------------------------------------------------------------
 
 
-def _loader(unit: dict[str, Any], *, runtime: str, threads: int) -> Callable[[], Callable[[], Any]]:
+def _loader(
+    unit: dict[str, Any], *, runtime: str, settings: Settings
+) -> Callable[[], Callable[[], Any]]:
     source = unit["path"] if "path" in unit else base64.b64decode(unit["data"])
-    load = LOADERS[runtime]
-    return lambda: load(source, threads=threads, batch=unit["batch"])
+    given = {"threads": settings.threads, "precision": settings.precision, "batch": unit["batch"]}
+    return lambda: LOADERS[runtime](source, **given)
 
 
 def work(text: str | bytes) -> Iterator[dict[str, Any]]:
@@ -775,8 +866,7 @@ def work(text: str | bytes) -> Iterator[dict[str, Any]]:
     if runtime not in LOADERS:
         raise SystemExit("this clock knows {}, not {}".format(", ".join(LOADERS), runtime))
     units = [
-        (unit["id"], _loader(unit, runtime=runtime, threads=settings.threads))
-        for unit in given["units"]
+        (unit["id"], _loader(unit, runtime=runtime, settings=settings)) for unit in given["units"]
     ]
     yield {"event": "environment", **environment(runtime, threads=settings.threads)}
     baseline = None

@@ -307,7 +307,9 @@ def time_model(
     source = onnx if isinstance(onnx, bytes) else str(onnx)
 
     def load() -> Callable[[], Any]:
-        return board.LOADERS[runtime](source, threads=settings.threads, batch=batch)
+        return board.LOADERS[runtime](
+            source, threads=settings.threads, batch=batch, precision=settings.precision
+        )
 
     with machine_lock():
         for event in board.time_units([("model", load)], settings=settings):

@@ -168,7 +168,8 @@ def test_profile_refuses_what_it_cannot_measure(edgenas):
     words = ("profile", "--space", "tiny", "--device")
     refused(edgenas(*words, "jetson"), "must be reached to be timed", "--ssh user@board")
     refused(edgenas(*words, "host", "--runtime", "tensorflow"), "unknown runtime", "list runtimes")
-    refused(edgenas(*words, "host", "--precision", "int8"), "precision must be fp32")
+    refused(edgenas(*words, "host", "--runtime", "tensorrt"), "tensorrt cannot be timed", "trtexec")
+    refused(edgenas(*words, "host", "--precision", "fp16"), "must be one of fp32, int8")
     refused(edgenas(*words, "host", "--time", "60"), "--time must be in ns", "20ms")
     refused(edgenas(*words, "host", "--time", "1us"), "time_budget must be above")
 

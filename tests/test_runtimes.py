@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, load_from_string, numpy_helper
@@ -41,6 +43,30 @@ def session(runtime: runtimes.Runtime, onnx: bytes, **changes) -> runtimes.Sessi
     return runtime.compile(onnx, **(plain | changes))
 
 
+class Calibration(CalibrationDataReader):
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        shape = (1, LAYER.inputs, LAYER.size, LAYER.size)
+        self.left = [rng.standard_normal(shape).astype(np.float32) for _ in range(4)]
+
+    def get_next(self):
+        return {INPUT: self.left.pop()} if self.left else None
+
+
+@pytest.fixture(scope="module")
+def int8(tmp_path_factory) -> bytes:
+    path = tmp_path_factory.mktemp("int8") / "model.onnx"
+    quantize_static(
+        load_from_string(layer_graph(LAYER)),
+        str(path),
+        Calibration(),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+    return path.read_bytes()
+
+
 # The contract of every runtime that is here
 
 
@@ -55,6 +81,8 @@ def runtime(request) -> runtimes.Runtime:
 def test_a_runtime_knows_its_name_and_its_precisions(runtime):
     assert runtimes.get(runtime.NAME) is runtime
     assert "fp32" in runtime.PRECISIONS
+    assert set(runtime.FORMS) == set(runtime.PRECISIONS)
+    assert runtime.FORMS["fp32"] == "fp32"
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -88,6 +116,25 @@ def test_its_facts_say_what_really_runs(runtime, threads):
     assert facts["threads"] == str(threads)
     assert facts["version"]
     assert facts["provider"]
+
+
+def test_without_a_precision_it_takes_the_graph_as_it_is(runtime, int8):
+    assert session(runtime, conv(), precision=None).facts()["precision"] == "fp32"
+    assert session(runtime, int8, precision=None).facts()["precision"] == "int8"
+
+
+def test_its_kernels_are_those_of_the_graph(runtime):
+    kernels = session(runtime, layer_graph(LAYER)).kernels()
+    (conv_,) = (k for k in kernels if "conv" in k.kind.lower())
+    assert any(node in ("Conv_0", "Relu_1") for node in conv_.nodes)
+    assert conv_.precision == "fp32"
+    assert all(kernel.seconds >= 0 for kernel in kernels)
+
+
+def test_kernels_of_an_int8_graph_compute_in_int8(runtime, int8):
+    kernels = session(runtime, int8, precision="int8").kernels()
+    (conv_,) = (k for k in kernels if "Conv_0" in k.nodes)
+    assert conv_.precision == "int8"
 
 
 def test_a_precision_that_it_lacks_is_refused(runtime):
@@ -136,40 +183,16 @@ def test_what_the_clock_can_load_is_a_runtime():
 # ONNX Runtime
 
 
-class Calibration(CalibrationDataReader):
-    def __init__(self) -> None:
-        rng = np.random.default_rng(0)
-        shape = (1, LAYER.inputs, LAYER.size, LAYER.size)
-        self.left = [rng.standard_normal(shape).astype(np.float32) for _ in range(4)]
-
-    def get_next(self):
-        return {INPUT: self.left.pop()} if self.left else None
-
-
-@pytest.fixture(scope="module")
-def int8(tmp_path_factory) -> bytes:
-    path = tmp_path_factory.mktemp("int8") / "model.onnx"
-    quantize_static(
-        load_from_string(layer_graph(LAYER)),
-        str(path),
-        Calibration(),
-        quant_format=QuantFormat.QDQ,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-    )
-    return path.read_bytes()
-
-
 def test_an_int8_model_runs_in_int8(int8):
     facts = session(runtimes.get("onnxruntime"), int8, precision="int8").facts()
     assert facts["precision"] == "int8"
 
 
 @pytest.mark.parametrize(("asked", "runs"), [("int8", "fp32"), ("fp32", "int8")])
-def test_a_silent_change_of_precision_is_an_error(int8, asked, runs):
+def test_a_silent_change_of_precision_is_an_error(runtime, int8, asked, runs):
     onnx = int8 if runs == "int8" else conv()
-    with pytest.raises(EdgenasError, match=f"runs in {runs} on onnxruntime, not in {asked}"):
-        session(runtimes.get("onnxruntime"), onnx, precision=asked)
+    with pytest.raises(EdgenasError, match=f"runs in {runs} on {runtime.NAME}, not in {asked}"):
+        session(runtime, onnx, precision=asked)
 
 
 @pytest.mark.parametrize(
@@ -185,14 +208,58 @@ def test_an_fp16_model_is_not_said_to_run_in_fp16_where_it_does_not():
         session(runtimes.get("onnxruntime"), conv(kind=TensorProto.FLOAT16), precision="fp16")
 
 
-def test_an_absent_library_is_a_reason_not_a_crash(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    runtime = runtimes.get("onnxruntime")
-    assert "pip install onnxruntime" in runtime.available()
-    with pytest.raises(EdgenasError, match="runtime onnxruntime is not available here"):
-        session(runtime, conv())
+@pytest.mark.parametrize(
+    ("name", "install"),
+    [("onnxruntime", "pip install onnxruntime"), ("openvino", "pip install 'edgenas[openvino]'")],
+)
+def test_an_absent_library_is_a_reason_not_a_crash(monkeypatch, name, install):
+    monkeypatch.setitem(sys.modules, name, None)
+    absent = runtimes.get(name)
+    assert install in absent.available()
+    with pytest.raises(EdgenasError, match=f"runtime {name} is not available here"):
+        session(absent, conv())
 
 
 def test_a_free_dimension_without_a_name_is_refused():
     with pytest.raises(EdgenasError, match="a free dimension without a name"):
         session(runtimes.get("onnxruntime"), conv(batch=None))
+
+
+# OpenVINO
+
+
+@pytest.fixture
+def openvino() -> runtimes.Runtime:
+    found = runtimes.get("openvino")
+    if why_not := found.available():
+        pytest.skip(why_not)
+    return found
+
+
+def test_openvino_computes_in_fp32_although_its_default_is_less(openvino):
+    x = images(1) * np.float32(1 / 3)
+    (y,) = session(openvino, conv()).run({"x": x})
+    np.testing.assert_allclose(y[:, 0], np.maximum(2 * x[:, 0], 0), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("precision", "error"), [("bf16", 2**-8), ("fp16", 2**-11)])
+def test_openvino_runs_in_the_precision_asked_for_or_refuses(openvino, precision, error):
+    library = pytest.importorskip("openvino")
+    if precision.upper() in library.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        made = session(openvino, layer_graph(LAYER), precision=precision)
+        assert made.facts()["precision"] == precision
+        x = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
+        (found,), (exact,) = (
+            m.run({INPUT: x}) for m in (made, session(openvino, layer_graph(LAYER)))
+        )
+        assert 0 < np.abs(found - exact).max() < 8 * error * np.abs(exact).max()
+    else:
+        with pytest.raises(EdgenasError, match=rf"runs in \w+ on openvino, not in {precision}"):
+            session(openvino, layer_graph(LAYER), precision=precision)
+
+
+def test_the_longest_name_of_a_node_that_fits_is_meant():
+    known = {name: name for name in ("Conv_1", "Conv_12", "Conv_1_Quantize")}
+    assert runtimes.origins("Conv_12_nchwc", known) == ("Conv_12",)
+    assert runtimes.origins("Conv_1_Quantize/x", known) == ("Conv_1_Quantize",)
+    assert runtimes.origins("Reorder_1", known) == ()

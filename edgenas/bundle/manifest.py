@@ -147,7 +147,8 @@ def _check_types(fields: Mapping[str, Any], *, where: str) -> None:
         if not isinstance(fields[name], kind):
             raise EdgenasError(f"{where}: {name} must be of type {kind.__name__}")
     for name, inside in _INSIDE.items():
-        check_fields(fields[name], required=inside, where=f"{where}: {name}")
+        optional = ("share",) if name == "parity" else ()  # of quantised models
+        check_fields(fields[name], required=inside, optional=optional, where=f"{where}: {name}")
     for name, fact in fields["files"].items():
         if not isinstance(fact, dict):
             raise EdgenasError(f"{where}: files.{name} must be an object, found {fact!r}")

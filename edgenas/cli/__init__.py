@@ -10,8 +10,10 @@ from typing import Any
 import typer
 
 from edgenas.cli import (
+    bench,
     checking,
     estimating,
+    export,
     finding,
     importing,
     learn,
@@ -75,6 +77,8 @@ for group in (
     offer,
     learn,
     timing,
+    bench,
+    export,
     checking,
     estimating,
     finding,

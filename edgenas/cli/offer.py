@@ -43,7 +43,9 @@ def specialize(
         str, typer.Option(help="Name or folder of a trained supernet.")
     ] = "mbv3-cifar10",
     runtime: Annotated[str | None, typer.Option(help="Default: the device's first.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, fp16, bf16, int8, or auto: what measures best.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of a run.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images of a run.")] = None,
     percentile: Annotated[
@@ -63,6 +65,9 @@ def specialize(
         str | None, typer.Option(help="The training images: accuracy is measured, not predicted.")
     ] = None,
     test: Annotated[str | None, typer.Option(help="Test images to measure accuracy on.")] = None,
+    allow_accuracy_drop: Annotated[
+        bool, typer.Option("--allow-accuracy-drop", help="Ship int8 whatever it loses.")
+    ] = False,
     skip_bad_images: Annotated[
         bool, typer.Option("--skip-bad-images", help="Leave out images that cannot be read.")
     ] = False,
@@ -120,6 +125,7 @@ def specialize(
         strategy=strategy,
         data=data,
         test=test,
+        allow_accuracy_drop=allow_accuracy_drop,
         skip_bad_images=skip_bad_images,
         seed=seed,
         ssh=ssh,

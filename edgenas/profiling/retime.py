@@ -13,6 +13,7 @@ from edgenas.profiling.journal import Journal
 from edgenas.profiling.run import environment_of
 from edgenas.profiling.units import FEWER, MORE, Method, Unit, layer_unit, network_unit
 from edgenas.profiling.work import Clock, Tell, Work
+from edgenas.runtimes.forms import form
 from edgenas.space import Space
 from edgenas.table import LatencyTable
 
@@ -36,7 +37,7 @@ def retime(
         chosen: of the space.
         method: how layers are timed.
         visits: how often each is timed.
-        settings: of the clock; its threads are those of the target.
+        settings: of the clock; its threads and precision are those of the target.
         clock: where.
         tell: called after each visit, see ``profile``.
 
@@ -44,14 +45,17 @@ def retime(
         EdgenasError: the device cannot be reached, or changes meanwhile.
     """
     counts = (0,) if method == "alone" else (FEWER, MORE)
+    wanted = form(target.runtime, target.precision)
     units: list[Unit] = []
     for one in chosen:
         if isinstance(one, Arch):
-            units.append(network_unit(space, one, batch=target.batch))
+            units.append(network_unit(space, one, batch=target.batch, form=wanted))
         else:
-            units += [layer_unit(one, copies=n, batch=target.batch) for n in counts]
+            units += [
+                layer_unit(space, one, copies=n, batch=target.batch, form=wanted) for n in counts
+            ]
     environment = environment_of(target, clock=clock)
-    settings = replace(settings, threads=target.threads)
+    settings = replace(settings, threads=target.threads, precision=target.precision)
     with tempfile.TemporaryFile() as stream:
         work = Work(
             {unit.name: unit for unit in units},

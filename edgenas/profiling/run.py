@@ -10,13 +10,15 @@ from typing import Any
 from edgenas import board, measure, runtimes
 from edgenas.board import Settings
 from edgenas.device import Target
-from edgenas.errors import EdgenasError, unknown
+from edgenas.errors import EdgenasError
 from edgenas.measure import DEFAULT
 from edgenas.profiling.choice import Choice
+from edgenas.profiling.graph import network_graph
 from edgenas.profiling.journal import open_journal
 from edgenas.profiling.networks import CALIBRATION, FURTHER, MOST, calibration_archs, random_archs
 from edgenas.profiling.units import METHODS, Method, units_of
 from edgenas.profiling.work import VISITS, Clock, Tell, Work
+from edgenas.runtimes.forms import form, formed
 from edgenas.space import Space
 from edgenas.table import LatencyTable, load_table, merge, mismatches, save_table, table_path
 
@@ -69,9 +71,9 @@ def profile(
         ClockStoppedError: the process that times died.
     """
     started = time.monotonic()
-    settings = replace(settings, threads=target.threads, seed=seed)
+    settings = replace(settings, threads=target.threads, precision=target.precision, seed=seed)
     environment = environment_of(target, clock=clock)
-    _check(target, time_budget=time_budget, settings=settings)
+    _check(time_budget=time_budget, settings=settings)
     for name, value, least in (
         ("networks", networks, 0),
         ("further", further, 0),
@@ -79,11 +81,17 @@ def profile(
     ):
         if value < least:
             raise EdgenasError(f"{name} must be at least {least}, found {value}")
-    method = method or METHODS.get(target.runtime, "alone")
+    wanted = form(target.runtime, target.precision)
+    # Copies are made of fp32 graphs; layers in other forms are timed alone.
+    usual: Method = METHODS.get(target.runtime, "alone") if wanted == "fp32" else "alone"
+    method = method or usual
     random = random_archs(space, further, seed=seed)
     # With all the time of the world, ten networks and a whole table say more than fifty do.
     lines = calibration_archs(space, networks if time_budget is None else max(networks, MOST))
-    units = units_of(space, [*lines, *random], batch=target.batch, method=method)
+    archs = [*lines, *random]
+    units = units_of(space, archs, batch=target.batch, method=method, form=wanted)
+    if clock is measure:
+        _check_precision(space, target=target)
     older = load_table(table_path(target)) if table_path(target).exists() else None
     waiting_for_other = f"waiting for another edgenas that profiles {target}"
     with open_journal(target, waiting=lambda: say(waiting_for_other)) as journal:
@@ -145,10 +153,7 @@ def environment_of(target: Target, *, clock: Clock = measure) -> dict[str, Any]:
         EdgenasError: the runtime is unknown or not there.
     """
     runtime = runtimes.get(target.runtime)
-    if target.runtime not in board.LOADERS:
-        raise unknown(
-            "runtime", target.runtime, known=board.LOADERS, listing="edgenas list runtimes"
-        )
+    check_timed(target.runtime)
     why_not = runtime.available() if clock is measure else None
     environment = clock.environment(target.runtime, threads=target.threads)
     if environment.get("runtime_version") is None:
@@ -160,17 +165,38 @@ def environment_of(target: Target, *, clock: Clock = measure) -> dict[str, Any]:
     return environment
 
 
-def _check(target: Target, *, time_budget: float | None, settings: Settings) -> None:
-    if target.precision != "fp32":
+def check_timed(runtime: str) -> None:
+    """Refuse a runtime that the clock cannot load.
+
+    Raises:
+        EdgenasError: names those that it can.
+    """
+    if runtime not in board.LOADERS:
         raise EdgenasError(
-            f"precision must be fp32 to be profiled on {target.runtime}, found {target.precision}"
+            f"{runtime} cannot be timed by edgenas yet, only {', '.join(board.LOADERS)}",
+            hint="time its engines with trtexec, see docs/tensorrt.md",
         )
+
+
+def _check(*, time_budget: float | None, settings: Settings) -> None:
     least = settings.baseline_seconds
     if time_budget is not None and time_budget <= least:
         raise EdgenasError(
             f"time_budget must be above {least:g} s, which the canary alone takes, "
             f"found {time_budget:g} s"
         )
+
+
+def _check_precision(space: Space, *, target: Target) -> None:
+    """Refuse what would run in another precision than the table says."""
+    arch = space.smallest()
+    graph = formed(
+        network_graph(space, arch, batch=target.batch),
+        wanted=form(target.runtime, target.precision),
+    )
+    runtimes.get(target.runtime).compile(
+        graph, precision=target.precision, threads=target.threads, batch=target.batch
+    )
 
 
 def _merged(

@@ -48,6 +48,7 @@ def table_for(space: Space, *, target: Target, clock: Clock | None = measure) ->
     """
     path = find_table(target)
     command = f"edgenas profile --device {target.device} --space {space.name}"
+    command += f" --runtime {target.runtime} --precision {target.precision}"
     if path is None:
         raise NoTableError(f"there is no latency table of {target}", hint=command)
     table = load_table(path)
@@ -164,9 +165,9 @@ def measure_network(
     """Time one network on a target, long enough to see the machine's slow moments too.
 
     Args:
-        onnx: the network, bytes or path.
+        onnx: the network in the form for the target, bytes or path.
         target: what it is timed on.
-        settings: of the clock; threads are those of the target.
+        settings: of the clock; threads and precision are those of the target.
         clock: where it is timed.
 
     Raises:
@@ -177,7 +178,7 @@ def measure_network(
     (found,) = clock.measure(
         [("network", onnx)],
         runtime=target.runtime,
-        settings=replace(settings, threads=target.threads),
+        settings=replace(settings, threads=target.threads, precision=target.precision),
         batch=target.batch,
         watch=lambda event: None,
     )

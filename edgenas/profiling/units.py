@@ -14,6 +14,8 @@ from typing import Literal
 from edgenas.arch import Arch
 from edgenas.plan import Layer, layers
 from edgenas.profiling.graph import copies_graph, layer_graph, network_graph
+from edgenas.runtimes import Form
+from edgenas.runtimes.forms import formed, formed_layer
 from edgenas.space import Space
 
 Method = Literal["alone", "copies"]
@@ -41,7 +43,12 @@ class Unit:
 
 
 def units_of(
-    space: Space, archs: Iterable[Arch] = (), *, batch: int, method: Method
+    space: Space,
+    archs: Iterable[Arch] = (),
+    *,
+    batch: int,
+    method: Method,
+    form: Form = "fp32",
 ) -> dict[str, Unit]:
     """The units of a profile by name: the distinct layers of a space, and networks of it.
 
@@ -50,10 +57,15 @@ def units_of(
         archs: the networks.
         batch: images a run.
         method: how layers are timed.
+        form: of the graphs.
     """
     counts = (0,) if method == "alone" else (FEWER, MORE)
-    units = [layer_unit(layer, copies=n, batch=batch) for layer in layers(space) for n in counts]
-    units += [network_unit(space, arch, batch=batch) for arch in archs]
+    units = [
+        layer_unit(space, layer, copies=n, batch=batch, form=form)
+        for layer in layers(space)
+        for n in counts
+    ]
+    units += [network_unit(space, arch, batch=batch, form=form) for arch in archs]
     return {unit.name: unit for unit in units}
 
 
@@ -62,19 +74,32 @@ def digest(graph: bytes) -> str:
     return hashlib.sha256(graph).hexdigest()
 
 
-def layer_unit(layer: Layer, *, copies: int, batch: int) -> Unit:
-    """The unit of a layer: alone, or so many copies of it."""
+def layer_unit(space: Space, layer: Layer, *, copies: int, batch: int, form: Form = "fp32") -> Unit:
+    """The unit of a layer of a space: alone, in some form, or so many copies of it in fp32."""
     if copies:
+        assert form == "fp32", "copies are made in fp32"
         return Unit(
             name=f"{layer} x{copies}",
             of=layer,
             build=lambda: copies_graph(layer, copies, batch=batch),
             copies=copies,
         )
-    return Unit(name=str(layer), of=layer, build=lambda: layer_graph(layer, batch=batch))
+
+    def build() -> bytes:
+        return formed_layer(
+            layer_graph(layer, batch=batch),
+            wanted=form,
+            first=layer.inputs == space.inputs,
+            last=layer.kind == "head",
+        )
+
+    return Unit(name=str(layer), of=layer, build=build)
 
 
-def network_unit(space: Space, arch: Arch, *, batch: int) -> Unit:
-    """The unit of a whole network."""
-    name = f"{space.name}/{space.classes} {arch}"
-    return Unit(name=name, of=arch, build=lambda: network_graph(space, arch, batch=batch))
+def network_unit(space: Space, arch: Arch, *, batch: int, form: Form = "fp32") -> Unit:
+    """The unit of a whole network, in some form."""
+    return Unit(
+        name=f"{space.name}/{space.classes} {arch}",
+        of=arch,
+        build=lambda: formed(network_graph(space, arch, batch=batch), wanted=form),
+    )

@@ -1,17 +1,20 @@
 """Runtimes: what turns an ONNX graph into something that runs on a device.
 
-A runtime is a module of this folder with a ``NAME``, ``PRECISIONS``, ``available`` and
-``compile``; see `Runtime`. Names are those of targets and of latency tables. A module is imported
-when it is asked for, and imports its library when that is needed, so that listing runtimes works
-without any of them.
+A runtime is a module of this folder, or a value in one, with a ``NAME``, ``PRECISIONS``, ``FORMS``,
+``available`` and ``compile``; see `Runtime`. Names are those of targets and of latency tables. A
+module is imported when it is asked for, and imports its library when that is needed, so that
+listing runtimes works without any of them. `edgenas.runtimes.forms` makes the graph that a runtime
+wants for a precision.
 
 To add one: write the module, register it in ``_MODULES``, give `edgenas.board` a loader of the
 same name if it is to be timed. ``tests/test_runtimes.py`` runs the contract on every runtime here.
 """
 
 import importlib
+import re
 from collections.abc import Collection, Mapping
-from typing import Any, Protocol, cast
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +23,37 @@ from edgenas.errors import EdgenasError, unknown
 
 Array = NDArray[Any]
 
-_MODULES = {"onnxruntime": "edgenas.runtimes.onnx_runtime"}
+# What graph a runtime wants for a precision: the fp32 one as it is, with fp16 weights, or int8 with
+# quantise and dequantise operators: unsigned with integer biases (where "integer" says that hard
+# swishes are integers too), or signed symmetric with
+# float biases.
+Form = Literal["fp32", "fp16", "int8-unsigned", "int8-integer", "int8-signed"]
+
+_MODULES = {
+    "onnxruntime": "edgenas.runtimes.onnx_runtime",
+    "openvino": "edgenas.runtimes.openvino_cpu",
+    "tensorrt": "edgenas.runtimes.trt:TENSORRT",
+    "tensorrt-rtx": "edgenas.runtimes.trt:TENSORRT_RTX",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """A piece of work that a runtime says it does in a run.
+
+    Args:
+        name: of it, in the runtime's words.
+        nodes: of the graph, as far as the runtime tells which they were.
+        kind: of kernel, in the runtime's words.
+        precision: what it computes in: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
+        seconds: median over some runs, while being watched: they add up to more than a run takes.
+    """
+
+    name: str
+    nodes: tuple[str, ...]
+    kind: str
+    precision: str
+    seconds: float
 
 
 class Session(Protocol):
@@ -41,23 +74,40 @@ class Session(Protocol):
         """What really runs: ``runtime``, ``version``, ``provider``, ``precision``, ``threads``."""
         ...
 
+    def kernels(self) -> list[Kernel]:
+        """What it spends its time on, in the order of execution; made-up inputs."""
+        ...
+
 
 class Runtime(Protocol):
     """The contract of a runtime. Modules fulfil it."""
 
-    NAME: str
-    PRECISIONS: tuple[str, ...]
+    @property
+    def NAME(self) -> str:  # noqa: N802
+        """Of the runtime."""
+        ...
+
+    @property
+    def PRECISIONS(self) -> tuple[str, ...]:  # noqa: N802
+        """What it can compute in; the processor may lack some."""
+        ...
+
+    @property
+    def FORMS(self) -> Mapping[str, Form]:  # noqa: N802
+        """The graph that it wants for each precision."""
+        ...
 
     def available(self) -> str | None:
         """None, or why it cannot be used here, in words that help."""
         ...
 
-    def compile(self, onnx: bytes, *, precision: str, threads: int, batch: int) -> Session:
+    def compile(self, onnx: bytes, *, precision: str | None, threads: int, batch: int) -> Session:
         """A session for this machine.
 
         Args:
-            onnx: the graph. Free dimensions of inputs are the batch.
-            precision: one of ``PRECISIONS``. What would silently run in another is refused.
+            onnx: the graph, in the form for the precision. Free dimensions of inputs are the batch.
+            precision: one of ``PRECISIONS``. What would silently run in another is refused. None:
+                whatever the graph asks for, and fp32 where it does not; the facts tell.
             threads: threads of the processor; what runs on a GPU may ignore it.
             batch: images a run.
 
@@ -81,7 +131,53 @@ def get(name: str) -> Runtime:
     """
     if name not in _MODULES:
         raise unknown("runtime", name, known=_MODULES, listing="edgenas list runtimes")
-    return cast(Runtime, importlib.import_module(_MODULES[name]))
+    module, _, attribute = _MODULES[name].partition(":")
+    found = importlib.import_module(module)
+    return cast(Runtime, getattr(found, attribute) if attribute else found)
+
+
+def node_names(graph: Any) -> dict[str, str]:
+    """The nodes of an ONNX graph by all that runtimes call them: their names and their outputs."""
+    names = {output: node.name for node in graph.node for output in node.output}
+    return names | {node.name: node.name for node in graph.node if node.name}
+
+
+def origins(name: str, known: Mapping[str, str]) -> tuple[str, ...]:
+    """The nodes that a runtime's name of a kernel stems from: runtimes append to names.
+
+    Args:
+        name: in the runtime's words, e.g. ``Conv_4_nchwc`` or ``Conv_4/WithoutBiases``.
+        known: of ``node_names``; the longest that fits is meant.
+    """
+    fits = [node for node in known if re.match(re.escape(node) + r"(?![0-9A-Za-z])", name)]
+    return (known[max(fits, key=len)],) if fits else ()
+
+
+def check_batch(first: int, *, batch: int) -> None:
+    """Refuse a graph that is made for another batch.
+
+    Args:
+        first: the first size of an input of the graph.
+        batch: what is asked for.
+
+    Raises:
+        EdgenasError: they differ.
+    """
+    if first != batch:
+        raise EdgenasError(f"batch must be {first}, which the model was made for, found {batch}")
+
+
+def check_used(used: str, *, asked: str, runtime: str) -> None:
+    """Refuse a model that silently runs in another precision than asked for.
+
+    Raises:
+        EdgenasError: names both.
+    """
+    if used != asked:
+        raise EdgenasError(
+            f"the model runs in {used} on {runtime}, not in {asked}",
+            hint="give a model of that precision, or ask for the precision of the model",
+        )
 
 
 def check_precision(precision: str, *, runtime: str, known: Collection[str]) -> None:

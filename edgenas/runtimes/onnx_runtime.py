@@ -1,21 +1,37 @@
 """ONNX Runtime on the CPU."""
 
 import importlib
+import json
+import statistics
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, load
+from onnx import TensorProto, load, load_from_string
 
 from edgenas import board
 from edgenas.errors import EdgenasError
-from edgenas.runtimes import Array, check_inputs, check_precision
+from edgenas.runtimes import (
+    Array,
+    Form,
+    Kernel,
+    check_batch,
+    check_inputs,
+    check_precision,
+    check_used,
+    node_names,
+    origins,
+)
 
 NAME = "onnxruntime"
 # No fp16: the CPU provider computes such graphs in fp32 between casts.
 PRECISIONS = ("fp32", "int8")
+FORMS: Mapping[str, Form] = {"fp32": "fp32", "int8": "int8-integer"}
+
+_PROFILED_RUNS = 20
 
 _FLOAT_CONVS = ("Conv", "FusedConv", "Gemm", "FusedGemm")
 _INTEGER_CONVS = ("QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger")
@@ -33,8 +49,8 @@ def available() -> str | None:
 class CpuSession:
     """A graph on the CPU provider. Made by `compile`."""
 
-    def __init__(self, session: Any, *, facts: dict[str, str]) -> None:
-        self._session, self._facts = session, facts
+    def __init__(self, session: Any, *, onnx: bytes, batch: int, facts: dict[str, str]) -> None:
+        self._session, self._onnx, self._batch, self._facts = session, onnx, batch, facts
         kinds = {name: np.dtype(kind) for name, kind in board.NUMPY_TYPES.items()}
         self._inputs = {v.name: (tuple(v.shape), kinds[v.type]) for v in session.get_inputs()}
 
@@ -47,10 +63,51 @@ class CpuSession:
         """See `edgenas.runtimes.Session`."""
         return dict(self._facts)
 
+    def kernels(self) -> list[Kernel]:
+        """See `edgenas.runtimes.Session`. From the runtime's own profile."""
+        inputs = board.made_up([(n, s, kind.name) for n, (s, kind) in self._inputs.items()])
+        with tempfile.TemporaryDirectory(prefix="edgenas-") as folder:
+            session = board.onnxruntime_session(
+                self._onnx,
+                threads=int(self._facts["threads"]),
+                batch=self._batch,
+                profile=str(Path(folder) / "profile"),
+            )
+            for _ in range(_PROFILED_RUNS):
+                session.run(None, inputs)
+            events = json.loads(Path(session.end_profiling()).read_text())
+        known = node_names(load_from_string(self._onnx).graph)
+        found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for event in events:
+            name = event["name"].removesuffix("_kernel_time")
+            if event.get("cat") == "Node" and name != event["name"]:
+                found[name].append(event)
+        return [
+            Kernel(
+                name=name,
+                nodes=origins(name, known),
+                kind=runs[0]["args"]["op_name"],
+                precision=_precision_of_kernel(runs[0]["args"]),
+                seconds=statistics.median(run["dur"] for run in runs) * 1e-6,
+            )
+            for name, runs in found.items()
+        ]
 
-def compile(onnx: bytes, *, precision: str, threads: int, batch: int) -> CpuSession:
+
+def _precision_of_kernel(event: dict[str, Any]) -> str:
+    """An operator computes in integers if it is one of those, or if all it touches are integers."""
+    if event["op_name"] in _INTEGER_CONVS:
+        return "int8"
+    touched = {kind for value in event["output_type_shape"] for kind in value}
+    if touched <= {"uint8", "int8"}:
+        return "int8"
+    return "fp16" if "float16" in touched else "fp32"
+
+
+def compile(onnx: bytes, *, precision: str | None, threads: int, batch: int) -> CpuSession:
     """See `edgenas.runtimes.Runtime`. Sessions are those that `edgenas.board` times."""
-    check_precision(precision, runtime=NAME, known=PRECISIONS)
+    if precision is not None:
+        check_precision(precision, runtime=NAME, known=PRECISIONS)
     why_not = available()
     if why_not:
         raise EdgenasError(f"runtime {NAME} is not available here: {why_not}")
@@ -63,16 +120,11 @@ def compile(onnx: bytes, *, precision: str, threads: int, batch: int) -> CpuSess
         except board.UnitError as error:
             raise EdgenasError(f"onnxruntime refuses the model: {error}") from error
         used = precision_of(path)
-    if used != precision:
-        raise EdgenasError(
-            f"the model runs in {used} on {NAME}, not in {precision}",
-            hint="give a model of that precision, or ask for the precision of the model",
-        )
+    if precision is not None:
+        check_used(used, asked=precision, runtime=NAME)
     for value in session.get_inputs():
-        if value.shape and value.shape[0] != batch:
-            raise EdgenasError(
-                f"batch must be {value.shape[0]}, which the model was made for, found {batch}"
-            )
+        if value.shape:
+            check_batch(value.shape[0], batch=batch)
     (provider,) = session.get_providers()
     facts = {
         "runtime": NAME,
@@ -81,7 +133,7 @@ def compile(onnx: bytes, *, precision: str, threads: int, batch: int) -> CpuSess
         "precision": used,
         "threads": str(session.get_session_options().intra_op_num_threads),
     }
-    return CpuSession(session, facts=facts)
+    return CpuSession(session, onnx=onnx, batch=batch, facts=facts)
 
 
 def precision_of(path: Path) -> str:

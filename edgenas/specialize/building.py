@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from edgenas import runtimes
 from edgenas.arch import Arch
 from edgenas.board import Settings
 from edgenas.cost import Tables
@@ -13,6 +14,7 @@ from edgenas.measure import Measurement
 from edgenas.network import Network
 from edgenas.predict import AccuracyPredictor
 from edgenas.profiling import measure_network
+from edgenas.runtimes.forms import form, formed
 from edgenas.space import Space
 from edgenas.specialize.images import Material
 from edgenas.specialize.latency import Latency
@@ -22,6 +24,7 @@ from edgenas.trained import TrainedSupernet
 
 # The gate that every built network passes, and the one for what is delivered.
 PARITY_IMAGES, MORE_PARITY_IMAGES = 100, 1000
+QUANTISATION_IMAGES = 250
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,20 @@ class Job:
         budgets = self.request.budgets()
         return budgets[0].limit if budgets else None
 
+    @property
+    def lowered(self) -> bool:
+        """Whether the model is brought to less than fp32 here, and not on the device."""
+        target = self.latency.target
+        known = target.runtime in runtimes.names()
+        return self.latency.reachable and known and target.precision != "fp32"
+
+    @property
+    def shipped(self) -> str:
+        """The precision of the file that ships; a runtime may lower it by itself."""
+        target = self.latency.target
+        lower = self.lowered and form(target.runtime, target.precision) != "fp32"
+        return target.precision if lower else "fp32"
+
     def seconds(self, arch: Arch) -> float:
         """Predicted latency of a network on the device."""
         return float(self.latency.predictor.predict(self.space.encode([arch]))[0])
@@ -92,7 +109,7 @@ class Built:
 
 
 def build(job: Job, arch: Arch) -> Built:
-    """Extract, calibrate, export, and hold the export against PyTorch.
+    """Extract, calibrate, export in the form for the target, and hold that against PyTorch.
 
     Raises:
         EdgenasError: the export is not the network.
@@ -105,6 +122,16 @@ def build(job: Job, arch: Arch) -> Built:
     inputs = trained.preprocessing.prepare(some, resolution=arch.resolution)
     checked = parity(network, onnx, images=inputs)
     checked.require()
+    if job.shipped != "fp32":
+        pixels = job.material.calibration[:QUANTISATION_IMAGES]
+        images = trained.preprocessing.prepare(pixels, resolution=arch.resolution)
+        onnx = formed(
+            onnx,
+            wanted=form(target.runtime, target.precision),
+            images=images.contiguous().numpy(),
+        )
+        checked = parity(network, onnx, images=inputs, precision=job.shipped)
+        checked.require()
     return Built(arch=arch, network=network, onnx=onnx, parity=checked, predicted=job.seconds(arch))
 
 
@@ -121,7 +148,7 @@ def compared(job: Job, built: Built) -> Built:
     # Evenly spaced: folders are read class by class.
     some = judged.pixels[torch.linspace(0, len(judged) - 1, count).long()]
     inputs = job.trained.preprocessing.prepare(some, resolution=built.arch.resolution)
-    checked = parity(built.network, built.onnx, images=inputs)
+    checked = parity(built.network, built.onnx, images=inputs, precision=job.shipped)
     checked.require()
     return replace(built, parity=checked)
 

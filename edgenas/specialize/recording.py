@@ -6,16 +6,22 @@ from edgenas.accuracy import judged_on
 from edgenas.bundle import Accuracy, MeasuredLatency, PredictedLatency, Promise, Record
 from edgenas.cost import memory as memory_of
 from edgenas.cost import total
-from edgenas.evaluate import accuracy
 from edgenas.files import sha256
 from edgenas.profiling import environment_of
 from edgenas.search import Constraint
 from edgenas.specialize.building import Built, Job
 from edgenas.specialize.choosing import BYTES, bound_of, latency_for
+from edgenas.specialize.precision import Judged
 
 
-def record_of(job: Job, built: Built) -> Record:
-    """The record of the chosen network."""
+def record_of(job: Job, built: Built, *, judged: Judged | None) -> Record:
+    """The record of the chosen network.
+
+    Args:
+        job: whose.
+        built: the network.
+        judged: its accuracy on images; None: it was not measured.
+    """
     latency, confidence = job.latency, job.request.confidence
     costs = total(job.space, built.arch)
     width = BYTES[latency.target.precision]
@@ -36,7 +42,7 @@ def record_of(job: Job, built: Built) -> Record:
     assert job.trained.folder is not None
     return Record(
         target=latency.target,
-        accuracy=_accuracy(job, built),
+        accuracy=_accuracy(job, built, judged),
         predicted=PredictedLatency(
             seconds=built.predicted,
             upper=float(latency.upper(confidence)(rows)[0]),
@@ -76,20 +82,14 @@ def _promise(job: Job, built: Built, constraint: Constraint, counted: dict[str, 
     return Promise(constraint=str(constraint), value=value, limit=constraint.limit, rests_on=rests)
 
 
-def _accuracy(job: Job, built: Built) -> Accuracy:
-    judged = job.material.judged
+def _accuracy(job: Job, built: Built, judged: Judged | None) -> Accuracy:
     if judged is not None:
-        found = accuracy(
-            built.network,
-            judged,
-            preprocessing=job.trained.preprocessing,
-            split=job.material.split,
-        )
+        assert job.material.judged is not None
         return Accuracy.of(
-            correct=round(found.value * found.n),
-            images=found.n,
-            data=Path(judged.source).name,
-            split=found.split,
+            correct=judged.correct,
+            images=judged.n,
+            data=Path(job.material.judged.source).name,
+            split=job.material.split,
         )
     data, split, images = judged_on(job.predictor)
     error = job.predictor.chosen or job.predictor.error

@@ -19,6 +19,7 @@ from edgenas.search import STRATEGIES as SEARCH
 from edgenas.search import Constraint
 
 SUPERNET = "mbv3-cifar10"
+AUTO = "auto"
 STRATEGIES = (*SEARCH, *GRADIENT)
 # These learn from validation images, all others from the accuracy predictor alone.
 LEARNING = ("bayes", *GRADIENT)
@@ -36,7 +37,8 @@ class Request:
         constraints: the budgets, e.g. ``latency<=20ms``.
         supernet: name or folder of the supernet.
         runtime: None: the device's first, likewise below.
-        precision: of weights and activations.
+        precision: of weights and activations; ``auto``: the most accurate of those that the
+            runtime has, as measured, within the budgets.
         threads: of the processor.
         batch: images a run.
         percentile: what a measured latency is held to: ``p50``, the median at the machine's
@@ -47,6 +49,7 @@ class Request:
         data: images the supernet was trained on, to calibrate with and to measure accuracy on
             their validation split; None: synthetic images, and accuracy is predicted.
         test: images to measure accuracy on.
+        allow_accuracy_drop: ship int8 whatever it loses against fp32; else a point at most.
         skip_bad_images: leave out images that cannot be read instead of refusing.
         seed: of the search.
         ssh: address of the board to measure on; None: the one in the device's profile, if any.
@@ -65,6 +68,7 @@ class Request:
     strategy: str = "evolution"
     data: str | None = None
     test: str | None = None
+    allow_accuracy_drop: bool = False
     skip_bad_images: bool = False
     seed: int = 0
     ssh: str | None = None
@@ -138,7 +142,7 @@ def checked(request: Request, *, tell: Tell) -> tuple[Request, Device, Target, C
     )
     target = (device.target if clock is None else partial(timed_target, device))(
         runtime=request.runtime,
-        precision=request.precision,
+        precision=None if request.precision == AUTO else request.precision,
         threads=request.threads,
         batch=request.batch,
     )

@@ -7,6 +7,7 @@ On a device at hand the promise is on the measured number of a fresh measurement
 on the upper bound of the prediction, and the output says so.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,21 @@ from edgenas import device as devices
 from edgenas.arch import Arch
 from edgenas.bundle import check_out, load_bundle, write_bundle
 from edgenas.device import Device, Target
+from edgenas.errors import EdgenasError
 from edgenas.files import sha256
-from edgenas.profiling import Clock
+from edgenas.profiling import Clock, NoTableError
 from edgenas.report import bundle_page
-from edgenas.specialize.building import Job, compared
+from edgenas.specialize.building import Built, Job, compared
 from edgenas.specialize.choosing import check_reachable, choose
 from edgenas.specialize.latency import Latency, no_energy
+from edgenas.specialize.precision import Judged, auto_precisions, check_images, judge
 from edgenas.specialize.recording import record_of
-from edgenas.specialize.request import Request, Result, Tell, checked
+from edgenas.specialize.request import AUTO, Request, Result, Tell, checked
 from edgenas.specialize.shared import Shared
 from edgenas.specialize.trail import Trail
 from edgenas.table import find_table
 from edgenas.trained import ACCURACY_FILE, TrainedSupernet
+from edgenas.units import milliseconds
 
 
 def specialize(
@@ -55,9 +59,16 @@ def specialize(
     key = _key(request, trained, device=device, target=target, measured=clock is not None)
     if out is not None and (there := _existing(out, key, force=force)):
         return there
-    job = _prepared(request, shared, device=device, target=target, clock=clock, tell=tell)
-    built = compared(job, choose(job))
-    record = record_of(job, built)
+    if request.precision == AUTO:
+        job, built, judged = _most_accurate(
+            request, shared, device=device, target=target, clock=clock, tell=tell
+        )
+        target = job.latency.target
+    else:
+        job, built, judged = _one(
+            request, shared, device=device, target=target, clock=clock, tell=tell
+        )
+    record = record_of(job, built, judged=judged)
     folder = out or Path(_folder_name(request, built.arch))
     if out is None and (there := _existing(folder, key, force=force)):
         return there
@@ -76,6 +87,59 @@ def specialize(
         batch=target.batch,
     )
     return Result(folder=folder, arch=built.arch, record=record)
+
+
+def _one(
+    request: Request,
+    shared: Shared,
+    *,
+    device: Device,
+    target: Target,
+    clock: Clock | None,
+    tell: Tell,
+) -> tuple[Job, Built, Judged | None]:
+    """The network for one target."""
+    job = _prepared(request, shared, device=device, target=target, clock=clock, tell=tell)
+    built = compared(job, choose(job))
+    return job, built, judge(job, built)
+
+
+def _most_accurate(
+    request: Request,
+    shared: Shared,
+    *,
+    device: Device,
+    target: Target,
+    clock: Clock | None,
+    tell: Tell,
+) -> tuple[Job, Built, Judged | None]:
+    """The network of the precision whose network classifies most images correctly."""
+    found: list[tuple[Job, Built, Judged]] = []
+    notes: list[str] = []
+    for precision in auto_precisions(request, target=target, here=clock is not None):
+        one = replace(target, precision=precision)
+        try:
+            job, built, judged = _one(
+                request, shared, device=device, target=one, clock=clock, tell=tell
+            )
+        except EdgenasError as error:
+            if isinstance(error, NoTableError):
+                raise
+            notes.append(f"auto: no {precision} network: {error.message}")
+            continue
+        assert judged is not None
+        notes.append(
+            f"auto: {precision} gives {judged.correct / judged.n:.2%} with {built.arch}, "
+            f"measured at {milliseconds(job.held(built.measured))}"
+            if built.measured
+            else f"auto: {precision} gives {judged.correct / judged.n:.2%} with {built.arch}"
+        )
+        found.append((job, built, judged))
+    if not found:
+        raise EdgenasError("; ".join(notes), hint="allow a larger budget")
+    best = max(found, key=lambda one: one[2].correct)
+    best[0].notes.extend(notes)
+    return best
 
 
 def _prepared(
@@ -104,6 +168,7 @@ def _prepared(
         elif constraint.metric == "energy" and clock is not None:
             raise no_energy(target)  # before it is profiled
     images = shared.material(request, tell)
+    check_images(request, images, target=target, here=clock is not None)
     latency = shared.latency(
         request.supernet,
         device=device,
@@ -139,6 +204,10 @@ def _key(
     }
     if not measured:  # a device at hand is measured anew each time, its table may grow
         key["latency"] = sha256(find_table(target) or device.path)
+    if request.precision == AUTO:
+        key["target"] = replace(target, precision=AUTO).slug
+    if request.allow_accuracy_drop:
+        key["allow_accuracy_drop"] = True
     names = ("percentile", "confidence", "strategy", "data", "test", "skip_bad_images", "seed")
     return key | {name: getattr(request, name) for name in names}
 

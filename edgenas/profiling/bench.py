@@ -1,0 +1,91 @@
+"""Timing any ONNX file with the clock and the statistics of the latency tables."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgenas import measure, runtimes
+from edgenas.board import Settings
+from edgenas.device import Target
+from edgenas.files import sha256
+from edgenas.measure import NETWORK, Event, Measurement
+from edgenas.profiling.run import check_timed
+from edgenas.runtimes.foreign import Input, read_model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """What timing a model found.
+
+    Args:
+        path: the file, and its SHA-256.
+        digest: of the file.
+        facts: what really ran, see `edgenas.runtimes.Session`.
+        batch: images a run.
+        inputs: as they were made up.
+        found: the times.
+        quiet: part of the time that the machine was at full speed when the clock started.
+        environment: what the numbers depend on.
+    """
+
+    path: Path
+    digest: str
+    facts: Mapping[str, str]
+    batch: int
+    inputs: tuple[Input, ...]
+    found: Measurement
+    quiet: float
+    environment: Mapping[str, Any]
+
+
+def bench(
+    path: Path,
+    *,
+    target: Target,
+    precision: str | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    settings: Settings = NETWORK,
+) -> Bench:
+    """Time an ONNX file on this machine, in a process of its own.
+
+    Args:
+        path: the file.
+        target: runtime, threads and batch.
+        precision: what it is to run in; None: what the graph asks for, fp32 where it does not.
+        shapes: of inputs by name, where the model leaves more open than the batch.
+        settings: of the clock.
+
+    Raises:
+        EdgenasError: the file is no model, the runtime is not here or refuses it, or it would run
+            in another precision than the one asked for.
+    """
+    onnx, inputs = read_model(path, batch=target.batch, shapes=shapes)
+    runtime = runtimes.get(target.runtime)
+    check_timed(target.runtime)
+    # A model of another batch than asked for is timed with its own.
+    batch = inputs[0].shape[0] if inputs and inputs[0].shape else target.batch
+    facts = runtime.compile(onnx, precision=precision, threads=target.threads, batch=batch).facts()
+    events: dict[str, Event] = {}
+    hint = precision or (facts["precision"] if facts["precision"] in runtime.PRECISIONS else "fp32")
+    (found,) = measure.measure(
+        [(path.name, onnx)],
+        runtime=target.runtime,
+        settings=replace(settings, threads=target.threads, precision=hint),
+        batch=batch,
+        watch=lambda event: events.update({event["event"]: event}),
+    )
+    after = ("temperature", "frequency", "load", "throttled")
+    return Bench(
+        path=path,
+        digest=sha256(path),
+        facts=facts,
+        batch=batch,
+        inputs=tuple(inputs),
+        found=found,
+        quiet=events["baseline"]["quiet"],
+        environment={
+            **{k: v for k, v in events["environment"].items() if k != "event"},
+            "after": {name: events["end"].get(name) for name in after},
+        },
+    )

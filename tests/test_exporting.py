@@ -1,0 +1,146 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from edgenas import runtimes
+from edgenas.board import Settings
+from edgenas.bundle import verify_bundle
+from edgenas.data import load_images
+from edgenas.errors import EdgenasError
+from edgenas.files import sha256
+from edgenas.runtimes.trt import TENSORRT_RTX
+from edgenas.search import parse_constraint
+from edgenas.specialize import Request, exporting, own_split, specialize
+from edgenas.specialize.exporting import KINDS, export
+from edgenas.trained import load_supernet
+
+FAST = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6)
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "bundle"
+    budget = (parse_constraint("latency<=1s"),)
+    specialize(Request(device="jetson", constraints=budget, supernet=str(tiny)), out=folder)
+    return folder
+
+
+def exported(bundle: Path, folder: Path, kind: str, **changes):
+    return export(bundle, kind=kind, out=folder / kind, settings=FAST, **changes)
+
+
+def absent(kind: str) -> str | None:
+    wanted = KINDS[kind]
+    if wanted.runtime == "tensorrt":
+        return TENSORRT_RTX.why_not_build()
+    return runtimes.get(wanted.runs).available()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_format_passes_its_gates_and_has_its_own_rows(
+    bundle: Path, photos: Path, tmp_path: Path, kind: str
+):
+    if why_not := absent(kind):
+        pytest.skip(why_not)
+    before = {path.name: sha256(path) for path in bundle.iterdir()}
+    made = exported(bundle, tmp_path, kind, data=str(photos), allow_accuracy_drop=True)
+    told = json.loads((made.folder / "export.json").read_text())
+    assert told == made.report
+    assert told["files"] == {
+        path.name: sha256(path) for path in made.folder.iterdir() if path.name != "export.json"
+    }
+    parity = told["parity"]
+    assert 0 <= parity["max_abs_difference"] <= parity["tolerance"]
+    assert told["accuracy"]["images"] == 24
+    timed = KINDS[kind].runtime in ("onnxruntime", "openvino")
+    assert (told["latency"] is not None) == timed
+    if timed:
+        assert told["latency"]["precision"] == KINDS[kind].precision
+    if KINDS[kind].runtime == "tensorrt":
+        assert (made.folder / "model.engine").stat().st_size > 10_000
+    assert {path.name: sha256(path) for path in bundle.iterdir()} == before
+    assert all(check.passed for check in verify_bundle(bundle))
+
+
+def test_the_accuracy_is_that_of_the_file(bundle: Path, photos: Path, tiny: Path, tmp_path: Path):
+    made = exported(bundle, tmp_path, "onnx-int8", data=str(photos), allow_accuracy_drop=True)
+    trained = load_supernet(tiny)
+    _, images = own_split(trained, load_images(str(photos), stored=16))
+    session = onnxruntime.InferenceSession(
+        made.folder / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    resolution = session.get_inputs()[0].shape[-1]
+    inputs = trained.preprocessing.prepare(images.pixels, resolution=resolution)
+    classes = [int(session.run(None, {"image": x[None].numpy()})[0].argmax()) for x in inputs]
+    right = (np.array(classes) == images.labels.numpy()).mean()
+    assert made.report["accuracy"]["export"] == pytest.approx(right)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "onnx-fp16", "onnx-int8", "onnx-int8-signed"])
+def test_an_open_batch_gives_the_same_as_one_image_after_the_other(
+    bundle: Path, tmp_path: Path, kind: str
+):
+    made = exported(bundle, tmp_path, kind, dynamic_batch=True, allow_accuracy_drop=True)
+    path = made.folder / "model.onnx"
+    shape = onnx.load(path).graph.input[0].type.tensor_type.shape
+    assert shape.dim[0].dim_param == "batch"
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    sizes = [dim.dim_value for dim in shape.dim][1:]
+    x = np.random.default_rng(0).standard_normal((5, *sizes)).astype(np.float32)
+    (together,) = session.run(None, {"image": x})
+    alone = np.concatenate([session.run(None, {"image": one[None]})[0] for one in x])
+    np.testing.assert_allclose(together, alone, atol=1e-4 if kind != "onnx-fp16" else 2e-2)
+
+
+def test_openvino_reads_its_own_format(bundle: Path, tmp_path: Path):
+    openvino = pytest.importorskip("openvino")
+    made = exported(bundle, tmp_path, "openvino")
+    model = openvino.Core().compile_model(
+        made.folder / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    x = np.load(bundle / "sample_input.npy")
+    (found,) = model(x).values()
+    np.testing.assert_allclose(found, np.load(bundle / "expected_output.npy"), atol=1e-4)
+
+
+# Mistakes
+
+
+def test_a_loss_of_more_than_a_point_is_refused(
+    bundle: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(exporting, "LARGEST_DROP", -2.0)
+    with pytest.raises(EdgenasError, match=r"onnx-int8 costs .* points of accuracy") as caught:
+        exported(bundle, tmp_path, "onnx-int8", data=str(photos))
+    assert "--allow-accuracy-drop" in caught.value.hint
+    assert not (tmp_path / "onnx-int8").exists()
+
+
+def test_int8_without_labelled_images_is_refused(bundle: Path, tmp_path: Path):
+    with pytest.raises(EdgenasError, match="onnx-int8 needs images with labels"):
+        exported(bundle, tmp_path, "onnx-int8")
+
+
+def test_what_is_in_the_way_stays_unless_it_is_an_export(bundle: Path, tmp_path: Path):
+    exported(bundle, tmp_path, "onnx")
+    with pytest.raises(EdgenasError, match="holds an export already"):
+        exported(bundle, tmp_path, "onnx")
+    exported(bundle, tmp_path, "onnx", force=True)
+    (tmp_path / "onnx" / "mine.txt").write_text("mine")
+    with pytest.raises(EdgenasError, match=r"no part of an export: mine\.txt"):
+        exported(bundle, tmp_path, "onnx", force=True)
+    assert (tmp_path / "onnx" / "mine.txt").exists()
+
+
+def test_wrong_words_are_refused(bundle: Path, tmp_path: Path):
+    with pytest.raises(EdgenasError, match="unknown format 'onnx-int9'") as caught:
+        exported(bundle, tmp_path, "onnx-int9")
+    assert "onnx-int8" in caught.value.hint
+    with pytest.raises(EdgenasError, match="no bundle at"):
+        exported(tmp_path, tmp_path, "onnx")
+    with pytest.raises(EdgenasError, match="unknown supernet 'nobody'"):
+        exported(bundle, tmp_path, "onnx", supernet="nobody")

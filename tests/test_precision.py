@@ -1,0 +1,137 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from edgenas import runtimes
+from edgenas.bundle import verify_bundle
+from edgenas.cost import cost
+from edgenas.data import load_images
+from edgenas.device import load as load_device
+from edgenas.errors import EdgenasError
+from edgenas.export import integer_share, operator_counts
+from edgenas.measure import Measurement
+from edgenas.plan import layers, plan
+from edgenas.profiling import calibration_archs, environment_of, random_archs
+from edgenas.search import parse_constraint
+from edgenas.specialize import Request, building, own_split, precision, specialize
+from edgenas.table import LatencyTable, MeasuredNetwork, Timing, save_table, table_path
+from edgenas.trained import load_supernet
+
+
+@pytest.fixture(autouse=True)
+def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGENAS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+
+@pytest.fixture
+def tables(rising: Path, monkeypatch: pytest.MonkeyPatch):
+    """Tables of this machine for fp32 and, twice as fast, int8; the clock agrees with them."""
+    space = load_supernet(rising).supernet.space
+    for kind, pace in (("fp32", 1.0), ("int8", 0.5)):
+        target = load_device("host").target(precision=kind)
+        one = {layer: pace * (1e-5 + 1e-9 * cost(layer).macs) for layer in layers(space)}
+        networks = []
+        for arch in [*calibration_archs(space, 10), *random_archs(space, 48, seed=0)]:
+            seconds = sum(one[layer] for _, layer in plan(space, arch))
+            timing = Timing(median=seconds, n=50, wall_p95=2 * seconds)
+            networks.append(
+                MeasuredNetwork(space=space.name, classes=space.classes, arch=arch, timing=timing)
+            )
+        environment = environment_of(target)
+        table = LatencyTable(
+            target=target,
+            provenance="measured",
+            runtime_version=environment["runtime_version"],
+            environment=environment,
+            date="2026-01-31",
+            layers={layer: Timing(median=seconds, n=50) for layer, seconds in one.items()},
+            networks=tuple(networks),
+        )
+        save_table(table, table_path(target))
+
+    def timed(onnx: bytes, *, target, settings, clock) -> Measurement:
+        pace = 1.0 if target.precision == "fp32" else 0.5
+        macs = sum(each.macs for each in operator_counts(onnx))
+        seconds = pace * (6e-5 + 1e-9 * macs)
+        times = dict.fromkeys(("median", "p10", "p90", "wall_p50", "wall_p95", "canary"), seconds)
+        return Measurement(name="network", n=100, half_width=0.001, wall_n=150, flag="", **times)
+
+    monkeypatch.setattr(building, "measure_network", timed)
+
+
+def ask(supernet: Path, *, budget: str = "latency<=1s", **changes) -> Request:
+    constraints = (parse_constraint(budget),)
+    return Request(device="host", constraints=constraints, supernet=str(supernet), **changes)
+
+
+def test_an_int8_bundle_is_what_was_judged(rising: Path, photos: Path, tables):
+    result = specialize(ask(rising, precision="int8", data=str(photos)), out=Path("bundle"))
+    assert all(check.passed for check in verify_bundle(Path("bundle")))
+    onnx = (Path("bundle") / "model.onnx").read_bytes()
+    facts = runtimes.get("onnxruntime").compile(onnx, precision=None, threads=1, batch=1).facts()
+    assert (facts["precision"], result.record.target.precision) == ("int8", "int8")
+    assert integer_share(onnx, runtime="onnxruntime") == 1.0
+    assert any("100.0% of the MACs in integer kernels" in note for note in result.record.notes)
+    # The accuracy is that of the shipped file, whoever runs it.
+    trained = load_supernet(rising)
+    _, validation = own_split(trained, load_images(str(photos), stored=16))
+    inputs = trained.preprocessing.prepare(validation.pixels, resolution=result.arch.resolution)
+    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    classes = [int(session.run(None, {"image": x[None].numpy()})[0].argmax()) for x in inputs]
+    right = int((np.array(classes) == validation.labels.numpy()).sum())
+    assert result.record.accuracy.kind == "measured"
+    assert result.record.accuracy.value == pytest.approx(right / len(validation))
+
+
+def test_int8_that_loses_too_much_is_refused_unless_allowed(
+    rising: Path, photos: Path, tables, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(precision, "LARGEST_DROP", -2.0)  # nothing gains 200 points
+    request = ask(rising, precision="int8", data=str(photos))
+    with pytest.raises(EdgenasError, match=r"int8 costs -?\d+\.\d+ points of accuracy") as caught:
+        specialize(request, out=Path("bundle"))
+    assert "--allow-accuracy-drop" in caught.value.hint
+    assert not Path("bundle").exists()
+    specialize(replace(request, allow_accuracy_drop=True), out=Path("bundle"))
+    assert all(check.passed for check in verify_bundle(Path("bundle")))
+
+
+def test_int8_without_labelled_images_is_refused_before_anything_slow(rising: Path):
+    with pytest.raises(EdgenasError, match="int8 needs images with labels") as caught:
+        specialize(ask(rising, precision="int8"), out=Path("bundle"))
+    assert "--data or --test" in caught.value.hint
+
+
+def test_allowed_without_images_it_says_how_far_it_agrees(rising: Path, tables):
+    request = ask(rising, precision="int8", allow_accuracy_drop=True)
+    result = specialize(request, out=Path("bundle"))
+    assert result.record.accuracy.kind == "predicted"
+    assert any("in int8 the class is the same on" in note for note in result.record.notes)
+
+
+def test_auto_takes_the_most_accurate_as_measured(rising: Path, photos: Path, tables):
+    # A budget that only half the fp32 networks keep, and nearly all int8 ones.
+    request = ask(rising, budget="latency<=0.2ms", precision="auto", data=str(photos))
+    result = specialize(request, out=Path("bundle"))
+    told = [note for note in result.record.notes if note.startswith("auto: ")]
+    shares = {}
+    for kind in ("fp32", "int8"):
+        (line,) = (note for note in told if note.startswith(f"auto: {kind} gives"))
+        shares[kind] = float(line.split("gives ")[1].split("%")[0])
+    assert result.record.target.precision == max(shares, key=lambda kind: shares[kind])
+    assert 100 * result.record.accuracy.value == pytest.approx(max(shares.values()), abs=0.01)
+    assert specialize(request, out=Path("bundle")).existed
+
+
+def test_auto_needs_a_device_and_images(rising: Path, photos: Path):
+    with pytest.raises(EdgenasError, match="--precision auto needs images with labels"):
+        specialize(ask(rising, precision="auto"), out=Path("bundle"))
+    request = replace(ask(rising, precision="auto", data=str(photos)), device="jetson")
+    with pytest.raises(EdgenasError, match="jetson-orin-nano is not at hand") as caught:
+        specialize(request, out=Path("bundle"))
+    assert "--precision fp16" in caught.value.hint

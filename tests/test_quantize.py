@@ -1,0 +1,213 @@
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from edgenas import runtimes, spaces
+from edgenas.errors import EdgenasError
+from edgenas.plan import Layer, layers
+from edgenas.profiling.graph import INPUT, layer_graph, network_graph
+from edgenas.runtimes.forms import form, formed, formed_layer, half, random_images
+from edgenas.runtimes.quantize import parts, quantized, with_integer_activations
+
+STEM = Layer(kind="conv", inputs=3, outputs=8, size=8, kernel=3, activation="hswish")
+SQUEEZED = next(
+    layer for layer in layers(spaces.tiny()) if layer.squeeze and layer.activation == "hswish"
+)
+
+
+def network() -> bytes:
+    space = spaces.tiny()
+    return network_graph(space, space.largest())
+
+
+def nodes(onnx_bytes: bytes) -> list[str]:
+    return [node.op_type for node in onnx.load_from_string(onnx_bytes).graph.node]
+
+
+def run(onnx_bytes: bytes, x: np.ndarray, *, precision: str | None = None) -> np.ndarray:
+    runtime = runtimes.get("onnxruntime")
+    session = runtime.compile(onnx_bytes, precision=precision, threads=1, batch=len(x))
+    return session.run({INPUT: x})[0]
+
+
+def every_input(onnx_bytes: bytes, *, of: str) -> tuple[np.ndarray, np.ndarray]:
+    """What an activation of an int8 model gives for each 8-bit integer, and the real input."""
+    model = onnx.load_from_string(onnx_bytes)
+    constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    writers = {output: node for node in model.graph.node for output in node.output}
+    readers = [n for n in model.graph.node if n.op_type == "DequantizeLinear"]
+    gate = next(n for n in readers if n.output[0].endswith("_gate") and of in n.output[0])
+    q = np.arange(256)
+    clip = writers.get(gate.input[0])
+    integers = gate.input[0]
+    capped = q
+    if clip is not None and clip.op_type == "Clip":
+        capped, integers = np.minimum(q, constants[clip.input[2]]), clip.input[0]
+    own = next(n for n in readers if n.input[0] == integers and n is not gate)
+    x = (q - constants[own.input[2]].astype(int)) * constants[own.input[1]]
+    factor = (capped - constants[gate.input[2]].astype(int)) * constants[gate.input[1]]
+    return x, factor
+
+
+# Integer activations: exact, whatever the scale
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_an_integer_hard_swish_is_the_real_one_of_the_same_integers(seed):
+    x = 4 * np.random.default_rng(seed).standard_normal((8, 3, 8, 8)).astype(np.float32)
+    made = with_integer_activations(quantized(layer_graph(STEM), signed=False, images=x))
+    real, factor = every_input(made, of="HardSwish")
+    np.testing.assert_allclose(real * factor, real * np.clip(real / 6 + 0.5, 0, 1), atol=1e-6)
+    assert real.min() == pytest.approx(-3)
+
+
+def test_an_integer_hard_sigmoid_is_the_real_one_without_any_operator():
+    graph = layer_graph(SQUEEZED)
+    before = quantized(graph, signed=False, images=random_images(graph))
+    made = with_integer_activations(before)
+    assert nodes(before).count("HardSigmoid") == 1
+    assert "HardSigmoid" not in nodes(made)
+    assert "HardSwish" not in nodes(made)
+    assert onnx.checker.check_model(onnx.load_from_string(made), full_check=True) is None
+
+
+def test_all_of_a_network_runs_in_integers_between_its_two_ends():
+    int8 = formed(network(), wanted="int8-integer")
+    kernels = (
+        runtimes.get("onnxruntime").compile(int8, precision="int8", threads=1, batch=1).kernels()
+    )
+    floats = [kernel.kind for kernel in kernels if kernel.precision != "int8"]
+    assert floats == ["DequantizeLinear"]  # the logits
+    plain = formed(network(), wanted="int8-unsigned")
+    kernels = (
+        runtimes.get("onnxruntime").compile(plain, precision="int8", threads=1, batch=1).kernels()
+    )
+    assert "HardSigmoid" in [kernel.kind for kernel in kernels]
+
+
+@pytest.mark.parametrize("wanted", ["int8-unsigned", "int8-integer", "int8-signed", "fp16"])
+def test_another_form_computes_nearly_the_same(wanted):
+    graph = network()
+    images = np.random.default_rng(3).standard_normal((64, 3, 16, 16)).astype(np.float32)
+    made = formed(graph, wanted=wanted, images=images)
+    exact, found = (np.stack([run(g, x[None])[0] for x in images[:16]]) for g in (graph, made))
+    error = np.abs(found - exact).mean() / exact.std()
+    assert error < (0.002 if wanted == "fp16" else 0.15)
+    assert formed(graph, wanted=wanted, images=images) == made
+
+
+# The styles
+
+
+def test_the_signed_style_is_what_tensorrt_reads():
+    graph = onnx.load_from_string(formed(network(), wanted="int8-signed"))
+    zero_points = {
+        node.input[2] for node in graph.graph.node if node.op_type.endswith("uantizeLinear")
+    }
+    constants = {t.name: numpy_helper.to_array(t) for t in graph.graph.initializer}
+    assert zero_points
+    for name in zero_points:
+        assert constants[name].dtype == np.int8
+        assert not constants[name].any()
+    for node in graph.graph.node:
+        if node.op_type == "Conv" and len(node.input) > 2:
+            assert constants[node.input[2]].dtype == np.float32
+    # What follows a conv is fused with it in float: nothing is quantised in between.
+    convs = {n.output[0] for n in graph.graph.node if n.op_type == "Conv"}
+    behind = [n.op_type for n in graph.graph.node if n.input[0] in convs]
+    assert behind.count("HardSwish") > 0
+
+
+def test_weights_have_a_scale_for_each_output_channel():
+    graph = layer_graph(STEM)
+    made = onnx.load_from_string(quantized(graph, signed=False, images=random_images(graph)))
+    constants = {t.name: numpy_helper.to_array(t) for t in made.graph.initializer}
+    scales = [
+        constants[n.input[1]]
+        for n in made.graph.node
+        if n.op_type == "DequantizeLinear" and constants.get(n.input[0], np.zeros(0)).ndim == 4
+    ]
+    assert [scale.shape for scale in scales] == [(8,)]
+
+
+def test_a_layer_amid_others_reads_and_gives_integers():
+    inner = layers(spaces.tiny())[4]
+    made = formed_layer(layer_graph(inner), wanted="int8-integer", first=False, last=False)
+    graph = onnx.load_from_string(made).graph
+    kinds = [v.type.tensor_type.elem_type for v in (graph.input[0], graph.output[0])]
+    assert kinds == [onnx.TensorProto.UINT8] * 2
+    ends = formed_layer(layer_graph(STEM), wanted="int8-integer", first=True, last=True)
+    graph = onnx.load_from_string(ends).graph
+    kinds = [v.type.tensor_type.elem_type for v in (graph.input[0], graph.output[0])]
+    assert kinds == [onnx.TensorProto.FLOAT] * 2
+
+
+@pytest.mark.parametrize("layer", layers(spaces.tiny())[::5], ids=str)
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_every_layer_runs_in_int8_alone(layer, runtime):
+    if runtimes.get(runtime).available():
+        pytest.skip(runtimes.get(runtime).available())
+    ends = {"first": layer.inputs == 3, "last": layer.kind == "head"}
+    made = formed_layer(layer_graph(layer), wanted=form(runtime, "int8"), **ends)
+    session = runtimes.get(runtime).compile(made, precision="int8", threads=1, batch=1)
+    assert session.facts()["precision"] == "int8"
+
+
+# Parts
+
+
+def test_parts_of_a_network_by_name():
+    found = parts(onnx.load_from_string(network()))
+    assert found["first"] == ["Conv_0"]
+    assert found["classifier"][0].startswith("Gemm")
+    assert len(found["squeeze"]) == 4  # two in each of two blocks
+    assert len(found["depthwise"]) == 4
+    inner = layer_graph(layers(spaces.tiny())[4])
+    assert not parts(onnx.load_from_string(inner))["first"]
+
+
+def test_a_part_that_is_kept_stays_in_float():
+    graph = network()
+    made = quantized(graph, signed=False, images=random_images(graph), keep=("squeeze",))
+    kernels = (
+        runtimes.get("onnxruntime").compile(made, precision="int8", threads=1, batch=1).kernels()
+    )
+    squeeze = parts(onnx.load_from_string(graph))["squeeze"]
+    assert not [k for k in kernels if k.precision == "int8" and set(k.nodes) & set(squeeze)]
+
+
+def test_an_unknown_part_is_refused():
+    graph = network()
+    with pytest.raises(EdgenasError, match=r"parts are first, squeeze, .* found 'middle'"):
+        quantized(graph, signed=False, images=random_images(graph), keep=("middle",))
+
+
+def test_what_has_no_conv_is_refused():
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Relu", ["x"], ["y"])],
+        "relu",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, 4, 4])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 3, 4, 4])],
+    )
+    opsets = [onnx.helper.make_opsetid("", 20)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets).SerializeToString()
+    with pytest.raises(EdgenasError, match="no convolution or matrix product to quantise"):
+        quantized(model, signed=False, images=random_images(model))
+
+
+# FP16
+
+
+def test_an_fp16_model_keeps_its_float_ends():
+    graph = onnx.load_from_string(half(network())).graph
+    kinds = [v.type.tensor_type.elem_type for v in (graph.input[0], graph.output[0])]
+    assert kinds == [onnx.TensorProto.FLOAT] * 2
+    assert {t.data_type for t in graph.initializer if t.dims} == {onnx.TensorProto.FLOAT16}
+
+
+def test_a_form_is_that_of_a_runtime_and_a_precision():
+    assert form("onnxruntime", "int8") == "int8-integer"
+    assert form("openvino", "bf16") == "fp32"
+    with pytest.raises(EdgenasError, match="precision of onnxruntime must be one of fp32, int8"):
+        form("onnxruntime", "bf16")
