@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Beside other processes of the tests, threads only get into each other's way.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 

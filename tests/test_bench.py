@@ -10,7 +10,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgenas import cli, spaces
 from edgenas.board import Settings
-from edgenas.cli import console
 from edgenas.device import Target
 from edgenas.errors import EdgenasError
 from edgenas.profiling import bench as benches
@@ -28,8 +27,6 @@ def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
 
     def run(*words: object) -> SimpleNamespace:
         monkeypatch.setattr(sys, "argv", ["edgenas", "bench", *map(str, words)])
-        monkeypatch.setattr(console.out, "file", sys.stdout)
-        monkeypatch.setattr(console.log, "file", sys.stderr)
         with pytest.raises(SystemExit) as stop:
             cli.main()
         out, log = capsys.readouterr()

@@ -22,7 +22,6 @@ import pytest
 from conftest import ROOT
 
 from edgenas import cli
-from edgenas.cli import console
 from edgenas.files import sha256
 
 ESCAPE = "\x1b"
@@ -41,9 +40,6 @@ def edgenas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
     def run(*words: object) -> SimpleNamespace:
         monkeypatch.setattr(sys, "argv", ["edgenas", *map(str, words)])
-        # Consoles that look for the streams of now, as a new process does.
-        monkeypatch.setattr(console.out, "file", sys.stdout)
-        monkeypatch.setattr(console.log, "file", sys.stderr)
         with pytest.raises(SystemExit) as stop:
             cli.main()
         out, log = capsys.readouterr()

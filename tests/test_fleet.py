@@ -11,7 +11,6 @@ from pages import Tree
 
 from edgenas import cli
 from edgenas.bundle import load_bundle, verify_bundle
-from edgenas.cli import console
 from edgenas.errors import EdgenasError
 from edgenas.report import fleet_page
 from edgenas.search import parse_constraint
@@ -26,8 +25,6 @@ def edgenas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
     def run(*words: object) -> SimpleNamespace:
         monkeypatch.setattr(sys, "argv", ["edgenas", *map(str, words)])
-        monkeypatch.setattr(console.out, "file", sys.stdout)
-        monkeypatch.setattr(console.log, "file", sys.stderr)
         with pytest.raises(SystemExit) as stop:
             cli.main()
         out, log = capsys.readouterr()

@@ -13,7 +13,6 @@ from pages import Tree
 from PIL import Image
 
 from edgenas import cli
-from edgenas.cli import console
 from edgenas.cost import macs_table, params_table
 from edgenas.device import load as load_device
 from edgenas.errors import EdgenasError
@@ -32,8 +31,6 @@ def edgenas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
     def run(*words: object) -> SimpleNamespace:
         monkeypatch.setattr(sys, "argv", ["edgenas", *map(str, words)])
-        monkeypatch.setattr(console.out, "file", sys.stdout)
-        monkeypatch.setattr(console.log, "file", sys.stderr)
         with pytest.raises(SystemExit) as stop:
             cli.main()
         out, log = capsys.readouterr()

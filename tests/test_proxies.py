@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from toys import toy_images
 
 from edgenas import cli
-from edgenas.cli import console
 from edgenas.cost import macs_table, total
 from edgenas.data import Preprocessing
 from edgenas.errors import EdgenasError
@@ -327,8 +326,6 @@ def test_the_verb_prints_what_proxies_are_worth(
 ):
     def run(*words: object) -> str:
         monkeypatch.setattr(sys, "argv", ["edgenas", *map(str, words)])
-        monkeypatch.setattr(console.out, "file", sys.stdout)
-        monkeypatch.setattr(console.log, "file", sys.stderr)
         with pytest.raises(SystemExit) as stop:
             cli.main()
         out, log = capsys.readouterr()
