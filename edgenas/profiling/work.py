@@ -20,7 +20,8 @@ from edgenas.table import LatencyTable, MeasuredNetwork, Timing
 
 _ALIKE = (
     "; random weights, several visits, medians of runs at the machine's full speed, told by a "
-    "canary, median of these; operators one after the other, all graph optimisations"
+    "canary, median of these; operators one after the other, all graph optimisations; runs called "
+    "as users call them"
 )
 WORDS: Mapping[Method, str] = {
     "alone": f"each layer alone as one fused ONNX graph, and whole networks likewise{_ALIKE}",
