@@ -633,7 +633,6 @@ def load_onnxruntime(
         batch: what free dimensions become.
         precision: is that of the graph here.
     """
-    ort: Any = importlib.import_module("onnxruntime")
     session = onnxruntime_session(source, threads=threads, batch=batch)
     wanted: list[tuple[str, Sequence[int], str]] = []
     for value in session.get_inputs():
