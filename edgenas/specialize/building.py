@@ -1,5 +1,6 @@
 """From a network of the search to a checked model, and to its time on the device."""
 
+import time
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -24,6 +25,8 @@ from edgenas.trained import TrainedSupernet
 
 # The gate that every built network passes, and the one for what is delivered.
 PARITY_IMAGES, MORE_PARITY_IMAGES = 100, 1000
+# Of measurements on a machine that is slower than its table, and the seconds before each.
+REPEATS, PAUSE = 4, 5.0
 QUANTISATION_IMAGES = 250
 
 
@@ -154,8 +157,25 @@ def compared(job: Job, built: Built) -> Built:
 
 
 def timed(job: Job, built: Built, *, settings: Settings) -> Built:
-    """The same network, measured on the device."""
-    clock = job.latency.clock
+    """The same network, measured on the device, at the speed that its table was measured at.
+
+    A shared processor or a warm board may run slower for a while, and steadily so: the clock alone
+    cannot tell. Then the measurement is repeated, and the one at the highest speed counts.
+    """
+    clock, full = job.latency.clock, job.latency.canary
     assert clock is not None
-    found = measure_network(built.onnx, target=job.latency.target, settings=settings, clock=clock)
+
+    def measured() -> Measurement:
+        return measure_network(
+            built.onnx, target=job.latency.target, settings=settings, clock=clock
+        )
+
+    found = measured()
+    for again in range(REPEATS):
+        if not full or found.canary <= settings.gate * full:
+            break
+        slower = f"the machine is {found.canary / full - 1:.0%} slower than its table"
+        job.tell("waiting for full speed", again, REPEATS, slower)
+        time.sleep(PAUSE)
+        found = min(found, measured(), key=lambda m: m.canary)
     return replace(built, measured=found)

@@ -27,6 +27,8 @@ class Latency:
         model: the estimated device model behind it; None: there is a table.
         source: table or model, in words.
         clock: where networks are timed on the device; None: nowhere.
+        canary: typical seconds of the clock's canary while the table was measured, the speed that
+            its numbers are of; None: not known.
     """
 
     device: Device
@@ -35,6 +37,7 @@ class Latency:
     model: DeviceModel | None
     source: str
     clock: Clock | None
+    canary: float | None = None
 
     @property
     def reachable(self) -> bool:
@@ -146,6 +149,7 @@ def latency_of(
             model=None,
             source=f"{kind}, {table.provenance} {table.date}".rstrip(),
             clock=clock,
+            canary=table.environment.get("canary"),
         )
     model = device_model(device, target).for_space(space)
     return Latency(

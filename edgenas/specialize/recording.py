@@ -1,5 +1,6 @@
 """What is reported of the result, each number with its evidence."""
 
+import math
 from pathlib import Path
 
 from edgenas.accuracy import judged_on
@@ -7,6 +8,7 @@ from edgenas.bundle import Accuracy, MeasuredLatency, PredictedLatency, Promise,
 from edgenas.cost import memory as memory_of
 from edgenas.cost import total
 from edgenas.files import sha256
+from edgenas.measure import NETWORK
 from edgenas.profiling import environment_of
 from edgenas.search import Constraint
 from edgenas.specialize.building import Built, Job
@@ -35,6 +37,12 @@ def record_of(job: Job, built: Built, *, judged: Judged | None) -> Record:
         measured = MeasuredLatency.of(built.measured, environment=facts)
         if built.measured.noisy:
             job.notes.append(f"the measured latency is {built.measured.judgement()}")
+        slower = built.measured.canary / (latency.canary or math.inf)
+        if slower > NETWORK.gate:
+            job.notes.append(
+                f"the machine was {slower - 1:.0%} slower than when its table was measured, each "
+                "time that this network was; see edgenas check"
+            )
     else:
         job.notes.extend(latency.cautions(costs.macs, space=job.space))
     counted = {"macs": float(costs.macs), "params": float(costs.params), "memory": memory}
