@@ -3,8 +3,10 @@
 import os
 import shutil
 import signal
-from collections.abc import Generator
+import sys
+from collections.abc import Callable, Generator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -58,6 +60,23 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
         patch.setattr("tempfile.tempdir", str(folder))
         patch.delenv("EDGENAS_PATH", raising=False)
         yield
+
+
+@pytest.fixture
+def edgenas(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., SimpleNamespace]:
+    """The command in this process: code, stdout and stderr; everything typed is one argument."""
+    from edgenas import cli
+
+    def run(*words: object) -> SimpleNamespace:
+        monkeypatch.setattr(sys, "argv", ["edgenas", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, log = capsys.readouterr()
+        return SimpleNamespace(code=stop.value.code or 0, out=out, log=log)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,13 @@
+import functools
 import json
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgenas import cli, spaces
+from edgenas import spaces
 from edgenas.board import Settings
 from edgenas.device import Target
 from edgenas.errors import EdgenasError
@@ -22,17 +21,9 @@ QUICK = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, 
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def bench(edgenas):
     """The verb in this process: code, stdout and stderr."""
-
-    def run(*words: object) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["edgenas", "bench", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, log = capsys.readouterr()
-        return SimpleNamespace(code=stop.value.code or 0, out=out, log=log)
-
-    return run
+    return functools.partial(edgenas, "bench")
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from edgenas import cli
 from edgenas.files import sha256
 
 ESCAPE = "\x1b"
@@ -32,20 +31,6 @@ def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGENAS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-
-
-@pytest.fixture
-def edgenas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """The command in this process: code, stdout and stderr; everything typed is one argument."""
-
-    def run(*words: object) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["edgenas", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, log = capsys.readouterr()
-        return SimpleNamespace(code=stop.value.code or 0, out=out, log=log)
-
-    return run
 
 
 def refused(done: SimpleNamespace, message: str, hint: str = "") -> None:

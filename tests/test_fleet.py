@@ -1,15 +1,12 @@
 """Many devices from one file: one bundle each, one index, and one failure loses no other."""
 
 import json
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
 from pages import Tree
 
-from edgenas import cli
 from edgenas.bundle import load_bundle, verify_bundle
 from edgenas.errors import EdgenasError
 from edgenas.report import fleet_page
@@ -17,20 +14,6 @@ from edgenas.search import parse_constraint
 from edgenas.specialize import Request, read_fleet, shared, specialize
 
 HEAD = 'schema = "edgenas.fleet/1"\n'
-
-
-@pytest.fixture
-def edgenas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """The command in this process: code, stdout and stderr."""
-
-    def run(*words: object) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["edgenas", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, log = capsys.readouterr()
-        return SimpleNamespace(code=stop.value.code or 0, out=out, log=log)
-
-    return run
 
 
 @pytest.fixture(autouse=True)

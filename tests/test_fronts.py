@@ -3,16 +3,13 @@
 import csv
 import io
 import json
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from pages import Tree
 from PIL import Image
 
-from edgenas import cli
 from edgenas.cost import macs_table, params_table
 from edgenas.device import load as load_device
 from edgenas.errors import EdgenasError
@@ -24,19 +21,9 @@ from edgenas.specialize import Fronts, fronts, latency_of
 from edgenas.trained import ACCURACY_FILE, load_supernet
 
 
-@pytest.fixture
-def edgenas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """The command in this process and in an empty folder: code, stdout and stderr."""
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-    def run(*words: object) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["edgenas", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, log = capsys.readouterr()
-        return SimpleNamespace(code=stop.value.code or 0, out=out, log=log)
-
-    return run
 
 
 def everything(space: Space) -> Codes:
