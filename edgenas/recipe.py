@@ -45,6 +45,8 @@ class Recipe:
         balance: 0: every image is learnt from once an epoch; 1: images are drawn, every class
             equally often; between them, images are drawn with probability count ** -balance.
         validation: the fraction of every class that is set aside and never learnt from.
+        watched: random networks that are judged after every epoch, always the same ones, beside
+            the largest and the smallest.
         calibration: training images for batch-norm statistics.
         accuracy_archs: networks evaluated at the end for the accuracy predictor.
         checkpoint_seconds: between checkpoints.
@@ -70,6 +72,7 @@ class Recipe:
     precision: Literal["fp32", "bf16"] = "fp32"
     balance: float = 0.0
     validation: float = 0.1
+    watched: int = 4
     calibration: int = 2000
     accuracy_archs: int = 320
     checkpoint_seconds: float = 60.0
@@ -90,6 +93,7 @@ _RANGES = {
     "magnitude": (0, 30),
     "balance": (0, 1),
     "validation": (0.001, 0.9),
+    "watched": (0, math.inf),
     "calibration": (2, math.inf),
     "accuracy_archs": (20, math.inf),
 }

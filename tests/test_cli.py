@@ -745,6 +745,7 @@ def test_train_and_fit_accuracy_from_the_command_line(edgenas, photos: Path, tmp
     assert told["predictor"]["n"] == 20
     assert [row["network"] for row in told["test"]] == ["largest", "smallest"]
     assert told["validation_images"] == 9
+    assert "Accuracy against MACs" in Path(told["report"]).read_text()
     refused(edgenas(*words), "already holds a training run", "--resume")
     plain = edgenas("fit-accuracy", "run", "--data", photos, "--archs", 21)
     assert plain.code == 0, plain.log

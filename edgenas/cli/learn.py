@@ -90,7 +90,7 @@ def train(
     if json:
         print_json(report)
         return
-    print_line(f"supernet: {out_folder}")
+    print_line(f"supernet: {out_folder}   report: {report['report']}")
     print_line(_words(report))
     for row in report.get("test", ()):
         print_line(f"{row['network']}: {row['accuracy']:.2%} on {row['n']} test images")
@@ -114,8 +114,10 @@ def _trained(
 
     from edgenas import parallel
     from edgenas.accuracy import check_classes
+    from edgenas.files import write_text
+    from edgenas.report import training_page
     from edgenas.specialize import own_split
-    from edgenas.train import Progress
+    from edgenas.train import Progress, read_history
     from edgenas.train import train as run_training
     from edgenas.trained import load_supernet, save_supernet
 
@@ -150,9 +152,13 @@ def _trained(
     predictor = _fit(
         trained, validation, calibration, count=recipe.accuracy_archs, seed=seed, name=name
     )
+    path = folder / "report.html"
+    if parallel.rank() == 0:
+        write_text(path, training_page(read_history(folder)))
     report: dict[str, Any] = {
         "schema": "edgenas.training/1",
         "supernet": str(folder),
+        "report": str(path),
         "epochs": recipe.epochs,
         "validation_images": len(validation),
         "source": predictor.source,

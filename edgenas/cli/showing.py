@@ -15,19 +15,40 @@ _KINDS = (".csv", ".json", ".html", ".svg", ".png", ".pdf")
 
 
 def report(
-    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
-    out_file: Annotated[Path, typer.Option("--out", help="HTML file to write.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of a bundle or of a training.")],
+    out_file: Annotated[
+        Path | None,
+        typer.Option("--out", help="HTML file to write. Default of a training: its report.html."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file there.")] = False,
 ) -> None:
-    """Write the HTML page of a bundle anew: one file that needs nothing else."""
-    from edgenas.bundle import load_bundle, read_contents
+    """Write the HTML page of a bundle or a training anew: one file that needs nothing else."""
     from edgenas.files import write_text
+
+    trained = (folder / "run.json").exists()
+    if out_file is None and not trained:
+        raise EdgenasError("--out must name the HTML file to write", hint="--out page.html")
+    if out_file is not None:
+        _check_out(out_file, force=force)
+    # A page that nothing vouches for is replaced where it is; that of a bundle is a part of it.
+    path = out_file or folder / "report.html"
+    write_text(path, _training_page(folder) if trained else _bundle_page(folder))
+    print_line(f"report: {path}")
+
+
+def _bundle_page(folder: Path) -> str:
+    from edgenas.bundle import load_bundle, read_contents
     from edgenas.report import bundle_page
 
-    _check_out(out_file, force=force)
-    load_bundle(bundle)
-    write_text(out_file, bundle_page(read_contents(bundle)))
-    print_line(f"report: {out_file}")
+    load_bundle(folder)
+    return bundle_page(read_contents(folder))
+
+
+def _training_page(folder: Path) -> str:
+    from edgenas.report import training_page
+    from edgenas.train import read_history
+
+    return training_page(read_history(folder))
 
 
 def pareto(

@@ -1,14 +1,18 @@
 """Training of a supernet; ``loop.py`` reads top to bottom."""
 
 from edgenas.train.augment import augment, mixed, randaugment
+from edgenas.train.history import History, read_history
 from edgenas.train.loop import Progress, calibration_pixels, keep_memory, train
-from edgenas.train.runs import CHECKPOINT, METRICS
+from edgenas.train.runs import CHECKPOINT, METRICS, RUN, TENSORBOARD
 from edgenas.train.sampling import fair
 from edgenas.train.step import sandwich_step
 
 __all__ = [
     "CHECKPOINT",
     "METRICS",
+    "RUN",
+    "TENSORBOARD",
+    "History",
     "Progress",
     "augment",
     "calibration_pixels",
@@ -16,6 +20,7 @@ __all__ = [
     "keep_memory",
     "mixed",
     "randaugment",
+    "read_history",
     "sandwich_step",
     "train",
 ]

@@ -6,13 +6,13 @@ All chance of a step comes from (seed, step), so a run that was cut off at any m
 bitwise the same weights, on the same machine with the same number of threads.
 """
 
-import copy
+import contextlib
 import ctypes
 import dataclasses
 import math
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from edgenas import parallel
 from edgenas.arch import Arch
-from edgenas.data import Images, Preprocessing, split
+from edgenas.data import Images, Preprocessing, Split, split
 from edgenas.errors import EdgenasError
 from edgenas.evaluate import evaluate
 from edgenas.files import wait_for_machine
@@ -35,7 +35,8 @@ from edgenas.train.augment import mixed, views
 from edgenas.train.phases import phases, sort_channels
 from edgenas.train.runs import Run
 from edgenas.train.sampling import drawn
-from edgenas.train.step import follow, sandwich_step
+from edgenas.train.state import State
+from edgenas.train.step import sandwich_step
 from edgenas.trained import TrainedSupernet
 
 
@@ -49,6 +50,41 @@ class Progress:
     images_per_second: float
     loss: float
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """What a training is to do, from its first step to its last.
+
+    Args:
+        space: of the supernet.
+        recipe: how to train.
+        seed: of everything that is left to chance.
+        parts: the images.
+        preprocessing: how they become inputs.
+        calibration: stored training images for batch-norm statistics.
+        watched: networks that are judged after every epoch: the largest, the smallest, others.
+        steps_per_epoch: of which an epoch consists.
+    """
+
+    space: Space
+    recipe: Recipe
+    seed: int
+    parts: Split
+    preprocessing: Preprocessing
+    calibration: Tensor
+    watched: Sequence[Arch]
+    steps_per_epoch: int
+
+    @property
+    def steps(self) -> int:
+        """Of all epochs."""
+        return self.recipe.epochs * self.steps_per_epoch
+
+    @property
+    def step_images(self) -> int:
+        """Images of a step."""
+        return self.recipe.batch * self.recipe.accumulate * parallel.world()
 
 
 def train(
@@ -84,104 +120,131 @@ def train(
             space, there are fewer training images than a batch, or the training diverges.
     """
     keep_memory()
-    place = torch.device(device)
     space = space.with_classes(len(images.classes))
+    course = _course(space, images, recipe, seed=seed)
+    supernet = Supernet(space, seed=seed)
+    if init is not None:
+        _start_from(init, supernet)
+    supernet.to(torch.device(device)).to(memory_format=torch.channels_last)
+    state = State.of(supernet, recipe)
+    run = Run(out, _configuration(space, images, recipe, seed, init))
+    with contextlib.closing(run):
+        start, seconds = 0, 0.0
+        if parallel.from_first(parallel.rank() == 0 and run.open(resume=resume)):
+            start, seconds = run.load(state)
+        seconds = _steps(course, state, run, start=start, seconds=seconds, tell=tell)
+        record = run.configuration | {
+            "validation_images": len(course.parts.validation),
+            "train_images": len(course.parts.train),
+            "seconds": round(seconds),
+            "curve": run.curve(),
+        }
+    return TrainedSupernet(
+        supernet=state.judged().cpu().eval(),
+        classes=images.classes,
+        preprocessing=course.preprocessing,
+        training=record,
+    )
+
+
+def _course(space: Space, images: Images, recipe: Recipe, *, seed: int) -> Course:
     parts = split(images, validation=recipe.validation, seed=seed)
     count, step_images = len(parts.train), recipe.batch * recipe.accumulate * parallel.world()
-    steps_per_epoch = count // step_images
-    if steps_per_epoch == 0:
+    if count < step_images:
         raise EdgenasError(
             f"the training images must fill a batch of {step_images}, found {count}",
             hint="use more images or a recipe with a smaller batch",
         )
-    steps = recipe.epochs * steps_per_epoch
     mean, std = parts.train.statistics()
-    preprocessing = Preprocessing(stored=images.pixels.shape[-1], mean=mean, std=std)
-    supernet = Supernet(space, seed=seed)
-    if init is not None:
-        _start_from(init, supernet)
-    supernet.to(place).to(memory_format=torch.channels_last)
-    optimiser = _optimiser(supernet, recipe)
-    average = {n: p.detach().clone() for n, p in supernet.named_parameters()} if recipe.ema else {}
-    run = Run(out, _configuration(space, images, recipe, seed, init))
-    start, seconds = 0, 0.0
-    if parallel.from_first(parallel.rank() == 0 and run.open(resume=resume)):
-        start, seconds = run.load(supernet, optimiser, average)
+    rows = space.sample(recipe.watched, rng=np.random.default_rng((seed, 6)), by="gene")
+    return Course(
+        space=space,
+        recipe=recipe,
+        seed=seed,
+        parts=parts,
+        preprocessing=Preprocessing(stored=images.pixels.shape[-1], mean=mean, std=std),
+        calibration=calibration_pixels(parts.train, recipe, seed=seed),
+        watched=(space.largest(), space.smallest(), *space.decode(rows)),
+        steps_per_epoch=count // step_images,
+    )
 
-    planned, corners = phases(space, recipe, steps=steps), [space.largest(), space.smallest()]
-    calibration = calibration_pixels(parts.train, recipe, seed=seed)
+
+def _steps(
+    course: Course,
+    state: State,
+    run: Run,
+    *,
+    start: int,
+    seconds: float,
+    tell: Callable[[Progress], None],
+) -> float:
+    """All steps from ``start`` on; the seconds that those before and these took."""
+    recipe, per_epoch = course.recipe, course.steps_per_epoch
+    planned = phases(course.space, recipe, steps=course.steps)
     saved = clock = time.monotonic()
-    for step in range(start, steps):
+    logged = start, seconds
+    for step in range(start, course.steps):
         waited = wait_for_machine()
         clock, saved = clock + waited, saved + waited
         phase = next(p for p in reversed(planned) if p.first <= step)
         if step == phase.first and phase.elastic == "expands":
-            sort_channels(supernet, optimiser, average)
-        for group in optimiser.param_groups:
-            group["lr"] = phase.learning_rate(step, steps_per_epoch, recipe)
-        losses = _step(
-            supernet, phase.space, parts.train, recipe, preprocessing, seed=seed, step=step
-        )
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        if average:
-            follow(average, supernet, decay=recipe.ema, step=step)
-        if not all(map(math.isfinite, losses)):
-            raise EdgenasError(
-                f"the training diverged at step {step}: the losses are {losses}",
-                hint="use a recipe with a smaller learning_rate, in another --out",
-            )
+            sort_channels(state.supernet, state.optimiser, state.average)
+        rate = phase.learning_rate(step, per_epoch, recipe)
+        losses = _step(course, state, phase.space, step=step, rate=rate)
 
         done, now = step + 1, time.monotonic()
-        speed = step_images / max(now - clock, 1e-9)
+        speed = course.step_images / max(now - clock, 1e-9)
         seconds, clock = seconds + now - clock, now
-        epoch_over = done % steps_per_epoch == 0
+        epoch_over = done % per_epoch == 0
         progress = Progress(
             step=done,
-            steps=steps,
-            epoch=done / steps_per_epoch,
+            steps=course.steps,
+            epoch=done / per_epoch,
             images_per_second=speed,
             loss=losses[0],
         )
         tell(progress)
         if done % 20 == 0 or epoch_over:
-            run.log(step=done, losses=losses, seconds=round(seconds, 1))
-        if epoch_over:
-            values = _validated(
-                supernet, average, corners, parts.validation, calibration, preprocessing
+            speed = (done - logged[0]) * course.step_images / max(seconds - logged[1], 1e-9)
+            logged = done, seconds
+            run.log(
+                step=done,
+                losses=losses,
+                learning_rate=rate,
+                images_per_second=round(speed, 1),
+                seconds=round(seconds, 1),
             )
-            run.log(step=done, epoch=done // steps_per_epoch, validation=values)
-            note = f"validation: largest {values[0]:.2%}, smallest {values[1]:.2%}"
-            tell(dataclasses.replace(progress, note=note))
+        if epoch_over:
+            found = _validated(course, state)
+            told = {"validation": found[:2]} | ({"random": found[2:]} if found[2:] else {})
+            run.log(step=done, epoch=done // per_epoch, **told)
+            tell(dataclasses.replace(progress, note=_note(found)))
             clock = time.monotonic()
         if epoch_over or time.monotonic() - saved > recipe.checkpoint_seconds:
-            run.save(supernet, optimiser, average, step=done, seconds=seconds)
+            run.save(state, step=done, seconds=seconds)
             saved = time.monotonic()
-    record = run.configuration | {
-        "validation_images": len(parts.validation),
-        "train_images": count,
-        "seconds": round(seconds),
-        "curve": run.curve(),
-    }
-    return TrainedSupernet(
-        supernet=_averaged(supernet, average).cpu().eval(),
-        classes=images.classes,
-        preprocessing=preprocessing,
-        training=record,
-    )
+    return seconds
 
 
-def _step(
-    supernet: Supernet,
-    space: Space,
-    images: Images,
-    recipe: Recipe,
-    preprocessing: Preprocessing,
-    *,
-    seed: int,
-    step: int,
-) -> list[float]:
+def _step(course: Course, state: State, space: Space, *, step: int, rate: float) -> list[float]:
+    """One step, with the networks of ``space``; its losses."""
+    for group in state.optimiser.param_groups:
+        group["lr"] = rate
+    losses = _gradients(course, state.supernet, space, step=step)
+    state.optimiser.step()
+    state.optimiser.zero_grad(set_to_none=True)
+    state.follow(decay=course.recipe.ema, step=step)
+    if not all(map(math.isfinite, losses)):
+        raise EdgenasError(
+            f"the training diverged at step {step}: the losses are {losses}",
+            hint="use a recipe with a smaller learning_rate, in another --out",
+        )
+    return losses
+
+
+def _gradients(course: Course, supernet: Supernet, space: Space, *, step: int) -> list[float]:
     """Gradients of one step, added up over batches and processes; the mean losses."""
+    recipe, seed, images = course.recipe, course.seed, course.parts.train
     archs, chance = drawn(space, recipe, seed=seed, step=step)
     place = next(supernet.parameters()).device
     batches = recipe.accumulate * parallel.world()
@@ -203,7 +266,7 @@ def _step(
             archs,
             pixels.to(place),
             labels.to(place),
-            preprocessing=preprocessing,
+            preprocessing=course.preprocessing,
             label_smoothing=recipe.label_smoothing,
             parts=batches,
             half=recipe.precision == "bf16",
@@ -216,36 +279,27 @@ def _step(
     return sums.tolist()
 
 
-def _validated(
-    supernet: Supernet,
-    average: dict[str, Tensor],
-    corners: list[Arch],
-    validation: Images,
-    calibration: Tensor,
-    preprocessing: Preprocessing,
-) -> list[float]:
-    """Validation accuracy of some networks, shared out over the processes."""
+def _validated(course: Course, state: State) -> list[float]:
+    """Validation accuracy of the watched networks, shared out over the processes."""
     mine = evaluate(
-        _averaged(supernet, average),
-        corners[parallel.rank() :: parallel.world()],
-        images=validation,
-        calibration=calibration,
-        preprocessing=preprocessing,
+        state.judged(),
+        course.watched[parallel.rank() :: parallel.world()],
+        images=course.parts.validation,
+        calibration=course.calibration,
+        preprocessing=course.preprocessing,
         split="validation",
     )
     found = parallel.gathered([round(a.value, 4) for a in mine])
-    return [found[i % len(found)][i // len(found)] for i in range(len(corners))]
+    return [found[i % len(found)][i // len(found)] for i in range(len(course.watched))]
 
 
-def _averaged(supernet: Supernet, average: dict[str, Tensor]) -> Supernet:
-    """The supernet itself, or a copy of it with averaged weights where there are some."""
-    if not average:
-        return supernet
-    copied = copy.deepcopy(supernet)
-    with torch.no_grad():
-        for name, parameter in copied.named_parameters():
-            parameter.copy_(average[name])
-    return copied
+def _note(accuracies: Sequence[float]) -> str:
+    """The accuracies of the watched networks in words."""
+    largest, smallest, *others = accuracies
+    text = f"validation: largest {largest:.2%}, smallest {smallest:.2%}"
+    if others:
+        text += f", mean of {len(others)} random ones {sum(others) / len(others):.2%}"
+    return text
 
 
 def calibration_pixels(images: Images, recipe: Recipe, *, seed: int) -> Tensor:
@@ -274,20 +328,6 @@ def _indices(images: Images, recipe: Recipe, count: int, seed: int, step: int) -
     else:
         order = rng.permutation(len(images))
     return torch.from_numpy(order[place * count : (place + 1) * count])
-
-
-def _optimiser(supernet: Supernet, recipe: Recipe) -> torch.optim.SGD:
-    decayed = [p for n, p in supernet.named_parameters() if p.ndim > 1 and "kernel_" not in n]
-    others = [p for n, p in supernet.named_parameters() if not (p.ndim > 1 and "kernel_" not in n)]
-    return torch.optim.SGD(
-        [
-            {"params": decayed, "weight_decay": recipe.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ],
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        nesterov=True,
-    )
 
 
 def _configuration(

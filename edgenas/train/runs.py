@@ -6,20 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
-from torch import Tensor
 
 from edgenas import parallel
 from edgenas.errors import EdgenasError
 from edgenas.files import read_json, write_json, write_text
 from edgenas.recipe import Recipe
-from edgenas.supernet import Supernet
+from edgenas.train.scalars import Scalars
+from edgenas.train.state import State
 from edgenas.trained import load_tensors, save_tensors
 
+RUN = "run.json"
 RUN_SCHEMA = "edgenas.run/1"
 CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
 
 # What runs of an edgenas that did not have a field yet were trained with.
 _BEFORE = {"processes": 1}
@@ -32,10 +33,26 @@ class Run:
         self.out = out
         # As JSON would give it back, so that it can be compared with what is on disk.
         self.configuration: dict[str, Any] = json.loads(json.dumps(dict(configuration)))
+        self.scalars: Scalars | None = None
 
     def open(self, *, resume: bool) -> bool:
         """Start a run or make an old one ready to be gone on with; whether it has a checkpoint."""
-        path, checkpoint = self.out / "run.json", self.out / CHECKPOINT
+        found = self._open(resume=resume)
+        if Scalars.possible():
+            self.scalars = Scalars(
+                self.out / TENSORBOARD,
+                lines=read_metrics(self.out),
+                began=(self.out / RUN).stat().st_mtime,
+            )
+        return found
+
+    def close(self) -> None:
+        """Nothing more will be logged."""
+        if self.scalars is not None:
+            self.scalars.close()
+
+    def _open(self, *, resume: bool) -> bool:
+        path, checkpoint = self.out / RUN, self.out / CHECKPOINT
         if not path.exists():
             # A temporary run.json is what a kill at the very start leaves.
             if self.out.exists() and not all(".run.json." in p.name for p in self.out.iterdir()):
@@ -61,7 +78,7 @@ class Run:
                     f"now it is {_short(new)}",
                     hint="resume with the same arguments, or choose another --out",
                 )
-        for name in ("run.json", CHECKPOINT, METRICS):
+        for name in (RUN, CHECKPOINT, METRICS):
             for temporary in self.out.glob(f".{name}.*"):
                 temporary.unlink()  # half-written when the run was killed
         if not checkpoint.exists():
@@ -70,46 +87,19 @@ class Run:
         self._forget_after(int(self._metadata()["step"]))
         return True
 
-    def load(
-        self, supernet: Supernet, optimiser: torch.optim.SGD, average: dict[str, Tensor]
-    ) -> tuple[int, float]:
+    def load(self, state: State) -> tuple[int, float]:
         """Take up the checkpoint; the steps done and the seconds they took."""
-        checkpoint, metadata = self.out / CHECKPOINT, self._metadata()
-        tensors = load_tensors(checkpoint)
-        state = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
-        shapes = {n: t.shape for n, t in state.items()}
-        wanted = {n: t.shape for n, t in supernet.state_dict().items()}
-        if shapes != wanted or not all(f"average.{name}" in tensors for name in average):
+        metadata = self._metadata()
+        if not state.take(load_tensors(self.out / CHECKPOINT)):
             raise self._no_checkpoint()
-        supernet.load_state_dict(state)
-        for name, tensor in average.items():
-            tensor.copy_(tensors[f"average.{name}"])
-        for name, parameter in supernet.named_parameters():
-            if f"momentum.{name}" in tensors:
-                buffer = torch.empty_like(parameter)
-                buffer.copy_(tensors[f"momentum.{name}"])
-                optimiser.state[parameter]["momentum_buffer"] = buffer
         return int(metadata["step"]), float(metadata["seconds"])
 
-    def save(
-        self,
-        supernet: Supernet,
-        optimiser: torch.optim.SGD,
-        average: dict[str, Tensor],
-        *,
-        step: int,
-        seconds: float,
-    ) -> None:
+    def save(self, state: State, *, step: int, seconds: float) -> None:
         """Write the checkpoint, atomically: weights, momenta and the step in one file."""
         if parallel.rank():
             return
-        tensors = {f"model.{n}": t for n, t in supernet.state_dict().items()}
-        tensors |= {f"average.{n}": t for n, t in average.items()}
-        for name, parameter in supernet.named_parameters():
-            momentum = optimiser.state[parameter].get("momentum_buffer")
-            if momentum is not None:
-                tensors[f"momentum.{name}"] = momentum
-        save_tensors(self.out / CHECKPOINT, tensors, metadata={"step": step, "seconds": seconds})
+        metadata = {"step": step, "seconds": seconds}
+        save_tensors(self.out / CHECKPOINT, state.tensors(), metadata=metadata)
 
     def _metadata(self) -> dict[str, Any]:
         load_tensors(self.out / CHECKPOINT)  # says so if it is damaged
@@ -138,30 +128,34 @@ class Run:
                 f"cannot write {path}: {error.strerror}",
                 hint="make room for it and go on with --resume",
             ) from error
+        if self.scalars is not None:
+            self.scalars.add(values)
 
     def curve(self) -> list[dict[str, Any]]:
-        """Accuracy of the largest and the smallest network on validation images, per epoch."""
+        """Accuracy on validation images, per epoch: the largest, the smallest, random networks."""
         return [
-            {"epoch": line["epoch"], "validation": line["validation"]}
-            for line in self._lines()
+            {k: line[k] for k in ("epoch", "validation", "random") if k in line}
+            for line in read_metrics(self.out)
             if "validation" in line
         ]
 
-    def _lines(self) -> list[dict[str, Any]]:
-        path = self.out / METRICS
-        if not path.exists():
-            return []
-        lines: list[dict[str, Any]] = []
-        for text in path.read_text().splitlines():
-            try:
-                lines.append(json.loads(text))
-            except json.JSONDecodeError:
-                break  # the last line of a run that was cut off
-        return lines
-
     def _forget_after(self, step: int) -> None:
-        kept = [json.dumps(line) for line in self._lines() if line["step"] <= step]
+        kept = [json.dumps(line) for line in read_metrics(self.out) if line["step"] <= step]
         write_text(self.out / METRICS, "".join(f"{line}\n" for line in kept))
+
+
+def read_metrics(out: Path) -> list[dict[str, Any]]:
+    """The metrics of a run, as far as they are written."""
+    path = out / METRICS
+    if not path.exists():
+        return []
+    lines: list[dict[str, Any]] = []
+    for text in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break  # the last line of a run that was cut off
+    return lines
 
 
 def _difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:

@@ -51,21 +51,3 @@ def sandwich_step(
         loss.backward()
         losses.append(loss.item())
     return losses
-
-
-@torch.no_grad()
-def follow(average: dict[str, Tensor], supernet: Supernet, *, decay: float, step: int) -> None:
-    """Move an exponential moving average of the weights, in place.
-
-    The decay grows to its value, so that the start is soon forgotten: min(decay, (1 + step) /
-    (10 + step)), as TensorFlow's ExponentialMovingAverage has it.
-
-    Args:
-        average: by name of parameter.
-        supernet: its weights now.
-        decay: of a step.
-        step: steps done before this one.
-    """
-    weight = 1 - min(decay, (1 + step) / (10 + step))
-    for name, parameter in supernet.named_parameters():
-        average[name].lerp_(parameter, weight)
