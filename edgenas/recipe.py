@@ -27,9 +27,15 @@ class Recipe:
         momentum: Nesterov's.
         weight_decay: of conv and linear weights; none on biases, norms and kernel transforms.
         label_smoothing: of the labels that the largest network learns.
+        distillation: the part of the loss that is for the answers of a given teacher; the rest is
+            for the labels. Without such a teacher the largest network learns the labels, and the
+            others its answers.
+        temperature: of all distillation (arXiv 1503.02531, section 2).
         random_archs: networks of a step beside the largest and the smallest.
-        sampling: ``uniform``: every choice of a gene is drawn with equal probability; ``fair``:
-            equally often (FairNAS, arXiv 1907.01845).
+        sampling: of those: ``uniform``: every choice of a gene is drawn with equal probability;
+            ``fair``: equally often (FairNAS, arXiv 1907.01845); ``best-up`` and ``worst-up``: the
+            best or the worst of some candidates of the same MACs (AttentiveNAS, arXiv 2011.09011).
+        candidates: of which each such network is chosen, by their loss on the batch of the step.
         accumulate: batches of a step. With several processes each has as many, so a step learns
             from batch * accumulate * processes images.
         ema: decay of a moving average of the weights, which then is what is evaluated and saved;
@@ -60,8 +66,11 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     label_smoothing: float = 0.1
+    distillation: float = 0.5
+    temperature: float = 1.0
     random_archs: int = 2
-    sampling: Literal["uniform", "fair"] = "uniform"
+    sampling: Literal["uniform", "fair", "best-up", "worst-up"] = "uniform"
+    candidates: int = 3
     accumulate: int = 1
     ema: float = 0.0
     augmentation: Literal["shift", "crop"] = "shift"
@@ -81,7 +90,7 @@ class Recipe:
 _WORDS = {
     "method": ("sandwich", "progressive"),
     "augmentation": ("shift", "crop"),
-    "sampling": ("uniform", "fair"),
+    "sampling": ("uniform", "fair", "best-up", "worst-up"),
     "precision": ("fp32", "bf16"),
 }
 _RANGES = {
@@ -89,6 +98,9 @@ _RANGES = {
     "batch": (2, math.inf),
     "accumulate": (1, math.inf),
     "label_smoothing": (0, 0.99),
+    "candidates": (2, 100),
+    "distillation": (0, 1),
+    "temperature": (0.1, 100),
     "ema": (0, 0.99999),
     "magnitude": (0, 30),
     "balance": (0, 1),
@@ -126,9 +138,7 @@ def load_recipe(path: Path, base: Recipe) -> Recipe:
         known[name] = found
     for name, words in _WORDS.items():
         if known[name] not in words:
-            raise EdgenasError(
-                f"{path}: {name} must be {' or '.join(words)}, found {known[name]!r}"
-            )
+            raise EdgenasError(f"{path}: {name} must be {', '.join(words)}, found {known[name]!r}")
     for name, (least, most) in _RANGES.items():
         if not least <= known[name] <= most:
             span = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"

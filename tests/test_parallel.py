@@ -38,7 +38,7 @@ with parallel.processes("cpu"):
 """
 
 # 20 steps: 48 training images, 16 a step.
-SHARED_OUT = {"epochs": 7, "batch": 8, "mixup": 0.2, "sampling": "fair"}
+SHARED_OUT = {"epochs": 7, "batch": 8, "mixup": 0.2, "sampling": "best-up"}
 
 
 def test_two_processes_are_one_that_accumulates(tmp_path: Path):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgenas.recipe import Recipe
     from edgenas.space import Space
     from edgenas.supernet import Supernet
+    from edgenas.train import Teacher
     from edgenas.trained import TrainedSupernet
 
 DATA = "Images: a folder of class folders, a .tar or .zip of one, a CSV of path,label, or cifar10."
@@ -32,6 +33,12 @@ def train(
     test: Annotated[str | None, typer.Option(help="Test images; never learnt from.")] = None,
     name: Annotated[str | None, typer.Option(help=NAME)] = None,
     init: Annotated[str | None, typer.Option(help="Supernet to start from.")] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Model to learn from: ONNX or TorchScript file.")
+    ] = None,
+    teacher_size: Annotated[int | None, typer.Option(min=1, help="Pixels of its inputs.")] = None,
+    teacher_mean: Annotated[str | None, typer.Option(help="Of its inputs: R,G,B, 0 to 1.")] = None,
+    teacher_std: Annotated[str | None, typer.Option(help="Of its inputs: R,G,B, 0 to 1.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="TOML file; its fields override.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run cut off.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is left to chance.")] = 0,
@@ -59,6 +66,7 @@ def train(
     import torch
 
     from edgenas import parallel
+    from edgenas.train import load_teacher
     from edgenas.trained import find_supernet, load_supernet
 
     if threads:
@@ -66,6 +74,9 @@ def train(
     if device == "cuda" and not torch.cuda.is_available():
         raise EdgenasError("--device cuda: torch finds no GPU", hint="use --device cpu")
     start = None if init is None else load_supernet(find_supernet(init)).supernet
+    mean, std = (_triple(t, name=n) for t, n in ((teacher_mean, "mean"), (teacher_std, "std")))
+    if teacher is None and (mean or std or teacher_size):
+        raise EdgenasError("--teacher must be given with --teacher-size, --teacher-mean and -std")
     with parallel.processes(device) as place:
         log.quiet = out.quiet = parallel.rank() > 0
         stored = max(declared.resolutions)
@@ -73,6 +84,18 @@ def train(
         note(f"{len(images)} images of {len(images.classes)} classes from {data}")
         # Read before the training, which takes hours, not after it.
         judged = _read(test, stored=stored, skip_bad_images=skip_bad_images) if test else None
+        asked = None
+        if teacher is not None:
+            asked = load_teacher(
+                teacher,
+                classes=len(images.classes),
+                stored=stored,
+                place=place,
+                size=teacher_size,
+                mean=mean,
+                std=std,
+            )
+            _introduce(asked, images, recipe=chosen, seed=seed)
         report = _trained(
             declared,
             images,
@@ -80,6 +103,7 @@ def train(
             recipe=chosen,
             folder=out_folder,
             init=start,
+            teacher=asked,
             resume=resume,
             seed=seed,
             place=place,
@@ -104,6 +128,7 @@ def _trained(
     recipe: "Recipe",
     folder: Path,
     init: "Supernet | None",
+    teacher: "Teacher | None",
     resume: bool,
     seed: int,
     place: "torch.device",
@@ -139,6 +164,7 @@ def _trained(
             out=folder,
             seed=seed,
             init=init,
+            teacher=teacher,
             resume=resume,
             device=place,
             tell=tell,
@@ -167,6 +193,39 @@ def _trained(
     if judged is not None:
         report["test"] = _corners(trained, judged, calibration)
     return report
+
+
+def _triple(text: str | None, *, name: str) -> tuple[float, ...] | None:
+    """The numbers of ``--teacher-mean`` and ``--teacher-std``."""
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 3:
+        raise EdgenasError(
+            f"--teacher-{name} must be three numbers like 0.485,0.456,0.406, found {text!r}"
+        )
+    return values
+
+
+def _introduce(teacher: "Teacher", images: "Images", *, recipe: "Recipe", seed: int) -> None:
+    """Say how good a teacher is: it shows whether its classes and preprocessing are understood."""
+    from edgenas.data import split
+
+    parts = split(images, validation=recipe.validation, seed=seed)
+    accuracy, n = teacher.accuracy(parts.validation)
+    note(
+        f"teacher {teacher.record['file']}: {accuracy:.2%} of {n} validation images right, at "
+        f"{teacher.size}x{teacher.size} pixels"
+    )
+    if accuracy < min(2 / len(images.classes), 0.6):
+        first = ", ".join(images.classes[:3])
+        note(
+            f"warning: that is hardly better than chance; its classes must be in the order "
+            f"{first}, ..., and --teacher-mean, -std and -size those that it was trained with"
+        )
 
 
 def _warn(images: "Images", judged: "Images | None", *, recipe: "Recipe", seed: int) -> None:

@@ -124,6 +124,8 @@ def _losses(history: History) -> Element | None:
     if not lines:
         return None
     note = "Cross-entropy: the largest network learns the labels, the others what it answers."
+    if history.configuration.get("teacher"):
+        note = "Cross-entropy with the labels and with the answers of the teacher, together."
     return _curves("Loss", found, y_name="training loss", note=note)
 
 
@@ -216,4 +218,8 @@ def _facts(told: Mapping[str, Any]) -> list[tuple[str, Node]]:
     ]
     if told.get("init"):
         rows.append(("started from", f"another supernet, digest {told['init']}"))
+    if teacher := told.get("teacher"):
+        size = f"{teacher['size']}x{teacher['size']}"
+        words = f"{teacher['file']}, SHA-256 {teacher['sha256'][:16]}, asked at {size} pixels"
+        rows.append(("teacher", words))
     return rows

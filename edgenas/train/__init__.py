@@ -5,7 +5,8 @@ from edgenas.train.history import History, read_history
 from edgenas.train.loop import Progress, calibration_pixels, keep_memory, train
 from edgenas.train.runs import CHECKPOINT, METRICS, RUN, TENSORBOARD
 from edgenas.train.sampling import fair
-from edgenas.train.step import sandwich_step
+from edgenas.train.step import distillation_loss, sandwich_step
+from edgenas.train.teacher import Teacher, load_teacher
 
 __all__ = [
     "CHECKPOINT",
@@ -14,10 +15,13 @@ __all__ = [
     "TENSORBOARD",
     "History",
     "Progress",
+    "Teacher",
     "augment",
     "calibration_pixels",
+    "distillation_loss",
     "fair",
     "keep_memory",
+    "load_teacher",
     "mixed",
     "randaugment",
     "read_history",

@@ -1,7 +1,8 @@
-"""Training of a supernet: the sandwich rule with in-place distillation.
+"""Training of a supernet: the sandwich rule with distillation.
 
 Every step trains the largest network on the labels and the smallest and some random ones on the
-soft output of the largest (universally slimmable networks, arXiv 1903.05134, sections 3.3-3.4).
+soft output of the largest (universally slimmable networks, arXiv 1903.05134, sections 3.3-3.4), or
+all of them on the labels and the answers of a given teacher.
 All chance of a step comes from (seed, step), so a run that was cut off at any moment goes on to
 bitwise the same weights, on the same machine with the same number of threads.
 """
@@ -34,9 +35,10 @@ from edgenas.supernet import Supernet
 from edgenas.train.augment import mixed, views
 from edgenas.train.phases import phases, sort_channels
 from edgenas.train.runs import Run
-from edgenas.train.sampling import drawn
+from edgenas.train.sampling import attended, drawn
 from edgenas.train.state import State
 from edgenas.train.step import sandwich_step
+from edgenas.train.teacher import Teacher
 from edgenas.trained import TrainedSupernet
 
 
@@ -64,6 +66,7 @@ class Course:
         preprocessing: how they become inputs.
         calibration: stored training images for batch-norm statistics.
         watched: networks that are judged after every epoch: the largest, the smallest, others.
+        teacher: a given model whose answers the networks learn; None: they learn from the largest.
         steps_per_epoch: of which an epoch consists.
     """
 
@@ -74,6 +77,7 @@ class Course:
     preprocessing: Preprocessing
     calibration: Tensor
     watched: Sequence[Arch]
+    teacher: Teacher | None
     steps_per_epoch: int
 
     @property
@@ -95,6 +99,7 @@ def train(
     out: Path,
     seed: int = 0,
     init: Supernet | None = None,
+    teacher: Teacher | None = None,
     resume: bool = False,
     device: str | torch.device = "cpu",
     tell: Callable[[Progress], None] = lambda progress: None,
@@ -108,6 +113,7 @@ def train(
         out: the run folder: configuration, checkpoint and metrics.
         seed: of everything that is left to chance.
         init: weights to start from; those of the classifier only for the same number of classes.
+        teacher: see ``load_teacher``; None: the networks learn from the largest one.
         resume: go on from the checkpoint in ``out``; start there if there is none yet.
         device: where to train, e.g. ``cuda``; several processes: see ``edgenas.parallel``.
         tell: called after every step.
@@ -121,13 +127,13 @@ def train(
     """
     keep_memory()
     space = space.with_classes(len(images.classes))
-    course = _course(space, images, recipe, seed=seed)
+    course = _course(space, images, recipe, teacher=teacher, seed=seed)
     supernet = Supernet(space, seed=seed)
     if init is not None:
         _start_from(init, supernet)
     supernet.to(torch.device(device)).to(memory_format=torch.channels_last)
     state = State.of(supernet, recipe)
-    run = Run(out, _configuration(space, images, recipe, seed, init))
+    run = Run(out, _configuration(course, images, init))
     with contextlib.closing(run):
         start, seconds = 0, 0.0
         if parallel.from_first(parallel.rank() == 0 and run.open(resume=resume)):
@@ -147,7 +153,9 @@ def train(
     )
 
 
-def _course(space: Space, images: Images, recipe: Recipe, *, seed: int) -> Course:
+def _course(
+    space: Space, images: Images, recipe: Recipe, *, teacher: Teacher | None, seed: int
+) -> Course:
     parts = split(images, validation=recipe.validation, seed=seed)
     count, step_images = len(parts.train), recipe.batch * recipe.accumulate * parallel.world()
     if count < step_images:
@@ -165,6 +173,7 @@ def _course(space: Space, images: Images, recipe: Recipe, *, seed: int) -> Cours
         preprocessing=Preprocessing(stored=images.pixels.shape[-1], mean=mean, std=std),
         calibration=calibration_pixels(parts.train, recipe, seed=seed),
         watched=(space.largest(), space.smallest(), *space.decode(rows)),
+        teacher=teacher,
         steps_per_epoch=count // step_images,
     )
 
@@ -244,31 +253,39 @@ def _step(course: Course, state: State, space: Space, *, step: int, rate: float)
 
 def _gradients(course: Course, supernet: Supernet, space: Space, *, step: int) -> list[float]:
     """Gradients of one step, added up over batches and processes; the mean losses."""
-    recipe, seed, images = course.recipe, course.seed, course.parts.train
-    archs, chance = drawn(space, recipe, seed=seed, step=step)
+    recipe = course.recipe
+    draw = drawn(space, recipe, seed=course.seed, step=step)
     place = next(supernet.parameters()).device
-    batches = recipe.accumulate * parallel.world()
-    indices = _indices(images, recipe, recipe.batch * batches, seed, step).split(recipe.batch)
-    sums = torch.zeros(len(archs), dtype=torch.float64)
-    for i in range(recipe.accumulate):
-        number = parallel.rank() * recipe.accumulate + i
-        rng = chance if number == 0 else np.random.default_rng((seed, 1, step, number))
-        pixels = views(images.pixels[indices[number]], recipe=recipe, rng=rng)
-        pixels, labels = mixed(
-            pixels,
-            images.labels[indices[number]],
-            recipe=recipe,
-            classes=space.classes,
-            rng=rng,
-        )
+    first = parallel.rank() * recipe.accumulate
+    archs, sums = draw.corners, torch.zeros(0, dtype=torch.float64)
+    for number in range(first, first + recipe.accumulate):
+        pixels, labels = _batch(course, draw.chance, step=step, number=number)
+        pixels, labels = pixels.to(place), labels.to(place)
+        if number == first:
+            # Of several processes, the first one chooses for all.
+            chosen = None
+            if parallel.rank() == 0:
+                chosen = attended(
+                    supernet,
+                    draw.groups,
+                    pixels,
+                    labels,
+                    recipe=recipe,
+                    preprocessing=course.preprocessing,
+                )
+            archs = [*draw.corners, *parallel.from_first(chosen)]
+            sums = torch.zeros(len(archs), dtype=torch.float64)
         losses = sandwich_step(
             supernet,
             archs,
-            pixels.to(place),
-            labels.to(place),
+            pixels,
+            labels,
             preprocessing=course.preprocessing,
             label_smoothing=recipe.label_smoothing,
-            parts=batches,
+            answers=None if course.teacher is None else course.teacher.logits(pixels),
+            distillation=recipe.distillation,
+            temperature=recipe.temperature,
+            parts=recipe.accumulate * parallel.world(),
             half=recipe.precision == "bf16",
         )
         sums += torch.tensor(losses, dtype=torch.float64)
@@ -277,6 +294,19 @@ def _gradients(course: Course, supernet: Supernet, space: Space, *, step: int) -
     sums = sums.to(place)
     parallel.add_up([sums])
     return sums.tolist()
+
+
+def _batch(
+    course: Course, chance: np.random.Generator, *, step: int, number: int
+) -> tuple[Tensor, Tensor]:
+    """Views of the images of one of a step's batches, and their labels or shares of classes."""
+    recipe, images = course.recipe, course.parts.train
+    indices = _indices(images, recipe, course.step_images, course.seed, step)
+    mine = indices[number * recipe.batch : (number + 1) * recipe.batch]
+    rng = np.random.default_rng((course.seed, 1, step, number)) if number else chance
+    pixels = views(images.pixels[mine], recipe=recipe, rng=rng)
+    labels, classes = images.labels[mine], len(images.classes)
+    return mixed(pixels, labels, recipe=recipe, classes=classes, rng=rng)
 
 
 def _validated(course: Course, state: State) -> list[float]:
@@ -330,13 +360,11 @@ def _indices(images: Images, recipe: Recipe, count: int, seed: int, step: int) -
     return torch.from_numpy(order[place * count : (place + 1) * count])
 
 
-def _configuration(
-    space: Space, images: Images, recipe: Recipe, seed: int, init: Supernet | None
-) -> dict[str, Any]:
+def _configuration(course: Course, images: Images, init: Supernet | None) -> dict[str, Any]:
     return {
-        "space": space_to_json(space),
-        "recipe": dataclasses.asdict(recipe),
-        "seed": seed,
+        "space": space_to_json(course.space),
+        "recipe": dataclasses.asdict(course.recipe),
+        "seed": course.seed,
         "data": {
             "source": Path(images.source).name,
             "digest": images.digest,
@@ -346,6 +374,7 @@ def _configuration(
         "threads": torch.get_num_threads(),
         "processes": parallel.world(),
         "init": None if init is None else _digest(init),
+        "teacher": None if course.teacher is None else course.teacher.record,
     }
 
 

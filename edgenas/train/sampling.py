@@ -1,18 +1,40 @@
 """Which networks a step trains beside the largest and the smallest."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from edgenas.arch import Arch
+from edgenas.cost import macs_table
+from edgenas.data import Preprocessing
 from edgenas.recipe import Recipe
 from edgenas.space import Codes, Space
+from edgenas.supernet import Supernet
+
+_POOL = 64  # networks drawn for each candidate: the nearest ones differ little in MACs
 
 
-def drawn(
-    space: Space, recipe: Recipe, *, seed: int, step: int
-) -> tuple[list[Arch], np.random.Generator]:
-    """The networks of a step, the teacher first, and the source of chance for its images.
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """The networks of a step.
+
+    Args:
+        corners: trained in any case, the largest first.
+        groups: candidates; one of each group is trained too, see ``attended``.
+        chance: what is left of the step's source of chance, for its images.
+    """
+
+    corners: list[Arch]
+    groups: list[list[Arch]]
+    chance: np.random.Generator
+
+
+def drawn(space: Space, recipe: Recipe, *, seed: int, step: int) -> Draw:
+    """The networks of a step.
 
     Args:
         space: the networks of this phase.
@@ -22,15 +44,17 @@ def drawn(
     """
     rng = np.random.default_rng((seed, 1, step))
     first, count = step * recipe.random_archs, recipe.random_archs
-    fairly = recipe.sampling == "fair"
-    rows = (
-        fair(space, first, count, seed=seed) if fairly else space.sample(count, rng=rng, by="gene")
-    )
-    archs = space.decode(rows)
+    if recipe.sampling in ("best-up", "worst-up"):
+        found = [alike(space, recipe.candidates, rng=rng) for _ in range(count)]
+    elif recipe.sampling == "fair":
+        found = fair(space, first, count, seed=seed)[:, None]
+    else:
+        found = space.sample(count, rng=rng, by="gene")[:, None]
+    groups = [space.decode(rows) for rows in found]
     largest, smallest = space.largest(), space.smallest()
     if largest.stages == smallest.stages:  # nothing but the resolution is elastic yet
-        return [replace(largest, resolution=int(rng.choice(space.resolutions)))], rng
-    return [largest, smallest, *archs], rng
+        return Draw([replace(largest, resolution=int(rng.choice(space.resolutions)))], [], rng)
+    return Draw([largest, smallest], groups, rng)
 
 
 def fair(space: Space, first: int, count: int, *, seed: int) -> Codes:
@@ -57,3 +81,63 @@ def fair(space: Space, first: int, count: int, *, seed: int) -> Codes:
             order = np.random.default_rng((seed, 5, column, cycle)).permutation(len(gene.values))
             rows[place, column] = 1 + order[position]
     return space.canonical(rows)
+
+
+def alike(space: Space, count: int, *, rng: np.random.Generator) -> Codes:
+    """Different networks of nearly the same MACs: candidates of attentive sampling.
+
+    How many MACs that are is left to chance, as a network drawn by gene has them (the prior of
+    AttentiveNAS, arXiv 2011.09011, section 3.2); the others are its nearest ones in a pool.
+
+    Args:
+        space: the space.
+        count: of rows; fewer, where the space is too small.
+        rng: the source of chance.
+
+    Returns:
+        Canonical rows, shape (n, genes).
+    """
+    pool = space.sample(count * _POOL, rng=rng, by="gene")
+    target = macs_table(space)(pool[:1])
+    pool = np.unique(pool, axis=0)
+    distance = np.abs(macs_table(space)(pool) - target)
+    return pool[np.argsort(distance, kind="stable")[:count]]
+
+
+@torch.no_grad()
+def attended(
+    supernet: Supernet,
+    groups: Sequence[Sequence[Arch]],
+    pixels: Tensor,
+    labels: Tensor,
+    *,
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+) -> list[Arch]:
+    """One network of each group: the best on a batch, or the worst.
+
+    AttentiveNAS (arXiv 2011.09011, section 3.3): training the best up pushes the Pareto front of
+    the best networks, the worst up that of the worst. The loss on the very batch of the step says
+    which is which, as in its variants of a mini-batch loss.
+
+    Args:
+        supernet: the weights as they are.
+        groups: candidates, each group of nearly the same MACs.
+        pixels: of the batch, uint8, shape (n, 3, stored, stored).
+        labels: int64, shape (n,), or the share of every class, float32, shape (n, classes).
+        recipe: says which.
+        preprocessing: how pixels become inputs.
+    """
+    supernet.train()
+    half = recipe.precision == "bf16"
+    found: list[Arch] = []
+    for group in groups:
+        losses: list[float] = []
+        for arch in group if len(group) > 1 else ():
+            inputs = preprocessing.prepare(pixels, resolution=arch.resolution)
+            with torch.autocast(pixels.device.type, torch.bfloat16, enabled=half):
+                logits = supernet(inputs, arch)
+            losses.append(F.cross_entropy(logits.float(), labels).item())
+        order = np.argsort(losses, kind="stable") if losses else [0]
+        found.append(group[int(order[-1 if recipe.sampling == "worst-up" else 0])])
+    return found

@@ -19,35 +19,62 @@ def sandwich_step(
     *,
     preprocessing: Preprocessing,
     label_smoothing: float,
+    answers: Tensor | None = None,
+    distillation: float = 0.5,
+    temperature: float = 1.0,
     parts: int = 1,
     half: bool = False,
 ) -> list[float]:
     """Add up the gradients of one step; the losses, one per arch.
 
+    Without a given teacher the first arch learns the labels, and the others its answers (in-place
+    distillation, arXiv 1903.05134, section 3.4). With one, all archs learn both.
+
     Args:
         supernet: whose gradients grow.
-        archs: the first, the teacher, learns the labels; the others learn its soft output.
+        archs: the first is the largest.
         pixels: uint8, shape (n, 3, stored, stored), on the device of the supernet.
         labels: int64, shape (n,), or the share of every class, float32, shape (n, classes).
         preprocessing: how pixels become inputs.
         label_smoothing: of the labels.
+        answers: of a given teacher to these images, logits, shape (n, classes); None: no teacher.
+        distillation: the part of the loss that is for them; the rest is for the labels.
+        temperature: of all distillation.
         parts: how many such calls make one step: losses and gradients are divided by it.
         half: whether to compute in bfloat16 where that is safe (autocast).
     """
     supernet.train()
     losses: list[float] = []
-    target: Tensor | None = None
+    largest: Tensor | None = None
     for arch in archs:
         inputs = preprocessing.prepare(pixels, resolution=arch.resolution)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=half):
             logits = supernet(inputs, arch)
         logits = logits.to(next(supernet.parameters()).dtype)
-        if target is None:
+        if answers is not None:
+            learnt = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+            distilled = distillation_loss(logits, answers, temperature=temperature)
+            loss = (1 - distillation) * learnt + distillation * distilled
+        elif largest is None:
             loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-            target = logits.detach().softmax(1)
+            largest = logits.detach()
         else:
-            loss = F.cross_entropy(logits, target)
+            loss = distillation_loss(logits, largest, temperature=temperature)
         loss = loss / parts
         loss.backward()
         losses.append(loss.item())
     return losses
+
+
+def distillation_loss(logits: Tensor, answers: Tensor, *, temperature: float) -> Tensor:
+    """Cross-entropy with the softened answers of a teacher (arXiv 1503.02531, section 2).
+
+    It is multiplied by the square of the temperature, so that its gradients keep their size.
+
+    Args:
+        logits: of the network that learns, shape (n, classes).
+        answers: logits of the teacher, same shape, without gradients.
+        temperature: that both are divided by; 1: none.
+    """
+    target = (answers / temperature).softmax(1)
+    return F.cross_entropy(logits / temperature, target) * temperature**2
