@@ -47,7 +47,8 @@ class Recipe:
         mixup: parameter of the Beta distribution that mixes pairs of images (arXiv 1710.09412);
             0: none.
         cutmix: the same for patches (arXiv 1905.04899). With both, each step does one of them.
-        precision: ``bf16``: autocast (arXiv 1905.12322), for GPUs; ``fp32`` is faster on CPUs.
+        precision: ``bf16``: autocast (arXiv 1905.12322), ``fp16``: autocast with scaled gradients
+            (arXiv 1710.03740), both for GPUs, fp16 for those alone; ``fp32`` is faster on CPUs.
         balance: 0: every image is learnt from once an epoch; 1: images are drawn, every class
             equally often; between them, images are drawn with probability count ** -balance.
         validation: the fraction of every class that is set aside and never learnt from.
@@ -78,7 +79,7 @@ class Recipe:
     magnitude: int = 9
     mixup: float = 0.0
     cutmix: float = 0.0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     balance: float = 0.0
     validation: float = 0.1
     watched: int = 4
@@ -91,7 +92,7 @@ _WORDS = {
     "method": ("sandwich", "progressive"),
     "augmentation": ("shift", "crop"),
     "sampling": ("uniform", "fair", "best-up", "worst-up"),
-    "precision": ("fp32", "bf16"),
+    "precision": ("fp32", "bf16", "fp16"),
 }
 _RANGES = {
     "epochs": (1, math.inf),

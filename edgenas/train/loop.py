@@ -123,9 +123,15 @@ def train(
 
     Raises:
         EdgenasError: ``out`` holds another run or a damaged checkpoint, ``init`` is of another
-            space, there are fewer training images than a batch, or the training diverges.
+            space, there are fewer training images than a batch, there is no GPU for fp16, or the
+            training diverges.
     """
     keep_memory()
+    if recipe.precision == "fp16" and torch.device(device).type != "cuda":
+        raise EdgenasError(
+            f"precision fp16 is for GPUs, found --device {torch.device(device).type}",
+            hint="use --device cuda, or precision fp32",
+        )
     space = space.with_classes(len(images.classes))
     course = _course(space, images, recipe, teacher=teacher, seed=seed)
     supernet = Supernet(space, seed=seed)
@@ -237,11 +243,8 @@ def _steps(
 
 def _step(course: Course, state: State, space: Space, *, step: int, rate: float) -> list[float]:
     """One step, with the networks of ``space``; its losses."""
-    for group in state.optimiser.param_groups:
-        group["lr"] = rate
-    losses = _gradients(course, state.supernet, space, step=step)
-    state.optimiser.step()
-    state.optimiser.zero_grad(set_to_none=True)
+    losses = _gradients(course, state, space, step=step)
+    state.step(rate)
     state.follow(decay=course.recipe.ema, step=step)
     if not all(map(math.isfinite, losses)):
         raise EdgenasError(
@@ -251,9 +254,9 @@ def _step(course: Course, state: State, space: Space, *, step: int, rate: float)
     return losses
 
 
-def _gradients(course: Course, supernet: Supernet, space: Space, *, step: int) -> list[float]:
+def _gradients(course: Course, state: State, space: Space, *, step: int) -> list[float]:
     """Gradients of one step, added up over batches and processes; the mean losses."""
-    recipe = course.recipe
+    recipe, supernet = course.recipe, state.supernet
     draw = drawn(space, recipe, seed=course.seed, step=step)
     place = next(supernet.parameters()).device
     first = parallel.rank() * recipe.accumulate
@@ -286,7 +289,8 @@ def _gradients(course: Course, supernet: Supernet, space: Space, *, step: int) -
             distillation=recipe.distillation,
             temperature=recipe.temperature,
             parts=recipe.accumulate * parallel.world(),
-            half=recipe.precision == "bf16",
+            precision=recipe.precision,
+            scaler=state.scaler,
         )
         sums += torch.tensor(losses, dtype=torch.float64)
     # Every process trains the same archs, so the same parameters have a gradient.

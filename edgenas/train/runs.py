@@ -90,7 +90,7 @@ class Run:
     def load(self, state: State) -> tuple[int, float]:
         """Take up the checkpoint; the steps done and the seconds they took."""
         metadata = self._metadata()
-        if not state.take(load_tensors(self.out / CHECKPOINT)):
+        if not state.take(load_tensors(self.out / CHECKPOINT), metadata):
             raise self._no_checkpoint()
         return int(metadata["step"]), float(metadata["seconds"])
 
@@ -98,7 +98,7 @@ class Run:
         """Write the checkpoint, atomically: weights, momenta and the step in one file."""
         if parallel.rank():
             return
-        metadata = {"step": step, "seconds": seconds}
+        metadata = {"step": step, "seconds": seconds, **state.metadata()}
         save_tensors(self.out / CHECKPOINT, state.tensors(), metadata=metadata)
 
     def _metadata(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from edgenas.data import Preprocessing
 from edgenas.recipe import Recipe
 from edgenas.space import Codes, Space
 from edgenas.supernet import Supernet
+from edgenas.train.step import autocast
 
 _POOL = 64  # networks drawn for each candidate: the nearest ones differ little in MACs
 
@@ -129,13 +130,12 @@ def attended(
         preprocessing: how pixels become inputs.
     """
     supernet.train()
-    half = recipe.precision == "bf16"
     found: list[Arch] = []
     for group in groups:
         losses: list[float] = []
         for arch in group if len(group) > 1 else ():
             inputs = preprocessing.prepare(pixels, resolution=arch.resolution)
-            with torch.autocast(pixels.device.type, torch.bfloat16, enabled=half):
+            with autocast(pixels.device, recipe.precision):
                 logits = supernet(inputs, arch)
             losses.append(F.cross_entropy(logits.float(), labels).item())
         order = np.argsort(losses, kind="stable") if losses else [0]

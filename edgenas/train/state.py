@@ -1,10 +1,13 @@
 """What a training changes, and a checkpoint holds."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 
 from edgenas.recipe import Recipe
 from edgenas.supernet import Supernet
@@ -18,24 +21,32 @@ class State:
         supernet: the weights.
         optimiser: its momenta.
         average: a moving average of the weights, by name; empty: none.
+        scaler: scales gradients in fp16, where small ones would vanish (arXiv 1710.03740, section
+            3.2), and leaves a step out in which they overflow; else it does nothing.
     """
 
     supernet: Supernet
     optimiser: torch.optim.SGD
     average: dict[str, Tensor]
+    scaler: GradScaler
 
     @staticmethod
     def of(supernet: Supernet, recipe: Recipe) -> "State":
         """The start of a training from given weights."""
-        named = supernet.named_parameters
+        named, place = supernet.named_parameters, next(supernet.parameters()).device
         return State(
             supernet=supernet,
             optimiser=_optimiser(supernet, recipe),
             average={n: p.detach().clone() for n, p in named()} if recipe.ema else {},
+            scaler=GradScaler(place.type, enabled=recipe.precision == "fp16"),
         )
 
+    def metadata(self) -> dict[str, Any]:
+        """What a checkpoint holds beside tensors."""
+        return {"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {}
+
     def tensors(self) -> dict[str, Tensor]:
-        """Everything, by name: what a checkpoint holds."""
+        """The tensors of a checkpoint, by name."""
         found = {f"model.{n}": t for n, t in self.supernet.state_dict().items()}
         found |= {f"average.{n}": t for n, t in self.average.items()}
         for name, parameter in self.supernet.named_parameters():
@@ -44,13 +55,16 @@ class State:
                 found[f"momentum.{name}"] = momentum
         return found
 
-    def take(self, tensors: dict[str, Tensor]) -> bool:
-        """Take up what ``tensors`` gave; False, and nothing changed, if it was another training."""
+    def take(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bool:
+        """Take up a checkpoint; False, and nothing changed, if it is of another training."""
         state = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
         shapes = {n: t.shape for n, t in state.items()}
         wanted = {n: t.shape for n, t in self.supernet.state_dict().items()}
-        if shapes != wanted or not all(f"average.{name}" in tensors for name in self.average):
+        known = all(f"average.{name}" in tensors for name in self.average)
+        if shapes != wanted or not known or not metadata.keys() >= self.metadata().keys():
             return False
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(metadata["scaler"])
         self.supernet.load_state_dict(state)
         for name, tensor in self.average.items():
             tensor.copy_(tensors[f"average.{name}"])
@@ -60,6 +74,14 @@ class State:
                 buffer.copy_(tensors[f"momentum.{name}"])
                 self.optimiser.state[parameter]["momentum_buffer"] = buffer
         return True
+
+    def step(self, learning_rate: float) -> None:
+        """Move the weights along their gradients, which are forgotten."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def follow(self, *, decay: float, step: int) -> None:

@@ -1,14 +1,26 @@
 """One step of training."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 
 from edgenas.arch import Arch
 from edgenas.data import Preprocessing
 from edgenas.supernet import Supernet
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+_HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(place: torch.device, precision: Precision) -> torch.autocast:
+    """Half precision where that is safe (arXiv 1710.03740, 1905.12322); in ``fp32`` nowhere."""
+    half = _HALVES.get(precision, torch.bfloat16)
+    return torch.autocast(place.type, half, enabled=precision in _HALVES)
 
 
 def sandwich_step(
@@ -23,7 +35,8 @@ def sandwich_step(
     distillation: float = 0.5,
     temperature: float = 1.0,
     parts: int = 1,
-    half: bool = False,
+    precision: Precision = "fp32",
+    scaler: GradScaler | None = None,
 ) -> list[float]:
     """Add up the gradients of one step; the losses, one per arch.
 
@@ -41,14 +54,15 @@ def sandwich_step(
         distillation: the part of the loss that is for them; the rest is for the labels.
         temperature: of all distillation.
         parts: how many such calls make one step: losses and gradients are divided by it.
-        half: whether to compute in bfloat16 where that is safe (autocast).
+        precision: see ``Recipe``.
+        scaler: of the gradients, see ``State``; None: they are not scaled.
     """
     supernet.train()
     losses: list[float] = []
     largest: Tensor | None = None
     for arch in archs:
         inputs = preprocessing.prepare(pixels, resolution=arch.resolution)
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=half):
+        with autocast(pixels.device, precision):
             logits = supernet(inputs, arch)
         logits = logits.to(next(supernet.parameters()).dtype)
         if answers is not None:
@@ -61,7 +75,7 @@ def sandwich_step(
         else:
             loss = distillation_loss(logits, largest, temperature=temperature)
         loss = loss / parts
-        loss.backward()
+        (loss if scaler is None else scaler.scale(loss)).backward()
         losses.append(loss.item())
     return losses
 

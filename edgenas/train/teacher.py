@@ -251,11 +251,12 @@ def _torchscript(path: Path, place: torch.device) -> Callable[[Tensor], Tensor]:
     except (RuntimeError, ValueError) as error:
         raise EdgenasError(f"--teacher {path} is damaged: {_last(error)}") from error
     module.eval()
+    jit: Any = torch.jit
 
     def run(inputs: Tensor) -> Tensor:
         try:
             # What its optimiser does in the first runs of a process would change the last bits.
-            with torch.jit.optimized_execution(False):
+            with jit.optimized_execution(False):
                 found = module(inputs)
         except RuntimeError as error:
             raise EdgenasError(
