@@ -1,8 +1,8 @@
 """Images as users have them: folders or archives of class folders, and CIFAR-10.
 
-Every image is decoded once, cut to its centre square and brought to one stored size; the stored
-pixels (uint8) serve training, calibration, evaluation and the sample in a bundle. From there to a
-network's resolution there is one named interpolation.
+Every image is decoded once, turned as its EXIF orientation says, cut to its centre square and
+brought to one stored size; the stored pixels (uint8) serve training, calibration, evaluation and
+the sample in a bundle. From there to a network's resolution there is one named interpolation.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from edgenas.errors import EdgenasError
@@ -41,8 +41,9 @@ Progress = Callable[[int, int], None]
 class Preprocessing:
     """From an image file to the input of a network.
 
-    Decode to RGB, cut the centre square, resize to ``stored`` pixels, resize to the resolution
-    of the network, divide by 255, subtract ``mean``, divide by ``std``; layout NCHW, float32.
+    Decode to RGB, turn as the EXIF orientation says, cut the centre square, resize to ``stored``
+    pixels, resize to the resolution of the network, divide by 255, subtract ``mean``, divide by
+    ``std``; layout NCHW, float32.
 
     Args:
         stored: pixels of the square that images are kept at.
@@ -228,9 +229,9 @@ def load_images(
 
 
 def decode(data: bytes, *, stored: int) -> Pixels:
-    """An image file to its stored pixels, shape (stored, stored, 3)."""
+    """An image file to its stored pixels, upright, shape (stored, stored, 3)."""
     with Image.open(io.BytesIO(data)) as image:
-        rgb = image.convert("RGB")
+        rgb = ImageOps.exif_transpose(image).convert("RGB")
     side = min(rgb.size)
     left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
     square = rgb.crop((left, top, left + side, top + side))

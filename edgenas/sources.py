@@ -48,6 +48,10 @@ DAMAGED = (
     Image.DecompressionBombError,
 )
 
+# How images are decoded, so that what was kept in the cache is decoded anew when it changes.
+# 1: the EXIF orientation was ignored; 2: it is applied.
+_DECODING = 2
+
 Pixels = NDArray[np.uint8]
 
 # An entry: class name, path for people, handle inside an archive (or None in a folder).
@@ -226,7 +230,7 @@ def check_classes(entries: list[Entry], classes: list[str], source: str) -> None
 
 def fingerprint(path: Path, entries: list[Entry], stored: int) -> str:
     """A name for what would be decoded now: it changes with the path, a size or a time."""
-    digest = hashlib.sha256(f"1 {stored} {path.resolve()}".encode())
+    digest = hashlib.sha256(f"{_DECODING} {stored} {path.resolve()}".encode())
     files = [path]
     if path.is_dir() or path.suffix.lower() == ".csv":
         files = [_base(path) / where for _, where, _ in entries]

@@ -383,6 +383,35 @@ def test_every_image_becomes_rgb(mode: str):
     assert decode(stream.getvalue(), stored=7).shape == (7, 7, 3)
 
 
+# How an upright image lies in a file of each orientation (EXIF 2.32, tag 0x0112).
+STORED_AS = {
+    1: lambda p: p,
+    2: lambda p: p[:, ::-1],
+    3: lambda p: p[::-1, ::-1],
+    4: lambda p: p[::-1],
+    5: lambda p: p.transpose(1, 0, 2),
+    6: lambda p: np.rot90(p, 1),
+    7: lambda p: np.rot90(p, 2).transpose(1, 0, 2),
+    8: lambda p: np.rot90(p, -1),
+}
+
+
+@pytest.mark.parametrize("orientation", STORED_AS)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+def test_every_image_is_upright(orientation: int, kind: str):
+    # Smooth, so that JPEG keeps it.
+    ramp = np.add.outer(np.arange(12) * 3, np.arange(18) * 9).astype(np.uint8)
+    upright = np.stack([ramp] * 3, axis=2)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stream = io.BytesIO()
+    stored = np.ascontiguousarray(STORED_AS[orientation](upright))
+    Image.fromarray(stored).save(stream, kind, exif=exif, quality=100)
+    found = decode(stream.getvalue(), stored=12)
+    wanted = upright[:, 3:15]
+    assert np.abs(found.astype(int) - wanted).max() <= (4 if kind == "JPEG" else 0)
+
+
 @pytest.mark.parametrize("resolution", [5, 8, 12, 19, 24])
 def test_preparing_is_pillows_resize_and_the_normalisation(resolution: int):
     stored = 12

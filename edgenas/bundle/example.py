@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -26,7 +26,7 @@ def load_image(path: Path, preprocessing: dict[str, Any]) -> np.ndarray:
         preprocessing: the field of that name in manifest.json.
     """
     with Image.open(path) as image:
-        pixels = image.convert("RGB")
+        pixels = ImageOps.exif_transpose(image).convert("RGB")
     side = min(pixels.size)
     left, top = (pixels.width - side) // 2, (pixels.height - side) // 2
     pixels = pixels.crop((left, top, left + side, top + side))

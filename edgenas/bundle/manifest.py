@@ -69,7 +69,7 @@ _INSIDE = {
 def preprocessing_in_full(preprocessing: "Preprocessing", *, resolution: int) -> dict[str, Any]:
     """Every step from an image file to the input of the model, in order."""
     return {
-        "decode": "8-bit RGB; transparency is dropped, EXIF orientation is not applied",
+        "decode": "8-bit RGB, turned as its EXIF orientation says; transparency is dropped",
         "crop": "centre square of the shorter side, offsets rounded down",
         "resize": [preprocessing.stored, resolution],
         "interpolation": preprocessing.to_json()["interpolation"],
