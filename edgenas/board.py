@@ -35,6 +35,7 @@ import random
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import asdict, dataclass, field
@@ -709,11 +710,160 @@ def load_openvino(
     return lambda _=inputs: request.infer(share_outputs=True)
 
 
+NCNN_SCHEMA = "edgenas.ncnn/1"
+# All that a precision needs is switched on, everything else off: the default is fp16 where it can.
+NCNN_OPTIONS: dict[str, tuple[str, ...]] = {
+    "fp32": (),
+    "fp16": ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"),
+    "bf16": ("use_bf16_packed", "use_bf16_storage"),
+}
+_NCNN_WITH_MACS = ("Convolution", "ConvolutionDepthWise", "InnerProduct", "Gemm")
+
+
+@dataclass(frozen=True)
+class NcnnNet:
+    """A network that ncnn has loaded.
+
+    Attributes:
+        net: of the library.
+        inputs: name in the ONNX graph, blob and shape of one image, of each.
+        outputs: likewise.
+    """
+
+    net: Any
+    inputs: tuple[tuple[str, str, tuple[int, ...]], ...]
+    outputs: tuple[tuple[str, str, tuple[int, ...]], ...]
+
+
+def ncnn_net(source: bytes | str, *, threads: int, precision: str, light: bool = True) -> NcnnNet:
+    """A network loaded by ncnn for the processor, in a precision that is always set.
+
+    Args:
+        source: what `edgenas.runtimes.ncnn_cpu` makes of an ONNX graph, as bytes or a path: a line
+            of JSON (inputs, outputs, length of the text), ncnn's ``.param`` text, its ``.bin``.
+        threads: of one operator.
+        precision: a key of `NCNN_OPTIONS`.
+        light: whether values within the network are given up as soon as they are used.
+
+    Raises:
+        UnitError: ncnn lacks an operator, or this is not such a file.
+    """
+    ncnn: Any = importlib.import_module("ncnn")
+    if isinstance(source, str):
+        with open(source, "rb") as stream:
+            source = stream.read()
+    head, _, rest = source.partition(b"\n")
+    try:
+        given = json.loads(head)
+        if given["schema"] != NCNN_SCHEMA:
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        raise UnitError("this is no network that was converted for ncnn") from None
+    text = rest[: given["text"]].decode()
+    kinds = [line.split()[0] for line in text.splitlines()[2:]]
+    if lacking := sorted({kind for kind in kinds if ncnn.layer_to_index(kind) < 0}):
+        raise UnitError("ncnn has no operator " + ", ".join(lacking))
+    net = ncnn.Net()
+    net.opt.num_threads, net.opt.lightmode = threads, light
+    for name in {name for names in NCNN_OPTIONS.values() for name in names}:
+        if hasattr(net.opt, name):  # older versions lack some
+            setattr(net.opt, name, name in NCNN_OPTIONS[precision])
+    with _held_file(rest[given["text"] :]) as path:
+        if net.load_param_mem(text) or net.load_model(path):
+            raise UnitError("ncnn cannot load the network")
+    values = [
+        tuple((name, blob, tuple(shape)) for name, blob, shape in given[which])
+        for which in ("inputs", "outputs")
+    ]
+    return NcnnNet(net, values[0], values[1])
+
+
+@contextlib.contextmanager
+def _held_file(data: bytes) -> Generator[str, None, None]:
+    """The path of a file that holds some bytes and is on no disk where that can be."""
+    if not hasattr(os, "memfd_create"):
+        with tempfile.NamedTemporaryFile() as stream:
+            stream.write(data)
+            stream.flush()
+            yield stream.name
+        return
+    handle = os.memfd_create("edgenas")
+    with open(handle, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        yield f"/proc/self/fd/{handle}"
+
+
+def ncnn_precision(net: Any) -> str:
+    """What most convs and matrix products of a loaded network are stored and computed in.
+
+    A layer that lacks a precision on this processor falls back to fp32 and does not say so.
+    """
+    used: dict[str, int] = {"fp32": 0}
+    for layer in net.layers():
+        if layer.type in _NCNN_WITH_MACS:
+            kind = ncnn_layer_precision(net, layer)
+            used[kind] = used.get(kind, 0) + 1
+    return max(used, key=lambda kind: used[kind])
+
+
+def ncnn_layer_precision(net: Any, layer: Any) -> str:
+    """What one layer is stored and computed in."""
+    if net.opt.use_fp16_storage and layer.support_fp16_storage:
+        return "fp16"
+    return "bf16" if net.opt.use_bf16_storage and layer.support_bf16_storage else "fp32"
+
+
+def ncnn_run(loaded: NcnnNet, mats: Sequence[Any]) -> list[Any]:
+    """The outputs of one image, in the order of the graph.
+
+    Args:
+        loaded: of `ncnn_net`.
+        mats: one for each input.
+    """
+    extractor = loaded.net.create_extractor()
+    for (_, blob, _), mat in zip(loaded.inputs, mats):
+        extractor.input(blob, mat)
+    return [extractor.extract(blob)[1] for _, blob, _ in loaded.outputs]
+
+
+def load_ncnn(
+    source: bytes | str, *, threads: int, batch: int, precision: str = "fp32"
+) -> Callable[[], Any]:
+    """One run of a network on ncnn: image after image, as ncnn knows no batches.
+
+    Args:
+        source: see `ncnn_net`.
+        threads: of one operator.
+        batch: images a run.
+        precision: a key of `NCNN_OPTIONS`; where this processor lacks it, the unit is refused.
+    """
+    # Threads that wait for work do so by spinning, for milliseconds; the canary needs their
+    # processors. So long they wait is more than there is between two operators of one run.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    ncnn: Any = importlib.import_module("ncnn")
+    loaded = ncnn_net(source, threads=threads, precision=precision)
+    used = ncnn_precision(loaded.net)
+    if used != precision:
+        raise UnitError(f"it would run in {used}, not in {precision}")
+    inputs = made_up([(name, (batch, *shape), "float32") for name, _, shape in loaded.inputs])
+    images = [
+        [ncnn.Mat(inputs[name][i]).clone() for name, _, _ in loaded.inputs] for i in range(batch)
+    ]
+
+    def run() -> None:
+        for mats in images:
+            ncnn_run(loaded, mats)
+
+    return run
+
+
 LOADERS: dict[str, Callable[..., Callable[[], Any]]] = {
     "onnxruntime": load_onnxruntime,
     "openvino": load_openvino,
+    "ncnn": load_ncnn,
 }
-_MODULES = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
+_MODULES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn"}
 
 
 # --- the machine ---------------------------------------------------------------------------------

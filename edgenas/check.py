@@ -377,7 +377,8 @@ def _canaries(table: LatencyTable, space: Space) -> list[Layer | Arch]:
     }
     ordered = sorted(own, key=lambda layer: (timings[layer].seconds, str(layer)))
     chosen: list[Layer | Arch] = [*_spread(ordered[len(ordered) // 2 :], LAYERS)]
-    chosen += _spread(sorted(networks, key=lambda a: (networks[a].seconds, a.id)), NETWORKS)
+    few = NETWORKS if chosen else LAYERS + NETWORKS  # some tables have no layers
+    chosen += _spread(sorted(networks, key=lambda a: (networks[a].seconds, a.id)), few)
     if not chosen:
         raise EdgenasError(
             f"the latency table of {table.target} holds nothing of {space.name} to time again",

@@ -145,7 +145,8 @@ def loopback(folder: Path) -> Iterator[Loopback]:
     mark = f"EDGENAS_TEST_BOARD={uuid.uuid4().hex}"
     for name in ("home", "tmp", "client"):
         (folder / name).mkdir()
-    _venv(folder / "venv", "numpy", "onnxruntime")
+    optional = [name for name in ("ncnn",) if find_spec(name) is not None]
+    _venv(folder / "venv", "numpy", "onnxruntime", *optional)
     _venv(folder / "bare")
     host, other = _key(folder / "host"), _key(folder / "other")
     (folder / "authorized").write_text(_key(folder / "mine") + "\n")

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgenas import spaces
+from edgenas import runtimes, spaces
 from edgenas.board import Settings
 from edgenas.device import Target
 from edgenas.errors import EdgenasError
@@ -77,6 +77,16 @@ def test_a_model_is_timed_in_what_it_asks_for(tmp_path, form, runs):
     assert found.found.n >= 6
     assert found.environment["runtime_version"] == found.facts["version"]
     assert [str(value) for value in found.inputs] == ["image float32[1, 3, 12, 12], normal numbers"]
+
+
+def test_a_model_is_converted_and_timed_on_ncnn(tmp_path):
+    if why_not := runtimes.get("ncnn").available():
+        pytest.skip(why_not)
+    target = Target("host", "ncnn", "fp32")
+    found = benches.bench(network(tmp_path), target=target, settings=QUICK)
+    assert (found.facts["runtime"], found.facts["precision"]) == ("ncnn", "fp32")
+    assert found.found.n >= 6
+    assert found.environment["runtime_version"] == found.facts["version"]
 
 
 def test_open_sizes_are_filled_in_and_told(tmp_path):

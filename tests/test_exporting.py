@@ -56,7 +56,7 @@ def test_every_format_passes_its_gates_and_has_its_own_rows(
     parity = told["parity"]
     assert 0 <= parity["max_abs_difference"] <= parity["tolerance"]
     assert told["accuracy"]["images"] == 24
-    timed = KINDS[kind].runtime in ("onnxruntime", "openvino")
+    timed = KINDS[kind].runtime in ("onnxruntime", "openvino", "ncnn")
     assert (told["latency"] is not None) == timed
     if timed:
         assert told["latency"]["precision"] == KINDS[kind].precision
@@ -105,6 +105,24 @@ def test_openvino_reads_its_own_format(bundle: Path, tmp_path: Path):
     x = np.load(bundle / "sample_input.npy")
     (found,) = model(x).values()
     np.testing.assert_allclose(found, np.load(bundle / "expected_output.npy"), atol=1e-4)
+
+
+def test_ncnn_reads_its_own_format(bundle: Path, tmp_path: Path):
+    ncnn = pytest.importorskip("ncnn")
+    if why_not := runtimes.get("ncnn").available():
+        pytest.skip(why_not)
+    made = exported(bundle, tmp_path, "ncnn")
+    net = ncnn.Net()
+    net.opt.use_fp16_storage = net.opt.use_fp16_packed = net.opt.use_fp16_arithmetic = False
+    assert net.load_param(str(made.folder / "model.ncnn.param")) == 0
+    assert net.load_model(str(made.folder / "model.ncnn.bin")) == 0
+    extractor = net.create_extractor()
+    x = np.load(bundle / "sample_input.npy")[0]
+    extractor.input("in0", ncnn.Mat(x))
+    _, found = extractor.extract("out0")
+    wanted = np.load(bundle / "expected_output.npy")[0]
+    np.testing.assert_allclose(np.array(found), wanted, atol=1e-4)
+    assert any("images run one by one" in note for note in made.report["notes"])
 
 
 # Mistakes

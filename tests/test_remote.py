@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import loopback
@@ -24,6 +25,7 @@ from edgenas.plan import layers
 from edgenas.profiling import journal_path, profile
 from edgenas.profiling.graph import layer_graph
 from edgenas.remote import Board, LinkError, Place, link
+from edgenas.runtimes import ncnn_cpu
 from edgenas.trained import load_supernet
 
 TINY = spaces.tiny()
@@ -254,6 +256,28 @@ def test_a_network_is_specialised_for_a_board(there, tiny, tmp_path, monkeypatch
     assert "profiling" not in said
 
 
+def test_a_board_runs_on_ncnn_what_was_converted_here(there):
+    if why_not := ncnn_cpu.available():
+        pytest.skip(why_not)
+    target = Target("sill", "ncnn", "fp32")
+    table = profile(TINY, target=target, settings=QUICK, clock=at(), **FEW)
+    assert (len(table.layers), len(table.networks)) == (0, 5)
+    refused = replace(target, precision="fp16")
+    loaded = board.ncnn_net(
+        ncnn_cpu.convert(layer_graph(layers(TINY)[0])), threads=1, precision="fp16"
+    )
+    if board.ncnn_precision(loaded.net) == "fp32":
+        with pytest.raises(EdgenasError, match="would run in fp32, not in fp16"):
+            profile(TINY, target=refused, settings=QUICK, clock=at(), **FEW)
+
+
+def test_what_cannot_be_converted_here_is_not_timed_there(there, monkeypatch):
+    monkeypatch.setattr(ncnn_cpu, "_pnnx", lambda: None)
+    with pytest.raises(EdgenasError, match="ncnn cannot be timed from here: pnnx, which") as caught:
+        profile(TINY, target=Target("sill", "ncnn", "fp32"), clock=at(), **FEW)
+    assert "--runtime onnxruntime" in caught.value.hint
+
+
 def test_a_board_is_checked_against_its_table(there):
     profile(TINY, target=TARGET, settings=QUICK, clock=at(), **(FEW | {"networks": 6}))
     found = check(TARGET, clock=at(), visits=1, settings=QUICK, tolerance=0.99)
@@ -293,8 +317,10 @@ def test_this_machine_is_not_reached_over_ssh():
 
 def test_a_board_is_timed_on_a_runtime_that_the_clock_knows():
     assert remote.timed_target(load("sill")) == TARGET
-    found = remote.timed_target(load("odroid-n2plus"))
-    assert (found.runtime, found.precision) == ("onnxruntime", "fp32")
+    for name in ("odroid-n2plus", "jetson"):
+        found = remote.timed_target(load(name))
+        assert (found.runtime, found.precision) == ("onnxruntime", "fp32")
+    assert remote.timed_target(load("rpi5")).runtime == "ncnn"
     assert remote.timed_target(load("sill"), runtime="openvino").precision == "fp32"
     assert remote.timed_target(load("jetson"), runtime="tensorrt").precision == "fp16"
 

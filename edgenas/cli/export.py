@@ -13,8 +13,8 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            help="onnx, onnx-fp16, onnx-int8, onnx-int8-signed, openvino, openvino-int8, trt, "
-            "trt-fp16 or trt-int8."
+            help="onnx, onnx-fp16, onnx-int8, onnx-int8-signed, openvino, openvino-int8, ncnn, "
+            "trt, trt-fp16 or trt-int8."
         ),
     ],
     dynamic_batch: Annotated[

@@ -66,7 +66,9 @@ class Choice:
             chosen += more
             yield chosen, 1
         yield chosen, visits
-        others = set(self._lines[fewest:]) - set(chosen)
+        # Beside a whole table of layers, more networks would say nothing new.
+        layers = any(not isinstance(unit.of, Arch) for unit in self._units.values())
+        others = set(self._lines[fewest:] if layers else ()) - set(chosen)
         yield [name for name in self._units if name not in others], visits
 
     def _following(self, chosen: set[str]) -> list[str]:
@@ -112,4 +114,4 @@ class Choice:
         else:
             copies = max(unit.copies, 1)
             run, weights = learned.layer(unit.of) * copies, cost(unit.of).weights * copies
-        return _VISIT + _WEIGHT * weights + _RUNS * run
+        return self._work.making + _VISIT + _WEIGHT * weights + _RUNS * run

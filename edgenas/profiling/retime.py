@@ -11,7 +11,7 @@ from edgenas.device import Target
 from edgenas.plan import Layer
 from edgenas.profiling.journal import Journal
 from edgenas.profiling.run import environment_of
-from edgenas.profiling.units import FEWER, MORE, Method, Unit, layer_unit, network_unit
+from edgenas.profiling.units import COPIES, Method, Unit, layer_unit, network_unit
 from edgenas.profiling.work import Clock, Tell, Work
 from edgenas.runtimes.forms import form
 from edgenas.space import Space
@@ -44,7 +44,6 @@ def retime(
     Raises:
         EdgenasError: the device cannot be reached, or changes meanwhile.
     """
-    counts = (0,) if method == "alone" else (FEWER, MORE)
     wanted = form(target.runtime, target.precision)
     units: list[Unit] = []
     for one in chosen:
@@ -52,7 +51,8 @@ def retime(
             units.append(network_unit(space, one, batch=target.batch, form=wanted))
         else:
             units += [
-                layer_unit(space, one, copies=n, batch=target.batch, form=wanted) for n in counts
+                layer_unit(space, one, copies=n, batch=target.batch, form=wanted)
+                for n in COPIES[method]
             ]
     environment = environment_of(target, clock=clock)
     settings = replace(settings, threads=target.threads, precision=target.precision)

@@ -27,7 +27,7 @@ def profile(
     space: Space,
     *,
     target: Target,
-    networks: int = CALIBRATION,
+    networks: int | None = None,
     further: int = FURTHER,
     visits: int = VISITS,
     method: Method | None = None,
@@ -51,7 +51,8 @@ def profile(
     Args:
         space: whose layers.
         target: what they are timed on; its device is a name only, see ``clock``.
-        networks: whole networks spread over the space, for the line from sums to networks.
+        networks: whole networks spread over the space, for the line from sums to networks; None:
+            as many as the method needs.
         further: random networks for the bound; see ``predictor_for``.
         visits: how often each unit is timed, all others in between.
         method: how layers are timed, see `edgenas.profiling.units`; None: what is best known for
@@ -74,6 +75,12 @@ def profile(
     settings = replace(settings, threads=target.threads, precision=target.precision, seed=seed)
     environment = environment_of(target, clock=clock)
     _check(time_budget=time_budget, settings=settings)
+    wanted = form(target.runtime, target.precision)
+    # Copies are made of fp32 graphs; layers in other forms are timed alone.
+    usual: Method = METHODS.get(target.runtime, "alone") if wanted == "fp32" else "alone"
+    method = method or usual
+    if networks is None:
+        networks = MOST if method == "networks" else CALIBRATION
     for name, value, least in (
         ("networks", networks, 0),
         ("further", further, 0),
@@ -81,10 +88,6 @@ def profile(
     ):
         if value < least:
             raise EdgenasError(f"{name} must be at least {least}, found {value}")
-    wanted = form(target.runtime, target.precision)
-    # Copies are made of fp32 graphs; layers in other forms are timed alone.
-    usual: Method = METHODS.get(target.runtime, "alone") if wanted == "fp32" else "alone"
-    method = method or usual
     random = random_archs(space, further, seed=seed)
     # With all the time of the world, ten networks and a whole table say more than fifty do.
     lines = calibration_archs(space, networks if time_budget is None else max(networks, MOST))
@@ -126,7 +129,7 @@ def profile(
                 batch=target.batch,
                 left=left,
             )
-            parts = choice.parts(fewest=networks, visits=visits)
+            parts = choice.parts(fewest=min(networks, CALIBRATION), visits=visits)
         try:
             for names, often in parts:
                 work.among(names, visits=often)
@@ -154,6 +157,11 @@ def environment_of(target: Target, *, clock: Clock = measure) -> dict[str, Any]:
     """
     runtime = runtimes.get(target.runtime)
     check_timed(target.runtime)
+    if clock is not measure and (missing := runtimes.why_not_for_clock(target.runtime)):
+        raise EdgenasError(
+            f"{target.runtime} cannot be timed from here: {missing}",
+            hint="or time another runtime: --runtime onnxruntime",
+        )
     why_not = runtime.available() if clock is measure else None
     environment = clock.environment(target.runtime, threads=target.threads)
     if environment.get("runtime_version") is None:

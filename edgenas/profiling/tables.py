@@ -18,6 +18,7 @@ from edgenas.profiling.journal import differences
 from edgenas.profiling.networks import CALIBRATION, FURTHER, MOST, calibration_archs
 from edgenas.profiling.run import environment_of
 from edgenas.profiling.work import Clock
+from edgenas.runtimes import for_clock
 from edgenas.space import Space
 from edgenas.table import LatencyTable, Statistic, find_table, load_table
 
@@ -176,7 +177,7 @@ def measure_network(
     """
     environment_of(target, clock=clock)
     (found,) = clock.measure(
-        [("network", onnx)],
+        [("network", for_clock(target.runtime, onnx))],
         runtime=target.runtime,
         settings=replace(settings, threads=target.threads, precision=target.precision),
         batch=target.batch,

@@ -3,7 +3,8 @@
 A layer is timed in one of two ways. ``alone``: as a graph of its own. ``copies``: as what four
 copies side by side take longer than one, by three; see ``copies_graph``. The second is right where
 a runtime keeps activations in a layout of its own, which a graph of one layer has to convert to and
-from; docs/measuring.md has the comparison.
+from; docs/measuring.md has the comparison. Or no layer is timed at all, ``networks``: then there
+are more whole networks, and layer costs are learned from them, see `edgenas.predict.learned`.
 """
 
 import hashlib
@@ -18,11 +19,13 @@ from edgenas.runtimes import Form
 from edgenas.runtimes.forms import formed, formed_layer
 from edgenas.space import Space
 
-Method = Literal["alone", "copies"]
+Method = Literal["alone", "copies", "networks"]
 
 # By runtime; ``alone`` where none is named.
-METHODS: Mapping[str, Method] = {"onnxruntime": "copies"}
+METHODS: Mapping[str, Method] = {"onnxruntime": "copies", "ncnn": "networks"}
 FEWER, MORE = 1, 4
+# How many copies of a layer are timed, 0: the layer alone.
+COPIES: Mapping[Method, tuple[int, ...]] = {"alone": (0,), "copies": (FEWER, MORE), "networks": ()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +62,10 @@ def units_of(
         method: how layers are timed.
         form: of the graphs.
     """
-    counts = (0,) if method == "alone" else (FEWER, MORE)
     units = [
         layer_unit(space, layer, copies=n, batch=batch, form=form)
         for layer in layers(space)
-        for n in counts
+        for n in COPIES[method]
     ]
     units += [network_unit(space, arch, batch=batch, form=form) for arch in archs]
     return {unit.name: unit for unit in units}

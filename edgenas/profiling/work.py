@@ -2,6 +2,7 @@
 
 import contextlib
 import statistics
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from edgenas.measure import Event, Measurement, slower_moments
 from edgenas.plan import Layer
 from edgenas.profiling.journal import Journal, Record, differences, now
 from edgenas.profiling.units import FEWER, MORE, Method, Unit, digest
+from edgenas.runtimes import for_clock
 from edgenas.space import Space
 from edgenas.table import LatencyTable, MeasuredNetwork, Timing
 
@@ -28,6 +30,7 @@ WORDS: Mapping[Method, str] = {
     "copies": f"each layer as (T({MORE}) - T({FEWER})) / {MORE - FEWER} where T(n) is the time of "
     f"n copies of it side by side in one ONNX graph, as many readers behind them whatever n is, and "
     f"whole networks{_ALIKE}",
+    "networks": f"whole networks, from which layer costs are learned{_ALIKE}",
 }
 
 
@@ -53,6 +56,7 @@ def method_of(table: LatencyTable) -> Method:
 VISITS = 3
 # Visits at bad moments are made up for, but not for ever: some machines stay slow.
 _EXTRA, _NOISY = 1, 2
+_MAKING = 0.5  # of a limited time, at most this part goes into making graphs
 # Beside what tables must agree on: a change of these amid a run makes its numbers incomparable.
 _STEADY = ("governor", "max_frequency")
 
@@ -107,6 +111,7 @@ class Work:
         self._visits, self._gate, self._tell, self._say = visits, gate, tell, say
         self._found: dict[str, list[Record]] = {name: [] for name in units}
         self._chosen = set(units)
+        self._making: list[float] = []
         graphs: dict[str, str] = {}
         for record in journal.usable(environment):
             name = record.unit
@@ -124,6 +129,11 @@ class Work:
         return "{} of {} visits to {} units are done and kept".format(
             *self._done(), len(self._chosen)
         )
+
+    @property
+    def making(self) -> float:
+        """Seconds that it takes to make a graph for the clock, as it was so far."""
+        return statistics.median(self._making) if self._making else 0.0
 
     def _done(self) -> tuple[int, int]:
         done = sum(min(len(self._found[name]), self._visits) for name in self._chosen)
@@ -153,12 +163,18 @@ class Work:
         """
         run = self._journal.begin(self._environment)
         graphs: dict[str, str] = {}
+        began = time.monotonic()
 
-        def built() -> Iterator[tuple[str, bytes]]:
+        def built() -> Iterator[tuple[str, bytes | Path]]:
             for unit in waiting:
+                start = time.monotonic()
+                if settings.seconds and start - began > _MAKING * settings.seconds:
+                    return  # some runtimes take long to make graphs; the others come next time
                 graph = unit.build()
                 graphs[unit.name] = digest(graph)
-                yield unit.name, graph
+                made = for_clock(target.runtime, graph)
+                self._making.append(time.monotonic() - start)
+                yield unit.name, made
 
         self._progress("", "looking for the machine's full speed")
         stream = clock.measure(

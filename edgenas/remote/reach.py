@@ -74,7 +74,7 @@ def timed_target(
 ) -> Target:
     """As ``Device.target``, for a device that is timed: by default on a runtime that can be.
 
-    That is the first one listed that the clock knows, or else ONNX Runtime; a runtime that the
+    That is the first one listed, where the clock knows it, or else ONNX Runtime; a runtime that the
     profile does not list is taken in fp32.
 
     Raises:
@@ -82,7 +82,7 @@ def timed_target(
     """
     listed = [use.target.runtime for use in device.uses]
     if runtime is None:
-        runtime = next((name for name in listed if name in board.LOADERS), "onnxruntime")
+        runtime = listed[0] if listed[0] in board.LOADERS else "onnxruntime"
     if runtime not in listed:
         precision = precision or "fp32"
     return device.target(runtime=runtime, precision=precision, threads=threads, batch=batch)

@@ -7,13 +7,16 @@ listing runtimes works without any of them. `edgenas.runtimes.forms` makes the g
 wants for a precision.
 
 To add one: write the module, register it in ``_MODULES``, give `edgenas.board` a loader of the
-same name if it is to be timed. ``tests/test_runtimes.py`` runs the contract on every runtime here.
+same name if it is to be timed. One that reads no ONNX on a device has ``convert`` and
+``why_not_convert`` too, see `for_clock`. ``tests/test_runtimes.py`` runs the contract on every
+runtime here.
 """
 
 import importlib
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
@@ -30,6 +33,7 @@ Array = NDArray[Any]
 Form = Literal["fp32", "fp16", "int8-unsigned", "int8-integer", "int8-signed"]
 
 _MODULES = {
+    "ncnn": "edgenas.runtimes.ncnn_cpu",
     "onnxruntime": "edgenas.runtimes.onnx_runtime",
     "openvino": "edgenas.runtimes.openvino_cpu",
     "tensorrt": "edgenas.runtimes.trt:TENSORRT",
@@ -134,6 +138,28 @@ def get(name: str) -> Runtime:
     module, _, attribute = _MODULES[name].partition(":")
     found = importlib.import_module(module)
     return cast(Runtime, getattr(found, attribute) if attribute else found)
+
+
+def for_clock(name: str, onnx: bytes | Path) -> bytes | Path:
+    """What the clock loads on a runtime: the graph as it is, or in the runtime's own format.
+
+    Args:
+        name: of the runtime.
+        onnx: the graph in the form for the precision.
+
+    Raises:
+        EdgenasError: the graph cannot be converted, or not here.
+    """
+    convert = getattr(get(name), "convert", None)
+    if convert is None:
+        return onnx
+    return convert(onnx.read_bytes() if isinstance(onnx, Path) else onnx)
+
+
+def why_not_for_clock(name: str) -> str | None:
+    """None, or why no graph can be brought here into the form that the clock loads."""
+    missing = getattr(get(name), "why_not_convert", None)
+    return None if missing is None else missing()
 
 
 def node_names(graph: Any) -> dict[str, str]:

@@ -22,7 +22,7 @@ from edgenas.export import compared, integer_share, run_onnx, with_open_batch
 from edgenas.files import new_folder, sha256, write_json
 from edgenas.measure import NETWORK
 from edgenas.profiling import measure_network
-from edgenas.runtimes import Form
+from edgenas.runtimes import Form, ncnn_cpu
 from edgenas.runtimes.engines import engine_for
 from edgenas.runtimes.forms import formed
 from edgenas.runtimes.trt import TENSORRT, TENSORRT_RTX, TensorRT, precision_of
@@ -65,6 +65,7 @@ KINDS: Mapping[str, Kind] = {
     "onnx-int8-signed": Kind("int8-signed", "int8", "", "onnxruntime", "TensorRT"),
     "openvino": Kind("fp32", "fp32", "openvino", "openvino", "OpenVINO"),
     "openvino-int8": Kind("int8-unsigned", "int8", "openvino", "openvino", "OpenVINO"),
+    "ncnn": Kind("fp32", "fp32", "ncnn", "ncnn", "ncnn"),
     "trt": Kind("fp32", "fp32", "tensorrt", "onnxruntime", "this machine's GPU"),
     "trt-fp16": Kind("fp16", "fp16", "tensorrt", "onnxruntime", "this machine's GPU"),
     "trt-int8": Kind("int8-signed", "int8", "tensorrt", "onnxruntime", "this machine's GPU"),
@@ -170,6 +171,8 @@ def export(
     with new_folder(out.resolve()) as made:
         if wanted.runtime == "openvino":
             _save_openvino(graph, made)
+        elif wanted.runtime == "ncnn":
+            ncnn_cpu.save(graph, made)
         else:
             (made / "model.onnx").write_bytes(graph)
         if builder is not None:
@@ -236,6 +239,11 @@ def _notes(graph: bytes, wanted: Kind, *, builder: TensorRT | None, judged: bool
     elif wanted.precision == "int8":
         share = integer_share(graph, runtime=wanted.runtime)
         notes.append(f"{share:.1%} of the MACs in integer kernels, by the runtime's own profile")
+    if wanted.runtime == "ncnn":
+        notes.append(
+            "ncnn keeps no batches: images run one by one; weights are in fp32, and what ncnn "
+            "computes in is said where it is loaded (opt.use_fp16_storage ...)"
+        )
     if builder is not None:
         notes.append(f"engine of {builder.NAME} {builder.version()}")
         if builder is TENSORRT_RTX:
@@ -259,6 +267,7 @@ def _check_out(out: Path, *, force: bool) -> None:
     if not out.exists():
         return
     known = {"model.onnx", "model.xml", "model.bin", "model.engine", "model.engine.json"}
+    known |= {ncnn_cpu.PARAM, ncnn_cpu.BIN}
     if not out.is_dir():
         raise EdgenasError(f"--out {out} is a file", hint="choose another --out")
     found = {path.name for path in out.iterdir()}

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgenas import measure
+from edgenas import board, measure
 from edgenas.cost import Vector
 from edgenas.device import Device, Target
 from edgenas.errors import EdgenasError
@@ -94,10 +94,11 @@ class Latency:
             # The bundle has no engine: TensorRT builds it where it runs, and times it there.
             flag = " --fp16" if self.target.precision == "fp16" else ""
             return f"trtexec --onnx=model.onnx{flag} --saveEngine=model.engine"
-        return (
-            f"edgenas profile --device {self.device.name} --space {space.name} --ssh user@board "
-            "(ONNX Runtime)"
-        )
+        command = f"edgenas profile --device {self.device.name} --space {space.name}"
+        if self.target.runtime not in board.LOADERS:
+            return f"{command} --ssh user@board (ONNX Runtime)"
+        runs = f"--runtime {self.target.runtime} --precision {self.target.precision}"
+        return f"{command} {runs} --threads {self.target.threads} --ssh user@board"
 
 
 def no_energy(target: Target) -> EdgenasError:

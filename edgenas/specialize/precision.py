@@ -1,17 +1,17 @@
 """Lower precision: its accuracy measured again, and the gate on what it loses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
 
-from edgenas import runtimes
+from edgenas import measure, runtimes
 from edgenas.device import Target
 from edgenas.errors import EdgenasError
 from edgenas.evaluate import BATCH, predictions
 from edgenas.export import integer_share, run_onnx
 from edgenas.profiling.graph import network_graph
-from edgenas.runtimes.forms import formed
+from edgenas.runtimes.forms import form, formed
 from edgenas.runtimes.quantize import KEPT_IN_FLOAT
 from edgenas.spaces import tiny
 from edgenas.specialize.building import Built, Job
@@ -73,18 +73,21 @@ def auto_precisions(request: Request, *, target: Target, here: bool) -> tuple[st
 
 def _usable(target: Target) -> tuple[str, ...]:
     """Precisions that a runtime really computes in on this machine."""
-    space = tiny()
+    known = runtimes.get(target.runtime).PRECISIONS
+    return tuple(p for p in known if not why_not_here(replace(target, precision=p)))
+
+
+def why_not_here(target: Target) -> str:
+    """Why a runtime does not compute in the target's precision on this machine, or nothing."""
+    space, runtime = tiny(), runtimes.get(target.runtime)
     graph = network_graph(space, space.smallest(), batch=target.batch)
-    runtime, found = runtimes.get(target.runtime), list[str]()
-    for precision in runtime.PRECISIONS:
-        onnx = formed(graph, wanted=runtime.FORMS[precision])
-        given = {"precision": precision, "threads": target.threads, "batch": target.batch}
-        try:
-            runtime.compile(onnx, **given)
-        except EdgenasError:
-            continue
-        found.append(precision)
-    return tuple(found)
+    given = {"precision": target.precision, "threads": target.threads, "batch": target.batch}
+    try:
+        onnx = formed(graph, wanted=form(target.runtime, target.precision))
+        runtime.compile(onnx, **given)
+    except EdgenasError as error:
+        return error.message
+    return ""
 
 
 def no_images(what: str) -> EdgenasError:
@@ -104,15 +107,20 @@ def judge(job: Job, built: Built) -> Judged | None:
     target, images = job.latency.target, job.material.judged
     if job.lowered and target.precision == "int8":
         job.notes.append(_kernels(built, target))
+    lowered = job.lowered
+    if lowered and job.latency.clock is not measure and (why_not := why_not_here(target)):
+        # A board may compute in what this machine cannot, e.g. fp16 on ARM.
+        job.notes.append(f"accuracy is that of fp32: {why_not} on this machine")
+        lowered = False
     if images is None:
-        if job.lowered:
+        if lowered:
             job.notes.append(_agreement(job, built))
         return None
     preprocessing = job.trained.preprocessing
     labels = images.labels.numpy()
     logits = predictions(built.network, images.pixels, preprocessing=preprocessing)
     full = int((logits.argmax(1).numpy() == labels).sum())
-    if not job.lowered:
+    if not lowered:
         return Judged(correct=full, correct_fp32=full, n=len(images))
     found = np.concatenate([_run(job, built, part) for part in images.pixels.split(BATCH)])
     correct = int((found.argmax(1) == labels).sum())

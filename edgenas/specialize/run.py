@@ -101,6 +101,8 @@ def _one(
     """The network for one target."""
     job = _prepared(request, shared, device=device, target=target, clock=clock, tell=tell)
     built = compared(job, choose(job))
+    if target.runtime == "ncnn":
+        job.notes.append("the bundle holds ONNX; ncnn reads what edgenas export --to ncnn makes")
     return job, built, judge(job, built)
 
 

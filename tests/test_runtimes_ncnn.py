@@ -1,0 +1,304 @@
+"""ncnn: converted here, run for real, held against ONNX Runtime."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from edgenas import board, measure, runtimes, spaces
+from edgenas.board import Settings
+from edgenas.bundle import verify_bundle
+from edgenas.check import check
+from edgenas.device import Target
+from edgenas.errors import EdgenasError
+from edgenas.evaluate import calibrate
+from edgenas.export import compared, run_onnx, to_onnx
+from edgenas.plan import Layer
+from edgenas.profiling import predictor_for, profile, random_archs, table_for
+from edgenas.profiling.graph import INPUT, layer_graph, network_graph
+from edgenas.runtimes import ncnn_cpu
+from edgenas.search import parse_constraint
+from edgenas.specialize import Request, choosing, specialize
+from edgenas.specialize import latency as latencies
+from edgenas.specialize.precision import why_not_here
+from edgenas.table import table_path
+from edgenas.trained import CALIBRATION_FILE, find_supernet, load_supernet, load_tensors
+
+if why_not := ncnn_cpu.available():
+    pytest.skip(why_not, allow_module_level=True)
+
+TINY = spaces.tiny()
+TARGET = Target("host", "ncnn", "fp32")
+BF16 = Target("host", "ncnn", "bf16")
+# Everything passes such a gate: what is tested is the wiring, whatever the machine does meanwhile.
+QUICK = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("EDGENAS_CACHE", str(tmp_path / "cache"))
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def same(graph: bytes, x: np.ndarray, *, precision: str = "fp32", tolerance: float = 1e-5) -> None:
+    """ncnn computes what ONNX Runtime does, up to a part of the largest output."""
+    session = runtimes.get("onnxruntime").compile(graph, precision=None, threads=1, batch=len(x))
+    (wanted,) = session.run({INPUT: x})
+    made = ncnn_cpu.compile(graph, precision=precision, threads=1, batch=len(x))
+    (found,) = made.run({INPUT: x})
+    assert found.shape == wanted.shape
+    np.testing.assert_allclose(found, wanted, atol=tolerance * np.abs(wanted).max())
+
+
+# Parity
+
+
+def test_subnets_of_the_shipped_supernet_give_the_logits_of_onnx_runtime():
+    trained = load_supernet(find_supernet("mbv3-cifar10"))
+    space, steps = trained.supernet.space, trained.preprocessing
+    pixels = load_tensors(find_supernet("mbv3-cifar10") / CALIBRATION_FILE)["pixels"]
+    for arch in (space.smallest(), space.largest(), *random_archs(space, 2, seed=1)):
+        network = trained.supernet.extract(arch).to(memory_format=torch.channels_last)
+        calibrate(network, pixels[:64], preprocessing=steps)
+        onnx = to_onnx(network, preprocessing=steps.to_json())
+        images = steps.prepare(pixels[:20], resolution=arch.resolution).contiguous().numpy()
+        wanted = run_onnx(onnx, images)
+        compared(run_onnx(onnx, images, runtime="ncnn"), wanted).require()
+        compared(
+            run_onnx(onnx, images, runtime="ncnn", precision="bf16"), wanted, precision="bf16"
+        ).require()
+
+
+@pytest.mark.parametrize("name", ["tiny", "mbv3-photo", "ofa-proxyless-w1.3", "ofa-resnet50"])
+def test_the_smallest_network_of_every_kind_of_space_is_the_same(name):
+    space = spaces.load_space(name)
+    arch = space.smallest()
+    x = normal(1, space.inputs, arch.resolution, arch.resolution)
+    same(network_graph(space, arch), x)
+
+
+@pytest.mark.parametrize(("size", "mid"), [(16, 16), (8, 16), (7, 16), (5, 8)])
+def test_excitation_scales_channels_also_where_there_are_as_many_as_columns(size, mid):
+    layer = Layer(kind="mbconv", inputs=8, outputs=12, size=size, kernel=3, mid=mid, squeeze=4)
+    same(layer_graph(layer), normal(1, 8, size, size))
+
+
+def test_a_batch_is_so_many_images():
+    graph = network_graph(TINY, TINY.largest(), batch=3)
+    resolution = TINY.largest().resolution
+    same(graph, normal(3, 3, resolution, resolution))
+    same(network_graph(TINY, TINY.largest(), batch="n"), normal(2, 3, resolution, resolution))
+
+
+def test_inputs_may_lie_in_memory_in_any_order():
+    graph, last = network_graph(TINY, TINY.smallest()), normal(1, 12, 12, 3)
+    same(graph, last.transpose(0, 3, 1, 2))
+
+
+def test_several_inputs_and_outputs_keep_their_order():
+    kind, shape = TensorProto.FLOAT, [1, 2, 3, 5]
+    nodes = [
+        helper.make_node("Sub", ["b", "a"], ["d"]),
+        helper.make_node("Relu", ["d"], ["y"]),
+        helper.make_node("Relu", ["a"], ["z"]),
+    ]
+    values = {name: helper.make_tensor_value_info(name, kind, shape) for name in "abyz"}
+    graph = helper.make_graph(nodes, "two", [values["a"], values["b"]], [values["y"], values["z"]])
+    opsets = [helper.make_opsetid("", 20)]
+    onnx = helper.make_model(graph, ir_version=10, opset_imports=opsets).SerializeToString()
+    a, b = normal(*shape), normal(*shape, seed=1)
+    made = ncnn_cpu.compile(onnx, precision="fp32", threads=1, batch=1)
+    y, z = made.run({"b": b, "a": a})
+    np.testing.assert_allclose(y, np.maximum(b - a, 0), atol=1e-6)
+    np.testing.assert_allclose(z, np.maximum(a, 0), atol=1e-6)
+
+
+# Precision
+
+
+def test_fp32_is_fp32_although_the_default_is_less():
+    ncnn = pytest.importorskip("ncnn")
+    assert ncnn.Option().use_fp16_storage
+    converted = ncnn_cpu.convert(network_graph(TINY, TINY.smallest()))
+    for precision, names in board.NCNN_OPTIONS.items():
+        opt = board.ncnn_net(converted, threads=1, precision=precision).net.opt
+        on = {n for n in dir(opt) if "fp16" in n or "bf16" in n if getattr(opt, n)}
+        assert on == {name for name in names if hasattr(opt, name)}
+
+
+@pytest.mark.parametrize(("precision", "error"), [("bf16", 2**-8), ("fp16", 2**-11)])
+def test_it_runs_in_the_precision_asked_for_or_refuses(precision, error):
+    layer = Layer(kind="conv", inputs=16, outputs=8, size=8, kernel=1)
+    graph, x = layer_graph(layer), normal(1, 16, 8, 8)
+    exact = ncnn_cpu.compile(graph, precision="fp32", threads=1, batch=1).run({INPUT: x})[0]
+    loaded = board.ncnn_net(ncnn_cpu.convert(graph), threads=1, precision=precision)
+    if board.ncnn_precision(loaded.net) != precision:
+        with pytest.raises(EdgenasError, match=f"runs in fp32 on ncnn, not in {precision}"):
+            ncnn_cpu.compile(graph, precision=precision, threads=1, batch=1)
+        unit = [("unit", ncnn_cpu.convert(graph))]
+        settings = replace(QUICK, precision=precision)
+        with pytest.raises(EdgenasError, match=f"it would run in fp32, not in {precision}"):
+            list(measure.measure(unit, runtime="ncnn", settings=settings))
+        return
+    made = ncnn_cpu.compile(graph, precision=precision, threads=1, batch=1)
+    assert made.facts()["precision"] == precision
+    assert {k.precision for k in made.kernels() if k.kind == "Convolution"} == {precision}
+    (found,) = made.run({INPUT: x})
+    assert 0 < np.abs(found - exact).max() < 8 * error * np.abs(exact).max()
+
+
+# Kernels and the clock
+
+
+@pytest.mark.parametrize("name", ["tiny", "ofa-resnet50"])
+def test_every_conv_of_a_network_is_found_among_the_kernels(name):
+    space = spaces.load_space(name)
+    graph = network_graph(space, space.smallest())
+    assert len(ncnn_cpu._origins(graph)) == sum(
+        node.op_type in ("Conv", "Gemm") for node in ncnn_cpu._parsed(graph).graph.node
+    )
+
+
+def test_kernels_of_a_network_are_those_of_its_layers():
+    graph = network_graph(TINY, TINY.smallest(), batch=2)
+    made = ncnn_cpu.compile(graph, precision="fp32", threads=1, batch=2)
+    kernels = made.kernels()
+    named = [node for kernel in kernels for node in kernel.nodes]
+    assert len(named) == len(set(named)) > 10
+    assert all(kernel.seconds > 0 for kernel in kernels)
+
+
+@pytest.mark.parametrize("source", [b"", b"no model", b"{}\n", b'{"schema": "edgenas.ncnn/2"}\n'])
+def test_the_clock_refuses_what_was_not_converted(source):
+    with pytest.raises(board.UnitError, match="no network that was converted for ncnn"):
+        board.ncnn_net(source, threads=1, precision="fp32")
+
+
+def test_a_damaged_network_is_refused():
+    converted = ncnn_cpu.convert(network_graph(TINY, TINY.smallest()))
+    with pytest.raises(board.UnitError, match="ncnn cannot load the network"):
+        board.ncnn_net(converted[:-1000], threads=1, precision="fp32")
+
+
+def test_weights_are_on_no_disk_where_that_can_be(monkeypatch):
+    if hasattr(board.os, "memfd_create"):
+        with board._held_file(b"weights") as path:
+            assert path.startswith("/proc/self/fd/")
+            assert Path(path).read_bytes() == b"weights"
+        monkeypatch.delattr(board.os, "memfd_create")
+    with board._held_file(b"weights") as path:
+        assert Path(path).read_bytes() == b"weights"
+    assert not Path(path).exists()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_converted_network_is_timed(threads):
+    graph = network_graph(TINY, TINY.smallest(), batch=2)
+    settings = replace(QUICK, threads=threads)
+    unit = [("unit", runtimes.for_clock("ncnn", graph))]
+    (found,) = measure.measure(unit, runtime="ncnn", settings=settings, batch=2)
+    assert found.n >= 6
+
+
+# Whole networks: profile, prediction, check
+
+
+def test_a_profile_times_networks_alone_and_learns_what_layers_cost():
+    table = profile(TINY, target=TARGET, networks=6, further=4, visits=1, settings=QUICK)
+    assert (len(table.layers), len(table.networks)) == (0, 10)
+    assert "layer costs are learned" in table.method
+    assert json.loads(table_path(TARGET).read_text())["target"]["runtime"] == "ncnn"
+    predictor = predictor_for(table_for(TINY, target=TARGET), TINY)
+    assert predictor.rates
+    rows = TINY.encode([network.arch for network in table.networks])
+    assert (predictor.predict(rows) > 0).all()
+    assert (predictor.upper(rows, confidence=0.9) >= predictor.predict(rows)).all()
+    found = check(TARGET, clock=measure, visits=1, settings=QUICK, tolerance=0.99)
+    assert len(found.rows) == 10
+    assert {row.kind for row in found.rows} == {"network"}
+
+
+def test_with_little_time_it_takes_the_networks_that_say_most():
+    given = {"networks": 3, "further": 2, "visits": 1, "settings": QUICK}
+    table = profile(TINY, target=TARGET, time_budget=4, **given)
+    assert not table.layers
+    assert 5 <= len(table.networks) <= 102
+
+
+def test_a_network_is_specialised_for_it(tiny: Path, tmp_path: Path, monkeypatch):
+    """The real thing, in little: ncnn times networks and the winner, in bf16 where it can."""
+
+    def little(space, **values):
+        return profile(space, networks=5, further=4, visits=1, settings=QUICK, **values)
+
+    monkeypatch.setattr(latencies, "profile", little)
+    monkeypatch.setattr(choosing, "QUICK", QUICK)
+    monkeypatch.setattr(choosing, "NETWORK", QUICK)
+    target = replace(TARGET, precision="fp32" if why_not_here(BF16) else "bf16")
+    request = Request(
+        device="host",
+        constraints=(parse_constraint("latency<=1s"),),
+        supernet=str(tiny),
+        runtime="ncnn",
+        precision=target.precision,
+    )
+    result = specialize(request, out=tmp_path / "bundle")
+    assert all(check.passed for check in verify_bundle(tmp_path / "bundle"))
+    assert result.record.target == target
+    assert result.record.measured.n >= 6
+    assert any("edgenas export --to ncnn" in note for note in result.record.notes)
+    agreement = any("in bf16 the class is the same on" in note for note in result.record.notes)
+    assert agreement == (target == BF16)
+
+
+# Mistakes
+
+
+def test_without_the_converter_it_is_said_how_to_get_it(monkeypatch):
+    graph = network_graph(TINY, TINY.smallest())
+    ncnn_cpu._parts.cache_clear()
+    monkeypatch.setattr(ncnn_cpu, "_pnnx", lambda: None)
+    assert "pip install pnnx" in ncnn_cpu.available()
+    with pytest.raises(EdgenasError, match="cannot be converted for ncnn: pnnx, which"):
+        ncnn_cpu.convert(graph)
+
+
+def test_an_operator_that_it_lacks_is_named():
+    graph = helper.make_graph(
+        [helper.make_node("Det", ["x"], ["y"])],
+        "det",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 4, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])],
+    )
+    opsets = [helper.make_opsetid("", 20)]
+    onnx = helper.make_model(graph, ir_version=10, opset_imports=opsets).SerializeToString()
+    with pytest.raises(EdgenasError, match="refuses the model: ncnn has no operator Det"):
+        ncnn_cpu.compile(onnx, precision="fp32", threads=1, batch=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "message"),
+    [
+        (TensorProto.FLOAT16, [1, 3, 4, 4], "its input x must be float32, the batch first"),
+        (TensorProto.FLOAT, [4], "its input x must be float32, the batch first"),
+        (TensorProto.FLOAT, [1, 3, "h", 4], "the sizes of x are open"),
+    ],
+)
+def test_inputs_that_it_cannot_take_are_refused(kind, shape, message):
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "relu",
+        [helper.make_tensor_value_info("x", kind, shape)],
+        [helper.make_tensor_value_info("y", kind, shape)],
+    )
+    opsets = [helper.make_opsetid("", 20)]
+    onnx = helper.make_model(graph, ir_version=10, opset_imports=opsets).SerializeToString()
+    with pytest.raises(EdgenasError, match=f"ncnn refuses the model: {message}"):
+        ncnn_cpu.convert(onnx)
