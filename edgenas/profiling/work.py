@@ -28,7 +28,7 @@ _ALIKE = (
 WORDS: Mapping[Method, str] = {
     "alone": f"each layer alone as one fused ONNX graph, and whole networks likewise{_ALIKE}",
     "copies": f"each layer as (T({MORE}) - T({FEWER})) / {MORE - FEWER} where T(n) is the time of "
-    f"n copies of it side by side in one ONNX graph, as many readers behind them whatever n is, and "
+    "n copies of it side by side in one ONNX graph, as many readers behind them whatever n is; and "
     f"whole networks{_ALIKE}",
     "networks": f"whole networks, from which layer costs are learned{_ALIKE}",
 }
