@@ -1,5 +1,6 @@
 """Gradient search: exact expectations, gates that swap networks, and what the loop keeps to."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from edgenas.data import Preprocessing
 from edgenas.errors import EdgenasError
 from edgenas.gradient import STRATEGIES, Ceiling, Expected, Learnt, Policy, Settings, learn
 from edgenas.gradient.paths import Paths
+from edgenas.gradient.tilt import tilt
 from edgenas.search.neighbours import every
 from edgenas.space import Space
 from edgenas.spaces import load_space, tiny
@@ -89,9 +91,10 @@ def test_the_expectation_of_a_certain_policy_is_the_value_and_has_gradients():
         assert len(logits) == 1 or float(logits.grad.abs().max()) > 0
 
 
-def test_preferences_are_logits_below_the_best():
+def test_preferences_are_logits_below_the_best_whatever_the_tilt():
     space = tiny()
     policy = random_policy(space, seed=1)
+    policy.tilt = [torch.arange(c.size, dtype=torch.float) for c in policy.choices]
     best = policy.row([int(x.argmax()) for x in policy.logits])
     table = policy.preference()
     assert table(best)[0] == 0
@@ -99,6 +102,65 @@ def test_preferences_are_logits_below_the_best():
     for choice in policy.choices:
         for pick in range(choice.size):
             assert choice.pick(choice.codes(pick)) == pick
+
+
+# Limits while learning
+
+
+@settings(max_examples=25)
+@given(space=spaces(most=3), seed=seeds, part=st.floats(0.05, 1.2))
+def test_a_tilted_policy_keeps_its_ceilings(space: Space, seed: int, part: float):
+    assume(space.size <= 5000)
+    policy = random_policy(space, seed=seed)
+    ceilings, expected = [], []
+    for table in (macs_table(space), params_table(space)):
+        values = table(every(space))
+        least, start = float(values.min()), enumerated(policy, table)
+        limit = least + part * (start - least) + 1
+        ceilings.append(Ceiling(name=str(len(ceilings)), tables=table, limit=limit))
+        expected.append(Expected(space, table))
+    found, prices = tilt(policy, ceilings, expected)
+    for value, price, ceiling in zip(found, prices, ceilings, strict=True):
+        assert value == pytest.approx(enumerated(policy, ceiling.tables), rel=1e-4)
+        assert value <= 1.003 * ceiling.limit
+        assert price >= 0
+        if part >= 1:
+            assert price == 0
+    if part < 1:
+        assert max(v / c.limit for v, c in zip(found, ceilings, strict=True)) >= 0.9
+
+
+def test_a_tilt_is_the_least_change_that_keeps_a_ceiling():
+    """Of other distributions with the same expectation, none is nearer in relative entropy."""
+    space = tiny().restrict(resolution=(16,), depth=(2,), expand=(3.0,))
+    tables = macs_table(space)
+    policy = random_policy(space, seed=3)
+    start = [p.detach() for p in policy.probabilities()]
+    limit = 0.98 * enumerated(policy, tables)
+    tilt(policy, [Ceiling(name="macs", tables=tables, limit=limit)], [Expected(space, tables)])
+
+    def distance(policy: Policy) -> float:
+        pairs = zip(policy.probabilities(), start, strict=True)
+        return sum(float((p * (p / q).log()).sum().detach()) for p, q in pairs)
+
+    found = distance(policy)
+    for seed in range(20):
+        other = random_policy(space, seed=seed)
+        with torch.no_grad():
+            for logits, tilt_, base in zip(other.logits, policy.tilt, start, strict=True):
+                logits.mul_(0.2).add_(base.log() + tilt_)
+        if enumerated(other, tables) <= limit:
+            assert distance(other) > found - 1e-4
+
+
+def test_a_ceiling_that_no_network_keeps_brings_the_policy_to_the_least():
+    space = tiny()
+    tables = macs_table(space)
+    policy = Policy(space)
+    ceilings = [Ceiling(name="macs", tables=tables, limit=1.0)]
+    (found,), _ = tilt(policy, ceilings, [Expected(space, tables)])
+    assert found == pytest.approx(tables(every(space)).min(), rel=0.01)
+    policy.sample(torch.Generator().manual_seed(0))
 
 
 # Paths
@@ -111,8 +173,8 @@ def batch(space: Space):
 
 @settings(max_examples=12)
 @given(seed=seeds, which=st.sampled_from(("tiny", "resnet")))
-def test_gates_swap_one_network_for_another(seed: int, which: str):
-    """With gates of 1 and 0 the first alternative runs, with 0 and 1 the second, exactly."""
+def test_one_network_is_swapped_for_another(seed: int, which: str):
+    """With gates of 1 and 0 the first block runs, with 0 and 1 the second; all else is swapped."""
     space = tiny() if which == "tiny" else _pooled()
     supernet = Supernet(space, seed=1).train()
     policy = Policy(space)
@@ -129,14 +191,19 @@ def test_gates_swap_one_network_for_another(seed: int, which: str):
 
     found = paths.loss(picks, pixels=pixels, labels=labels)
     assert float(found) == pytest.approx(loss_of(picks), rel=1e-4)
-    for place, choice in enumerate(policy.choices):
-        if choice.size < 2 or not paths.inside(choice):
-            continue
+    _, inputs = paths.gated(picks, {}, {}, pixels=pixels, labels=labels)
+    open_ = [place for place, choice in enumerate(policy.choices) if choice.size > 1]
+    for place in rng.permutation(open_)[:3].tolist():
+        choice = policy.choices[place]
         other = int((picks[place] + 1 + rng.integers(choice.size - 1)) % choice.size)
         changed = [*picks[:place], other, *picks[place + 1 :]]
+        found = paths.swapped(picks, place, other, inputs, pixels=pixels, labels=labels)
+        assert float(found) == pytest.approx(loss_of(changed), rel=1e-4)
+        if choice.field != "block":
+            continue
         for gate, wanted in (((1.0, 0.0), picks), ((0.0, 1.0), changed)):
             gates = {place: torch.tensor(gate)}
-            found = paths.gated(picks, {place: other}, gates, pixels=pixels, labels=labels)
+            found, _ = paths.gated(picks, {place: other}, gates, pixels=pixels, labels=labels)
             assert float(found) == pytest.approx(loss_of(wanted), rel=1e-4)
 
 
@@ -153,19 +220,25 @@ def _pooled() -> Space:
     )
 
 
-def test_gates_of_the_outside_have_the_gradient_of_two_losses():
-    """Resolution: p_a p_b (L_a - L_b), the gradient of the mixture of both networks."""
-    space = tiny().restrict(depth=(2,), kernel=(3,), expand=(2.0,))
+@pytest.mark.parametrize("field", ["resolution", "depth"])
+def test_what_is_swapped_has_the_gradient_of_two_losses(field: str):
+    """Its gradient is p_a p_b (L_a - L_b), that of the mixture of both networks."""
+    narrow = {"depth": (2,)} if field == "resolution" else {"resolution": (16,)}
+    space = tiny().restrict(kernel=(3,), expand=(2.0,), **narrow)
+    if field == "depth":
+        stages = (*space.stages[:2], dataclasses.replace(space.stages[2], depths=(1,)))
+        space = dataclasses.replace(space, stages=stages)
     supernet = Supernet(space, seed=1).train()
     policy = random_policy(space, seed=0)
-    assert [c.field for c in policy.choices if c.size > 1] == ["resolution"]
+    ((place, choice),) = [(i, c) for i, c in enumerate(policy.choices) if c.size > 1]
+    assert choice.field == field
     paths = Paths(supernet, policy, preprocessing=PREPARED)
     pixels, labels = batch(space)
-    losses = [
-        float(paths.loss([i, *[0] * (len(policy.choices) - 1)], pixels=pixels, labels=labels))
-        for i in (0, 1)
-    ]
-    loss, picks, value = STRATEGIES["proxyless"]().loss(
+    losses = []
+    for i in (0, 1):
+        picks = [i if j == place else 0 for j in range(len(policy.choices))]
+        losses.append(float(paths.loss(picks, pixels=pixels, labels=labels)))
+    loss, value = STRATEGIES["proxyless"](
         policy,
         paths,
         pixels=pixels,
@@ -174,11 +247,35 @@ def test_gates_of_the_outside_have_the_gradient_of_two_losses():
         generator=torch.Generator().manual_seed(0),
     )
     loss.backward()
+    p = torch.softmax(policy.logits[place].detach(), 0)
+    wanted = float(p[0] * p[1]) * (losses[0] - losses[1])
+    found = policy.logits[place].grad
+    assert found is not None
+    assert found.tolist() == pytest.approx([wanted, -wanted], rel=1e-3)
+    assert min(abs(value - one) for one in losses) < 1e-4
+
+
+def test_reinforce_is_unbiased():
+    """Averaged over many draws, its gradient is that of the expected loss."""
+    space = tiny().restrict(depth=(2,), kernel=(3,), expand=(2.0,))
+    supernet = Supernet(space, seed=1).train()
+    policy = random_policy(space, seed=0)
+    paths = Paths(supernet, policy, preprocessing=PREPARED)
+    pixels, labels = batch(space)
+    rest = [0] * (len(policy.choices) - 1)
+    losses = [float(paths.loss([i, *rest], pixels=pixels, labels=labels)) for i in (0, 1)]
+    paths.loss = lambda picks, **given: torch.tensor(losses[picks[0]])  # quick
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(300):
+        surrogate, _ = STRATEGIES["reinforce"](
+            policy, paths, pixels=pixels, labels=labels, progress=0.0, generator=generator
+        )
+        (surrogate / 300).backward()
     p = torch.softmax(policy.logits[0].detach(), 0)
     wanted = float(p[0] * p[1]) * (losses[0] - losses[1])
-    assert policy.logits[0].grad is not None
-    assert policy.logits[0].grad.tolist() == pytest.approx([wanted, -wanted], rel=1e-3)
-    assert value == pytest.approx(losses[picks[0]], rel=1e-5)
+    found = policy.logits[0].grad
+    assert found is not None
+    assert found.tolist() == pytest.approx([wanted, -wanted], rel=0.15)
 
 
 # The loop
@@ -188,7 +285,7 @@ def learnt(
     strategy: str,
     *,
     seed: int = 0,
-    steps: int = 120,
+    steps: int = 60,
     folder: Path | None = None,
     tell: Callable[[int, int, str], None] = lambda done, total, words: None,
 ) -> Learnt:
@@ -215,13 +312,15 @@ def learnt(
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
-def test_the_expected_latency_comes_down_to_its_limit(strategy: str):
+def test_the_expected_latency_keeps_its_limit_at_every_step(strategy: str):
     found = learnt(strategy)
     latency = compile_tables(tiny(), fake_seconds)
-    start = float(Expected(tiny(), latency)(Policy(tiny()).probabilities()).detach())
-    assert found.history[0]["expected latency"] == pytest.approx(start)
-    assert found.history[-1]["expected latency"] <= 0.84 * start
-    assert len(found.history) == 120
+    expected = Expected(tiny(), latency)
+    start = float(expected(Policy(tiny()).probabilities()).detach())
+    assert all(line["expected latency"] <= 0.8 * 1.003 * start for line in found.history)
+    assert found.history[0]["price latency"] > 0
+    assert float(expected(found.policy.probabilities()).detach()) <= 0.8 * 1.003 * start
+    assert len(found.history) == 60
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
@@ -288,7 +387,7 @@ def test_a_path_that_is_better_is_found():
             strategy=strategy,
             images=images,
             preprocessing=PREPARED,
-            settings=Settings(steps=60, batch=24, rate=0.1),
+            settings=Settings(steps=60, batch=24),
         )
         kernels = [
             space.genes[c.columns[0]].values[int(logits.argmax())]
@@ -305,7 +404,7 @@ def test_the_history_is_a_table(tmp_path: Path):
     found = learnt("reinforce", steps=13, folder=tmp_path)
     (path,) = tmp_path.glob("reinforce-*.csv")
     table = pd.read_csv(path)
-    names = ["step", "loss", "entropy", "expected latency", "multiplier latency"]
+    names = ["step", "loss", "entropy", "expected latency", "price latency"]
     assert table.columns.tolist() == names
     assert table.loss.tolist() == [line["loss"] for line in found.history]
 

@@ -18,14 +18,15 @@ from edgenas.cost import macs_table, total
 from edgenas.data import load_images
 from edgenas.device import load as load_device
 from edgenas.errors import EdgenasError
-from edgenas.evaluate import accuracy, calibrate
+from edgenas.evaluate import accuracy, calibrate, evaluate
+from edgenas.gradient import FINALISTS, ceilings_of, most_preferred
 from edgenas.gradient import run as gradient
 from edgenas.measure import Measurement
 from edgenas.plan import layers, plan
 from edgenas.predict import load_accuracy
 from edgenas.profiling import calibration_archs, environment_of, profile, random_archs
 from edgenas.report import bundle_page
-from edgenas.search import parse_constraint
+from edgenas.search import Limit, parse_constraint
 from edgenas.search.dominance import front_of
 from edgenas.space import Codes, Space
 from edgenas.specialize import (
@@ -395,7 +396,7 @@ def test_every_strategy_keeps_its_budgets_and_repeats(
 def test_a_learning_strategy_chooses_the_network_where_only_counts_are_limited(
     tiny: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Whatever the predictor prefers: what was learnt decides, here for the smallest network."""
+    """Whatever the predictor prefers: of what was learnt to be best, images choose."""
     space = load_supernet(tiny).supernet.space
     smallest = space.encode([space.smallest()])
 
@@ -411,7 +412,28 @@ def test_a_learning_strategy_chooses_the_network_where_only_counts_are_limited(
 
     monkeypatch.setattr(strategies, "learn", learn)
     request = ask(tiny, "macs<=10M", data=str(photos), strategy="gumbel")
-    assert specialize(request, out=Path("bundle")).arch == space.smallest()
+    found = specialize(request, out=Path("bundle"))
+    limits = [Limit(constraint=request.constraints[0], values=macs_table(space))]
+    preference = learn(ceilings=ceilings_of(space, limits)).policy.preference()
+    finalists = [c.arch for c in most_preferred(space, preference, limits=limits, seed=0)]
+    assert finalists[0] == space.smallest()
+    assert len(finalists) == FINALISTS
+    trained = load_supernet(tiny)
+    calibration, validation = own_split(trained, load_images(str(photos), stored=16))
+    accuracies = evaluate(
+        trained.supernet,
+        finalists,
+        images=validation,
+        calibration=calibration,
+        preprocessing=trained.preprocessing,
+        split="validation",
+    )
+    values = [accuracy.value for accuracy in accuracies]
+    assert found.arch == finalists[values.index(max(values))]
+    assert any(f"{FINALISTS} were measured on all" in note for note in found.record.notes)
+    (judged,) = [s for s in read_contents(found.folder).trace.searches if s.strategy == "gumbel"]
+    assert judged.evaluations == FINALISTS
+    assert judged.history[-1].best == max(values)
 
 
 # Words that are wrong

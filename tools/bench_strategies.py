@@ -1,100 +1,139 @@
 """Search strategies side by side: measured accuracy of the networks they choose for this host.
 
-    python tools/bench_strategies.py --data TRAIN --test TEST [--seeds 3] [--budgets 3]
+    python tools/bench_strategies.py --data TRAIN --test TEST [--macs] [--seeds 3]
 
-Budgets of latency spread evenly over the reachable range of the host (profiled first where it was
-not). evolution, aging and random ask the accuracy predictor, with equal numbers of evaluations;
-proxyless, gumbel and reinforce learn from the validation images with fixed weights of the supernet;
-bayes measures networks on the validation images. Every chosen network is then calibrated and
-measured on validation and test images; the test images decide nothing. Latencies are predictions
-of the same table for all.
+Three budgets of latency (of the host, profiled first where it was not; with --macs of MACs), a
+tight one, a middling one and a wide one. evolution, aging and random ask the accuracy predictor,
+with equal numbers of evaluations; proxyless, gumbel and reinforce learn from the validation images
+with fixed weights of the supernet and measure their finalists on them; bayes measures networks on
+them. Every chosen network is then calibrated and measured on validation and test images; the test
+images decide nothing. Latencies are predictions of the same table for all.
 
---macs takes budgets of MACs instead, for a machine that is too busy to be profiled.
+What is done is kept in the cache: a run that was killed goes on with the same command. Seconds are
+those of the processor, so that other work beside it does not count.
 """
 
 import argparse
+import json
 import os
+import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from edgenas.accuracy import predictor_of
+from edgenas.accuracy import judged_on, measure_accuracies, predictor_of
 from edgenas.arch import Arch
 from edgenas.cost import Tables, Vector, macs_table
 from edgenas.data import Images, load_images
 from edgenas.device import load
 from edgenas.evaluate import evaluate
+from edgenas.files import cache_folder
 from edgenas.gradient import STRATEGIES as GRADIENT
-from edgenas.gradient import Settings, ceilings_of, learn, most_preferred
+from edgenas.gradient import Settings, ceilings_of, digest, learn, most_preferred
 from edgenas.predict import AccuracyPredictor
 from edgenas.profiling import NoTableError, predictor_for, profile, table_for
 from edgenas.search import Limit, parse_constraint, search
 from edgenas.space import Codes
 from edgenas.specialize import own_split
+from edgenas.train import keep_memory
 from edgenas.trained import TrainedSupernet, find_supernet, load_supernet
 
-STRATEGIES = ("evolution", "proxyless", "gumbel", "reinforce", "random", "aging", "bayes")
+STRATEGIES = ("evolution", "aging", "random", "proxyless", "gumbel", "reinforce", "bayes")
+BUDGETS = (0.125, 0.25, 0.5)  # parts of the way from the smallest network to the largest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """What a strategy chose with one seed, and what it took.
+
+    Args:
+        arch: the network.
+        seconds: of the processor.
+        evaluations: networks that were predicted or measured.
+        images: looked at: batches, and all images of every network measured.
+    """
+
+    arch: Arch
+    seconds: float
+    evaluations: int
+    images: int
 
 
 @dataclass
 class Bench:
-    """A supernet and its images; what was measured is kept."""
+    """A supernet and its images; ``settings`` of gradients, ``evaluations`` of the predictor."""
 
     trained: TrainedSupernet
     predictor: AccuracyPredictor
     calibration: Tensor
     images: dict[str, Images]
-    measured: dict[tuple[Arch, str], float] = field(default_factory=dict)
+    settings: Settings
+    evaluations: int
 
-    def accuracy(self, arch: Arch, split: str) -> float:
-        """Measured on a split, calibrated first."""
-        if (arch, split) not in self.measured:
-            (found,) = evaluate(
-                self.trained.supernet,
-                [arch],
-                images=self.images[split],
-                calibration=self.calibration,
-                preprocessing=self.trained.preprocessing,
-                split=split,
-            )
-            self.measured[arch, split] = found.value
-        return self.measured[arch, split]
+    def measured(self, rows: Codes) -> Vector:
+        """Accuracies on the validation images, shape (n,); nothing is remembered."""
+        found = evaluate(
+            self.trained.supernet,
+            self.trained.supernet.space.decode(rows),
+            images=self.images["validation"],
+            calibration=self.calibration,
+            preprocessing=self.trained.preprocessing,
+            split="validation",
+        )
+        return np.array([accuracy.value for accuracy in found])
 
-    def validation(self, rows: Codes) -> Vector:
-        """Accuracies of rows on the validation images, shape (n,)."""
-        archs = self.trained.supernet.space.decode(rows)
-        return np.array([self.accuracy(arch, "validation") for arch in archs])
-
-    def choose(
-        self, strategy: str, limit: Limit, *, seed: int, evaluations: int, steps: int
-    ) -> Arch:
+    def choose(self, strategy: str, limit: Limit, *, seed: int) -> Chosen:
         """The network that a strategy chooses."""
-        space = self.trained.supernet.space
+        start, n = time.process_time(), len(self.images["validation"])
         if strategy in GRADIENT:
-            found = learn(
-                self.trained.supernet,
+            arch, evaluations = self._learnt(strategy, limit, seed=seed)
+            images = self.settings.steps * self.settings.batch + evaluations * n
+        else:
+            bayes = strategy == "bayes"
+            found = search(
+                self.trained.supernet.space,
+                maximize=self.measured if bayes else self.predictor,
+                subject_to=[limit],
                 strategy=strategy,
-                images=self.images["validation"],
-                preprocessing=self.trained.preprocessing,
-                ceilings=ceilings_of(space, [limit]),
                 seed=seed,
-                settings=Settings(steps=steps),
+                evaluations=40 if bayes else self.evaluations,
             )
-            preference = found.policy.preference()
-            return most_preferred(space, preference, limits=[limit], seed=seed).best.arch
-        if strategy == "bayes":
-            self.measured.clear()  # every seed pays for its own evaluations
-        return search(
-            space,
-            maximize=self.validation if strategy == "bayes" else self.predictor,
-            subject_to=[limit],
+            arch, evaluations = found.best.arch, found.evaluations
+            images = evaluations * n if bayes else 0
+        seconds = time.process_time() - start
+        return Chosen(arch=arch, seconds=seconds, evaluations=evaluations, images=images)
+
+    def _learnt(self, strategy: str, limit: Limit, *, seed: int) -> tuple[Arch, int]:
+        space = self.trained.supernet.space
+        found = learn(
+            self.trained.supernet,
             strategy=strategy,
+            images=self.images["validation"],
+            preprocessing=self.trained.preprocessing,
+            ceilings=ceilings_of(space, [limit]),
             seed=seed,
-            evaluations=40 if strategy == "bayes" else evaluations,
-        ).best.arch
+            settings=self.settings,
+        )
+        preference = found.policy.preference()
+        finalists = [c.arch for c in most_preferred(space, preference, limits=[limit], seed=seed)]
+        accuracies = self.measured(space.encode(finalists))
+        return finalists[int(accuracies.argmax())], len(finalists)
+
+    def accuracies(self, archs: list[Arch], split: str, *, journal: Path) -> Vector:
+        """Measured on a split, calibrated first; none is measured twice, ever."""
+        return measure_accuracies(
+            self.trained,
+            self.trained.supernet.space.encode(archs),
+            images=self.images[split],
+            calibration=self.calibration,
+            split=split,
+            journal=journal,
+            tell=lambda done, total, words: None,
+        )
 
 
 def host_tables(trained: TrainedSupernet) -> Tables:
@@ -107,67 +146,116 @@ def host_tables(trained: TrainedSupernet) -> Tables:
     return predictor_for(table, space).tables()
 
 
+def kept(journal: Path) -> dict[str, Chosen]:
+    """What an interrupted run chose; the last line may have been left unfinished."""
+    found: dict[str, Chosen] = {}
+    text = journal.read_text() if journal.exists() else ""
+    for line in text.splitlines():
+        try:
+            entry = json.loads(line)
+            arch = Arch.from_json(entry.pop("arch"))
+            found[entry.pop("of")] = Chosen(arch=arch, **entry)
+        except (ValueError, KeyError, TypeError):
+            continue  # chosen again
+    if text and not text.endswith("\n"):
+        with journal.open("a") as stream:
+            stream.write("\n")
+    return found
+
+
+def results(
+    bench: Bench, limits: list[Limit], strategies: list[str], *, seeds: int, journal: Path
+) -> Iterator[tuple[Limit, str, list[Chosen]]]:
+    """Every budget and strategy, with what was chosen of each seed."""
+    known = kept(journal)
+    for limit in limits:
+        for strategy in strategies:
+            found: list[Chosen] = []
+            for seed in range(seeds):
+                name = f"{limit.constraint} {strategy} {seed}"
+                if name not in known:
+                    print(name, file=sys.stderr)
+                    known[name] = bench.choose(strategy, limit, seed=seed)
+                    line = asdict(known[name]) | {"of": name, "arch": known[name].arch.to_json()}
+                    with journal.open("a") as stream:
+                        stream.write(json.dumps(line) + "\n")
+                found.append(known[name])
+            yield limit, strategy, found
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--supernet", default="mbv3-cifar10")
     parser.add_argument("--data", required=True)
     parser.add_argument("--test", required=True)
-    parser.add_argument("--budgets", type=int, default=3)
+    parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS, help="parts of range")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES[:5]))
+    parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES[:-1]))
     parser.add_argument("--evaluations", type=int, default=20_000, help="of the predictor")
     parser.add_argument("--steps", type=int, default=Settings().steps, help="of gradients")
     parser.add_argument("--macs", action="store_true", help="budgets of MACs")
     options = parser.parse_args()
+    keep_memory()
     trained = load_supernet(find_supernet(options.supernet))
-    space = trained.supernet.space
-    stored = trained.preprocessing.stored
+    space, stored = trained.supernet.space, trained.preprocessing.stored
     calibration, validation = own_split(trained, load_images(options.data, stored=stored))
     images = {"validation": validation, "test": load_images(options.test, stored=stored)}
-    bench = Bench(trained, predictor_of(trained), calibration, images)
+    settings = Settings(steps=options.steps)
+    predictor = predictor_of(trained)
+    bench = Bench(trained, predictor, calibration, images, settings, options.evaluations)
     tables = macs_table(space) if options.macs else host_tables(trained)
     unit, scale = ("macs", 1e-6) if options.macs else ("latency", 1e3)
     low, high = tables(space.encode([space.smallest(), space.largest()]))
-    print(
-        f"{Path(options.data).name}: {len(validation)} validation images, "
-        f"{len(images['test'])} test images; {options.seeds} seeds; {os.cpu_count()} processors, "
-        f"load {os.getloadavg()[0]:.1f}\n\n"
-        f"| {'M MACs' if options.macs else 'ms'} | strategy | used | validation % | test % "
-        "| spread | points of evolution | s |\n|---|---|---|---|---|---|---|---|",
-        flush=True,
-    )
-    for part in np.linspace(0, 1, options.budgets + 2)[1:-1]:
+    limits: list[Limit] = []
+    for part in options.budgets:
         at = float(low + part * (high - low))
         text = f"{at:.0f}" if options.macs else f"{at * 1e3:.4f}ms"
-        limit = Limit(constraint=parse_constraint(f"{unit}<={text}"), values=tables)
-        base = float("nan")
-        for strategy in options.strategies:
-            archs: list[Arch] = []
-            start = time.perf_counter()
-            for seed in range(options.seeds):
-                archs.append(
-                    bench.choose(
-                        strategy,
-                        limit,
-                        seed=seed,
-                        evaluations=options.evaluations,
-                        steps=options.steps,
-                    )
-                )
-            seconds = (time.perf_counter() - start) / options.seeds
-            used = tables(space.encode(archs)) / limit.constraint.limit
-            assert (used <= 1).all()
-            known = 100 * np.mean([bench.accuracy(arch, "validation") for arch in archs])
-            tests = 100 * np.array([bench.accuracy(arch, "test") for arch in archs])
-            if strategy == "evolution":
-                base = float(tests.mean())
-            print(
-                f"| {limit.constraint.limit * scale:.3f} | {strategy} | {used.mean():.3f} "
-                f"| {known:.2f} | {tests.mean():.2f} | {np.ptp(tests):.2f} "
-                f"| {tests.mean() - base:+.2f} | {seconds:.1f} |",
-                flush=True,
-            )
+        limits.append(Limit(constraint=parse_constraint(f"{unit}<={text}"), values=tables))
+
+    folder = cache_folder() / "strategies"
+    folder.mkdir(parents=True, exist_ok=True)
+    data = [*trained.supernet.parameters(), validation.pixels, calibration]
+    state = digest([repr(space)], data)[:16]
+    asked = digest([state, str(settings), str(options.evaluations)], ())[:16]
+    source, _, shown = judged_on(predictor)
+    fitted = f"{0 if predictor.rows is None else len(predictor.rows)} networks"
+    print(
+        f"{Path(options.data).name}: {len(validation)} validation images, "
+        f"{len(images['test'])} test images; mean of {options.seeds} seeds, spread: the largest "
+        f"minus the smallest; {os.cpu_count()} processors\n"
+        f"evaluations: networks predicted or measured; images: looked at while choosing; the "
+        f"predictor was fitted once to {fitted} measured on {shown} images of {source}\n\n"
+        f"| {'M MACs' if options.macs else 'ms'} | strategy | used | validation % | test % "
+        "| spread | points of evolution | s | evaluations | images |\n" + "|---" * 10 + "|",
+        flush=True,
+    )
+    base: dict[str, float] = {}
+    for limit, strategy, found in results(
+        bench,
+        limits,
+        options.strategies,
+        seeds=options.seeds,
+        journal=folder / f"chosen-{asked}.jsonl",
+    ):
+        archs = [one.arch for one in found]
+        used = tables(space.encode(archs)) / limit.constraint.limit
+        assert (used <= 1).all()
+        known, tests = (
+            100 * bench.accuracies(archs, split, journal=folder / f"{split}-{state}.jsonl")
+            for split in ("validation", "test")
+        )
+        budget = str(limit.constraint)
+        if strategy == "evolution":
+            base[budget] = float(tests.mean())
+        means = [np.mean([getattr(c, n) for c in found]) for n in ("evaluations", "images")]
+        print(
+            f"| {limit.constraint.limit * scale:.3f} | {strategy} | {used.mean():.3f} "
+            f"| {known.mean():.2f} | {tests.mean():.2f} | {np.ptp(tests):.2f} "
+            f"| {tests.mean() - base.get(budget, np.nan):+.2f} "
+            f"| {np.mean([c.seconds for c in found]):.1f} | {means[0]:,.0f} | {means[1]:,.0f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Gradient search on a supernet: ProxylessNAS, Gumbel-softmax and REINFORCE, one loop."""
 
 from edgenas.gradient.checkpoint import digest
-from edgenas.gradient.choosing import ceilings_of, most_preferred
+from edgenas.gradient.choosing import FINALISTS, ceilings_of, most_preferred
 from edgenas.gradient.expected import Expected
 from edgenas.gradient.policy import Policy
-from edgenas.gradient.run import STRATEGIES, Ceiling, Learnt, Settings, learn
+from edgenas.gradient.run import STRATEGIES, Learnt, Settings, learn
+from edgenas.gradient.tilt import Ceiling
 
 __all__ = [
+    "FINALISTS",
     "STRATEGIES",
     "Ceiling",
     "Expected",

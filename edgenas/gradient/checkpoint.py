@@ -29,49 +29,30 @@ class Checkpoint:
     Args:
         path: of the file.
         logits: of the policy.
-        adam: their optimiser.
+        square: of their gradients, a running mean.
         generator: of all chance.
     """
 
     def __init__(
-        self,
-        path: Path,
-        *,
-        logits: list[Tensor],
-        adam: torch.optim.Adam,
-        generator: torch.Generator,
+        self, path: Path, *, logits: list[Tensor], square: Tensor, generator: torch.Generator
     ) -> None:
         self.path = path
         self._logits = logits
-        self._adam = adam
+        self._square = square
         self._generator = generator
 
-    def save(
-        self, history: list[dict[str, float]], *, multipliers: list[float], baseline: float | None
-    ) -> None:
-        """Write the state after a step.
-
-        Args:
-            history: of all steps so far.
-            multipliers: of the ceilings.
-            baseline: of the estimator; None: it has none yet.
-        """
+    def save(self, history: list[dict[str, float]]) -> None:
+        """Write the state after a step, with the history of all steps so far."""
         tensors = {
             "history": torch.tensor([[*line.values()] for line in history], dtype=torch.double),
-            "multipliers": torch.tensor(multipliers, dtype=torch.double),
-            "baseline": torch.tensor([] if baseline is None else [baseline], dtype=torch.double),
+            "square": self._square,
             "generator": self._generator.get_state(),
         }
-        for i, logits in enumerate(self._logits):
-            tensors[f"logits.{i}"] = logits
-            for name, value in self._adam.state[logits].items():
-                tensors[f"{name}.{i}"] = value
+        tensors |= {f"logits.{i}": logits for i, logits in enumerate(self._logits)}
         save_tensors(self.path, tensors)
 
-    def load(
-        self, columns: list[str]
-    ) -> tuple[list[dict[str, float]], list[float], float | None] | None:
-        """The state that was written last: history, multipliers, baseline; None: there is none.
+    def load(self, columns: list[str]) -> list[dict[str, float]] | None:
+        """Take up the state that was written last; its history, None: there is none.
 
         Args:
             columns: names of the values of a step in the history.
@@ -85,11 +66,7 @@ class Checkpoint:
         with torch.no_grad():
             for i, logits in enumerate(self._logits):
                 logits.copy_(tensors[f"logits.{i}"])
-                self._adam.state[logits] = {
-                    name: tensors[f"{name}.{i}"] for name in ("step", "exp_avg", "exp_avg_sq")
-                }
+        self._square.copy_(tensors["square"])
         self._generator.set_state(tensors["generator"])
         lines = tensors["history"].tolist()
-        history = [dict(zip(columns, line, strict=True)) for line in lines]
-        baseline = tensors["baseline"].tolist()
-        return history, tensors["multipliers"].tolist(), baseline[0] if baseline else None
+        return [dict(zip(columns, line, strict=True)) for line in lines]

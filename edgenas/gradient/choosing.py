@@ -1,14 +1,15 @@
-"""From limits to what gradient search holds to, and from what it learnt to one network."""
+"""From limits to what gradient search holds to, and from what it learnt to a few networks."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from edgenas.cost import Tables
-from edgenas.gradient.run import Ceiling
-from edgenas.search import Limit, SearchResult, least, search
+from edgenas.gradient.tilt import Ceiling
+from edgenas.search import Candidate, Limit, least, search
 from edgenas.space import Space
 
+FINALISTS = 8  # networks of which images decide
 _EVALUATIONS = 20_000
 _SAMPLES = 4096
 
@@ -40,19 +41,28 @@ def ceilings_of(space: Space, limits: Sequence[Limit]) -> list[Ceiling]:
 
 
 def most_preferred(
-    space: Space, preference: Tables, *, limits: Sequence[Limit], seed: int
-) -> SearchResult:
-    """The network that keeps all limits and is nearest to the most probable alternatives.
+    space: Space, preference: Tables, *, limits: Sequence[Limit], seed: int, count: int = FINALISTS
+) -> tuple[Candidate, ...]:
+    """Networks that keep all limits and are nearest to the alternatives worth most, best first.
+
+    What was learnt adds up over choices, and is uncertain: of these few, measure which is best.
 
     Args:
         space: of the rows.
         preference: as ``Policy.preference`` gives it.
-        limits: that the network keeps.
+        limits: that the networks keep.
         seed: of the search.
+        count: how many at most.
 
     Raises:
         EdgenasError: no network keeps the limits.
     """
-    return search(
-        space, maximize=preference, subject_to=limits, seed=seed, evaluations=_EVALUATIONS
+    found = search(
+        space,
+        maximize=preference,
+        subject_to=limits,
+        seed=seed,
+        evaluations=_EVALUATIONS,
+        top=count,
     )
+    return found.top

@@ -1,6 +1,6 @@
 """Straight-through Gumbel-softmax (Jang et al. 2017, arXiv 1611.01144) as in GDAS (1910.04465).
 
-Logits plus Gumbel noise: the best alternative of every choice runs, and its gate of 1 has the
+Scores plus Gumbel noise: the best alternative of every choice runs, and its gate of 1 has the
 gradient of a softmax at a temperature that falls (GDAS, section 3.2, equations 5 and 6). GDAS runs
 the best one alone. Here the second best runs beside it as in ProxylessNAS: behind batch norms the
 scale of a lone output says next to nothing.
@@ -10,38 +10,30 @@ import torch
 from torch import Tensor
 
 from edgenas.gradient.paths import Paths
-from edgenas.gradient.policy import Picks, Policy
+from edgenas.gradient.policy import Policy
 from edgenas.gradient.two import two_path_loss
 
 HOT, COLD = 5.0, 0.5  # temperatures at the start and the end
 
 
-class Gumbel:
-    """The estimator of Gumbel-softmax."""
-
-    momentum = 0.5  # beta 1 of Adam, GDAS, section 4.1
-    entropy_bonus = 0.0
-    baseline: float | None = None
-
-    def loss(
-        self,
-        policy: Policy,
-        paths: Paths,
-        *,
-        pixels: Tensor,
-        labels: Tensor,
-        progress: float,
-        generator: torch.Generator,
-    ) -> tuple[Tensor, Picks, float]:
-        """As ``Estimator.loss``."""
-        temperature = HOT + (COLD - HOT) * progress
-        pairs: list[tuple[int, int]] = []
-        gates: list[Tensor] = []
-        for logits in policy.logits:
-            noise = -torch.log(-torch.log(torch.rand(len(logits), generator=generator)))
-            noisy = torch.log_softmax(logits, 0) + noise
-            order = noisy.detach().argsort(descending=True, stable=True)[:2]
-            pairs.append((int(order[0]), int(order[-1])))
-            soft = torch.softmax(noisy / temperature, 0)[[*pairs[-1]]]
-            gates.append(torch.tensor([1.0, 0.0]) - soft.detach() + soft)
-        return two_path_loss(policy, paths, pairs, gates, pixels=pixels, labels=labels)
+def gumbel(
+    policy: Policy,
+    paths: Paths,
+    *,
+    pixels: Tensor,
+    labels: Tensor,
+    progress: float,
+    generator: torch.Generator,
+) -> tuple[Tensor, float]:
+    """The estimator of Gumbel-softmax; see ``Estimator``."""
+    temperature = HOT + (COLD - HOT) * progress
+    pairs: list[tuple[int, int]] = []
+    gates: list[Tensor] = []
+    for scores in policy.scores():
+        noise = -torch.log(-torch.log(torch.rand(len(scores), generator=generator)))
+        noisy = torch.log_softmax(scores, 0) + noise
+        order = noisy.detach().argsort(descending=True, stable=True)[:2]
+        pairs.append((int(order[0]), int(order[-1])))
+        soft = torch.softmax(noisy / temperature, 0)[[*pairs[-1]]]
+        gates.append(torch.tensor([1.0, 0.0]) - soft.detach() + soft)
+    return two_path_loss(policy, paths, pairs, gates, pixels=pixels, labels=labels)

@@ -1,10 +1,11 @@
-"""Two paths of a supernet at once, behind gates: what gradients of choices are taken through.
+"""Paths of a supernet: one whole network, second alternatives behind gates, one choice swapped.
 
 A sampled network runs whole. Where a second alternative is given for a block, its output is
 computed from the same input and added behind a gate, so that the loss has a gradient with respect
-to both gates (ProxylessNAS, arXiv 1812.00332, section 3.2). The depth of a stage is a gate on the
-outputs of its blocks. Resolutions and widths change the shape of everything behind them: their two
-alternatives are two whole networks, mixed in their losses.
+to both gates (ProxylessNAS, arXiv 1812.00332, section 3.2). Depths, widths and resolutions are
+swapped instead: two whole networks are compared. A gate on the depth of a stage would say what the
+first bit of a further block is worth, which was seen to be 6 to 20 times what the whole block is;
+and what changes a shape has no gate.
 """
 
 import torch
@@ -14,10 +15,9 @@ from torch.func import functional_call
 
 from edgenas.arch import Arch
 from edgenas.data import Preprocessing
-from edgenas.gradient.policy import Choice, Picks, Policy
+from edgenas.gradient.policy import Picks, Policy
 from edgenas.network import build
 from edgenas.plan import Layer, plan
-from edgenas.space import Space
 from edgenas.supernet import Supernet
 
 Gates = dict[int, Tensor]
@@ -50,7 +50,7 @@ class Paths:
             labels: shape (n,).
         """
         with torch.no_grad():
-            return self.gated(picks, {}, {}, pixels=pixels, labels=labels)
+            return self.gated(picks, {}, {}, pixels=pixels, labels=labels)[0]
 
     def gated(
         self,
@@ -60,45 +60,82 @@ class Paths:
         *,
         pixels: Tensor,
         labels: Tensor,
-    ) -> Tensor:
-        """Cross entropy of a network with second alternatives behind gates.
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Cross entropy of a network with second alternatives of blocks behind gates.
 
         Args:
             picks: of every choice.
-            others: the second alternative, by index of the choice, where it is another one.
+            others: the second alternative, by index of the choice; of blocks.
             gates: of these choices, shape (2,), of the first and the second alternative: 1 and 0.
             pixels: stored images, uint8, shape (n, 3, stored, stored).
             labels: shape (n,).
+
+        Returns:
+            The loss, and the input of every stage, without gradients.
         """
+        first = self._arch(picks)
+        second = self._arch([others.get(i, pick) for i, pick in enumerate(picks)])
+        x = self.preprocessing.prepare(pixels, resolution=first.resolution)
+        return self._through(first, second, gates, x=x, labels=labels)
+
+    def swapped(
+        self,
+        picks: Picks,
+        place: int,
+        other: int,
+        inputs: list[Tensor],
+        *,
+        pixels: Tensor,
+        labels: Tensor,
+    ) -> Tensor:
+        """Cross entropy, without gradients, of a network with another alternative of one choice.
+
+        Args:
+            picks: of every choice.
+            place: index of the choice.
+            other: its alternative.
+            inputs: of every stage, as ``gated`` gave them for the picks: what stands before the
+                choice is not computed again.
+            pixels: stored images, uint8, shape (n, 3, stored, stored).
+            labels: shape (n,).
+        """
+        arch = self._arch([*picks[:place], other, *picks[place + 1 :]])
+        stage = self.policy.choices[place].stage
+        with torch.no_grad():
+            if stage < 0:
+                x = self.preprocessing.prepare(pixels, resolution=arch.resolution)
+            else:
+                x = inputs[stage]
+            return self._through(arch, arch, {}, x=x, labels=labels, start=max(stage, 0))[0]
+
+    def _through(
+        self,
+        first: Arch,
+        second: Arch,
+        gates: Gates,
+        *,
+        x: Tensor,
+        labels: Tensor,
+        start: int = 0,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The loss behind all stages from ``start`` on, whose input is ``x``; their inputs."""
         space = self.supernet.space
-        first, second, depths = _deep(space, self.policy, picks, others)
-        inputs = self.preprocessing.prepare(pixels, resolution=first.resolution)
         one, two = dict(plan(space, first)), dict(plan(space, second))
-        found = {(c.stage, c.block, c.field): i for i, c in enumerate(self.policy.choices)}
-        x = inputs
-        for stage, chosen in enumerate(first.stages):
-            outputs: list[Tensor] = []
-            for block in range(len(chosen.blocks)):
+        found = {(c.stage, c.block): i for i, c in enumerate(self.policy.choices) if c.block >= 0}
+        inputs: list[Tensor] = []
+        for stage in range(start, len(first.stages)):
+            inputs.append(x.detach())
+            for block in range(len(first.stages[stage].blocks)):
                 name = f"stages.{stage}.{block}"
                 y = self._run(name, one[name], x)
-                gate = gates.get(found.get((stage, block, "block"), -1))
-                if gate is not None and block < depths[stage][0]:
+                gate = gates.get(found.get((stage, block), -1))
+                if gate is not None:
                     y = gate[0] * y + gate[1] * self._run(name, two[name], x)
-                outputs.append(y)
                 x = y
-            shallow, deep = depths[stage]
-            gate = gates.get(found.get((stage, -1, "depth"), -1))
-            x = outputs[shallow - 1]
-            if gate is not None and deep != shallow:
-                x = gate[0] * x + gate[1] * outputs[deep - 1]
-        return F.cross_entropy(self._run("head", one["head"], x), labels)
+        return F.cross_entropy(self._run("head", one["head"], x), labels), inputs
 
-    def inside(self, choice: Choice) -> bool:
-        """Whether the alternatives of a choice can be mixed inside one network."""
-        if choice.field == "block":
-            return True
-        # A pool behind the last block sits inside that block.
-        return choice.field == "depth" and self.supernet.space.stages[choice.stage].pool == 1
+    def _arch(self, picks: Picks) -> Arch:
+        return self.supernet.space.decode(self.policy.row(picks))[0]
 
     def _run(self, name: str, layer: Layer, x: Tensor) -> Tensor:
         if layer not in self._modules:
@@ -114,21 +151,3 @@ class Paths:
             tensors = self.supernet.slice(name, layer)
             self._slices[name, layer] = {key: t.detach() for key, t in tensors.items()}
         return functional_call(self._modules[layer], self._slices[name, layer], (x,))
-
-
-def _deep(
-    space: Space, policy: Policy, picks: Picks, others: dict[int, int]
-) -> tuple[Arch, Arch, list[tuple[int, int]]]:
-    """The network of the picks as deep as either depth; with the other blocks; both depths."""
-    first, second = list(picks), list(picks)
-    depths = [(max(stage.depths), max(stage.depths)) for stage in space.stages]
-    for place, choice in enumerate(policy.choices):
-        other = others.get(place, picks[place])
-        if choice.field == "depth":
-            values = space.stages[choice.stage].depths
-            depths[choice.stage] = (values[picks[place]], values[other])
-            first[place] = second[place] = max(picks[place], other)  # depths ascend
-        elif choice.field == "block":
-            second[place] = other
-    one, two = space.decode(policy.row(first)), space.decode(policy.row(second))
-    return one[0], two[0], depths

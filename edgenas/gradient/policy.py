@@ -71,7 +71,11 @@ def choices(space: Space) -> tuple[Choice, ...]:
 
 
 class Policy:
-    """Logits of every choice; uniform at the start.
+    """Logits of every choice, for what is worth most, and what limits take off them.
+
+    Networks are drawn with the probabilities of ``scores``: logits plus tilt. What is learnt goes
+    to the logits alone, so that they say what an alternative is worth, not what it costs; the tilt
+    makes drawn networks keep the limits, see ``tilt.py``. Uniform at the start.
 
     Args:
         space: whose choices.
@@ -81,27 +85,29 @@ class Policy:
         self.space = space
         self.choices = choices(space)
         self.logits = [torch.zeros(c.size, requires_grad=True) for c in self.choices]
+        self.tilt = [torch.zeros(c.size) for c in self.choices]
+
+    def scores(self) -> list[Tensor]:
+        """Logits plus tilt of each choice, shape (size,), with gradients to the logits."""
+        return [x + t for x, t in zip(self.logits, self.tilt, strict=True)]
 
     def probabilities(self) -> list[Tensor]:
         """Of the alternatives of each choice, shape (size,), with gradients to the logits."""
-        return [torch.softmax(logits, 0) for logits in self.logits]
+        return [torch.softmax(scores, 0) for scores in self.scores()]
 
     def sample(self, generator: torch.Generator) -> Picks:
         """One alternative of every choice, those of absent blocks included."""
-        found = list[int]()
-        for logits in self.logits:
-            chances = torch.softmax(logits.detach(), 0)
-            found.append(int(torch.multinomial(chances, 1, generator=generator)))
-        return found
+        chances = [p.detach() for p in self.probabilities()]
+        return [int(torch.multinomial(p, 1, generator=generator)) for p in chances]
 
     def entropy(self) -> Tensor:
-        """The mean entropy of the choices, as a part of its maximum; with gradients."""
+        """The mean entropy of the choices, as a part of its maximum."""
         parts = [
             -(torch.softmax(x, 0) * torch.log_softmax(x, 0)).sum() / np.log(len(x))
-            for x in self.logits
+            for x in self.scores()
             if len(x) > 1
         ]
-        return torch.stack(parts).mean()
+        return torch.stack(parts).detach().mean() if parts else torch.zeros(())
 
     def row(self, picks: Picks) -> Codes:
         """The canonical row of picks, shape (1, genes)."""
@@ -111,9 +117,11 @@ class Policy:
         return self.space.canonical(row)
 
     def preference(self) -> Tables:
-        """How far rows are from the most probable alternatives: logits below the highest, summed.
+        """How far rows are from the alternatives worth most: logits below the highest, summed.
 
-        Rows of the most probable alternatives have 0, all others less; absent blocks add nothing.
+        Rows of the alternatives worth most have 0, all others less; absent blocks add nothing. The
+        tilt plays no part: who asks for the row with the highest preference within limits keeps
+        them by leaving out what breaks them.
         """
         values: list[NDArray[np.float64]] = []
         for choice, logits in zip(self.choices, self.logits, strict=True):

@@ -2,52 +2,44 @@
 
 Two alternatives of every choice are sampled (section 3.2.1); one of the two runs, and the gradient
 with respect to their binary gates goes to the logits through the softmax over the two (equation 4).
-The paper rescales the two afterwards, so that all others keep their probability; as the gradient
-of the expected latency moves all of them anyway, logits are left as they are here.
+The paper rescales the two afterwards, so that all others keep their probability; here one goes up
+by what the other goes down, which leaves the others as they were to first order.
 """
 
 import torch
 from torch import Tensor
 
 from edgenas.gradient.paths import Paths
-from edgenas.gradient.policy import Picks, Policy
+from edgenas.gradient.policy import Policy
 from edgenas.gradient.two import two_path_loss
 
 
-class Proxyless:
-    """The estimator of ProxylessNAS."""
-
-    momentum = 0.0  # beta 1 of Adam, appendix B of the paper
-    entropy_bonus = 0.0
-    baseline: float | None = None
-
-    def loss(
-        self,
-        policy: Policy,
-        paths: Paths,
-        *,
-        pixels: Tensor,
-        labels: Tensor,
-        progress: float,
-        generator: torch.Generator,
-    ) -> tuple[Tensor, Picks, float]:
-        """As ``Estimator.loss``."""
-        del progress
-        pairs: list[tuple[int, int]] = []
-        weights: list[Tensor] = []
-        for logits in policy.logits:
-            chances = torch.softmax(logits.detach(), 0)
-            count = min(2, len(logits))
-            # Without replacement, in random order: the first is the active one in the proportion
-            # of their probabilities.
-            drawn = torch.multinomial(chances, count, generator=generator)
-            pair = int(drawn[0]), int(drawn[-1])
-            both = torch.softmax(logits[list(pair)].detach(), 0)
-            if count == 2 and torch.rand((), generator=generator) >= both[0]:
-                pair = pair[1], pair[0]
-            pairs.append(pair)
-            weights.append(torch.softmax(logits[list(pair)], 0))
-        # Gates of 1 and 0 whose gradient is that of the probabilities.
-        hard = torch.tensor([1.0, 0.0])
-        gates = [hard - w.detach() + w for w in weights]
-        return two_path_loss(policy, paths, pairs, gates, pixels=pixels, labels=labels)
+def proxyless(
+    policy: Policy,
+    paths: Paths,
+    *,
+    pixels: Tensor,
+    labels: Tensor,
+    progress: float,
+    generator: torch.Generator,
+) -> tuple[Tensor, float]:
+    """The estimator of ProxylessNAS; see ``Estimator``."""
+    del progress
+    pairs: list[tuple[int, int]] = []
+    weights: list[Tensor] = []
+    for scores in policy.scores():
+        chances = torch.softmax(scores.detach(), 0).clamp_min(1e-9)  # two of them can be drawn
+        count = min(2, len(scores))
+        # Without replacement, in random order: the first is the active one in the proportion
+        # of their probabilities.
+        drawn = torch.multinomial(chances, count, generator=generator)
+        pair = int(drawn[0]), int(drawn[-1])
+        both = torch.softmax(scores[list(pair)].detach(), 0)
+        if count == 2 and torch.rand((), generator=generator) >= both[0]:
+            pair = pair[1], pair[0]
+        pairs.append(pair)
+        weights.append(torch.softmax(scores[list(pair)], 0))
+    # Gates of 1 and 0 whose gradient is that of the probabilities.
+    hard = torch.tensor([1.0, 0.0])
+    gates = [hard - w.detach() + w for w in weights]
+    return two_path_loss(policy, paths, pairs, gates, pixels=pixels, labels=labels)

@@ -1,8 +1,9 @@
 """REINFORCE (Williams 1992) as in ENAS (arXiv 1802.03268, section 2.2) and ProxylessNAS (3.3.2).
 
-A sampled network's loss on a batch is its cost; the moving average of past costs is the baseline;
-an entropy bonus keeps the policy from settling early. Nothing is propagated back through the
-supernet, so a step costs forward passes alone, and several networks share one batch.
+A sampled network's loss on a batch is its cost. Several networks share one batch, and the mean of
+the others' costs is the baseline of each (Kool et al. 2019, "Buy 4 REINFORCE samples, get a
+baseline for free!"): how hard a batch is cancels, which a moving average of past costs cannot
+know. Nothing is propagated back through the supernet, so a step costs forward passes alone.
 """
 
 import torch
@@ -11,46 +12,33 @@ from torch import Tensor
 from edgenas.gradient.paths import Paths
 from edgenas.gradient.policy import Picks, Policy
 
-SAMPLES = 4  # networks a step, about as dear as one pass forward and back of two paths
-DECAY = 0.95  # of the baseline, as in ENAS
+SAMPLES = 8  # networks a step, about as dear as one pass forward and back of two paths
 
 
-class Reinforce:
-    """The estimator of REINFORCE; keeps its baseline."""
-
-    momentum = 0.0
-    entropy_bonus = 0.01
-
-    def __init__(self) -> None:
-        self.baseline: float | None = None
-
-    def loss(
-        self,
-        policy: Policy,
-        paths: Paths,
-        *,
-        pixels: Tensor,
-        labels: Tensor,
-        progress: float,
-        generator: torch.Generator,
-    ) -> tuple[Tensor, Picks, float]:
-        """As ``Estimator.loss``."""
-        del progress
-        surrogate, total, picks = torch.zeros(()), 0.0, Picks()
-        sampled = [policy.sample(generator) for _ in range(SAMPLES)]
-        costs = [float(paths.loss(picks, pixels=pixels, labels=labels)) for picks in sampled]
-        total = sum(costs) / len(costs)
-        # The first step has no past: its own mean stands in.
-        baseline = total if self.baseline is None else self.baseline
-        for picks, cost in zip(sampled, costs, strict=True):
-            logs = [
-                torch.log_softmax(logits, 0)[pick]
-                for i, (logits, pick) in enumerate(zip(policy.logits, picks, strict=True))
-                if _matters(policy, picks, i)
-            ]
-            surrogate = surrogate + (cost - baseline) * torch.stack(logs).sum() / len(sampled)
-        self.baseline = DECAY * baseline + (1 - DECAY) * total
-        return surrogate, picks, total
+def reinforce(
+    policy: Policy,
+    paths: Paths,
+    *,
+    pixels: Tensor,
+    labels: Tensor,
+    progress: float,
+    generator: torch.Generator,
+) -> tuple[Tensor, float]:
+    """The estimator of REINFORCE; see ``Estimator``."""
+    del progress
+    sampled = [policy.sample(generator) for _ in range(SAMPLES)]
+    costs = [float(paths.loss(picks, pixels=pixels, labels=labels)) for picks in sampled]
+    surrogate, mean = torch.zeros(()), sum(costs) / SAMPLES
+    scores = policy.scores()
+    for picks, cost in zip(sampled, costs, strict=True):
+        logs = [
+            torch.log_softmax(score, 0)[pick]
+            for i, (score, pick) in enumerate(zip(scores, picks, strict=True))
+            if _matters(policy, picks, i)
+        ]
+        # cost - (mean of the others) = (cost - mean) * n / (n - 1)
+        surrogate = surrogate + (cost - mean) / (SAMPLES - 1) * torch.stack(logs).sum()
+    return surrogate, mean
 
 
 def _matters(policy: Policy, picks: Picks, place: int) -> bool:

@@ -1,8 +1,8 @@
 """The loop that gradient strategies share: learn probabilities of the choices of a supernet.
 
-The weights are fixed. Every step takes a batch of search images, an estimator's gradient of the
-cross entropy with respect to the logits, and the exact gradient of the expected costs: what a limit
-is exceeded by counts, squared.
+The weights are fixed. Before every step the limits take off the scores what makes drawn networks
+keep them on average (``tilt.py``); then a batch of search images gives an estimator's gradient of
+the cross entropy with respect to the logits.
 """
 
 import csv
@@ -15,28 +15,25 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from edgenas.cost import Tables
 from edgenas.data import Images, Preprocessing
 from edgenas.errors import EdgenasError, unknown
 from edgenas.files import disk_errors, writing
 from edgenas.gradient.checkpoint import Checkpoint, digest
 from edgenas.gradient.expected import Expected
-from edgenas.gradient.gumbel import Gumbel
+from edgenas.gradient.gumbel import gumbel
 from edgenas.gradient.paths import Paths
-from edgenas.gradient.policy import Picks, Policy
-from edgenas.gradient.proxyless import Proxyless
-from edgenas.gradient.reinforce import Reinforce
+from edgenas.gradient.policy import Policy
+from edgenas.gradient.proxyless import proxyless
+from edgenas.gradient.reinforce import reinforce
+from edgenas.gradient.tilt import Ceiling, tilt
 from edgenas.supernet import Supernet
+from edgenas.train import keep_memory
 
 
 class Estimator(Protocol):
     """How a strategy finds the gradient of the cross entropy with respect to the logits."""
 
-    momentum: float
-    entropy_bonus: float
-    baseline: float | None
-
-    def loss(
+    def __call__(
         self,
         policy: Policy,
         paths: Paths,
@@ -45,8 +42,8 @@ class Estimator(Protocol):
         labels: Tensor,
         progress: float,
         generator: torch.Generator,
-    ) -> tuple[Tensor, Picks, float]:
-        """A scalar with the gradient, the network that ran, and its cross entropy.
+    ) -> tuple[Tensor, float]:
+        """A scalar with the gradient, and the cross entropy of what ran.
 
         Args:
             policy: to learn.
@@ -59,19 +56,14 @@ class Estimator(Protocol):
         ...
 
 
-STRATEGIES: Mapping[str, Callable[[], Estimator]] = {
-    "proxyless": Proxyless,
-    "gumbel": Gumbel,
-    "reinforce": Reinforce,
+STRATEGIES: Mapping[str, Estimator] = {
+    "proxyless": proxyless,
+    "gumbel": gumbel,
+    "reinforce": reinforce,
 }
-_VERSION = "1"  # raise it where the same request would learn something else: old states are left
+_VERSION = "2"  # raise it where the same request would learn something else: old states are left
 _KEPT = 10  # steps between checkpoints
-# The multiplier of a limit is so many times the part by which it is exceeded, and at most so much.
-# It forgets at once: one that adds up goes on pressing long after the expectation has come down.
-_HARD, _HARDEST = 20.0, 3.0
-# Of Adam: 20 steps are remembered, as the gradients of costs at the start are far larger than any
-# that follow.
-_BETA = 0.95
+_MEMORY = 0.95  # of the mean square of gradients: 20 steps are remembered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,27 +73,12 @@ class Settings:
     Args:
         steps: batches.
         batch: images of a batch.
-        rate: learning rate of Adam; logits move about as much a step.
+        rate: the root mean square of what the logits move by in a step.
     """
 
-    steps: int = 300
-    batch: int = 128
+    steps: int = 200
+    batch: int = 64
     rate: float = 0.05
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ceiling:
-    """A limit on an expectation.
-
-    Args:
-        name: of the metric, e.g. ``latency``.
-        tables: sums over places.
-        limit: in their unit.
-    """
-
-    name: str
-    tables: Tables
-    limit: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +88,7 @@ class Learnt:
     Args:
         policy: the logits.
         history: one dictionary a step: step, loss, entropy, and of each ceiling its expectation
-            and its multiplier.
+            and its price, see ``tilt``.
     """
 
     policy: Policy
@@ -155,16 +132,14 @@ def learn(
         raise unknown("strategy", strategy, known=STRATEGIES, listing=listing)
     if len(images) < 2:
         raise EdgenasError(f"a gradient search needs at least 2 images, found {len(images)}")
-    estimator = STRATEGIES[strategy]()
     policy = Policy(supernet.space)
     paths = Paths(supernet, policy, preprocessing=preprocessing)
     expected = [Expected(supernet.space, ceiling.tables) for ceiling in ceilings]
-    adam = torch.optim.Adam(policy.logits, lr=settings.rate, betas=(estimator.momentum, _BETA))
-    multipliers = [0.0] * len(ceilings)
     generator = torch.Generator().manual_seed(seed)
+    square = torch.zeros(())
     history: list[dict[str, float]] = []
     columns = ["step", "loss", "entropy"]
-    columns += [f"{kind} {c.name}" for c in ceilings for kind in ("expected", "multiplier")]
+    columns += [f"{kind} {c.name}" for c in ceilings for kind in ("expected", "price")]
     checkpoint = None
     if folder is not None:
         texts = [
@@ -179,18 +154,18 @@ def learn(
         tables = [torch.from_numpy(v.copy()) for c in ceilings for v in c.tables.values]
         data = [*supernet.parameters(), images.pixels, images.labels, *tables]
         path = folder / f"{strategy}-{digest(texts, data)[:24]}.safetensors"
-        checkpoint = Checkpoint(path, logits=policy.logits, adam=adam, generator=generator)
-        state = checkpoint.load(columns)
-        if state is not None:
-            history, multipliers, estimator.baseline = state
+        checkpoint = Checkpoint(path, logits=policy.logits, square=square, generator=generator)
+        history = checkpoint.load(columns) or history
     batch = min(settings.batch, len(images))
+    keep_memory()
     training = supernet.training
     supernet.train()
     try:
         for step in range(len(history), settings.steps):
             tell(step, settings.steps, "")
+            kept = tilt(policy, ceilings, expected)
             lines = torch.randperm(len(images), generator=generator)[:batch]
-            loss, _, value = estimator.loss(
+            loss, value = STRATEGIES[strategy](
                 policy,
                 paths,
                 pixels=images.pixels[lines],
@@ -198,34 +173,50 @@ def learn(
                 progress=step / max(settings.steps - 1, 1),
                 generator=generator,
             )
-            entropy = policy.entropy()
-            total = loss - estimator.entropy_bonus * entropy
-            probabilities = policy.probabilities()
-            record = {"step": step, "loss": value, "entropy": float(entropy.detach())}
-            for i, (ceiling, expectation) in enumerate(zip(ceilings, expected, strict=True)):
-                over = expectation(probabilities) / ceiling.limit - 1
-                multipliers[i] = min(_HARDEST, _HARD * max(0.0, float(over.detach())))
-                total = total + multipliers[i] * over
-                record[f"expected {ceiling.name}"] = (float(over.detach()) + 1) * ceiling.limit
-                record[f"multiplier {ceiling.name}"] = multipliers[i]
             if not math.isfinite(value):
                 raise EdgenasError(
                     "the loss of a sampled network is no number",
                     hint="the supernet is damaged: edgenas verify, or train it again",
                 )
-            adam.zero_grad()
-            total.backward()
-            adam.step()
+            record = {"step": step, "loss": value, "entropy": float(policy.entropy())}
+            for ceiling, expectation, price in zip(ceilings, *kept, strict=True):
+                record |= {f"expected {ceiling.name}": expectation, f"price {ceiling.name}": price}
+            _move(policy, loss, square=square, rate=settings.rate, step=step)
             assert list(record) == columns
             history.append(record)
             done = len(history) == settings.steps
             if checkpoint is not None and (done or len(history) % _KEPT == 0):
-                checkpoint.save(history, multipliers=multipliers, baseline=estimator.baseline)
+                checkpoint.save(history)
                 _write_history(history, checkpoint.path.with_suffix(".csv"))
     finally:
         supernet.train(training)
+    tilt(policy, ceilings, expected)
     tell(settings.steps, settings.steps, "")
     return Learnt(policy=policy, history=tuple(history))
+
+
+def _move(policy: Policy, loss: Tensor, *, square: Tensor, rate: float, step: int) -> None:
+    """Go down the gradient of a loss; the steps are of one size for all logits together.
+
+    Adam, which the paper takes, would divide the gradient of every logit by its own size: what
+    hardly matters would come to count as much as what decides, and noise as much as either.
+
+    Args:
+        policy: whose logits move.
+        loss: with gradients to them; without any, nothing moves.
+        square: the running mean square of gradients; goes on.
+        rate: see ``Settings``.
+        step: number of the step.
+    """
+    if not loss.requires_grad:  # nothing to choose
+        return
+    gradients = torch.autograd.grad(loss, policy.logits, materialize_grads=True)
+    mean = torch.cat(gradients).square().mean()
+    square.mul_(_MEMORY).add_((1 - _MEMORY) * mean)
+    size = float((square / (1 - _MEMORY ** (step + 1))).sqrt())
+    with torch.no_grad():
+        for logits, gradient in zip(policy.logits, gradients, strict=True):
+            logits -= gradient * (rate / size if size else 0.0)
 
 
 def _write_history(history: list[dict[str, float]], path: Path) -> None:

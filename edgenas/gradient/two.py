@@ -1,4 +1,4 @@
-"""The loss of one network with gates on a second alternative of every choice."""
+"""The loss of one network whose gradient compares a second alternative of every choice."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ def two_path_loss(
     *,
     pixels: Tensor,
     labels: Tensor,
-) -> tuple[Tensor, Picks, float]:
+) -> tuple[Tensor, float]:
     """A loss whose value is that of the first alternatives, with gradients to all gates.
 
     Args:
@@ -27,19 +27,18 @@ def two_path_loss(
         labels: shape (n,).
 
     Returns:
-        The loss, the first alternatives, and the value of their loss.
+        The loss, and its value.
     """
-    picks = [first for first, _ in pairs]
-    places = {i: second for i, (first, second) in enumerate(pairs) if second != first}
-    inside = {i: other for i, other in places.items() if paths.inside(policy.choices[i])}
-    known = {i: gates[i] for i in inside}
-    loss = paths.gated(picks, inside, known, pixels=pixels, labels=labels)
+    picks: Picks = [first for first, _ in pairs]
+    others = {i: second for i, (first, second) in enumerate(pairs) if second != first}
+    blocks = {i: other for i, other in others.items() if policy.choices[i].field == "block"}
+    known = {i: gates[i] for i in blocks}
+    loss, inputs = paths.gated(picks, blocks, known, pixels=pixels, labels=labels)
     value = float(loss.detach())
-    for i, other in places.items():
-        if i not in inside:
+    for i, other in others.items():
+        if i not in blocks:
             # Two whole networks, mixed in their losses.
-            changed = [*picks[:i], other, *picks[i + 1 :]]
-            second = paths.loss(changed, pixels=pixels, labels=labels)
+            second = paths.swapped(picks, i, other, inputs, pixels=pixels, labels=labels)
             both = torch.stack([torch.tensor(value), second])
             loss = loss + (gates[i] * both).sum() - value
-    return loss, picks, value
+    return loss, value

@@ -28,6 +28,7 @@ class Problem:
         evaluations: how many networks may be scored by ``maximize``; limits cost nothing.
         seed: of all chance.
         history: where every score is kept, and found again; None: nowhere.
+        top: how many of the best are kept.
     """
 
     space: Space
@@ -36,6 +37,7 @@ class Problem:
     evaluations: int
     seed: int
     history: History | None = None
+    top: int = 1
 
     def excess(self, rows: Codes) -> Vector:
         """By how much the limits are broken, as parts of them, summed; 0: all are kept."""
@@ -99,7 +101,8 @@ class Ledger:
 class Account:
     """Every network scored so far: their number, the best, the front, and the history.
 
-    ``front`` holds the rows that are not dominated in (score, first limit's value), best first.
+    ``front`` holds the rows that are not dominated in (score, first limit's value), best first;
+    ``top`` the best of all, best first.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -109,6 +112,8 @@ class Account:
         self.best_score = -np.inf
         self.front: Codes | None = None
         self.front_scores: Vector = np.empty(0)
+        self.top = np.empty((0, len(problem.space.genes)), np.uint8)
+        self.top_scores: Vector = np.empty(0)
         self.steps = list[Step]()
 
     @property
@@ -143,8 +148,15 @@ class Account:
         if scores[top] > self.best_score:
             self.best, self.best_score = rows[top : top + 1].copy(), float(scores[top])
         self._enter(rows, scores)
+        self._keep(rows, scores)
         self.steps.append(Step(phase, self.scored, self.best_score))
         return scores
+
+    def _keep(self, rows: Codes, scores: Vector) -> None:
+        rows = np.concatenate([self.top, rows])
+        scores = np.concatenate([self.top_scores, scores])
+        order = np.argsort(-scores, kind="stable")[: self.problem.top]
+        self.top, self.top_scores = rows[order], scores[order]
 
     def _enter(self, rows: Codes, scores: Vector) -> None:
         if self.front is not None:

@@ -42,6 +42,7 @@ class SearchResult:
         best: the network with the highest score of all that were scored.
         front: networks not dominated in score and the first constraint's value, best score
             first; ``best`` alone where nothing was constrained.
+        top: the networks with the highest scores, as many as were asked for, best first.
         history: one step for each batch of networks scored.
         evaluations: networks scored.
         seconds: the search took; the only part that differs between two runs of one seed.
@@ -51,6 +52,7 @@ class SearchResult:
 
     best: Candidate
     front: tuple[Candidate, ...]
+    top: tuple[Candidate, ...]
     history: tuple[Step, ...]
     evaluations: int
     seconds: float

@@ -39,6 +39,7 @@ def search(
     seed: int = 0,
     evaluations: int | None = None,
     history: Path | None = None,
+    top: int = 1,
 ) -> SearchResult:
     """The best network of a space that keeps all limits.
 
@@ -52,6 +53,7 @@ def search(
         evaluations: how many networks are scored at most; None: 120,000, with ``bayes`` 60.
         history: a CSV file of every network scored. Where an interrupted search left one, what is
             in it is not scored again, and the result is that of an uninterrupted search.
+        top: how many of the best networks the result names.
 
     Raises:
         EdgenasError: no network keeps the limits, with the least reachable and what binds; an
@@ -80,6 +82,7 @@ def search(
         evaluations=evaluations,
         seed=seed,
         history=written,
+        top=top,
     )
     # Where all of a space may be scored, every strategy comes to this.
     account = (enumerated if space.size <= evaluations else STRATEGIES[strategy])(problem)
@@ -90,10 +93,12 @@ def search(
         )
     front = _candidates(problem, account.front, account.front_scores)
     best = _candidates(problem, account.best, np.array([account.best_score]))[0]
+    found = _candidates(problem, account.top, account.top_scores)
     assert problem.kept(account.best).all()
     return SearchResult(
         best=best,
         front=front,
+        top=found,
         history=tuple(account.steps),
         evaluations=account.scored,
         seconds=time.perf_counter() - started,

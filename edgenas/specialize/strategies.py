@@ -2,17 +2,21 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from edgenas.accuracy import measure_accuracies
 from edgenas.arch import Arch
 from edgenas.cost import Tables, Vector
 from edgenas.files import cache_folder
-from edgenas.gradient import ceilings_of, digest, learn, most_preferred
+from edgenas.gradient import FINALISTS, ceilings_of, digest, learn, most_preferred
 from edgenas.search import Limit, search
 from edgenas.space import Codes
 from edgenas.specialize.building import Job
+from edgenas.train import keep_memory
 
 EVALUATIONS = 40  # of networks on images, at the first search
 _AGAIN = 12  # and when a measurement has corrected the prediction of latency
+_POOL = 50  # of the best networks for each that is wanted
 
 
 def most_accurate(job: Job, limits: Sequence[Limit], *, name: str) -> Arch:
@@ -21,6 +25,70 @@ def most_accurate(job: Job, limits: Sequence[Limit], *, name: str) -> Arch:
     Raises:
         EdgenasError: no network keeps the limits.
     """
+    return _predicted(job, limits, name=name, count=1)[0]
+
+
+def best_of(job: Job, limits: Sequence[Limit], *, name: str) -> Arch:
+    """The best network within limits, by the strategy that was asked for.
+
+    Raises:
+        EdgenasError: no network keeps the limits.
+    """
+    return ranked(job, limits, name=name, count=1)[0]
+
+
+def ranked(job: Job, limits: Sequence[Limit], *, name: str, count: int) -> list[Arch]:
+    """The best networks within limits, by the strategy that was asked for, best first.
+
+    What a gradient strategy learns and what networks measured on images is kept in the job: once
+    a measurement has corrected the prediction of latency, the next choice is quick.
+
+    Args:
+        job: whose.
+        limits: to keep.
+        name: of the search, for the report.
+        count: how many at most.
+
+    Raises:
+        EdgenasError: no network keeps the limits.
+    """
+    request = job.request
+    if not request.learns:
+        return _predicted(job, limits, name=name, count=count)
+    if request.strategy == "bayes":
+        found = search(
+            job.space,
+            maximize=lambda rows: measured(job, rows),
+            subject_to=limits,
+            strategy="bayes",
+            seed=request.seed,
+            evaluations=_AGAIN if job.measured else EVALUATIONS,
+            top=count,
+        )
+        job.trail.searched(f"{name}, measured accuracies", found)
+        return [candidate.arch for candidate in found.top]
+    if not job.learnt:
+        job.learnt.append(_preference(job, limits))
+    preferred = most_preferred(
+        job.space,
+        job.learnt[0],
+        limits=limits,
+        seed=request.seed,
+        count=max(FINALISTS, count),
+    )
+    finalists = [candidate.arch for candidate in preferred]
+    accuracies = measured(job, job.space.encode(finalists))
+    job.trail.judged(f"{name}, measured accuracies", request.strategy, accuracies)
+    order = np.argsort(-accuracies, kind="stable")[:count]
+    return [finalists[i] for i in order]
+
+
+def _predicted(job: Job, limits: Sequence[Limit], *, name: str, count: int) -> list[Arch]:
+    """The networks within limits whose predicted accuracy is highest, best first.
+
+    Each differs from those before it in more than one choice, as far as there are such: neighbours
+    differ by less than the prediction is off, and all share its error.
+    """
     request = job.request
     found = search(
         job.space,
@@ -28,57 +96,49 @@ def most_accurate(job: Job, limits: Sequence[Limit], *, name: str) -> Arch:
         subject_to=limits,
         strategy="evolution" if request.learns else request.strategy,
         seed=request.seed,
+        top=1 if count == 1 else _POOL * count,
     )
     job.trail.searched(name, found)
-    return found.best.arch
-
-
-def best_of(job: Job, limits: Sequence[Limit], *, name: str) -> Arch:
-    """The best network within limits, by the strategy that was asked for.
-
-    What a gradient strategy learns and what networks measured on images is kept in the job: once
-    a measurement has corrected the prediction of latency, the next choice is quick.
-
-    Raises:
-        EdgenasError: no network keeps the limits.
-    """
-    request = job.request
-    if not request.learns:
-        return most_accurate(job, limits, name=name)
-    if request.strategy == "bayes":
-        found = search(
-            job.space,
-            maximize=lambda rows: _measured(job, rows),
-            subject_to=limits,
-            strategy="bayes",
-            seed=request.seed,
-            evaluations=_AGAIN if job.measured else EVALUATIONS,
-        )
-        job.trail.searched(f"{name}, measured accuracies", found)
-        return found.best.arch
-    if not job.learnt:
-        job.learnt.append(_preference(job, limits))
-    found = most_preferred(job.space, job.learnt[0], limits=limits, seed=request.seed)
-    return found.best.arch
+    archs = [candidate.arch for candidate in found.top]
+    rows = job.space.encode(archs)
+    kept = [0]
+    for i in range(1, len(rows)):
+        if ((rows[i] != rows[kept]).sum(axis=1) > 1).all():
+            kept.append(i)
+    kept += [i for i in range(len(rows)) if i not in kept]
+    return [archs[i] for i in kept[:count]]
 
 
 def _preference(job: Job, limits: Sequence[Limit]) -> Tables:
-    assert job.material.search is not None, "checked with the request"
+    images = job.material.search
+    assert images is not None, "checked with the request"
     job.tell("learning", 0, 1, "")
     found = learn(
         job.trained.supernet,
         strategy=job.request.strategy,
-        images=job.material.search,
+        images=images,
         preprocessing=job.trained.preprocessing,
         ceilings=ceilings_of(job.space, limits),
         seed=job.request.seed,
         folder=cache_folder() / "searches",
         tell=lambda done, total, words: job.tell("learning", done, total, words),
     )
+    job.notes.append(
+        f"{job.request.strategy} learnt from {len(images)} validation images, in "
+        f"{len(found.history)} batches; of the networks within the budgets that it prefers, "
+        f"{FINALISTS} were measured on all of these images, and the best was taken"
+    )
     return found.policy.preference()
 
 
-def _measured(job: Job, rows: Codes) -> Vector:
+def _evaluated(job: Job, done: int, total: int) -> tuple[int, int]:
+    """Networks evaluated of how many: bayes asks for them one by one."""
+    if job.request.strategy == "bayes":
+        return min(len(job.measured), EVALUATIONS), EVALUATIONS
+    return done, total
+
+
+def measured(job: Job, rows: Codes) -> Vector:
     """Accuracies on the search images, each network calibrated; none is measured twice, ever."""
     images, calibration = job.material.search, job.material.calibration
     assert images is not None, "checked with the request"
@@ -87,6 +147,7 @@ def _measured(job: Job, rows: Codes) -> Vector:
     name = digest([repr(job.space), str(trained.preprocessing)], data)[:24]
     folder = cache_folder() / "searches"
     folder.mkdir(parents=True, exist_ok=True)
+    keep_memory()
     found = measure_accuracies(
         trained,
         rows,
@@ -95,7 +156,7 @@ def _measured(job: Job, rows: Codes) -> Vector:
         split="validation",
         journal=folder / f"accuracies-{name}.jsonl",
         tell=lambda done, total, words: job.tell(
-            "evaluating networks", min(len(job.measured), EVALUATIONS), EVALUATIONS, words
+            "evaluating networks", *_evaluated(job, done, total), words
         ),
     )
     job.measured.update(job.space.decode(rows))

@@ -74,6 +74,18 @@ class Trail:
         )
         self._searches.append(found)
 
+    def judged(self, name: str, strategy: str, accuracies: Vector) -> None:
+        """Put networks that were measured on images on record, in their order."""
+        best = np.maximum.accumulate(accuracies).tolist()
+        history = [
+            Improvement(phase="measure", evaluations=1 + i, best=value)
+            for i, value in enumerate(best)
+            if i in (0, len(best) - 1) or value > best[i - 1]
+        ]
+        self._searches.append(
+            Search(name=name, strategy=strategy, evaluations=len(best), history=tuple(history))
+        )
+
     def timed(self, arch: Arch, *, measured: float, fresh: bool) -> None:
         """Put a measurement on record; ``measured`` is in seconds."""
         row = self._space.encode([arch])
