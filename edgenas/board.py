@@ -26,6 +26,7 @@ import errno
 import functools
 import gc
 import importlib
+import io
 import json
 import math
 import os
@@ -38,6 +39,7 @@ import sys
 import tempfile
 import threading
 import time
+import zipfile
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +50,7 @@ SCHEMA = "edgenas.work/1"
 
 # ONNX Runtime 1.29 and later tells Microsoft about models, their names and hashes among it, unless
 # this is set before it is loaded; it also writes to the home folder and starts threads for that.
+# See `onnxruntime`; here too, for whoever imports both.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _STORED_SAMPLES = 2000
@@ -413,8 +416,8 @@ def _visit(
         batch: list[int] = []
         for _ in range(size):
             before = now()
-            run()
-            batch.append(now() - before)
+            told = run()
+            batch.append(told if isinstance(told, int) else now() - before)
         is_open = gate.open()
         # Runs behind a closed gate count for the distribution that users live with; running only
         # while it is open would make that one look better than it is.
@@ -442,7 +445,8 @@ def time_units(
 
     Args:
         units: name and loader of each; the loader returns the callable to time, and is called
-            once a visit so that only one unit is in memory.
+            once a visit so that only one unit is in memory. A run that gives a whole number tells
+            its own nanoseconds, by the clock of a GPU for example.
         settings: see `Settings`.
         read: the canary: seconds on each of the processors.
         now: a monotonic clock in nanoseconds.
@@ -534,10 +538,56 @@ def _without_gc() -> Generator[None, None, None]:
 # --- runtimes ------------------------------------------------------------------------------------
 
 
+CPU = "CPUExecutionProvider"
+# What a runtime is called, and what ONNX Runtime calls it.
+PROVIDERS = {
+    "onnxruntime-cuda": "CUDAExecutionProvider",
+    "onnxruntime-tensorrt": "TensorrtExecutionProvider",
+}
+
+
+def onnxruntime() -> Any:
+    """ONNX Runtime with its telemetry switched off: the one way that edgenas comes by it."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    ort: Any = importlib.import_module("onnxruntime")
+    ort.disable_telemetry_events()
+    return ort
+
+
+def provider_options(provider: str, *, precision: str) -> dict[str, str]:
+    """How a provider is asked for a precision.
+
+    fp32 is fp32: by default, the multiplications of new GPUs would have ten bits (TF32). For
+    TensorRT there is only a variable for that, which is read when the libraries are loaded.
+
+    Args:
+        provider: a name of ONNX Runtime.
+        precision: of the graph.
+    """
+    if provider == "CUDAExecutionProvider":
+        return {"device_id": "0", "use_tf32": "0"}
+    if provider == "TensorrtExecutionProvider":
+        return {
+            "device_id": "0",
+            # Graphs come in their precision; TensorRT before 11 must be allowed it, too.
+            "trt_fp16_enable": str(precision == "fp16"),
+            "trt_int8_enable": str(precision == "int8"),
+            "trt_max_workspace_size": str(1 << 30),
+        }
+    return {}
+
+
 def onnxruntime_session(
-    source: bytes | str, *, threads: int, batch: int, optimized: str = "", profile: str = ""
+    source: bytes | str,
+    *,
+    threads: int,
+    batch: int,
+    optimized: str = "",
+    profile: str = "",
+    provider: str = CPU,
+    precision: str = "fp32",
 ) -> Any:
-    """A CPU session of ONNX Runtime, with the options that edgenas times and ships with.
+    """A session of ONNX Runtime, with the options that edgenas times and ships with.
 
     Sequential execution; all graph optimisations, among them the blocked layout that is worth a
     factor of three; threads spin during a run, as is the default, but not beyond its end, where
@@ -549,11 +599,13 @@ def onnxruntime_session(
         batch: what free dimensions of inputs become.
         optimized: where to write the graph that really runs; empty: nowhere.
         profile: how the file begins that the time of each operator goes to; empty: none.
+        provider: what all operators run on; what would run elsewhere is refused.
+        precision: of the graph, where the provider must be told.
 
     Raises:
         UnitError: the runtime refuses the graph, in the runtime's words.
     """
-    ort: Any = importlib.import_module("onnxruntime")
+    ort = onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -566,8 +618,24 @@ def onnxruntime_session(
         options.enable_profiling, options.profile_file_prefix = True, profile
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if provider != CPU:
+        if provider not in ort.get_available_providers():
+            raise UnitError(f"this onnxruntime was built without {provider}")
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+        if hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()  # CUDA and cuDNN where they were installed as wheels
+
+    def made() -> Any:
+        asked = [(provider, provider_options(provider, precision=precision))]
+        session = ort.InferenceSession(source, options, providers=asked)
+        if session.get_providers()[0] != provider:
+            raise UnitError(f"it would run on {session.get_providers()[0]}, not on {provider}")
+        session.disable_fallback()
+        return session
+
     with _onnxruntime_refusals():
-        session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        session = made()
         sizes = {size for value in session.get_inputs() for size in value.shape}
         if None in sizes:
             raise UnitError("an input has a free dimension without a name")
@@ -576,14 +644,14 @@ def onnxruntime_session(
             return session
         for name in free:
             options.add_free_dimension_override_by_name(name, batch)
-        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return made()
 
 
 @contextlib.contextmanager
 def _onnxruntime_refusals() -> Generator[None, None, None]:
     state: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     refusals = (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented)
-    refusals += (state.InvalidArgument, state.NoSuchFile, state.RuntimeException)
+    refusals += (state.InvalidArgument, state.NoSuchFile, state.RuntimeException, state.EPFail)
     try:
         yield
     except refusals as error:
@@ -635,16 +703,62 @@ def load_onnxruntime(
         precision: is that of the graph here.
     """
     session = onnxruntime_session(source, threads=threads, batch=batch)
+    inputs = _inputs_of(session)
+    names = [value.name for value in session.get_outputs()]
+    with _onnxruntime_refusals():
+        session.run(names, inputs)
+    return lambda: session.run(names, inputs)
+
+
+def _inputs_of(session: Any) -> dict[str, Any]:
     wanted: list[tuple[str, Sequence[int], str]] = []
     for value in session.get_inputs():
         if value.type not in NUMPY_TYPES:
             raise UnitError(f"input {value.name} has the type {value.type}")
         wanted.append((value.name, value.shape, NUMPY_TYPES[value.type]))
-    inputs = made_up(wanted)
-    names = [value.name for value in session.get_outputs()]
+    return made_up(wanted)
+
+
+def bound(session: Any, *, device: str) -> Callable[[], Any]:
+    """One run of a session whose inputs and outputs stay on a device, to its end.
+
+    Args:
+        session: of ONNX Runtime, with made-up inputs.
+        device: ``cuda`` or ``cpu``, in the words of ONNX Runtime.
+    """
+    values = onnxruntime().OrtValue
+    binding, inputs = session.io_binding(), _inputs_of(session)
+    # The binding keeps no inputs alive.
+    held = {name: values.ortvalue_from_numpy(array, device, 0) for name, array in inputs.items()}
+    for name, value in held.items():
+        binding.bind_ortvalue_input(name, value)
+    for value in session.get_outputs():
+        binding.bind_output(value.name, device)
+
+    def run(_held: Any = held) -> None:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
     with _onnxruntime_refusals():
-        session.run(names, inputs)
-    return lambda: session.run(names, inputs)
+        run()
+    return run
+
+
+def _on_gpu(runtime: str) -> Callable[..., Callable[[], Any]]:
+    def load(
+        source: bytes | str, *, threads: int, batch: int, precision: str = "fp32"
+    ) -> Callable[[], Any]:
+        """One run of an ONNX graph on the GPU, from GPU memory to GPU memory."""
+        session = onnxruntime_session(
+            source,
+            threads=threads,
+            batch=batch,
+            provider=PROVIDERS[runtime],
+            precision=precision,
+        )
+        return bound(session, device="cuda")
+
+    return load
 
 
 # An int8 graph says itself what is int8; the hint is for the rest of it.
@@ -858,12 +972,156 @@ def load_ncnn(
     return run
 
 
+TORCH_TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+TORCH_HEAD = "edgenas.json"  # beside the program: names and shapes of its inputs
+
+
+def torch_program(
+    source: bytes | str, *, device: str, precision: str
+) -> tuple[Any, list[tuple[str, tuple[int, ...]]]]:
+    """A program of PyTorch on a device, channels last, in a precision; names, shapes of its inputs.
+
+    fp32 is fp32: by default, the convs of new GPUs would have ten bits (TF32).
+
+    Args:
+        source: what `edgenas.runtimes.torch_cuda` makes of an ONNX graph, as bytes or a path.
+        device: ``cuda`` or ``cpu``.
+        precision: a key of `TORCH_TYPES`.
+
+    Raises:
+        UnitError: this is no such program, or one of a PyTorch that this one cannot read.
+    """
+    torch: Any = importlib.import_module("torch")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+    def stream() -> Any:
+        return io.BytesIO(source) if isinstance(source, bytes) else source
+
+    held = {TORCH_HEAD: ""}
+    if not zipfile.is_zipfile(stream()):
+        raise UnitError("this is no program that PyTorch can read")
+    try:
+        program = torch.export.load(stream(), extra_files=held)
+        head = json.loads(held[TORCH_HEAD])
+    except (RuntimeError, ValueError, KeyError, AssertionError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise UnitError(f"this is no program that PyTorch can read: {said}") from None
+    module = program.module()
+    module.to(device=device, dtype=getattr(torch, TORCH_TYPES[precision]))
+    module.to(memory_format=torch.channels_last)
+    return module, [(name, tuple(shape)) for name, shape in head["inputs"]]
+
+
+def torch_tensor(value: Any, *, device: str, precision: str) -> Any:
+    """An array as an input of such a program."""
+    torch: Any = importlib.import_module("torch")
+    made = torch.from_numpy(value).to(device=device, dtype=getattr(torch, TORCH_TYPES[precision]))
+    return made.to(memory_format=torch.channels_last) if made.dim() == 4 else made
+
+
+def load_torch_cuda(
+    source: bytes | str, *, threads: int, batch: int, precision: str = "fp32"
+) -> Callable[[], int]:
+    """One run of a program of PyTorch on the GPU: a captured graph, by the GPU's own clock.
+
+    Args:
+        source: see `torch_program`.
+        threads: of the processor, which only starts the graph.
+        batch: images a run; is that of the program here.
+        precision: a key of `TORCH_TYPES`.
+
+    Returns:
+        A run that tells its nanoseconds.
+    """
+    torch: Any = importlib.import_module("torch")
+    if not torch.cuda.is_available():
+        raise UnitError("torch finds no NVIDIA GPU here")
+    torch.backends.cudnn.benchmark = True  # shapes never change: the fastest kernels are looked for
+    module, wanted = torch_program(source, device="cuda", precision=precision)
+    made = made_up([(name, shape, "float32") for name, shape in wanted])
+    inputs = [torch_tensor(value, device="cuda", precision=precision) for value in made.values()]
+    return _captured(torch, lambda: module(*inputs))
+
+
+def _captured(torch: Any, work: Callable[[], Any]) -> Callable[[], int]:
+    """Some work on the GPU as one graph, timed with events around it."""
+    with torch.inference_mode():
+        aside = torch.cuda.Stream()
+        with torch.cuda.stream(aside):
+            for _ in range(3):  # what is chosen or allocated once must not be captured
+                work()
+        aside.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            kept = work()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+
+    def run(_kept: Any = kept) -> int:
+        start.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        return round(start.elapsed_time(end) * 1e6)
+
+    return run
+
+
+def _torch_product() -> Callable[[], int]:
+    torch: Any = importlib.import_module("torch")
+    x = torch.ones(1024, 1024, device="cuda")
+    return _captured(torch, lambda: x @ x)
+
+
 LOADERS: dict[str, Callable[..., Callable[[], Any]]] = {
     "onnxruntime": load_onnxruntime,
     "openvino": load_openvino,
     "ncnn": load_ncnn,
+    **{name: _on_gpu(name) for name in PROVIDERS},
+    "torch-cuda": load_torch_cuda,
 }
-_MODULES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn"}
+_MODULES = {
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "ncnn": "ncnn",
+    **dict.fromkeys(PROVIDERS, "onnxruntime"),
+    "torch-cuda": "torch",
+}
+# Timed from GPU memory to GPU memory; data that is copied in and out is not in the numbers.
+ON_GPU = frozenset([*PROVIDERS, "torch-cuda"])
+
+
+# --- the canary of a GPU -------------------------------------------------------------------------
+
+# y = x x, of 1024 x 1024 numbers: the graph as bytes, since boards have no onnx to make it with.
+PRODUCT = base64.b64decode(
+    "CAo6SgoRCgF4CgF4EgF5IgZNYXRNdWwSB3Byb2R1Y3RaFQoBeBIQCg4IARIKCgMIgAgKAwiACGIVCgF5"
+    "EhAKDggBEgoKAwiACAoDCIAIQgQKABAU"
+)
+
+
+def canary_of(runtime: str) -> Callable[[tuple[int, ...]], Sequence[float]]:
+    """The canary that tells how fast a runtime's processor is: `spin_on`, or a product on the GPU.
+
+    Args:
+        runtime: a key of `LOADERS`.
+
+    Raises:
+        UnitError: the runtime cannot be used here.
+    """
+    if runtime not in ON_GPU:
+        return spin_on
+    if runtime == "torch-cuda":
+        run = _torch_product()
+    else:
+        run = LOADERS[runtime](PRODUCT, threads=1, batch=1)
+    return lambda _: (min(_timed(run) for _ in range(3)),)
+
+
+def _timed(run: Callable[[], Any]) -> float:
+    """Seconds of one run: its own nanoseconds where it tells them, or else those of this clock."""
+    before = time.perf_counter_ns()
+    told = run()
+    return 1e-9 * (told if isinstance(told, int) else time.perf_counter_ns() - before)
 
 
 # --- the machine ---------------------------------------------------------------------------------
@@ -1024,7 +1282,10 @@ def work(text: str | bytes) -> Iterator[dict[str, Any]]:
     processors = choose_processors(settings.threads)
     state = functools.partial(machine_state, processors[-1] if processors else 0)
     del given  # the graphs again, as text
-    for event in time_units(units, settings=settings, baseline=baseline) if units else ():
+    if not units:
+        return
+    read = canary_of(runtime)
+    for event in time_units(units, settings=settings, baseline=baseline, read=read):
         yield {**event, **state()} if event["event"] == "end" else event
 
 

@@ -312,7 +312,8 @@ def time_model(
         )
 
     with machine_lock():
-        for event in board.time_units([("model", load)], settings=settings):
+        read = board.canary_of(runtime)
+        for event in board.time_units([("model", load)], settings=settings, read=read):
             if event["event"] == "error":
                 raise EdgenasError(f"the runtime refuses the model: {event['message']}")
             if event["event"] == "result":

@@ -450,7 +450,10 @@ def test_a_worker_without_units_tells_its_environment():
     ("changes", "message"),
     [
         ({"schema": "edgenas.work/9"}, "this clock reads edgenas.work/1, found edgenas.work/9"),
-        ({"runtime": "abacus"}, "this clock knows onnxruntime, openvino, ncnn, not abacus"),
+        (
+            {"runtime": "abacus"},
+            f"this clock knows {', '.join(board.LOADERS)}, not abacus",
+        ),
     ],
 )
 def test_work_that_it_does_not_understand_is_refused(changes, message):

@@ -7,9 +7,13 @@ Copy what you need into your app: ``load_image`` is all there is to preprocessin
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
+
+# ONNX Runtime tells its makers what it runs, unless this is set before it is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import numpy as np
 import onnxruntime

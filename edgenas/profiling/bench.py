@@ -69,7 +69,7 @@ def bench(
     events: dict[str, Event] = {}
     hint = precision or (facts["precision"] if facts["precision"] in runtime.PRECISIONS else "fp32")
     (found,) = measure.measure(
-        [(path.name, runtimes.for_clock(target.runtime, onnx))],
+        [(path.name, runtimes.for_clock(target.runtime, onnx, batch=batch))],
         runtime=target.runtime,
         settings=replace(settings, threads=target.threads, precision=hint),
         batch=batch,

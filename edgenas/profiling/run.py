@@ -76,9 +76,9 @@ def profile(
     environment = environment_of(target, clock=clock)
     _check(time_budget=time_budget, settings=settings)
     wanted = form(target.runtime, target.precision)
+    usual = METHODS.get(target.runtime, "alone")
     # Copies are made of fp32 graphs; layers in other forms are timed alone.
-    usual: Method = METHODS.get(target.runtime, "alone") if wanted == "fp32" else "alone"
-    method = method or usual
+    method = method or ("alone" if usual == "copies" and wanted != "fp32" else usual)
     if networks is None:
         networks = MOST if method == "networks" else CALIBRATION
     for name, value, least in (

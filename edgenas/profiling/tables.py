@@ -177,7 +177,7 @@ def measure_network(
     """
     environment_of(target, clock=clock)
     (found,) = clock.measure(
-        [("network", for_clock(target.runtime, onnx))],
+        [("network", for_clock(target.runtime, onnx, batch=target.batch))],
         runtime=target.runtime,
         settings=replace(settings, threads=target.threads, precision=target.precision),
         batch=target.batch,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from edgenas import board
 from edgenas.arch import Arch
 from edgenas.plan import Layer, layers
 from edgenas.profiling.graph import copies_graph, layer_graph, network_graph
@@ -21,8 +22,13 @@ from edgenas.space import Space
 
 Method = Literal["alone", "copies", "networks"]
 
-# By runtime; ``alone`` where none is named.
-METHODS: Mapping[str, Method] = {"onnxruntime": "copies", "ncnn": "networks"}
+# By runtime; ``alone`` where none is named. On a GPU, starting a small layer takes longer than it
+# runs, and what waits for what is decided for a network as a whole.
+METHODS: Mapping[str, Method] = {
+    "onnxruntime": "copies",
+    "ncnn": "networks",
+    **dict.fromkeys(board.ON_GPU, "networks"),
+}
 FEWER, MORE = 1, 4
 # How many copies of a layer are timed, 0: the layer alone.
 COPIES: Mapping[Method, tuple[int, ...]] = {"alone": (0,), "copies": (FEWER, MORE), "networks": ()}

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from edgenas import board
 from edgenas.arch import Arch
 from edgenas.board import Settings, quantile
 from edgenas.device import Target
@@ -20,18 +21,23 @@ from edgenas.runtimes import for_clock
 from edgenas.space import Space
 from edgenas.table import LatencyTable, MeasuredNetwork, Timing
 
-_ALIKE = (
-    "; random weights, several visits, medians of runs at the machine's full speed, told by a "
-    "canary, median of these; operators one after the other, all graph optimisations; runs called "
-    "as users call them"
-)
 WORDS: Mapping[Method, str] = {
-    "alone": f"each layer alone as one fused ONNX graph, and whole networks likewise{_ALIKE}",
+    "alone": "each layer alone as one fused ONNX graph, and whole networks likewise",
     "copies": f"each layer as (T({MORE}) - T({FEWER})) / {MORE - FEWER} where T(n) is the time of "
     "n copies of it side by side in one ONNX graph, as many readers behind them whatever n is; and "
-    f"whole networks{_ALIKE}",
-    "networks": f"whole networks, from which layer costs are learned{_ALIKE}",
+    "whole networks",
+    "networks": "whole networks, from which layer costs are learned",
 }
+_ALIKE = (
+    "; random weights, several visits, medians of runs at the machine's full speed, told by a "
+    "canary, median of these; operators one after the other, all graph optimisations; runs {}"
+)
+_AS_USERS, _ON_GPU = "called as users call them", "from GPU memory to GPU memory"
+
+
+def words(method: Method, *, runtime: str) -> str:
+    """How layers and networks are timed on a runtime, as tables tell it."""
+    return WORDS[method] + _ALIKE.format(_ON_GPU if runtime in board.ON_GPU else _AS_USERS)
 
 
 def method_of(table: LatencyTable) -> Method:
@@ -40,8 +46,8 @@ def method_of(table: LatencyTable) -> Method:
     Raises:
         EdgenasError: in none of the ways that are known here.
     """
-    for method, words in WORDS.items():
-        if table.method == words:
+    for method in WORDS:
+        if table.method == words(method, runtime=table.target.runtime):
             return method
     raise EdgenasError(
         f"the table of {table.target} was made by a method that this edgenas does not know: "
@@ -172,7 +178,7 @@ class Work:
                     return  # some runtimes take long to make graphs; the others come next time
                 graph = unit.build()
                 graphs[unit.name] = digest(graph)
-                made = for_clock(target.runtime, graph)
+                made = for_clock(target.runtime, graph, batch=target.batch)
                 self._making.append(time.monotonic() - start)
                 yield unit.name, made
 
@@ -294,7 +300,7 @@ class Work:
             provenance="measured",
             runtime_version=self._environment["runtime_version"],
             environment=self._environment | {"canary": self._canary()},
-            method=WORDS[method],
+            method=words(method, runtime=target.runtime),
             date=max(record.at for records in self._found.values() for record in records)[:10],
             layers=layers,
             networks=tuple(networks),

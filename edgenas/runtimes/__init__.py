@@ -35,9 +35,12 @@ Form = Literal["fp32", "fp16", "int8-unsigned", "int8-integer", "int8-signed"]
 _MODULES = {
     "ncnn": "edgenas.runtimes.ncnn_cpu",
     "onnxruntime": "edgenas.runtimes.onnx_runtime",
+    "onnxruntime-cuda": "edgenas.runtimes.onnx_runtime_gpu:CUDA",
+    "onnxruntime-tensorrt": "edgenas.runtimes.onnx_runtime_gpu:TENSORRT",
     "openvino": "edgenas.runtimes.openvino_cpu",
     "tensorrt": "edgenas.runtimes.trt:TENSORRT",
     "tensorrt-rtx": "edgenas.runtimes.trt:TENSORRT_RTX",
+    "torch-cuda": "edgenas.runtimes.torch_cuda",
 }
 
 
@@ -140,12 +143,13 @@ def get(name: str) -> Runtime:
     return cast(Runtime, getattr(found, attribute) if attribute else found)
 
 
-def for_clock(name: str, onnx: bytes | Path) -> bytes | Path:
+def for_clock(name: str, onnx: bytes | Path, *, batch: int) -> bytes | Path:
     """What the clock loads on a runtime: the graph as it is, or in the runtime's own format.
 
     Args:
         name: of the runtime.
         onnx: the graph in the form for the precision.
+        batch: images a run.
 
     Raises:
         EdgenasError: the graph cannot be converted, or not here.
@@ -153,7 +157,7 @@ def for_clock(name: str, onnx: bytes | Path) -> bytes | Path:
     convert = getattr(get(name), "convert", None)
     if convert is None:
         return onnx
-    return convert(onnx.read_bytes() if isinstance(onnx, Path) else onnx)
+    return convert(onnx.read_bytes() if isinstance(onnx, Path) else onnx, batch=batch)
 
 
 def why_not_for_clock(name: str) -> str | None:

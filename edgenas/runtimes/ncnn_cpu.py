@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from edgenas import board
@@ -40,6 +39,7 @@ from edgenas.runtimes import (
     check_precision,
     check_used,
 )
+from edgenas.runtimes.models import inputs_of, parsed
 
 NAME = "ncnn"
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -76,11 +76,12 @@ def _pnnx() -> str | None:
     return shutil.which("pnnx")
 
 
-def convert(onnx_bytes: bytes) -> bytes:
+def convert(onnx_bytes: bytes, *, batch: int = 1) -> bytes:
     """An ONNX graph in the form that the clock reads, see `edgenas.board.ncnn_net`.
 
     Args:
         onnx_bytes: of any batch; what comes out is for one image.
+        batch: does not matter here.
 
     Raises:
         EdgenasError: pnnx is not here, or cannot convert it.
@@ -105,7 +106,7 @@ def save(onnx_bytes: bytes, folder: Path) -> None:
 @functools.lru_cache(maxsize=8)  # a network is checked, judged and timed several times
 def _parts(onnx_bytes: bytes) -> tuple[bytes, bytes, bytes]:
     """The line of JSON, the ``.param`` text and the ``.bin``."""
-    model = _parsed(onnx_bytes)
+    model = parsed(onnx_bytes, runtime=NAME)
     inputs, outputs = _of_one_image(model)
     program = _pnnx()
     if program is None:
@@ -140,16 +141,6 @@ def _parts(onnx_bytes: bytes) -> tuple[bytes, bytes, bytes]:
     return json.dumps(head).encode() + b"\n", text, weights
 
 
-def _parsed(onnx_bytes: bytes) -> ModelProto:
-    try:
-        model = onnx.load_from_string(onnx_bytes)
-    except DecodeError as error:
-        raise EdgenasError(f"{NAME} refuses the model: it is no ONNX file ({error})") from error
-    if not model.graph.node:
-        raise EdgenasError(f"{NAME} refuses the model: it has no operators")
-    return model
-
-
 Values = list[tuple[str, tuple[int, ...]]]
 
 
@@ -159,7 +150,7 @@ def _of_one_image(model: ModelProto) -> tuple[Values, Values]:
     Raises:
         EdgenasError: inputs are no float32 images or vectors, or sizes are open.
     """
-    for value in _inputs(model):
+    for value in inputs_of(model):
         dims = value.type.tensor_type.shape.dim
         if value.type.tensor_type.elem_type != TensorProto.FLOAT or len(dims) < 2:
             raise EdgenasError(
@@ -177,12 +168,7 @@ def _of_one_image(model: ModelProto) -> tuple[Values, Values]:
             f"({str(error).strip().splitlines()[-1]})",
             hint="export it for a batch of one",
         ) from error
-    return _shapes(_inputs(inferred)), _shapes(inferred.graph.output)
-
-
-def _inputs(model: ModelProto) -> list[ValueInfoProto]:
-    held = {tensor.name for tensor in model.graph.initializer}
-    return [value for value in model.graph.input if value.name not in held]
+    return _shapes(inputs_of(inferred)), _shapes(inferred.graph.output)
 
 
 def _shapes(values: Sequence[ValueInfoProto]) -> Values:
@@ -267,7 +253,7 @@ def compile(onnx: bytes, *, precision: str | None, threads: int, batch: int) -> 
     check_precision(asked, runtime=NAME, known=PRECISIONS)
     if why_not := available():
         raise EdgenasError(f"runtime {NAME} is not available here: {why_not}")
-    for value in _inputs(_parsed(onnx)):
+    for value in inputs_of(parsed(onnx, runtime=NAME)):
         dims = value.type.tensor_type.shape.dim
         if dims and dims[0].dim_value:
             check_batch(dims[0].dim_value, batch=batch)
@@ -302,7 +288,7 @@ def _origins(onnx_bytes: bytes) -> dict[str, tuple[str, ...]]:
     other, are not those of the graph's nodes, nothing is said.
     """
     _, text, _ = _parts(onnx_bytes)
-    graph = _parsed(onnx_bytes).graph
+    graph = parsed(onnx_bytes, runtime=NAME).graph
     sizes = {tensor.name: math.prod(tensor.dims) for tensor in graph.initializer}
     nodes = [
         (node.name or node.output[0], sizes[node.input[1]])

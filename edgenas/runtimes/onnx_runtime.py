@@ -1,6 +1,5 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime on the CPU. `edgenas.runtimes.onnx_runtime_gpu` has its other providers."""
 
-import importlib
 import json
 import statistics
 import tempfile
@@ -40,14 +39,14 @@ _INTEGER_CONVS = ("QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMu
 def available() -> str | None:
     """None, or why ONNX Runtime cannot be used here."""
     try:
-        importlib.import_module("onnxruntime")
+        board.onnxruntime()
     except ImportError as error:
         return f"onnxruntime cannot be imported ({error}); pip install onnxruntime"
     return None
 
 
-class CpuSession:
-    """A graph on the CPU provider. Made by `compile`."""
+class OrtSession:
+    """A graph on one provider. Made by `compile`; ``facts`` name the provider."""
 
     def __init__(self, session: Any, *, onnx: bytes, batch: int, facts: dict[str, str]) -> None:
         self._session, self._onnx, self._batch, self._facts = session, onnx, batch, facts
@@ -65,23 +64,11 @@ class CpuSession:
 
     def kernels(self) -> list[Kernel]:
         """See `edgenas.runtimes.Session`. From the runtime's own profile."""
-        inputs = board.made_up([(n, s, kind.name) for n, (s, kind) in self._inputs.items()])
-        with tempfile.TemporaryDirectory(prefix="edgenas-") as folder:
-            session = board.onnxruntime_session(
-                self._onnx,
-                threads=int(self._facts["threads"]),
-                batch=self._batch,
-                profile=str(Path(folder) / "profile"),
-            )
-            for _ in range(_PROFILED_RUNS):
-                session.run(None, inputs)
-            events = json.loads(Path(session.end_profiling()).read_text())
+        events = self.events(runs=_PROFILED_RUNS)
         known = node_names(load_from_string(self._onnx).graph)
         found: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for event in events:
-            name = event["name"].removesuffix("_kernel_time")
-            if event.get("cat") == "Node" and name != event["name"]:
-                found[name].append(event)
+            found[event["name"].removesuffix("_kernel_time")].append(event)
         return [
             Kernel(
                 name=name,
@@ -91,6 +78,27 @@ class CpuSession:
                 seconds=statistics.median(run["dur"] for run in runs) * 1e-6,
             )
             for name, runs in found.items()
+        ]
+
+    def events(self, *, runs: int) -> list[dict[str, Any]]:
+        """What the runtime's profile of some runs says of each operator that ran."""
+        inputs = board.made_up([(n, s, kind.name) for n, (s, kind) in self._inputs.items()])
+        with tempfile.TemporaryDirectory(prefix="edgenas-") as folder:
+            session = board.onnxruntime_session(
+                self._onnx,
+                threads=int(self._facts["threads"]),
+                batch=self._batch,
+                profile=str(Path(folder) / "profile"),
+                provider=self._facts["provider"],
+                precision=self._facts["precision"],
+            )
+            for _ in range(runs):
+                session.run(None, inputs)
+            found = json.loads(Path(session.end_profiling()).read_text())
+        return [
+            event
+            for event in found
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
         ]
 
 
@@ -104,7 +112,7 @@ def _precision_of_kernel(event: dict[str, Any]) -> str:
     return "fp16" if "float16" in touched else "fp32"
 
 
-def compile(onnx: bytes, *, precision: str | None, threads: int, batch: int) -> CpuSession:
+def compile(onnx: bytes, *, precision: str | None, threads: int, batch: int) -> OrtSession:
     """See `edgenas.runtimes.Runtime`. Sessions are those that `edgenas.board` times."""
     if precision is not None:
         check_precision(precision, runtime=NAME, known=PRECISIONS)
@@ -128,12 +136,12 @@ def compile(onnx: bytes, *, precision: str | None, threads: int, batch: int) -> 
     (provider,) = session.get_providers()
     facts = {
         "runtime": NAME,
-        "version": importlib.import_module("onnxruntime").__version__,
+        "version": board.onnxruntime().__version__,
         "provider": provider,
         "precision": used,
         "threads": str(session.get_session_options().intra_op_num_threads),
     }
-    return CpuSession(session, onnx=onnx, batch=batch, facts=facts)
+    return OrtSession(session, onnx=onnx, batch=batch, facts=facts)
 
 
 def precision_of(path: Path) -> str:

@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
 from edgenas import board
 from edgenas.errors import EdgenasError
@@ -36,6 +35,7 @@ from edgenas.runtimes import (
     origins,
 )
 from edgenas.runtimes.cuda import Cuda, why_no_cuda
+from edgenas.runtimes.models import inputs_of, parsed, precision_of
 
 _PROFILED_RUNS = 20
 _WORKSPACE = 1 << 30
@@ -111,7 +111,8 @@ class TensorRT:
         if missing:
             raise EdgenasError(f"{self.NAME} cannot build engines here: {missing}")
         weakly = self.weakly()
-        used = precision_of(onnx_bytes)
+        model = parsed(onnx_bytes, runtime=self.NAME)
+        used = precision_of(model)
         if not (weakly and precision == "fp16" and used == "fp32"):
             check_used(used, asked=precision, runtime=self.NAME)
         trt = importlib.import_module(self.module)
@@ -124,7 +125,7 @@ class TensorRT:
         network = builder.create_network(1 << int(typed))
         parser = trt.OnnxParser(network, logger)
         if not parser.parse(onnx_bytes):
-            nodes = _parsed(onnx_bytes).graph.node
+            nodes = model.graph.node
             errors = [_words(parser.get_error(i), nodes) for i in range(parser.num_errors)]
             raise self._refusal("refuses the model", errors or said)
         config = builder.create_builder_config()
@@ -146,12 +147,13 @@ class TensorRT:
         self, onnx: bytes, *, precision: str | None, threads: int, batch: int
     ) -> "TensorRTSession":
         """See `edgenas.runtimes.Runtime`. Threads are those of the GPU."""
-        chosen = precision or precision_of(onnx)
+        model = parsed(onnx, runtime=self.NAME)
+        chosen = precision or precision_of(model)
         check_precision(chosen, runtime=self.NAME, known=self.PRECISIONS)
         why_not = self.available()
         if why_not:
             raise EdgenasError(f"runtime {self.NAME} is not available here: {why_not}")
-        for shape in _input_shapes(onnx):
+        for shape in _input_shapes(model):
             if shape and shape[0] > 0:
                 check_batch(shape[0], batch=batch)
         plan = self.build(onnx, precision=chosen, batches=(batch, batch, batch))
@@ -323,32 +325,9 @@ class TensorRTSession:
         ]
 
 
-def precision_of(onnx_bytes: bytes) -> str:
-    """The precision that a strongly typed network of a graph computes in.
-
-    Raises:
-        EdgenasError: it is no ONNX model.
-    """
-    graph = _parsed(onnx_bytes).graph
-    if any(node.op_type == "DequantizeLinear" for node in graph.node):
-        return "int8"
-    kinds = [tensor.data_type for tensor in graph.initializer if len(tensor.dims) > 1]
-    return "fp16" if TensorProto.FLOAT16 in kinds else "fp32"
-
-
-def _parsed(onnx_bytes: bytes) -> ModelProto:
-    try:
-        model = onnx.load_from_string(onnx_bytes)
-    except DecodeError as error:
-        raise EdgenasError(f"tensorrt refuses the model: it is no ONNX file ({error})") from error
-    if not model.graph.node:
-        raise EdgenasError("tensorrt refuses the model: it has no operators")
-    return model
-
-
-def _input_shapes(onnx_bytes: bytes) -> Iterator[list[int]]:
+def _input_shapes(model: ModelProto) -> Iterator[list[int]]:
     """Sizes of the inputs; 0 where they are open."""
-    for value in _parsed(onnx_bytes).graph.input:
+    for value in inputs_of(model):
         yield [dim.dim_value for dim in value.type.tensor_type.shape.dim]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,7 +26,8 @@ from edgenas.profiling import measure_network
 from edgenas.runtimes import Form, ncnn_cpu
 from edgenas.runtimes.engines import engine_for
 from edgenas.runtimes.forms import formed
-from edgenas.runtimes.trt import TENSORRT, TENSORRT_RTX, TensorRT, precision_of
+from edgenas.runtimes.models import precision_of
+from edgenas.runtimes.trt import TENSORRT, TENSORRT_RTX, TensorRT
 from edgenas.specialize.images import material
 from edgenas.specialize.precision import LARGEST_DROP, no_images
 from edgenas.specialize.request import Request, Tell
@@ -126,7 +128,7 @@ def export(
     _check_out(out, force=force)
     arch, record = load_bundle(bundle)
     source = (bundle / "model.onnx").read_bytes()
-    if precision_of(source) != "fp32":
+    if precision_of(onnx.load_from_string(source)) != "fp32":
         raise EdgenasError(
             f"the bundle {bundle} holds an int8 model, an export starts from an fp32 one",
             hint="make one with --precision fp32",
