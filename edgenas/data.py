@@ -7,7 +7,7 @@ the sample in a bundle. From there to a network's resolution there is one named 
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -242,12 +242,18 @@ def decode(data: bytes, *, stored: int) -> Pixels:
 
 def in_both(first: Images, second: Images) -> int:
     """How many images of the second set are, pixel for pixel, in the first one too."""
+    return len(second) - len(unlike(second, [first]))
+
+
+def unlike(images: Images, others: Sequence[Images]) -> Images:
+    """The images that are, pixel for pixel, in none of the others."""
 
     def hashes(images: Images) -> list[bytes]:
         return [hashlib.blake2b(p.tobytes()).digest() for p in images.pixels.numpy()]
 
-    known = set(hashes(first))
-    return sum(value in known for value in hashes(second))
+    known = {value for other in others for value in hashes(other)}
+    kept = [i for i, value in enumerate(hashes(images)) if value not in known]
+    return images.take(torch.tensor(kept, dtype=torch.long))
 
 
 @dataclass(frozen=True, slots=True)

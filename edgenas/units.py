@@ -61,6 +61,13 @@ def milliseconds(seconds: float) -> str:
     return f"{value:.{digits}f} ms"
 
 
+def duration(seconds: float) -> str:
+    """How long something takes, roughly: ``"40 s"``, ``"12 min"``, ``"3.4 h"``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def count(value: float) -> str:
     """A count as ``"3.4M"``."""
     return _scaled(value, {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9})

@@ -595,7 +595,7 @@ def test_balance_draws_rare_classes_as_often():
     for balance, share in ((0.0, 4 / 44), (1.0, 1 / 3)):
         recipe = Recipe(balance=balance)
         drawn = torch.cat(
-            [loop._indices(images, recipe, 44, seed=0, step=step) for step in range(50)]
+            [loop.indices_of(images, recipe, 44, seed=0, step=step) for step in range(50)]
         )
         found = (images.labels[drawn] == 2).double().mean().item()
         assert found == pytest.approx(share, abs=0.03)

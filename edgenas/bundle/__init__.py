@@ -11,6 +11,8 @@ from edgenas.bundle.record import (
     PredictedLatency,
     Promise,
     Record,
+    Retrained,
+    Retraining,
 )
 from edgenas.bundle.trace import Attempt, Found, Improvement, LayerTime, Search, Trace
 from edgenas.bundle.verify import Check, verify_bundle
@@ -28,6 +30,8 @@ __all__ = [
     "PredictedLatency",
     "Promise",
     "Record",
+    "Retrained",
+    "Retraining",
     "Search",
     "Trace",
     "check_out",

@@ -24,6 +24,7 @@ def model_card(record: Record, *, manifest: Mapping[str, Any]) -> str:
         _list([str(promise) for promise in record.promises] or ["nothing: no budget was given"]),
         "## What is known",
         f"- Top-1 accuracy: {record.accuracy}",
+        *([f"- Weights of its own: {record.retraining}"] if record.retraining else []),
         _latency(record),
         f"- Costs of one image: {record.costs_text()}",
         f"- Parity with PyTorch: largest difference of a logit "

@@ -6,6 +6,8 @@ manifest written without it, and ``files`` holds size and SHA-256 of every other
 folder: the id names the whole bundle. It guards against damage; against a forger it does so where
 the id is known from elsewhere.
 
+``weights`` is there only where they are not the supernet's own.
+
 History: format 1 had neither ``search.json`` nor ``report.html``; it is still read.
 """
 
@@ -133,7 +135,7 @@ def read(folder: Path) -> dict[str, Any]:
     schema = found.get("schema") if isinstance(found, dict) else None
     schema = schema if isinstance(schema, str) and schema in _FORMATS else SCHEMA
     fields = check_schema(found, schema=schema, where=str(path))
-    check_fields(fields, required=_FIELDS, where=str(path))
+    check_fields(fields, required=_FIELDS, optional=("weights",), where=str(path))
     if identity(found) != fields["bundle_id"]:
         raise damaged
     _check_types(fields, where=str(path))
@@ -153,6 +155,8 @@ def _check_types(fields: Mapping[str, Any], *, where: str) -> None:
         if not isinstance(fact, dict):
             raise EdgenasError(f"{where}: files.{name} must be an object, found {fact!r}")
         check_fields(fact, required=("bytes", "sha256"), where=f"{where}: files.{name}")
+    if not isinstance(fields.get("weights", {}), dict):
+        raise EdgenasError(f"{where}: weights must be of type dict")
     if not all(isinstance(label, str) for label in fields["labels"]):
         raise EdgenasError(f"{where}: labels must be texts")
     steps = fields["preprocessing"]

@@ -1,6 +1,7 @@
 """What is known of a delivered network, as values. A number never travels without its evidence."""
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -165,6 +166,58 @@ class Promise:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retrained:
+    """A network that was trained further.
+
+    Args:
+        arch_id: of the network.
+        arch_text: its text form.
+        before: accuracy on the validation images with the supernet's weights.
+        after: with its own.
+    """
+
+    arch_id: str
+    arch_text: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retraining:
+    """How a network came by weights of its own.
+
+    Args:
+        start: ``inherited``: from the supernet's weights; ``scratch``: from random ones.
+        epochs: passes over the training images.
+        learning_rate: at its peak.
+        images: that were learnt from.
+        validation: images that chose among the candidates.
+        candidates: all that were trained, the best on the validation images first.
+        before: of the delivered network with the supernet's weights, in fp32.
+        after: with its own, on the same images, in fp32.
+    """
+
+    start: Literal["inherited", "scratch"]
+    epochs: int
+    learning_rate: float
+    images: int
+    validation: int
+    candidates: tuple[Retrained, ...]
+    before: Accuracy
+    after: Accuracy
+
+    def __str__(self) -> str:
+        start = "the supernet's" if self.start == "inherited" else "random"
+        gain = 100 * (self.after.value - self.before.value)
+        return (
+            f"{self.epochs} epochs from {start} weights on {self.images} training images, the best "
+            f"of {len(self.candidates)} on {self.validation} validation images; "
+            f"{self.after.data} {self.after.split}, n={self.after.images}: {self.before.value:.2%} "
+            f"before, {self.after.value:.2%} after ({gain:+.2f} points)"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """The result of a specialisation.
 
@@ -181,6 +234,7 @@ class Record:
         seed: of the search.
         notes: what a reader should know: extrapolated, budget that does not bind, the command
             that replaces an estimate by a measurement.
+        retraining: how the network came by weights of its own; None: they are the supernet's.
     """
 
     target: Target
@@ -194,6 +248,7 @@ class Record:
     supernet_digest: str = ""
     seed: int = 0
     notes: tuple[str, ...] = ()
+    retraining: Retraining | None = None
 
     def costs_text(self) -> str:
         """The exact counts, for people."""
@@ -203,10 +258,19 @@ class Record:
             f"at {self.target.precision}"
         )
 
+    def weights_json(self) -> dict[str, Any] | None:
+        """Where weights come from that are not the supernet's own; None: they are."""
+        told = {name: value for name, value in self.to_json().items() if name in _OPTIONAL}
+        return {"supernet": self.supernet, "sha256": self.supernet_digest, **told} if told else None
+
     def to_json(self) -> dict[str, Any]:
         """The JSON object, schema first. Times in seconds, sizes in bytes."""
         value = {"schema": SCHEMA, **dataclasses.asdict(self)}
-        return {**value, "promises": list(value["promises"]), "notes": list(self.notes)}
+        for name in _OPTIONAL:
+            if value[name] is None:
+                del value[name]
+        # As JSON gives it back: lists.
+        return json.loads(json.dumps(value, allow_nan=False))
 
     @staticmethod
     def from_json(value: Mapping[str, Any], *, where: str = "report") -> "Record":
@@ -215,7 +279,8 @@ class Record:
         Raises:
             EdgenasError: a field is missing, unknown or of the wrong type; names its path.
         """
-        fields = check_schema(dict(value), schema=SCHEMA, where=where)
+        given = check_schema(dict(value), schema=SCHEMA, where=where)
+        fields: dict[str, Any] = {**dict.fromkeys(_OPTIONAL), **given}
         check_types(Record, fields, where)
         parts: dict[str, Any] = {
             "target": make(Target, fields["target"], f"{where}.target"),
@@ -233,8 +298,13 @@ class Record:
             for i, promise in enumerate(fields["promises"])
         )
         parts["notes"] = tuple(str(note) for note in fields["notes"])
+        if fields["retraining"] is not None:
+            parts["retraining"] = _retraining(fields["retraining"], f"{where}.retraining")
         return Record(**{**fields, **parts})
 
+
+# Fields that are written only where there is something to say.
+_OPTIONAL = ("retraining",)
 
 # How a field's type reads in the class, and what it may be in JSON.
 _TYPES: Mapping[Any, tuple[type, ...]] = {
@@ -244,6 +314,21 @@ _TYPES: Mapping[Any, tuple[type, ...]] = {
     float | None: (int, float, type(None)),
     Mapping[str, Any]: (dict,),
 }
+
+
+def _retraining(value: Any, where: str) -> Retraining:
+    found = make(Retraining, value, where)
+    if not isinstance(found.candidates, list):
+        raise EdgenasError(f"{where}.candidates must be a list, found {found.candidates!r}")
+    return dataclasses.replace(
+        found,
+        candidates=tuple(
+            make(Retrained, one, f"{where}.candidates[{i}]")
+            for i, one in enumerate(found.candidates)
+        ),
+        before=make(Accuracy, found.before, f"{where}.before"),
+        after=make(Accuracy, found.after, f"{where}.after"),
+    )
 
 
 def make(kind: type[Kind], value: Any, where: str) -> Kind:

@@ -78,6 +78,8 @@ def _checks(folder: Path) -> Iterator[Check]:
     yield _files(folder, fields["files"])
     record = read_record(folder)
     yield _promises(record, fields)
+    if record.retraining is not None or "weights" in fields:
+        yield _weights(record, fields)
     yield _arch(folder, fields, record)
     yield _graph(folder, fields, record)
     if TRACE_FILE in fields["files"]:
@@ -116,6 +118,17 @@ def _promises(record: Record, fields: dict[str, Any]) -> Check:
         if not promise.kept:
             return Check("promises", False, str(promise))
     return Check("promises", True, "; ".join(map(str, record.promises)) or "none were asked for")
+
+
+def _weights(record: Record, fields: dict[str, Any]) -> Check:
+    if record.weights_json() != fields.get("weights"):
+        return Check("weights", False, "report.json and manifest.json tell of different ones")
+    found = record.retraining
+    if found is None:
+        return Check("weights", True, "as in the manifest")
+    if not found.candidates or found.candidates[0].arch_id != fields["arch_id"]:
+        return Check("weights", False, "the first retrained network is not the one delivered")
+    return Check("weights", True, str(found))
 
 
 def _arch(folder: Path, fields: dict[str, Any], record: Record) -> Check:

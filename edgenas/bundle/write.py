@@ -95,6 +95,8 @@ def write_bundle(
         "parity": parity.to_json(),
         "request": json.loads(json.dumps(request)),
     }
+    if weights := record.weights_json():
+        fields["weights"] = weights
     with new_folder(folder.resolve()) as made:
         save_arch(arch, made / "arch.json")
         (made / "model.onnx").write_bytes(onnx)

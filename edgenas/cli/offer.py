@@ -22,6 +22,13 @@ class Percentile(StrEnum):
     p95 = "p95"
 
 
+class Start(StrEnum):
+    """What retraining starts from."""
+
+    inherited = "inherited"
+    scratch = "scratch"
+
+
 def specialize(
     context: typer.Context,
     device: Annotated[
@@ -71,6 +78,18 @@ def specialize(
     skip_bad_images: Annotated[
         bool, typer.Option("--skip-bad-images", help="Leave out images that cannot be read.")
     ] = False,
+    retrain_top: Annotated[
+        int, typer.Option(min=0, help="Train so many of the best further; the best then ships.")
+    ] = 0,
+    retrain_from: Annotated[
+        Start, typer.Option(help="inherited (the supernet's weights) or scratch.")
+    ] = Start.inherited,
+    retrain_epochs: Annotated[
+        int | None, typer.Option(min=1, help="Default: 10; from scratch 60.")
+    ] = None,
+    retrain_rate: Annotated[
+        float | None, typer.Option(help="Peak learning rate. Default: 0.02; scratch: the recipe's.")
+    ] = None,
     ssh: Annotated[
         str | None, typer.Option(help="Measure on this board: user@host, or a name of ssh's.")
     ] = None,
@@ -127,6 +146,10 @@ def specialize(
         test=test,
         allow_accuracy_drop=allow_accuracy_drop,
         skip_bad_images=skip_bad_images,
+        retrain_top=retrain_top,
+        retrain_from=retrain_from.value,
+        retrain_epochs=retrain_epochs,
+        retrain_rate=retrain_rate,
         seed=seed,
         ssh=ssh,
         python=python,
@@ -191,6 +214,8 @@ def _print_result(result: "Result", constraints: "list[Constraint]") -> None:
         ("costs", record.costs_text()),
         ("accuracy", str(record.accuracy)),
     ]
+    if record.retraining is not None:
+        rows.append(("retrained", str(record.retraining)))
     if record.predicted is not None:
         rows.append(("latency", str(record.predicted)))
     if record.measured is not None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from edgenas.bundle import Contents, Found, MeasuredLatency, Record, Trace
+from edgenas.bundle import Contents, Found, MeasuredLatency, Record, Retraining, Trace
 from edgenas.plan import Layer
 from edgenas.report import charts
 from edgenas.report.charts import Bar, Interval, Plane, drawing, span, staircase
@@ -40,6 +40,7 @@ def bundle_page(contents: Contents) -> str:
         _tiles(record),
         section("Promises", _promises(record)),
         node("div", *columns, class_="columns"),
+        _retraining(record.retraining) if record.retraining else None,
         _attempts(trace, budget=limit) if trace.attempts else None,
         _front(trace.front) if trace.front else None,
         _notes(record),
@@ -249,6 +250,23 @@ def _layers(record: Record, trace: Trace) -> Element:
     return section("Latency by layer", node("figure", chart, node("figcaption", note)), more)
 
 
+def _retraining(found: Retraining) -> Element:
+    rows: list[tuple[Node, ...]] = [
+        (
+            node("code", one.arch_id),
+            f"{one.before:.2%}",
+            f"{one.after:.2%}",
+            f"{100 * (one.after - one.before):+.2f}",
+            node("code", one.arch_text),
+        )
+        for one in found.candidates
+    ]
+    columns = ("network", "before", "after", "points", "in words")
+    listed = table(columns, rows, label="Validation accuracy before and after retraining")
+    words = f"Accuracy on {found.validation} validation images; the first one is delivered."
+    return section("Retraining", node("p", str(found)), listed, node("p", words, class_="muted"))
+
+
 def _attempts(trace: Trace, *, budget: float | None) -> Element:
     rows: list[tuple[Node, ...]] = []
     for attempt in trace.attempts:
@@ -310,6 +328,7 @@ def _provenance(contents: Contents) -> Element:
         ("accuracy", str(record.accuracy)),
         ("costs", record.costs_text()),
         ("supernet", f"{record.supernet}, weights SHA-256 {record.supernet_digest[:16] or 'none'}"),
+        ("weights", "the supernet's" if record.retraining is None else str(record.retraining)),
         ("seed", str(record.seed)),
     ]
     if predicted is not None:

@@ -1,5 +1,6 @@
 """From a network of the search to a checked model, and to its time on the device."""
 
+import copy
 import time
 from dataclasses import dataclass, field, replace
 
@@ -8,6 +9,7 @@ import torch
 from edgenas import runtimes
 from edgenas.arch import Arch
 from edgenas.board import Settings
+from edgenas.bundle import Retraining
 from edgenas.cost import Tables
 from edgenas.evaluate import calibrate
 from edgenas.export import Parity, parity, to_onnx
@@ -47,6 +49,9 @@ class Job:
         waits: seconds waited for the full speed of the device, each time; grows.
         learnt: what a gradient strategy prefers, once it was learnt.
         measured: networks that a search has measured on images.
+        tried: networks that were built and timed, with their latest measurement.
+        own: networks with weights of their own, not the supernet's.
+        retrained: how those came about, once they did.
     """
 
     request: Request
@@ -61,6 +66,9 @@ class Job:
     waits: list[float] = field(default_factory=list[float])
     learnt: list[Tables] = field(default_factory=list[Tables])
     measured: set[Arch] = field(default_factory=set[Arch])
+    tried: "dict[Arch, Built]" = field(default_factory=dict[Arch, "Built"])
+    own: dict[Arch, Network] = field(default_factory=dict[Arch, Network])
+    retrained: list[Retraining] = field(default_factory=list[Retraining])
 
     @property
     def space(self) -> Space:
@@ -86,6 +94,12 @@ class Job:
         target = self.latency.target
         lower = self.lowered and form(target.runtime, target.precision) != "fp32"
         return target.precision if lower else "fp32"
+
+    def network(self, arch: Arch) -> Network:
+        """A copy of a network with the weights that it ships with, not yet calibrated."""
+        own = self.own.get(arch)
+        found = self.trained.supernet.extract(arch) if own is None else copy.deepcopy(own)
+        return found.to(memory_format=torch.channels_last)
 
     def seconds(self, arch: Arch) -> float:
         """Predicted latency of a network on the device."""
@@ -120,7 +134,7 @@ def build(job: Job, arch: Arch) -> Built:
         EdgenasError: the export is not the network.
     """
     trained, target = job.trained, job.latency.target
-    network = trained.supernet.extract(arch).to(memory_format=torch.channels_last)
+    network = job.network(arch)
     calibrate(network, job.material.calibration, preprocessing=trained.preprocessing)
     onnx = to_onnx(network, preprocessing=trained.preprocessing.to_json(), batch=target.batch)
     some = job.material.calibration[:PARITY_IMAGES]

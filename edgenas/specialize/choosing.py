@@ -19,7 +19,7 @@ from edgenas.search import Constraint, Limit, search
 from edgenas.space import Codes, Space
 from edgenas.specialize.building import Built, Job, build, timed
 from edgenas.specialize.latency import Latency
-from edgenas.specialize.strategies import best_of, most_accurate
+from edgenas.specialize.strategies import best_of, most_accurate, ranked
 from edgenas.units import milliseconds
 
 ATTEMPTS = 6  # searches and measurements before giving up
@@ -81,7 +81,7 @@ def choose(job: Job) -> Built:
         built = build(job, best)
     elif budget is None:
         job.tell("measuring", 0, 1, str(best))
-        built = _afresh(job, build(job, best))
+        built = afresh(job, build(job, best))
     else:
         built = _within(job, budget=budget, first=best, free=free)
     if budget is not None and built.arch == free:
@@ -91,29 +91,28 @@ def choose(job: Job) -> Built:
 
 def _within(job: Job, *, budget: float, first: Arch, free: Arch) -> Built:
     """Build and measure; while the budget is missed or left unused, correct and search again."""
-    tried: dict[Arch, Built] = {}
-    fresh: set[Arch] = set()
+    tried, fresh = job.tried, set[Arch]()
     arch = first
     for attempt in range(ATTEMPTS):
         job.tell("measuring", attempt, ATTEMPTS, str(arch))
         if arch not in tried:
-            tried[arch] = _quickly(job, build(job, arch))
+            quickly(job, build(job, arch))
         used = _held(job, tried[arch]) / budget
         if not (ENOUGH <= used <= AIM or (used <= AIM and arch == free)):
-            arch = _corrected(job, tried, budget=budget)
+            arch = _next(job, budget=budget)
             if arch not in tried:
                 continue
         if arch in fresh:
             break
         # Nothing better is expected: the number that is reported comes from fresh runs.
-        tried[arch] = _afresh(job, tried[arch])
+        afresh(job, tried[arch])
         fresh.add(arch)
         if _held(job, tried[arch]) <= AIM * budget:
             job.tell("measuring", ATTEMPTS, ATTEMPTS, str(arch))
             return tried[arch]
     fitting = [built for built in tried.values() if _held(job, built) <= budget]
     for built in sorted(fitting, key=lambda b: -job.accuracy(b.arch)):
-        final = built if built.arch in fresh else _afresh(job, built)
+        final = built if built.arch in fresh else afresh(job, built)
         if _held(job, final) <= budget:
             return final
     closest = min(_held(job, built) for built in tried.values())
@@ -124,8 +123,21 @@ def _within(job: Job, *, budget: float, first: Arch, free: Arch) -> Built:
     )
 
 
-def _corrected(job: Job, tried: Mapping[Arch, Built], *, budget: float) -> Arch:
+def _next(job: Job, *, budget: float) -> Arch:
     """The best network under predictions that what was measured has corrected."""
+    try:
+        name = f"corrected by {len(job.tried)} measured"
+        return best_of(job, _limits(job, own=_corrected(job)), name=name)
+    except EdgenasError:
+        fitting = [arch for arch, built in job.tried.items() if _held(job, built) <= budget]
+        if not fitting:
+            raise
+        return max(fitting, key=job.accuracy)
+
+
+def _corrected(job: Job) -> Seconds:
+    """Predictions that what was measured has corrected, with a little to spare."""
+    tried = job.tried
     ratios = [_held(job, built) / built.predicted for built in tried.values()]
     # Off by a common factor near this budget: that of the latest networks.
     factor = float(np.mean(ratios[-2:]))
@@ -138,14 +150,45 @@ def _corrected(job: Job, tried: Mapping[Arch, Built], *, budget: float) -> Arch:
             seconds[(candidates == row).all(axis=1)] = measured
         return seconds / AIM
 
-    try:
-        name = f"corrected by {len(tried)} measured"
-        return best_of(job, _limits(job, own=corrected), name=name)
-    except EdgenasError:
-        fitting = [arch for arch, built in tried.items() if _held(job, built) <= budget]
-        if not fitting:
-            raise
-        return max(fitting, key=job.accuracy)
+    return corrected
+
+
+def candidates(job: Job, first: Built, *, count: int) -> list[Built]:
+    """The chosen network and the next best that keep every budget, measured where possible.
+
+    Args:
+        job: whose.
+        first: what ``choose`` gave.
+        count: how many at most.
+    """
+    latency, budget = job.latency, job.budget
+    if budget is None:
+        own = None
+    elif latency.reachable:
+        own = _corrected(job)
+    else:
+        own = latency.upper(job.request.confidence)
+    # More than are wanted: some may turn out too slow.
+    archs = ranked(job, _limits(job, own=own), name="the best ones", count=2 * count)
+    found = [first]
+    for arch in archs:
+        if len(found) == count:
+            break
+        if arch == first.arch:
+            continue
+        job.tell("measuring", len(found), count, str(arch))
+        built = job.tried.get(arch) or build(job, arch)
+        if budget is not None and latency.reachable:
+            built = built if built.measured else quickly(job, built)
+            if _held(job, built) > AIM * budget:
+                continue
+        found.append(built)
+    return found
+
+
+def keeps(job: Job, built: Built) -> bool:
+    """Whether a network that was measured keeps the latency budget, if there is one."""
+    return job.budget is None or _held(job, built) <= job.budget
 
 
 def _held(job: Job, built: Built) -> float:
@@ -153,16 +196,16 @@ def _held(job: Job, built: Built) -> float:
     return job.held(built.measured)
 
 
-def _quickly(job: Job, built: Built) -> Built:
+def quickly(job: Job, built: Built) -> Built:
     """Timed as long as a choice needs."""
-    found = timed(job, built, settings=QUICK)
+    found = job.tried[built.arch] = timed(job, built, settings=QUICK)
     job.trail.timed(built.arch, measured=_held(job, found), fresh=False)
     return found
 
 
-def _afresh(job: Job, built: Built) -> Built:
+def afresh(job: Job, built: Built) -> Built:
     """Timed as long as a number needs that is reported."""
-    found = timed(job, built, settings=NETWORK)
+    found = job.tried[built.arch] = timed(job, built, settings=NETWORK)
     job.trail.timed(built.arch, measured=_held(job, found), fresh=True)
     return found
 

@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from edgenas.accuracy import check_classes
-from edgenas.data import Images, load_images, split
+from edgenas.data import Images, Split, load_images, split, unlike
 from edgenas.errors import EdgenasError
-from edgenas.recipe import Recipe
+from edgenas.recipe import Recipe, default_recipe
 from edgenas.specialize.request import Request, Tell
 from edgenas.train import calibration_pixels
 from edgenas.trained import TrainedSupernet
@@ -22,7 +22,9 @@ class Material:
     """What is calibrated with, and the images to judge on with the name of their split.
 
     ``notes`` are what a reader of the accuracy should know; ``search`` are the images that a
-    strategy may learn from: those for validation, never those for tests.
+    strategy may learn from: those for validation, never those for tests. ``train`` are those that
+    weights may learn from: none of them is among those for validation, nor looks like one of those
+    or of those for tests.
     """
 
     calibration: Tensor
@@ -30,6 +32,7 @@ class Material:
     split: str
     notes: tuple[str, ...] = ()
     search: Images | None = None
+    train: Images | None = None
 
 
 def material(request: Request, trained: TrainedSupernet, tell: Tell) -> Material:
@@ -49,22 +52,36 @@ def material(request: Request, trained: TrainedSupernet, tell: Tell) -> Material
     if request.data is None:
         return Material(trained.calibration_images(), test, "test")
     images = read(request.data)
-    calibration, validation = own_split(trained, images)
+    parts, calibration = _own_parts(trained, images)
+    validation, train, notes = parts.validation, None, ()
+    if request.trains:
+        train = unlike(parts.train, [validation] if test is None else [validation, test])
+        if copies := len(parts.train) - len(train):
+            notes += (
+                f"{copies} training images are among those for validation or tests too; no "
+                "weights were trained on them here",
+            )
+        if len(train) < 2:
+            raise EdgenasError(
+                f"of the training images in {images.source} {len(train)} are left to learn from, "
+                "all others are among those for validation or tests",
+                hint="give other images with --test",
+            )
     if test is not None:
-        return Material(calibration, test, "test", search=validation)
-    notes: tuple[str, ...] = ()
+        return Material(calibration, test, "test", notes, search=validation, train=train)
     learnt = _record(trained.training, "data")
     if learnt.get("digest") != images.digest:
-        notes = (
+        notes += (
             f"{images.source} is not the very data set that the supernet was trained on; where it "
             "holds images of that one, the measured accuracy is too high",
         )
-    if request.learns:
+    if request.learns or request.retrain_top:
+        chosen = f"strategy {request.strategy}" if request.learns else "retraining"
         notes += (
-            f"strategy {request.strategy} chose the network by the very images that its accuracy "
-            "is measured on, so the accuracy is optimistic: give others with --test",
+            f"{chosen} chose the network by the very images that its accuracy is measured on, so "
+            "the accuracy is optimistic: give others with --test",
         )
-    return Material(calibration, validation, "validation", notes, search=validation)
+    return Material(calibration, validation, "validation", notes, search=validation, train=train)
 
 
 def own_split(trained: TrainedSupernet, images: Images) -> tuple[Tensor, Images]:
@@ -82,16 +99,30 @@ def own_split(trained: TrainedSupernet, images: Images) -> tuple[Tensor, Images]
     Raises:
         EdgenasError: a class has a single image, or the record of the training is damaged.
     """
+    parts, calibration = _own_parts(trained, images)
+    return calibration, parts.validation
+
+
+def own_recipe(trained: TrainedSupernet) -> Recipe:
+    """How a supernet was trained, as far as that is on record; for the rest, as is usual.
+
+    Raises:
+        EdgenasError: the record of the training is damaged.
+    """
     given = _record(trained.training, "recipe")
-    usual = Recipe()
-    recipe = dataclasses.replace(
-        usual,
-        validation=float(_number(given, "validation", usual.validation)),
-        calibration=int(_number(given, "calibration", usual.calibration)),
-    )
-    seed = int(_number(trained.training, "seed", 0))
+    known = dataclasses.asdict(default_recipe(trained.supernet.space))
+    for name, value in known.items():
+        if isinstance(value, str):
+            known[name] = given.get(name, value)
+        else:
+            known[name] = type(value)(_number(given, name, value))
+    return Recipe(**known)
+
+
+def _own_parts(trained: TrainedSupernet, images: Images) -> tuple[Split, Tensor]:
+    recipe, seed = own_recipe(trained), int(_number(trained.training, "seed", 0))
     parts = split(images, validation=recipe.validation, seed=seed)
-    return calibration_pixels(parts.train, recipe, seed=seed), parts.validation
+    return parts, calibration_pixels(parts.train, recipe, seed=seed)
 
 
 def _record(training: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -67,6 +67,7 @@ def record_of(job: Job, built: Built, *, judged: Judged | None) -> Record:
         supernet_digest=sha256(job.trained.folder / "weights.safetensors"),
         seed=job.request.seed,
         notes=(*job.material.notes, *job.notes),
+        retraining=next(iter(job.retrained), None),
     )
 
 

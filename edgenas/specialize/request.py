@@ -51,7 +51,12 @@ class Request:
         test: images to measure accuracy on.
         allow_accuracy_drop: ship int8 whatever it loses against fp32; else a point at most.
         skip_bad_images: leave out images that cannot be read instead of refusing.
-        seed: of the search.
+        retrain_top: so many of the best networks are trained further on the training part of
+            ``data``, and the one that is then best on the validation part is taken; 0: none.
+        retrain_from: ``inherited``: from the supernet's weights; ``scratch``: from random ones.
+        retrain_epochs: passes over the training images; None: as is usual for ``retrain_from``.
+        retrain_rate: peak learning rate; None: likewise.
+        seed: of the search, and of retraining.
         ssh: address of the board to measure on; None: the one in the device's profile, if any.
         python: on that board; None: ``python3``.
     """
@@ -70,6 +75,10 @@ class Request:
     test: str | None = None
     allow_accuracy_drop: bool = False
     skip_bad_images: bool = False
+    retrain_top: int = 0
+    retrain_from: Literal["inherited", "scratch"] = "inherited"
+    retrain_epochs: int | None = None
+    retrain_rate: float | None = None
     seed: int = 0
     ssh: str | None = None
     python: str | None = None
@@ -78,6 +87,11 @@ class Request:
     def learns(self) -> bool:
         """Whether the strategy learns from images."""
         return self.strategy in LEARNING
+
+    @property
+    def trains(self) -> bool:
+        """Whether weights are trained."""
+        return self.retrain_top > 0
 
     def budgets(self, metric: str = "latency") -> list[Constraint]:
         """The limits on a metric of the device itself, the tightest first."""
@@ -125,6 +139,7 @@ def checked(request: Request, *, tell: Tell) -> tuple[Request, Device, Target, C
             hint="give the training images with --data, and others with --test; or --strategy "
             "evolution",
         )
+    _check_training(request)
     if request.percentile not in ("p50", "p95"):
         raise EdgenasError(f"percentile must be p50 or p95, found {request.percentile!r}")
     if not 0.5 <= request.confidence <= 0.999:
@@ -151,6 +166,34 @@ def checked(request: Request, *, tell: Tell) -> tuple[Request, Device, Target, C
         for c in request.constraints
     ]
     return replace(request, constraints=tuple(constraints)), device, target, clock
+
+
+def _check_training(request: Request) -> None:
+    """Refuse what cannot be trained."""
+    if request.retrain_from not in ("inherited", "scratch"):
+        raise EdgenasError(
+            f"retrain_from must be inherited or scratch, found {request.retrain_from!r}"
+        )
+    if request.retrain_top < 0:
+        raise EdgenasError(f"retrain_top must not be negative, found {request.retrain_top}")
+    if request.retrain_epochs is not None and request.retrain_epochs < 1:
+        raise EdgenasError(f"retrain_epochs must be at least 1, found {request.retrain_epochs}")
+    if request.retrain_rate is not None and not request.retrain_rate > 0:
+        raise EdgenasError(f"retrain_rate must be above 0, found {request.retrain_rate}")
+    if not request.retrain_top and (
+        request.retrain_from != "inherited"
+        or request.retrain_epochs is not None
+        or request.retrain_rate is not None
+    ):
+        raise EdgenasError(
+            "retrain_from, retrain_epochs and retrain_rate say how to retrain; nothing is",
+            hint="add --retrain-top 3",
+        )
+    if request.trains and request.data is None:
+        raise EdgenasError(
+            "training weights needs --data: it learns from images, none are given",
+            hint="give the training images with --data, and others with --test",
+        )
 
 
 def check_runtime(name: str) -> None:

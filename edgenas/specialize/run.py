@@ -1,7 +1,8 @@
 """The pipeline, top to bottom.
 
     load -> latency of the target -> search -> extract -> calibrate -> ONNX -> parity
-         -> measure, correct the prediction and search again while it misses -> bundle
+         -> measure, correct the prediction and search again while it misses
+         -> where asked for, train the best ones further and take the best of them -> bundle
 
 On a device at hand the promise is on the measured number of a fresh measurement; elsewhere it is
 on the upper bound of the prediction, and the output says so.
@@ -25,6 +26,7 @@ from edgenas.specialize.latency import Latency, no_energy
 from edgenas.specialize.precision import Judged, auto_precisions, check_images, judge
 from edgenas.specialize.recording import record_of
 from edgenas.specialize.request import AUTO, Request, Result, Tell, checked
+from edgenas.specialize.retraining import retrain
 from edgenas.specialize.shared import Shared
 from edgenas.specialize.trail import Trail
 from edgenas.table import find_table
@@ -100,7 +102,10 @@ def _one(
 ) -> tuple[Job, Built, Judged | None]:
     """The network for one target."""
     job = _prepared(request, shared, device=device, target=target, clock=clock, tell=tell)
-    built = compared(job, choose(job))
+    built = choose(job)
+    if request.retrain_top:
+        built = retrain(job, built)
+    built = compared(job, built)
     if target.runtime == "ncnn":
         job.notes.append("the bundle holds ONNX; ncnn reads what edgenas export --to ncnn makes")
     return job, built, judge(job, built)
@@ -210,6 +215,10 @@ def _key(
         key["target"] = replace(target, precision=AUTO).slug
     if request.allow_accuracy_drop:
         key["allow_accuracy_drop"] = True
+    usual = Request(device=request.device, constraints=())
+    for name in ("retrain_top", "retrain_from", "retrain_epochs", "retrain_rate"):
+        if getattr(request, name) != getattr(usual, name):
+            key[name] = getattr(request, name)
     names = ("percentile", "confidence", "strategy", "data", "test", "skip_bad_images", "seed")
     return key | {name: getattr(request, name) for name in names}
 

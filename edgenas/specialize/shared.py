@@ -19,9 +19,7 @@ class Shared:
 
     supernets: dict[str, TrainedSupernet] = field(default_factory=dict)
     predictors: dict[str, AccuracyPredictor] = field(default_factory=dict)
-    materials: dict[tuple[str, str | None, str | None, bool], Material] = field(
-        default_factory=dict
-    )
+    materials: dict[tuple[object, ...], Material] = field(default_factory=dict)
     latencies: dict[tuple[object, ...], Latency] = field(default_factory=dict)
 
     def supernet(self, name: str) -> TrainedSupernet:
@@ -38,7 +36,15 @@ class Shared:
 
     def material(self, request: Request, tell: Tell) -> Material:
         """The images of a request. Raises EdgenasError as ``images.material``."""
-        key = (request.supernet, request.data, request.test, request.skip_bad_images)
+        key = (
+            request.supernet,
+            request.data,
+            request.test,
+            request.skip_bad_images,
+            request.trains,
+            request.learns and request.strategy,
+            bool(request.retrain_top),
+        )
         if key not in self.materials:
             self.materials[key] = material(request, self.supernet(request.supernet), tell)
         return self.materials[key]

@@ -1,5 +1,6 @@
 """Training of a supernet; ``loop.py`` reads top to bottom."""
 
+from edgenas.train.alone import train_alone
 from edgenas.train.augment import augment, mixed, randaugment
 from edgenas.train.history import History, read_history
 from edgenas.train.loop import Progress, calibration_pixels, keep_memory, train
@@ -27,4 +28,5 @@ __all__ = [
     "read_history",
     "sandwich_step",
     "train",
+    "train_alone",
 ]

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgenas import parallel
 from edgenas.arch import Arch
@@ -305,7 +305,7 @@ def _batch(
 ) -> tuple[Tensor, Tensor]:
     """Views of the images of one of a step's batches, and their labels or shares of classes."""
     recipe, images = course.recipe, course.parts.train
-    indices = _indices(images, recipe, course.step_images, course.seed, step)
+    indices = indices_of(images, recipe, course.step_images, course.seed, step)
     mine = indices[number * recipe.batch : (number + 1) * recipe.batch]
     rng = np.random.default_rng((course.seed, 1, step, number)) if number else chance
     pixels = views(images.pixels[mine], recipe=recipe, rng=rng)
@@ -352,7 +352,8 @@ def keep_memory() -> None:
         libc.mallopt(top_pad, 10**9)
 
 
-def _indices(images: Images, recipe: Recipe, count: int, seed: int, step: int) -> Tensor:
+def indices_of(images: Images, recipe: Recipe, count: int, seed: int, step: int) -> Tensor:
+    """Which images a step learns from, shape (count,): every epoch in another random order."""
     epoch, place = divmod(step, len(images) // count)
     rng = np.random.default_rng((seed, 2, epoch))
     if recipe.balance:

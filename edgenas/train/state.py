@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from edgenas.recipe import Recipe
@@ -36,7 +36,7 @@ class State:
         named, place = supernet.named_parameters, next(supernet.parameters()).device
         return State(
             supernet=supernet,
-            optimiser=_optimiser(supernet, recipe),
+            optimiser=optimiser_of(supernet, recipe),
             average={n: p.detach().clone() for n, p in named()} if recipe.ema else {},
             scaler=GradScaler(place.type, enabled=recipe.precision == "fp16"),
         )
@@ -83,21 +83,9 @@ class State:
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
 
-    @torch.no_grad()
     def follow(self, *, decay: float, step: int) -> None:
-        """Move the average of the weights, where there is one.
-
-        The decay grows to its value, so that the start is soon forgotten: min(decay, (1 + step) /
-        (10 + step)), as TensorFlow's ExponentialMovingAverage has it.
-
-        Args:
-            decay: of a step.
-            step: steps done before this one.
-        """
-        weight = 1 - min(decay, (1 + step) / (10 + step))
-        if self.average:
-            for name, parameter in self.supernet.named_parameters():
-                self.average[name].lerp_(parameter, weight)
+        """Move the average of the weights, where there is one; see ``follow``."""
+        follow(self.average, self.supernet, decay=decay, step=step)
 
     def judged(self) -> Supernet:
         """What is evaluated and saved: the supernet, or a copy of it with the averaged weights."""
@@ -110,9 +98,29 @@ class State:
         return copied
 
 
-def _optimiser(supernet: Supernet, recipe: Recipe) -> torch.optim.SGD:
-    decayed = [p for n, p in supernet.named_parameters() if p.ndim > 1 and "kernel_" not in n]
-    others = [p for n, p in supernet.named_parameters() if not (p.ndim > 1 and "kernel_" not in n)]
+@torch.no_grad()
+def follow(average: dict[str, Tensor], module: nn.Module, *, decay: float, step: int) -> None:
+    """Move an exponential moving average of the weights, in place.
+
+    The decay grows to its value, so that the start is soon forgotten: min(decay, (1 + step) /
+    (10 + step)), as TensorFlow's ExponentialMovingAverage has it.
+
+    Args:
+        average: by name of parameter; empty: nothing is done.
+        module: whose weights they are, as they are now.
+        decay: of a step.
+        step: steps done before this one.
+    """
+    weight = 1 - min(decay, (1 + step) / (10 + step))
+    for name, mean in average.items():
+        mean.lerp_(module.get_parameter(name), weight)
+
+
+def optimiser_of(module: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """The optimiser of a recipe: no weight decay on biases, norms and kernel transforms."""
+    named = list(module.named_parameters())
+    decayed = [p for n, p in named if p.ndim > 1 and "kernel_" not in n]
+    others = [p for n, p in named if not (p.ndim > 1 and "kernel_" not in n)]
     return torch.optim.SGD(
         [
             {"params": decayed, "weight_decay": recipe.weight_decay},
