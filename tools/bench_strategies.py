@@ -31,7 +31,7 @@ from edgenas.cost import Tables, Vector, macs_table
 from edgenas.data import Images, load_images
 from edgenas.device import load
 from edgenas.evaluate import evaluate
-from edgenas.files import cache_folder
+from edgenas.files import cache_folder, write_text
 from edgenas.gradient import STRATEGIES as GRADIENT
 from edgenas.gradient import Settings, ceilings_of, digest, learn, most_preferred
 from edgenas.predict import AccuracyPredictor
@@ -65,7 +65,10 @@ class Chosen:
 
 @dataclass
 class Bench:
-    """A supernet and its images; ``settings`` of gradients, ``evaluations`` of the predictor."""
+    """A supernet and its images; ``settings`` of gradients, ``evaluations`` of the predictor.
+
+    In ``folder`` what is under way is kept.
+    """
 
     trained: TrainedSupernet
     predictor: AccuracyPredictor
@@ -73,6 +76,7 @@ class Bench:
     images: dict[str, Images]
     settings: Settings
     evaluations: int
+    folder: Path
 
     def measured(self, rows: Codes) -> Vector:
         """Accuracies on the validation images, shape (n,); nothing is remembered."""
@@ -88,9 +92,10 @@ class Bench:
 
     def choose(self, strategy: str, limit: Limit, *, seed: int) -> Chosen:
         """The network that a strategy chooses."""
-        start, n = time.process_time(), len(self.images["validation"])
+        before, n = 0.0, len(self.images["validation"])
+        start = time.process_time()
         if strategy in GRADIENT:
-            arch, evaluations = self._learnt(strategy, limit, seed=seed)
+            arch, evaluations, before = self._learnt(strategy, limit, seed=seed)
             images = self.settings.steps * self.settings.batch + evaluations * n
         else:
             bayes = strategy == "bayes"
@@ -104,10 +109,19 @@ class Bench:
             )
             arch, evaluations = found.best.arch, found.evaluations
             images = evaluations * n if bayes else 0
-        seconds = time.process_time() - start
+        seconds = before + time.process_time() - start
         return Chosen(arch=arch, seconds=seconds, evaluations=evaluations, images=images)
 
-    def _learnt(self, strategy: str, limit: Limit, *, seed: int) -> tuple[Arch, int]:
+    def _learnt(self, strategy: str, limit: Limit, *, seed: int) -> tuple[Arch, int, float]:
+        """The network, networks measured, and seconds spent before this went on."""
+        watch = self.folder / f"{digest([strategy, str(limit.constraint), str(seed)], ())[:16]}.s"
+        before = float(watch.read_text()) if watch.exists() else 0.0
+        start = time.process_time()
+
+        def tell(done: int, total: int, words: str) -> None:
+            if done % 10 == 0:
+                write_text(watch, str(before + time.process_time() - start))
+
         space = self.trained.supernet.space
         found = learn(
             self.trained.supernet,
@@ -117,11 +131,13 @@ class Bench:
             ceilings=ceilings_of(space, [limit]),
             seed=seed,
             settings=self.settings,
+            folder=self.folder,
+            tell=tell,
         )
         preference = found.policy.preference()
         finalists = [c.arch for c in most_preferred(space, preference, limits=[limit], seed=seed)]
         accuracies = self.measured(space.encode(finalists))
-        return finalists[int(accuracies.argmax())], len(finalists)
+        return finalists[int(accuracies.argmax())], len(finalists), before
 
     def accuracies(self, archs: list[Arch], split: str, *, journal: Path) -> Vector:
         """Measured on a split, calibrated first; none is measured twice, ever."""
@@ -203,7 +219,6 @@ def main() -> None:
     images = {"validation": validation, "test": load_images(options.test, stored=stored)}
     settings = Settings(steps=options.steps)
     predictor = predictor_of(trained)
-    bench = Bench(trained, predictor, calibration, images, settings, options.evaluations)
     tables = macs_table(space) if options.macs else host_tables(trained)
     unit, scale = ("macs", 1e-6) if options.macs else ("latency", 1e3)
     low, high = tables(space.encode([space.smallest(), space.largest()]))
@@ -218,6 +233,9 @@ def main() -> None:
     data = [*trained.supernet.parameters(), validation.pixels, calibration]
     state = digest([repr(space)], data)[:16]
     asked = digest([state, str(settings), str(options.evaluations)], ())[:16]
+    bench = Bench(
+        trained, predictor, calibration, images, settings, options.evaluations, folder / asked
+    )
     source, _, shown = judged_on(predictor)
     fitted = f"{0 if predictor.rows is None else len(predictor.rows)} networks"
     print(
