@@ -147,6 +147,10 @@ def test_a_perceptron_equals_torchs():
     with torch.no_grad():
         wanted = torch.nn.Sequential(*layers[:-1])(torch.tensor(inputs))[:, 0].numpy()
     assert mlp(rows) == pytest.approx(wanted, rel=1e-4, abs=1e-4)
+    # A network has the same score alone and among others, to the last bit.
+    assert [mlp(row[None])[0] for row in rows[500:530]] == mlp(rows)[500:530].tolist()
+    assert mlp(rows[::-1]).tolist() == mlp(rows)[::-1].tolist()
+    assert mlp(rows[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize(
