@@ -8,7 +8,7 @@ one gather per place.
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from edgenas.plan import Layer, plan, primitives, slots
 from edgenas.space import Codes, Space
 
 Vector = NDArray[np.float64]
-_ROWS = 8192  # scored at once: the partial sums of so many stay in the first-level cache
+_ROWS = 2048  # scored at once: what is gathered for so many stays in the second-level cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ def peak_elements(layer: Layer) -> int:
     return max(steps)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Tables:
     """A function of layers, compiled over a space.
 
@@ -122,23 +122,40 @@ class Tables:
 
     def __call__(self, rows: Codes) -> Vector:
         """The values of canonical rows, shape (n, genes) -> (n,)."""
+        columns, steps, offsets, values = _gathers(self)
+        combine = np.add if self.reduce == "sum" else np.maximum
         result = np.empty(len(rows))
         for start in range(0, len(rows), _ROWS):
-            part = np.ascontiguousarray(rows[start : start + _ROWS].T).astype(np.int32)
-            total = np.zeros(part.shape[1])
-            for columns, values in zip(self.columns, self.values, strict=True):
-                index = np.zeros(part.shape[1], np.int32)
-                for column, width in zip(columns, values.shape, strict=True):
-                    index *= width
-                    index += part[column]
-                found = values.ravel().take(index)
-                if self.reduce == "sum":
-                    total += found
-                else:
-                    np.maximum(total, found, out=total)
-            result[start : start + _ROWS] = total
+            part = rows[start : start + _ROWS].T.astype(steps.dtype, order="C")
+            index = np.broadcast_to(offsets, (len(offsets), part.shape[1])).copy()
+            for column, step in zip(columns, steps, strict=True):
+                index += part.take(column, 0) * step
+            # All places at once; they are added in their order, one after the other.
+            found = values.take(index, mode="clip")
+            combine.reduce(found, axis=0, initial=0.0, out=result[start : start + _ROWS])
         result += self.constant
         return result
+
+
+@functools.lru_cache(maxsize=64)
+def _gathers(tables: Tables) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[Any], Vector]:
+    """The tables end to end in one array, and how rows become indices into it.
+
+    Returns:
+        The columns read, shape (most columns of a place, places); by how much a code in each moves
+        the index, shape (most columns, places, 1); where each place begins, shape (places, 1); and
+        the values, shape (entries,).
+    """
+    sizes = np.array([values.size for values in tables.values], np.intp)
+    depth = max((len(read) for read in tables.columns), default=0)
+    columns = np.zeros((depth, len(sizes)), np.intp)
+    steps = np.zeros((depth, len(sizes), 1), np.min_scalar_type(max(int(sizes.sum()), 255)))
+    for place, (read, values) in enumerate(zip(tables.columns, tables.values, strict=True)):
+        for axis, column in enumerate(read):
+            columns[axis, place] = column
+            steps[axis, place] = np.prod(values.shape[axis + 1 :], dtype=np.intp)
+    offsets = (np.cumsum(sizes) - sizes).astype(steps.dtype)[:, None]
+    return columns, steps, offsets, np.concatenate([v.ravel() for v in tables.values])
 
 
 def compile_tables(
