@@ -89,14 +89,15 @@ class Space:
         genes, depth_columns = self.genes, layout(self).depths
         rows = np.empty((n, len(genes)), np.uint8)
         for column, gene in enumerate(genes):
-            weights = None
-            if by == "arch" and column in depth_columns.values():
-                stage = self.stages[gene.stage]
-                # In logarithms: (choices per block) ** depth may pass what a float can hold.
-                logs = np.array(stage.depths) * math.log(len(stage.kernels) * len(stage.expands))
-                weights = np.exp(logs - logs.max())
-                weights /= weights.sum()
-            rows[:, column] = 1 + rng.choice(len(gene.values), size=n, p=weights)
+            choices = len(gene.values)
+            if by == "gene" or column not in depth_columns.values():
+                rows[:, column] = 1 + rng.integers(choices, size=n)
+                continue
+            stage = self.stages[gene.stage]
+            # In logarithms: (choices per block) ** depth may pass what a float can hold.
+            logs = np.array(stage.depths) * math.log(len(stage.kernels) * len(stage.expands))
+            weights = np.exp(logs - logs.max())
+            rows[:, column] = 1 + rng.choice(choices, size=n, p=weights / weights.sum())
         return _zero_absent(self, rows)
 
     def mutate(self, rows: Codes, *, rng: np.random.Generator, probability: float = 0.1) -> Codes:
@@ -147,6 +148,21 @@ class Space:
                 f"{limits[column]}, found {rows[row, column]}"
             )
         return result.astype(np.uint8)
+
+    def completed(self, rows: Codes, *, rng: np.random.Generator) -> Codes:
+        """The canonical rows of children: genes of absent blocks are 0, of new ones drawn.
+
+        Args:
+            rows: codes in range, shape (n, genes); 0 where no parent had the block.
+            rng: the source of chance.
+        """
+        columns, least, limits = _rules(self)
+        present = rows[:, columns] >= least
+        result = rows * present
+        missing = np.flatnonzero(present & (rows == 0))
+        drawn = rng.random(len(missing)) * limits[missing % max(len(limits), 1)]
+        result.ravel()[missing] = 1 + drawn.astype(np.uint8)
+        return result
 
     def encode(self, archs: Iterable[Arch]) -> Codes:
         """The canonical rows of archs, shape (n, genes).

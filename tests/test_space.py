@@ -14,7 +14,7 @@ from strategies import archs_of, rows_of, seeds, spaces
 from edgenas.arch import Arch, Block, Stage, load_arch, save_arch
 from edgenas.errors import EdgenasError
 from edgenas.plan import plan
-from edgenas.space import Space
+from edgenas.space import Space, layout
 from edgenas.spaces import PRESETS, tiny
 from edgenas.stage import StageSpace, divisible, middle
 
@@ -160,6 +160,21 @@ def test_crossover_takes_every_gene_from_a_parent(space: Space, seed: int):
     first, second = rows_of(space, seed=seed), rows_of(space, seed=seed + 1)
     child = space.crossover(first, second, rng=np.random.default_rng(seed))
     assert ((child == 0) | (child == first) | (child == second)).all()
+
+
+@law
+@given(space=spaces(), seed=seeds)
+def test_completed_children_keep_what_they_have_and_draw_what_appears(space: Space, seed: int):
+    rows, deep = rows_of(space, seed=seed, n=30), rows_of(space, seed=seed + 1, n=30)
+    depths = list(layout(space).depths.values())
+    rows[:, depths] = deep[:, depths]
+    found = space.completed(rows, rng=np.random.default_rng(seed))
+    assert (space.canonical(found) == found).all()
+    assert (found[:, depths] == rows[:, depths]).all()
+    kept = (rows != 0) & (found != 0)
+    assert (found[kept] == rows[kept]).all()
+    children = space.canonical(np.maximum(rows, 1))
+    assert ((found != 0) == (children != 0)).all()
 
 
 @law

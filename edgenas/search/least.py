@@ -5,8 +5,6 @@ eliminating one gene after the other (dynamic programming; Bertele & Brioschi, "
 Programming", 1972). Genes shared by many places (resolution, widths, depths) are eliminated last.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,12 +17,16 @@ Factor = tuple[Scope, Vector]
 
 def least(space: Space, tables: Tables) -> Codes:
     """The canonical row with the least value, shape (1, genes); of equals the first found."""
-    factors = [*_places(tables), *_rules(space)]
+    factors: list[Factor] = [*_places(tables), *_rules(space)]
     chosen: list[tuple[int, Scope, NDArray[np.intp]]] = []
-    left = set(range(len(space.genes)))
-    while left:
-        column = min(sorted(left), key=lambda c: len(_scope(factors, c)))
-        scope = _scope(factors, column)
+    # Which columns stand in a factor together with each: the scope of what its elimination makes.
+    near = {column: {column} for column in range(len(space.genes))}
+    for read, _ in factors:
+        for column in read:
+            near[column].update(read)
+    while near:
+        column = min(near, key=lambda c: len(near[c]))
+        scope = tuple(sorted(near.pop(column)))
         joined = np.zeros(())
         for part in (f for f in factors if column in f[0]):
             spread = _spread(part, scope)
@@ -36,7 +38,9 @@ def least(space: Space, tables: Tables) -> Codes:
         chosen.append((column, rest, joined.argmin(axis)))
         factors = [f for f in factors if column not in f[0]]
         factors.append((rest, joined.min(axis)))
-        left.remove(column)
+        for other in rest:
+            near[other].update(rest)
+            near[other].remove(column)
     row = np.zeros((1, len(space.genes)), np.uint8)
     for column, rest, best in reversed(chosen):
         row[0, column] = best[tuple(row[0, c] for c in rest)]
@@ -67,11 +71,6 @@ def _rules(space: Space) -> list[Factor]:
                 both[code, 0] = 0
         rules.append(((depths[gene.stage], column), both))
     return rules
-
-
-def _scope(factors: Sequence[Factor], column: int) -> Scope:
-    """The columns that stand in a factor together with one of them, that one included."""
-    return tuple(sorted({column}.union(*(f[0] for f in factors if column in f[0]))))
 
 
 def _spread(factor: Factor, scope: Scope) -> Vector:

@@ -77,9 +77,12 @@ def survivors(costs: Matrix, *, most: int) -> Indices:
         most: how many.
     """
     finite = np.flatnonzero(np.isfinite(costs).all(1))
-    costs = costs[finite]
-    rank = ranks(costs, enough=most)
-    order = np.lexsort((-crowding(costs, rank), rank))
+    rank = ranks(costs[finite], enough=most)
+    # Crowding is told of the ranks that live on, whole.
+    if len(rank) > most:
+        near = np.flatnonzero(rank <= np.partition(rank, most - 1)[most - 1])
+        finite, rank = finite[near], rank[near]
+    order = np.lexsort((-crowding(costs[finite], rank), rank))
     return finite[order[:most]]
 
 
@@ -93,18 +96,22 @@ def _children(
     count: int,
 ) -> Codes:
     """New rows that keep the limits, as many as asked for where so many are found."""
-    found = list[Codes]()
+    found, made = list[Codes](), 0
+    matings = count + 5 * count // 8  # a third of the children, about, is not new
     for _ in range(_TRIES):
-        # The best come first: the winner of a binary tournament is the lower place. Many
-        # children of parents that are alike are not new.
-        fights = rng.integers(len(rows), size=(2, 1 + _SUITORS, 2 * count))
-        winners = fights.min(0)
-        one, other = winners[0], _nearest(costs, winners[0], winners[1:])
-        children = _mated(space, rows[one], rows[other], rng=rng)
+        # The best come first: the winner of a binary tournament is the lower of two places.
+        chance = rng.random((matings, 1 + _SUITORS), dtype=np.float32)
+        lower = 1 - np.sqrt(1 - chance)  # of two numbers from 0 to 1
+        winners = (len(rows) * lower).astype(np.intp)
+        other = _nearest(costs, winners[:, 0], winners[:, 1:])
+        children = _mated(space, rows[winners[:, 0]], rows[other], rng=rng)
         found.append(ledger.fresh(children, most=count))
         count -= len(found[-1])
+        made += matings
         if not count:
             break
+        share = sum(map(len, found)) / made  # of those made that were new and kept the limits
+        matings = min(made, 1 + int(1.2 * count / max(share, 0.1)))
     return np.concatenate(found)
 
 
@@ -114,23 +121,26 @@ def _nearest(costs: Matrix, one: Indices, suitors: Indices) -> Indices:
     Args:
         costs: of all, shape (n, objectives).
         one: places, shape (k,).
-        suitors: places, shape (s, k).
+        suitors: places, shape (k, s).
     """
-    apart = np.where(suitors == one, np.inf, 0.0)
-    ranges = np.ptp(costs, axis=0)
-    for values in (costs / np.where(ranges > 0, ranges, 1.0)).T:
-        apart += (values[suitors] - values[one]) ** 2
-    return suitors[apart.argmin(0), np.arange(len(one))]
+    apart = np.where(suitors == one[:, None], np.inf, 0.0)
+    for values in costs.T:
+        scaled = values / ((values.max() - values.min()) or 1.0)
+        apart += (scaled[suitors] - scaled[one][:, None]) ** 2
+    return suitors[np.arange(len(one)), apart.argmin(1)]
 
 
 def _mated(space: Space, one: Codes, other: Codes, *, rng: np.random.Generator) -> Codes:
-    """Uniform crossover, then one gene changed on average; appearing blocks are drawn anew."""
-    taken = (rng.random(one.shape, dtype=np.float32) < _TAKEN) & (other != 0)
-    crossed = np.where(taken | (one == 0), other, one)
+    """Uniform crossover, then one gene changed; blocks that appear are drawn anew."""
     counts = np.array([len(gene.values) for gene in space.genes])
-    absent = crossed == 0
-    # As many steps further, and round: any other code, or any at all where there was none.
-    steps = (rng.random(one.shape) * (counts - ~absent)).astype(np.uint8)
-    drawn = 1 + (crossed + steps) % counts
-    change = rng.random(one.shape, dtype=np.float32) < 1 / max(len(counts), 1)
-    return space.canonical(np.where(change | absent, drawn, crossed))
+    chance = np.frombuffer(rng.bytes(one.size), np.uint8).reshape(one.shape)
+    taken = (chance < _TAKEN * 256) & (other != 0)
+    children = np.where(taken | (one == 0), other, one)
+    if len(counts):
+        genes = rng.integers(len(counts), size=len(one))
+        at = np.arange(len(one)), genes
+        codes, choices = children[at], counts[genes]
+        # As many steps further, and round: any other code, or any at all where there was none.
+        steps = (rng.random(len(one)) * (choices - (codes != 0))).astype(np.intp)
+        children[at] = 1 + (codes + steps) % choices
+    return space.completed(children, rng=rng)

@@ -84,11 +84,12 @@ class Ledger:
             rng: draws them where there are more; None: the first ones are taken.
         """
         rows = rows[self.kept(rows)]
-        found = dict[int, int]()
-        for i, key in enumerate(keys(rows).tolist()):
-            if key not in self.seen:
-                found.setdefault(key, i)
-        lines, named = np.array(list(found.values()), np.intp), list(found)
+        hashed = keys(rows)
+        _, lines = np.unique(hashed, return_index=True)
+        lines.sort()
+        named = hashed[lines].tolist()
+        new = [i for i, key in enumerate(named) if key not in self.seen]
+        lines, named = lines[new], [named[i] for i in new]
         most = self.left if most is None else min(most, self.left)
         if len(lines) > most:
             drawn = rng.permutation(len(lines))[:most] if rng is not None else np.arange(most)
