@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from pages import Tree
 from PIL import Image
@@ -163,6 +164,27 @@ def test_pareto_prints_a_table_and_writes_files(edgenas, tiny: Path):
     assert again.code == 2
     assert "error: --out f.csv is there already" in again.log
     assert edgenas(*words, "--out", "f.csv", "--force").code == 0
+
+
+def test_pareto_keeps_a_history_and_goes_on_from_it(edgenas, tiny: Path):
+    words = ["pareto", "--device", "jetson", "--supernet", tiny, "--evaluations", 300, "--json"]
+    plain = edgenas(*words)
+    assert plain.code == 0, plain.log
+    assert edgenas(*words, "--history", "h.csv").out == plain.out
+    data = Path("h.csv").read_bytes()
+    table = pd.read_csv("h.csv", comment="#")
+    assert len(table) == json.loads(plain.out)["devices"][0]["evaluations"] == 300
+    Path("h.csv").write_bytes(data[: len(data) // 2])
+    assert edgenas(*words, "--history", "h.csv").out == plain.out
+    assert Path("h.csv").read_bytes() == data
+    best = max(p["accuracy"] for p in json.loads(plain.out)["devices"][0]["points"])
+    assert best == table.accuracy.max()
+    other = edgenas(*words, "--seed", 1, "--history", "h.csv")
+    assert other.code == 2
+    assert "its seed is 0, asked for is 1" in other.log
+    two = edgenas(*words, "--device", "rpi4", "--history", "h.csv")
+    assert two.code == 2
+    assert "a history is of one search, 2 devices" in two.log
 
 
 @pytest.mark.parametrize("name", ["front", "front.xlsx", "front.svg.gz"])

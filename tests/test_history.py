@@ -15,9 +15,9 @@ from test_predict import random_mlp
 from test_search import limit
 from test_table import fake_seconds
 
-from edgenas.cost import compile_tables, macs_table
+from edgenas.cost import compile_tables, macs_table, params_table
 from edgenas.errors import EdgenasError
-from edgenas.search import STRATEGIES, SearchResult, search
+from edgenas.search import STRATEGIES, Front, Objective, SearchResult, pareto, search
 from edgenas.space import Codes, Space
 from edgenas.spaces import load_space, tiny
 
@@ -184,3 +184,96 @@ def test_what_is_no_history_is_left_alone(tmp_path: Path):
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(EdgenasError, match="holds other networks than this search asks for"):
         run("random", path, evaluations=100)
+
+
+# Fronts
+
+
+def run_front(
+    history: Path | None, *, seed: int = 3, evaluations: int = 300, goal: str = "max"
+) -> tuple[Front, int]:
+    """A front without its seconds, and how many networks its search scored itself."""
+    space = tiny()
+    score, scored = random_mlp(space, seed=1), list[Codes]()
+
+    def watched(rows: Codes) -> np.ndarray:
+        scored.append(rows)
+        return np.where(rows[:, 1] == 1, np.nan, score(rows))
+
+    found = pareto(
+        space,
+        objectives=[
+            Objective(name="accuracy", values=watched, goal=goal),
+            Objective(name="latency", values=compile_tables(space, fake_seconds)),
+            Objective(name="params", values=params_table(space)),
+        ],
+        subject_to=[
+            limit("params", params_table(space), 6e3),
+            limit("macs", macs_table(space), 1e6),
+        ],
+        seed=seed,
+        population=20,
+        evaluations=evaluations,
+        history=history,
+    )
+    return replace(found, seconds=0.0), sum(map(len, scored))
+
+
+@pytest.fixture(scope="module")
+def whole_front(tmp_path_factory: pytest.TempPathFactory) -> tuple[Front, bytes]:
+    path = tmp_path_factory.mktemp("front") / "history.csv"
+    return run_front(path)[0], path.read_bytes()
+
+
+@pytest.mark.parametrize("evaluations", [300, 100_000])
+def test_pandas_reads_a_column_for_each_objective(evaluations: int, tmp_path: Path):
+    path = tmp_path / "history.csv"
+    found, scored = run_front(path, evaluations=evaluations)
+    table = pd.read_csv(path, comment="#")
+    names = ["step", "phase", "evaluation", "genes", "accuracy", "latency", "params", "macs"]
+    assert table.columns.tolist() == names
+    assert len(table) == found.evaluations == scored
+    assert table.genes.is_unique
+    assert list(dict.fromkeys(table.phase)) == (["every"] if found.exact else ["sample", "evolve"])
+    rows = np.array([row.split() for row in table.genes], np.uint8)
+    space = tiny()
+    assert table.accuracy.isna().tolist() == (rows[:, 1] == 1).tolist()
+    assert table.latency.tolist() == compile_tables(space, fake_seconds)(rows).tolist()
+    assert table.params.tolist() == params_table(space)(rows).tolist()
+    assert (table.params <= 6e3).all()
+    assert (table.macs <= 1e6).all()
+    listed = {tuple(row) for row in table[names[4:]].itertuples(index=False)}
+    assert {tuple(p.values[name] for name in names[4:]) for p in found.points} <= listed
+    assert run_front(None, evaluations=evaluations)[0] == found
+
+
+@settings(max_examples=30)
+@given(cut=st.floats(0, 1))
+def test_a_front_killed_anywhere_goes_on_to_the_same_result(
+    cut: float, whole_front: tuple[Front, bytes], tmp_path_factory: pytest.TempPathFactory
+):
+    found, data = whole_front
+    path = tmp_path_factory.mktemp("cut") / "history.csv"
+    kept = data[: round(cut * len(data))]
+    path.write_bytes(kept)
+    again, scored = run_front(path)
+    assert again == found
+    assert path.read_bytes() == data
+    steps = [line.split(b",")[0] for line in kept.splitlines()[2:-1]]
+    sure = sum(step != steps[-1] for step in steps) if steps else 0
+    assert scored <= found.evaluations - sure + 1
+
+
+def test_another_front_does_not_go_on(whole_front: tuple[Front, bytes], tmp_path: Path):
+    path = tmp_path / "history.csv"
+    path.write_bytes(whole_front[1])
+    with pytest.raises(EdgenasError, match="its seed is 3, asked for is 4"):
+        run_front(path, seed=4)
+    with pytest.raises(EdgenasError, match=r"its objectives is \{'accuracy': 'max'"):
+        run_front(path, goal="min")
+    lines = path.read_text().splitlines()
+    lines[2] = lines[2].rsplit(",", 4)[0] + ",0.1,0.2,3.0,4.0"
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(EdgenasError, match="holds other scores than this search finds"):
+        run_front(path)
+    assert path.read_text().splitlines() == lines

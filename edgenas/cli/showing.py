@@ -70,6 +70,14 @@ def pareto(
         float, typer.Option(min=0.5, max=0.999, help="Of the upper bounds.")
     ] = 0.95,
     rows: Annotated[int, typer.Option(min=2, help="Networks of a printed table.")] = 10,
+    evaluations: Annotated[
+        int | None,
+        typer.Option(min=1, help="Networks scored for each device at most.  [default: 50000]"),
+    ] = None,
+    history: Annotated[
+        Path | None,
+        typer.Option(help="CSV file of every network scored; an interrupted search goes on."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the search.")] = 0,
     out_file: Annotated[
         list[Path] | None,
@@ -83,6 +91,7 @@ def pareto(
     All numbers are predictions: specialize builds, checks and measures one of these networks.
     """
     from edgenas.search import parse_constraint
+    from edgenas.search.pareto import EVALUATIONS
 
     constraints = [parse_constraint(text, name="--constraint") for text in constraint or ()]
     for path in out_file or ():
@@ -105,6 +114,8 @@ def pareto(
             constraints=constraints,
             confidence=confidence,
             seed=seed,
+            evaluations=evaluations or EVALUATIONS,
+            history=history,
             tell=tell,
         )
     for path in out_file or ():

@@ -1,14 +1,15 @@
 """The full history of a search: a CSV file that pandas reads, and interrupted searches go on from.
 
 - Line 1 is a comment: ``# edgenas.history/1`` and a JSON object of what was searched for.
-- Line 2 names the columns: ``step,phase,evaluation,genes,score`` and one for each limited metric.
+- Line 2 names the columns: ``step,phase,evaluation,genes``, then ``score`` or the objectives of a
+  front, and one for each limited metric that is no objective.
 - Then one line for each network scored, in order: the step (a batch scored at once), its phase, a
-  running number, the codes of the genes parted by spaces, the score, the values of the limits.
+  running number, the codes of the genes parted by spaces, the values.
 
 Read it with ``pandas.read_csv(path, comment="#")``. A search is all chance from one seed, so one
 that goes on asks for the same networks again; their scores are taken from the file, and scoring
 starts where the file ends. A step that was half-written is scored again. So is the first network
-of the file, which must have its score: else it was written with another function.
+of the file, which must have its values: else it was written with another function.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from edgenas.cost import Vector
 from edgenas.errors import EdgenasError
 from edgenas.files import disk_errors
 from edgenas.search.constraint import Limit
+from edgenas.search.dominance import Matrix
 from edgenas.space import Codes, Space
 
 SCHEMA = "edgenas.history/1"
@@ -33,15 +35,23 @@ class History:
 
     Args:
         path: the file.
-        limits: whose values are written beside the scores.
+        found: how many columns hold what the search asks for: the score, or the objectives.
+        limits: whose values are written beside.
         steps: what the file holds: the lines of each step without their ends, in order.
         size: bytes of the file before the first step.
     """
 
     def __init__(
-        self, path: Path, *, limits: Sequence[Limit], steps: list[list[str]], size: int
+        self,
+        path: Path,
+        *,
+        found: int,
+        limits: Sequence[Limit],
+        steps: list[list[str]],
+        size: int,
     ) -> None:
         self._path = path
+        self._found = found
         self._limits = tuple(limits)
         self._steps = steps
         self._at = size
@@ -49,10 +59,20 @@ class History:
         self._evaluation = 0
 
     def scores(self, rows: Codes, *, phase: str, maximize: Callable[[Codes], Vector]) -> Vector:
-        """The scores of the next step: from the file, or else from the function and written.
+        """The scores of the next step, as ``values``."""
+        found = self.values(rows, phase=phase, score=lambda rows: _column(maximize(rows)))
+        return found[:, 0]
+
+    def values(self, rows: Codes, *, phase: str, score: Callable[[Codes], Matrix]) -> Matrix:
+        """The values of the next step: from the file, or else from the function and written.
+
+        Args:
+            rows: of the step, shape (n, genes).
+            phase: of the search, a word.
+            score: rows to the score or the objectives, shape (n, genes) -> (n, columns).
 
         Raises:
-            EdgenasError: the file holds other networks than those asked for.
+            EdgenasError: the file holds other networks than those asked for, or other values.
         """
         step, first = self._step, self._evaluation
         self._step, self._evaluation = step + 1, first + len(rows)
@@ -62,18 +82,18 @@ class History:
             fields = [line.split(",") for line in known]
             if [f[3] for f in fields] != genes:
                 raise self._strange()
-            found = np.array([float(f[4]) for f in fields])
-            if not step and not np.allclose(found[:1], maximize(rows[:1]), 1e-3, equal_nan=True):
+            found = np.array([[float(v) for v in f[4 : 4 + self._found]] for f in fields])
+            if not step and not np.allclose(found[:1], score(rows[:1]), 1e-3, equal_nan=True):
                 raise EdgenasError(
                     f"{self._path} holds other scores than this search finds for the same networks",
-                    hint="the accuracy predictor or the data are others: give another file",
+                    hint="the predictors, the tables or the data are others: give another file",
                 )
             self._at += sum(len(line) + 1 for line in known)
             return found
         if len(known) > len(rows) or step + 1 < len(self._steps):
             raise self._strange()
-        scores = np.asarray(maximize(rows), float)
-        columns = [scores, *(limit.of(rows) for limit in self._limits)]
+        found = score(rows)
+        columns = [*found.T, *(limit.of(rows) for limit in self._limits)]
         lines = [
             f"{step},{phase},{first + 1 + i},{genes[i]},{','.join(map(repr, values))}\n"
             for i, values in enumerate(zip(*(c.tolist() for c in columns), strict=True))
@@ -83,7 +103,7 @@ class History:
             stream.truncate()
             stream.write("".join(lines).encode())
             self._at = stream.tell()
-        return scores
+        return found
 
     def _strange(self) -> EdgenasError:
         return EdgenasError(
@@ -93,7 +113,12 @@ class History:
 
 
 def open_history(
-    path: Path, *, space: Space, limits: Sequence[Limit], search: Mapping[str, Any]
+    path: Path,
+    *,
+    space: Space,
+    limits: Sequence[Limit],
+    search: Mapping[str, Any],
+    found: Sequence[str] = ("score",),
 ) -> History:
     """The history of a search, new or to be continued.
 
@@ -102,6 +127,7 @@ def open_history(
         space: that is searched.
         limits: that are kept.
         search: what else decides the result, as JSON values.
+        found: what the search asks of a network: its score, or the names of the objectives.
 
     Raises:
         EdgenasError: the file is no history, or one of another search.
@@ -112,15 +138,16 @@ def open_history(
         "limits": [str(limit.constraint) for limit in limits],
         **search,
     }
-    names = ["step", "phase", "evaluation", "genes", "score"]
-    names += [limit.constraint.name for limit in limits]
+    beside = [limit for limit in limits if limit.constraint.name not in found]
+    names = ["step", "phase", "evaluation", "genes", *found]
+    names += [limit.constraint.name for limit in beside]
     head = f"# {SCHEMA} {json.dumps(asked)}\n{','.join(names)}\n"
     with disk_errors(path):
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         if head.startswith(text):  # new, or killed within its head
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(head, encoding="utf-8")
-            return History(path, limits=limits, steps=[], size=len(head.encode()))
+            return History(path, found=len(found), limits=beside, steps=[], size=len(head.encode()))
     if not text.startswith(head):
         raise _other(path, text.partition("\n")[0], asked)
     steps = list[list[str]]()
@@ -135,7 +162,12 @@ def open_history(
         if step == str(len(steps)):
             steps.append([])
         steps[-1].append(line)
-    return History(path, limits=limits, steps=steps, size=len(head.encode()))
+    size = len(head.encode())
+    return History(path, found=len(found), limits=beside, steps=steps, size=size)
+
+
+def _column(values: Vector) -> Matrix:
+    return np.asarray(values, float)[:, None]
 
 
 def _other(path: Path, first: str, asked: Mapping[str, Any]) -> EdgenasError:

@@ -1,8 +1,10 @@
 """Many objectives at once: the networks of a space that no other beats in all of them."""
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +16,7 @@ from edgenas.errors import EdgenasError
 from edgenas.search.constraint import Limit
 from edgenas.search.dominance import front_of
 from edgenas.search.feasible import anchor
+from edgenas.search.history import History, open_history
 from edgenas.search.least import least
 from edgenas.search.neighbours import every
 from edgenas.search.nsga2 import nsga2
@@ -92,6 +95,7 @@ def pareto(
     seed: int = 0,
     population: int = POPULATION,
     evaluations: int = EVALUATIONS,
+    history: Path | None = None,
 ) -> Front:
     """The front of a space, by NSGA-II; exactly, where the whole space may be scored.
 
@@ -103,14 +107,30 @@ def pareto(
         population: networks kept from generation to generation; the front may hold more of them,
             as it comes from all that were scored.
         evaluations: how many networks are scored at most.
+        history: a CSV file of every network scored. Where an interrupted search left one, what is
+            in it is not scored again, and the front is that of an uninterrupted search.
 
     Raises:
-        EdgenasError: no network keeps the limits, with the least reachable and what binds; or the
-            objectives, the population or the evaluations are none to search with.
+        EdgenasError: no network keeps the limits, with the least reachable and what binds; the
+            objectives, the population or the evaluations are none to search with; or a history of
+            another search.
     """
     _check(objectives, population=population, evaluations=evaluations)
     started = time.perf_counter()
-    costs, limits = _costs(objectives), tuple(subject_to)
+    limits = tuple(subject_to)
+    goals: dict[str, Literal["max", "min"]] = {o.name: o.goal for o in objectives}
+    written = None
+    if history is not None:
+        search = {"strategy": "nsga2", "objectives": goals, "population": population}
+        written = open_history(
+            history,
+            space=space,
+            limits=limits,
+            search=search | {"seed": seed, "evaluations": evaluations},
+            found=list(goals),
+        )
+    exact = space.size <= evaluations
+    costs = _costs(objectives, history=written, phase="every" if exact else "sample")
     problem = Problem(
         space=space,
         maximize=lambda rows: -costs(rows)[:, 0],
@@ -118,7 +138,6 @@ def pareto(
         evaluations=evaluations,
         seed=seed,
     )
-    exact = space.size <= evaluations
     if exact:
         rows = every(space)
         rows = rows[problem.kept(rows)]
@@ -138,9 +157,11 @@ def pareto(
         )
     found = front_of(values)
     found = found[np.lexsort(values[found].T[::-1])]
+    columns = {limit.constraint.name: limit.of(rows[found]) for limit in limits}
+    columns |= dict(zip(goals, (values[found] * _signs(objectives)).T, strict=True))
     return Front(
-        points=_points(space, rows[found], objectives, limits),
-        goals={o.name: o.goal for o in objectives},
+        points=_points(space, rows[found], columns),
+        goals=goals,
         exact=exact,
         evaluations=scored,
         seconds=time.perf_counter() - started,
@@ -163,16 +184,29 @@ def _check(objectives: Sequence[Objective], *, population: int, evaluations: int
         raise EdgenasError(f"evaluations must be at least 1, found {evaluations}")
 
 
-def _costs(objectives: Sequence[Objective]) -> Costs:
-    """Rows to what is minimised, shape (n, objectives); what is not a number is infinite."""
+def _signs(objectives: Sequence[Objective]) -> NDArray[np.float64]:
+    return np.array([1.0 if o.goal == "min" else -1.0 for o in objectives])
+
+
+def _costs(objectives: Sequence[Objective], *, history: History | None, phase: str) -> Costs:
+    """Rows to what is minimised, shape (n, objectives); what is not a number is infinite.
+
+    Args:
+        objectives: of the search.
+        history: where every value is kept, and found again; None: nowhere.
+        phase: of the first rows asked for; the others are of ``evolve``.
+    """
+    signs, phases = _signs(objectives), itertools.chain([phase], itertools.repeat("evolve"))
+
+    def values(rows: Codes) -> NDArray[np.float64]:
+        return np.stack([np.asarray(o.values(rows), float) for o in objectives], 1)
 
     def costs(rows: Codes) -> NDArray[np.float64]:
-        found = np.empty((len(rows), len(objectives)))
-        for column, objective in enumerate(objectives):
-            values = np.asarray(objective.values(rows), float)
-            found[:, column] = values if objective.goal == "min" else -values
-        found[np.isnan(found)] = np.inf
-        return found
+        if history is None:
+            found = values(rows)
+        else:
+            found = history.values(rows, phase=next(phases), score=values)
+        return np.where(np.isnan(found), np.inf, signs * found)
 
     return costs
 
@@ -183,11 +217,7 @@ def _tables(objective: Objective) -> Tables | None:
     return objective.values if isinstance(objective.values, Tables) else objective.guide
 
 
-def _points(
-    space: Space, rows: Codes, objectives: Sequence[Objective], limits: Sequence[Limit]
-) -> tuple[Point, ...]:
-    columns = {limit.constraint.name: limit.of(rows) for limit in limits}
-    columns |= {o.name: np.asarray(o.values(rows), float) for o in objectives}
+def _points(space: Space, rows: Codes, columns: dict[str, Vector]) -> tuple[Point, ...]:
     listed = {name: values.tolist() for name, values in columns.items()}
     return tuple(
         Point(arch=arch, values={name: values[i] for name, values in listed.items()})

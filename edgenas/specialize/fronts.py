@@ -9,6 +9,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -181,6 +182,7 @@ def fronts(
     confidence: float = 0.95,
     seed: int = 0,
     evaluations: int = EVALUATIONS,
+    history: Path | None = None,
     tell: Tell = lambda step, done, total, words: None,
     shared: Shared | None = None,
 ) -> Fronts:
@@ -197,11 +199,14 @@ def fronts(
         confidence: of upper bounds.
         seed: of the search.
         evaluations: networks scored for each device, at most.
+        history: a CSV file of every network scored, of a single device; an interrupted search goes
+            on from it.
         tell: called with (step, done, total, words).
         shared: what was read already.
 
     Raises:
-        EdgenasError: a name is unknown, a constraint is of latency or energy, or nothing keeps it.
+        EdgenasError: a name is unknown, a constraint is of latency or energy, nothing keeps it, or
+            there is one history for many devices.
     """
     if not names:
         raise EdgenasError("no device was given", hint="edgenas pareto --device jetson")
@@ -213,6 +218,11 @@ def fronts(
     twice = [device.name for i, device in enumerate(found) if device in found[:i]]
     if twice:
         raise EdgenasError(f"the device {twice[0]} was given twice", hint="name each device once")
+    if history is not None and len(found) > 1:
+        raise EdgenasError(
+            f"a history is of one search, {len(found)} devices are searched for one by one",
+            hint="name a single device, and another history for the next",
+        )
     for constraint in constraints:
         if constraint.metric not in ("macs", "params", "memory"):
             raise EdgenasError(
@@ -236,6 +246,7 @@ def fronts(
                 confidence=confidence,
                 seed=seed,
                 evaluations=evaluations,
+                history=history,
             )
         )
     tell("searching", len(found), len(found), "")
@@ -264,6 +275,7 @@ def _front(
     confidence: float,
     seed: int,
     evaluations: int,
+    history: Path | None,
 ) -> DeviceFront:
     """The front on one device."""
     target, times = latency.target, latency.predictor
@@ -282,6 +294,7 @@ def _front(
         ],
         seed=seed,
         evaluations=evaluations,
+        history=history,
     )
     points = sorted(front.points, key=lambda p: p.values["latency"])
     rows = space.encode([p.arch for p in points])
