@@ -19,6 +19,9 @@ from edgenas.errors import EdgenasError
 from edgenas.stage import ACTIVATIONS, StageSpace, check_choices, check_stage, join, whole
 
 Codes = NDArray[np.uint8]
+
+# The first conv, the convs of squeeze-and-excitation, the depthwise ones, the classifier.
+PARTS = ("first", "squeeze", "depthwise", "classifier")
 Number = TypeVar("Number", int, float)
 
 
@@ -38,6 +41,8 @@ class Space:
         kernel_transform: how a small kernel comes out of the largest: ``linear`` (centre crop and
             a learnt matrix, once-for-all, arXiv 1908.09791, section 3.3) or ``crop``.
         epsilon: of every batch norm.
+        kept_in_float: parts of its networks that stay in float where the rest is int8, of
+            ``PARTS``: fixed before a device is profiled, so that tables and models agree.
 
     Raises:
         EdgenasError: a choice is illegal, or two choices would give the same network.
@@ -53,6 +58,7 @@ class Space:
     inputs: int = 3
     kernel_transform: Literal["linear", "crop"] = "linear"
     epsilon: float = 1e-5
+    kept_in_float: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_space(self)
@@ -413,6 +419,9 @@ def _check_space(space: Space) -> None:
         raise EdgenasError(
             f"kernel_transform must be linear or crop, found {space.kernel_transform!r}"
         )
+    for part in space.kept_in_float:
+        if part not in PARTS:
+            raise EdgenasError(f"kept_in_float must be of {', '.join(PARTS)}, found {part!r}")
     if not 0 < space.epsilon < 1:
         raise EdgenasError(f"epsilon must be between 0 and 1, found {space.epsilon}")
     for i, stage in enumerate(space.stages):

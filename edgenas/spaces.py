@@ -297,8 +297,11 @@ def load_space(name: str) -> Space:
 
 
 def space_to_json(space: Space) -> dict[str, Any]:
-    """The JSON object of a space, schema first."""
-    return {"schema": SCHEMA, **dataclasses.asdict(space)}
+    """The JSON object of a space, schema first; ``kept_in_float`` where something is."""
+    fields = {"schema": SCHEMA, **dataclasses.asdict(space)}
+    if not space.kept_in_float:
+        del fields["kept_in_float"]
+    return fields
 
 
 def space_from_json(value: Mapping[str, Any], *, where: str = "space") -> Space:
@@ -335,7 +338,10 @@ def _make(kind: type[Any], value: Any, where: str) -> Any:
             found = tuple(cast(list[Any], found))
         if wanted == "<class 'str'>" and not isinstance(found, str):
             raise EdgenasError(f"{where}.{field.name} must be a text, found {found!r}")
-        if wanted.startswith("tuple") and field.name != "stages":
+        if field.name == "kept_in_float":
+            if not isinstance(found, tuple) or not all(isinstance(v, str) for v in found):  # pyright: ignore[reportUnknownVariableType]
+                raise EdgenasError(f"{where}.{field.name} must be a list of texts, found {found}")
+        elif wanted.startswith("tuple") and field.name != "stages":
             if not isinstance(found, tuple) or not all(map(_number, cast(tuple[Any], found))):
                 raise EdgenasError(f"{where}.{field.name} must be a list of numbers, found {found}")
             if field.name == "expands":

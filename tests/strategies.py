@@ -52,6 +52,7 @@ def spaces(draw: st.DrawFn, most: int = 3) -> Space:
         classes=draw(st.integers(2, 5)),
         inputs=inputs,
         kernel_transform=draw(st.sampled_from(("linear", "crop"))),
+        kept_in_float=draw(st.sampled_from(((), ("depthwise", "first")))),
     )
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -5,8 +7,9 @@ from onnx import numpy_helper
 
 from edgenas import runtimes, spaces
 from edgenas.errors import EdgenasError
-from edgenas.plan import Layer, layers
+from edgenas.plan import Layer, layers, plan
 from edgenas.profiling.graph import INPUT, layer_graph, network_graph
+from edgenas.profiling.units import layer_unit, network_unit
 from edgenas.runtimes.forms import form, formed, formed_layer, half, random_images
 from edgenas.runtimes.quantize import parts, quantized, with_integer_activations
 
@@ -175,6 +178,34 @@ def test_a_part_that_is_kept_stays_in_float():
     )
     squeeze = parts(onnx.load_from_string(graph))["squeeze"]
     assert not [k for k in kernels if k.precision == "int8" and set(k.nodes) & set(squeeze)]
+
+
+@pytest.mark.parametrize("wanted", ["int8-unsigned", "int8-integer", "int8-signed"])
+def test_layers_and_networks_of_a_space_keep_the_same_parts(wanted):
+    """A table and a model agree: what is in float in one is in the other."""
+    space = replace(spaces.tiny(), kept_in_float=("depthwise", "squeeze"))
+    arch = space.largest()
+
+    def floats(unit) -> list[tuple[int, ...]]:
+        graph = onnx.load_from_string(unit.build()).graph
+        shapes = {t.name: tuple(t.dims) for t in graph.initializer}
+        return [
+            shapes[n.input[1]] for n in graph.node if n.op_type == "Conv" and n.input[1] in shapes
+        ]
+
+    network_ = network_unit(space, arch, batch=1, form=wanted)
+    alone = [
+        layer_unit(space, layer, copies=0, batch=1, form=wanted) for _, layer in plan(space, arch)
+    ]
+    kept = floats(network_)
+    assert sorted(kept) == sorted(shape for unit in alone for shape in floats(unit))
+    assert len(kept) == sum(
+        len(nodes)
+        for part, nodes in parts(onnx.load_from_string(network())).items()
+        if part in space.kept_in_float
+    )
+    told = {e.key: e.value for e in onnx.load_from_string(network_.build()).metadata_props}
+    assert told == {"kept_in_float": "depthwise, squeeze"}
 
 
 def test_an_unknown_part_is_refused():

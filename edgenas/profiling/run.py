@@ -201,6 +201,7 @@ def _check_precision(space: Space, *, target: Target) -> None:
     graph = formed(
         network_graph(space, arch, batch=target.batch),
         wanted=form(target.runtime, target.precision),
+        keep=space.kept_in_float,
     )
     runtimes.get(target.runtime).compile(
         graph, precision=target.precision, threads=target.threads, batch=target.batch

@@ -17,7 +17,7 @@ from edgenas.predict.line import CONFORMAL
 from edgenas.profiling.journal import differences
 from edgenas.profiling.networks import CALIBRATION, FURTHER, MOST, calibration_archs
 from edgenas.profiling.run import environment_of
-from edgenas.profiling.work import Clock
+from edgenas.profiling.work import Clock, kept_in_float
 from edgenas.runtimes import for_clock
 from edgenas.space import Space
 from edgenas.table import LatencyTable, Statistic, find_table, load_table
@@ -59,6 +59,10 @@ def table_for(space: Space, *, target: Target, clock: Clock | None = measure) ->
         why = differences({**table.environment, "runtime_version": table.runtime_version}, here)
         if table.provenance != "measured":
             why.insert(0, f"it is {table.provenance}")
+    kept = ", ".join(space.kept_in_float) if target.precision == "int8" else ""
+    if table.provenance == "measured" and kept_in_float(table) != kept:
+        parts = [parts or "nothing" for parts in (kept_in_float(table), kept)]
+        why.append(f"it was measured with {parts[0]} kept in float, {space.name} keeps {parts[1]}")
     missing = table.missing(space)
     if missing and len(_networks(table, space, statistic="typical")) >= LEARNED:
         pass

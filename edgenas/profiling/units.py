@@ -99,6 +99,7 @@ def layer_unit(space: Space, layer: Layer, *, copies: int, batch: int, form: For
             wanted=form,
             first=layer.inputs == space.inputs,
             last=layer.kind == "head",
+            keep=space.kept_in_float,
         )
 
     return Unit(name=str(layer), of=layer, build=build)
@@ -109,5 +110,7 @@ def network_unit(space: Space, arch: Arch, *, batch: int, form: Form = "fp32") -
     return Unit(
         name=f"{space.name}/{space.classes} {arch}",
         of=arch,
-        build=lambda: formed(network_graph(space, arch, batch=batch), wanted=form),
+        build=lambda: formed(
+            network_graph(space, arch, batch=batch), wanted=form, keep=space.kept_in_float
+        ),
     )

@@ -35,9 +35,19 @@ _ALIKE = (
 _AS_USERS, _ON_GPU = "called as users call them", "from GPU memory to GPU memory"
 
 
-def words(method: Method, *, runtime: str) -> str:
-    """How layers and networks are timed on a runtime, as tables tell it."""
-    return WORDS[method] + _ALIKE.format(_ON_GPU if runtime in board.ON_GPU else _AS_USERS)
+_KEPT = "; kept in float: "
+
+
+def words(method: Method, *, space: Space, target: Target) -> str:
+    """How layers and networks are timed on a target, as tables tell it."""
+    told = WORDS[method] + _ALIKE.format(_ON_GPU if target.runtime in board.ON_GPU else _AS_USERS)
+    kept = space.kept_in_float if target.precision == "int8" else ()
+    return told + (_KEPT + ", ".join(kept) if kept else "")
+
+
+def kept_in_float(table: LatencyTable) -> str:
+    """The parts that were in float when a table was measured in int8, or nothing."""
+    return table.method.partition(_KEPT)[2]
 
 
 def method_of(table: LatencyTable) -> Method:
@@ -46,8 +56,9 @@ def method_of(table: LatencyTable) -> Method:
     Raises:
         EdgenasError: in none of the ways that are known here.
     """
-    for method in WORDS:
-        if table.method == words(method, runtime=table.target.runtime):
+    told = table.method.partition(_KEPT)[0]
+    for method, how in WORDS.items():
+        if told.startswith(how + _ALIKE.partition("{")[0]):
             return method
     raise EdgenasError(
         f"the table of {table.target} was made by a method that this edgenas does not know: "
@@ -300,7 +311,7 @@ class Work:
             provenance="measured",
             runtime_version=self._environment["runtime_version"],
             environment=self._environment | {"canary": self._canary()},
-            method=words(method, runtime=target.runtime),
+            method=words(method, space=space, target=target),
             date=max(record.at for records in self._found.values() for record in records)[:10],
             layers=layers,
             networks=tuple(networks),

@@ -31,7 +31,9 @@ def form(runtime: str, precision: str) -> Form:
     return known.FORMS[precision]
 
 
-def formed(onnx_bytes: bytes, *, wanted: Form, images: Array | None = None) -> bytes:
+def formed(
+    onnx_bytes: bytes, *, wanted: Form, images: Array | None = None, keep: tuple[str, ...] = ()
+) -> bytes:
     """A model in another form.
 
     Args:
@@ -39,6 +41,7 @@ def formed(onnx_bytes: bytes, *, wanted: Form, images: Array | None = None) -> b
         wanted: the form.
         images: what int8 is calibrated with, shape (n, ...) as the input; None: random ones, for
             graphs that are only timed.
+        keep: parts that stay in float in int8, see `edgenas.space.Space`.
 
     Raises:
         EdgenasError: int8 is wanted of a model without convs and matrix products.
@@ -48,12 +51,14 @@ def formed(onnx_bytes: bytes, *, wanted: Form, images: Array | None = None) -> b
     if wanted == "fp16":
         return half(onnx_bytes)
     given = random_images(onnx_bytes) if images is None else images
-    made = quantized(onnx_bytes, signed=wanted == "int8-signed", images=given)
+    made = quantized(onnx_bytes, signed=wanted == "int8-signed", images=given, keep=keep)
     return with_integer_activations(made) if wanted == "int8-integer" else made
 
 
 @functools.lru_cache(maxsize=512)  # a unit is timed several times
-def formed_layer(onnx_bytes: bytes, *, wanted: Form, first: bool, last: bool) -> bytes:
+def formed_layer(
+    onnx_bytes: bytes, *, wanted: Form, first: bool, last: bool, keep: tuple[str, ...] = ()
+) -> bytes:
     """A layer alone in another form, as it will be amid its neighbours.
 
     Args:
@@ -61,8 +66,9 @@ def formed_layer(onnx_bytes: bytes, *, wanted: Form, first: bool, last: bool) ->
         wanted: the form.
         first: whether it is the first of its network, and reads the image.
         last: whether it is the last of its network, and gives the logits.
+        keep: parts that stay in float in int8.
     """
-    made = formed(onnx_bytes, wanted=wanted)
+    made = formed(onnx_bytes, wanted=wanted, keep=keep)
     if wanted in ("int8-integer", "int8-unsigned"):
         return with_integer_ends(made, first=not first, last=not last)
     return made

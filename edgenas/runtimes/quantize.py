@@ -31,19 +31,18 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgenas import board
 from edgenas.errors import EdgenasError
+from edgenas.space import PARTS
 
 Array = NDArray[Any]
 
-# Decided once by tools/bench_int8.py and the same for tables and models: on mbv3-cifar no part had
-# to stay in float.
-KEPT_IN_FLOAT: tuple[str, ...] = ()
+KEPT = "kept_in_float"  # in the metadata of a model
 
 _CHUNK = 25
 _STEPS = 255
 
 
 def quantized(
-    onnx_bytes: bytes, *, signed: bool, images: Array, keep: Collection[str] = KEPT_IN_FLOAT
+    onnx_bytes: bytes, *, signed: bool, images: Array, keep: Collection[str] = ()
 ) -> bytes:
     """The int8 model of an fp32 model.
 
@@ -51,7 +50,7 @@ def quantized(
         onnx_bytes: one input and one output, both float32.
         signed: the style: symmetric for TensorRT, or unsigned for ONNX Runtime and OpenVINO.
         images: what it is calibrated with, shape (n, ...) as its input.
-        keep: parts that stay in float, see ``parts``.
+        keep: parts that stay in float, see ``parts``; they are in the model's metadata.
 
     Raises:
         EdgenasError: there is nothing to quantise, or a part has another name.
@@ -89,7 +88,7 @@ def quantized(
             extra_options=options,
         )
         made = onnx.load(path)
-    helper.set_model_props(made, metadata)
+    helper.set_model_props(made, {**metadata, **({KEPT: ", ".join(keep)} if keep else {})})
     return made.SerializeToString(deterministic=True)
 
 
@@ -144,7 +143,7 @@ def parts(model: ModelProto) -> dict[str, list[str]]:
     ``first`` is the first conv, ``squeeze`` the convs behind pools (squeeze-and-excitation),
     ``depthwise`` the depthwise convs, ``classifier`` the last matrix product.
     """
-    found: dict[str, list[str]] = {p: [] for p in ("first", "squeeze", "depthwise", "classifier")}
+    found: dict[str, list[str]] = {part: [] for part in PARTS}
     writers = {output: node for node in model.graph.node for output in node.output}
     image = model.graph.input[0].name
     small = {node.output[0] for node in model.graph.node if node.op_type == "GlobalAveragePool"}

@@ -148,6 +148,7 @@ def build(job: Job, arch: Arch) -> Built:
             onnx,
             wanted=form(target.runtime, target.precision),
             images=images.contiguous().numpy(),
+            keep=job.space.kept_in_float,
         )
         checked = parity(network, onnx, images=inputs, precision=job.shipped)
         checked.require()

@@ -148,6 +148,7 @@ def export(
         with_open_batch(source) if dynamic_batch else source,
         wanted=builder.FORMS[wanted.precision] if builder else wanted.form,
         images=some,
+        keep=trained.supernet.space.kept_in_float,
     )
     parity = compared(
         _logits(graph, some, wanted), run_onnx(source, some), precision=wanted.precision

@@ -9,10 +9,10 @@ from edgenas import measure, runtimes
 from edgenas.device import Target
 from edgenas.errors import EdgenasError
 from edgenas.evaluate import BATCH, predictions
-from edgenas.export import integer_share, run_onnx
+from edgenas.export import integer_share, read_metadata, run_onnx
 from edgenas.profiling.graph import network_graph
 from edgenas.runtimes.forms import form, formed
-from edgenas.runtimes.quantize import KEPT_IN_FLOAT
+from edgenas.runtimes.quantize import KEPT
 from edgenas.spaces import tiny
 from edgenas.specialize.building import Built, Job
 from edgenas.specialize.images import Material
@@ -152,7 +152,7 @@ def _run(job: Job, built: Built, pixels: Tensor) -> np.ndarray:
 
 def _kernels(built: Built, target: Target) -> str:
     share = integer_share(built.onnx, runtime=target.runtime)
-    kept = ", ".join(KEPT_IN_FLOAT) or "nothing"
+    kept = read_metadata(built.onnx).get(KEPT, "nothing")
     return (
         f"int8: {share:.1%} of the MACs in integer kernels, by the profile of {target.runtime}; "
         f"kept in float: {kept}"
