@@ -952,8 +952,8 @@ def load_ncnn(
         batch: images a run.
         precision: a key of `NCNN_OPTIONS`; where this processor lacks it, the unit is refused.
     """
-    # Threads that wait for work do so by spinning, for milliseconds; the canary needs their
-    # processors. So long they wait is more than there is between two operators of one run.
+    # Threads wait for work by spinning, for milliseconds, on processors that the canary looks at
+    # between runs. So many rounds are still longer than any pause between two operators.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     ncnn: Any = importlib.import_module("ncnn")
     loaded = ncnn_net(source, threads=threads, precision=precision)

@@ -204,8 +204,9 @@ def measure(
     run loses nothing; measure the units that are missing next time.
 
     Args:
-        units: name and ONNX graph (bytes or path) of each. A generator is consumed before the
-            clock starts, one graph in memory at a time.
+        units: name and ONNX graph (bytes or path) of each; for a runtime that reads none, what
+            `edgenas.runtimes.for_clock` makes of it. A generator is consumed before the clock
+            starts, one graph in memory at a time.
         runtime: a runtime that the clock can load.
         settings: threads, patience, seed.
         batch: what free dimensions of the inputs become.
@@ -294,7 +295,7 @@ def time_model(
     Whatever else this process does in its threads is in the number; `measure` avoids that.
 
     Args:
-        onnx: the graph, bytes or path.
+        onnx: the graph, bytes or path, or what `edgenas.runtimes.for_clock` makes of it.
         runtime: a runtime that the clock can load.
         settings: threads, patience, seed.
         batch: what free dimensions of the inputs become.

@@ -230,7 +230,7 @@ def test_with_little_time_it_takes_the_networks_that_say_most():
     given = {"networks": 3, "further": 2, "visits": 1, "settings": QUICK}
     table = profile(TINY, target=TARGET, time_budget=4, **given)
     assert not table.layers
-    assert 5 <= len(table.networks) <= 102
+    assert 1 <= len(table.networks) <= 102
 
 
 def test_a_network_is_specialised_for_it(tiny: Path, tmp_path: Path, monkeypatch):

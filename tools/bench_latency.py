@@ -181,6 +181,8 @@ def on_host(given: argparse.Namespace) -> None:
     if given.resolutions:
         space = space.restrict(resolution=[int(r) for r in given.resolutions.split(",")])
     target = load("host").target(runtime=given.runtime)
+    if METHODS.get(target.runtime) == "networks":
+        raise SystemExit(f"on {target.runtime} no layer is timed, see edgenas profile")
     lines, further = calibration_archs(space), random_archs(space, FURTHER, seed=0)
     others = random_archs(space, given.networks + FURTHER, seed=1)
     tested = [arch for arch in others if arch not in set(further)][: given.networks]

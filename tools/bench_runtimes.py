@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--data", help="the training images, to measure accuracy on their split")
     parser.add_argument("--test", help="test images to measure accuracy on")
     given = parser.parse_args()
-    names = [n for n in ("onnxruntime", "openvino") if not runtimes.get(n).available()]
+    names = [n for n in ("onnxruntime", "openvino", "ncnn") if not runtimes.get(n).available()]
     limit = parse_constraint(f"latency<={given.budget}")
     rows: list[tuple[str, Path, float]] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -43,7 +43,9 @@ def _devices() -> list[dict[str, Any]]:
             path = find_table(use.target)
             if path is not None:
                 table = load_table(path)
-                numbers = f"{table.provenance} {table.date}, {len(table.layers)} layers"
+                held = f"{len(table.layers)} layers" if table.layers else ""
+                held = held or f"{len(table.networks)} networks"
+                numbers = f"{table.provenance} {table.date}, {held}"
             elif use.estimate is not None:
                 numbers = f"estimated, {use.estimate.own}"
             elif device.reach == "local":
