@@ -169,8 +169,8 @@ def kept(journal: Path) -> dict[str, Chosen]:
     for line in text.splitlines():
         try:
             entry = json.loads(line)
-            arch = Arch.from_json(entry.pop("arch"))
-            found[entry.pop("of")] = Chosen(arch=arch, **entry)
+            name, arch = entry.pop("of"), Arch.from_json(entry.pop("arch"))
+            found[name] = Chosen(arch=arch, **entry)
         except (ValueError, KeyError, TypeError):
             continue  # chosen again
     if text and not text.endswith("\n"):
