@@ -4,8 +4,8 @@ A sampled network runs whole. Where a second alternative is given for a block, i
 computed from the same input and added behind a gate, so that the loss has a gradient with respect
 to both gates (ProxylessNAS, arXiv 1812.00332, section 3.2). Depths, widths and resolutions are
 swapped instead: two whole networks are compared. A gate on the depth of a stage would say what the
-first bit of a further block is worth, which was seen to be 6 to 20 times what the whole block is;
-and what changes a shape has no gate.
+first bit of a further block is worth, which was seen to be many times what the whole block is; and
+what changes a shape has no gate.
 """
 
 import torch
