@@ -48,11 +48,6 @@ if TYPE_CHECKING:
 
 SCHEMA = "edgenas.work/1"
 
-# ONNX Runtime 1.29 and later tells Microsoft about models, their names and hashes among it, unless
-# this is set before it is loaded; it also writes to the home folder and starts threads for that.
-# See `onnxruntime`; here too, for whoever imports both.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
 _STORED_SAMPLES = 2000
 _FASTER_READINGS = 20
 _FULL_SPEED = 1.25
@@ -547,7 +542,7 @@ PROVIDERS = {
 
 
 def onnxruntime() -> Any:
-    """ONNX Runtime with its telemetry switched off: the one way that edgenas comes by it."""
+    """ONNX Runtime with its telemetry switched off, also where this file runs alone."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     ort: Any = importlib.import_module("onnxruntime")
     ort.disable_telemetry_events()

@@ -27,7 +27,7 @@ SPACE = tiny().with_classes(3)
 def learnt(state: State, precision: str) -> list[float]:
     """A step with the largest and the smallest network."""
     losses = sandwich_step(
-        state.supernet,
+        state.model,
         [SPACE.largest(), SPACE.smallest()],
         TOYS.pixels,
         TOYS.labels,
@@ -46,7 +46,7 @@ def start(precision: str) -> State:
 
 
 def weights(state: State) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in state.supernet.parameters()])
+    return torch.cat([p.detach().flatten() for p in state.model.parameters()])
 
 
 @pytest.mark.parametrize(("precision", "error"), [("bf16", 0.08), ("fp16", 0.02)])

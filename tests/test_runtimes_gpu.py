@@ -114,7 +114,12 @@ def test_the_canary_of_a_gpu_is_one_product():
 
 @pytest.mark.parametrize(
     "imports",
-    ["from edgenas.bundle import example", "from edgenas import board; board.onnxruntime()"],
+    [
+        "from edgenas.bundle import example",
+        "from edgenas import board; board.onnxruntime()",
+        "import edgenas.predict",
+        "import edgenas.train",
+    ],
 )
 def test_onnx_runtime_never_tells(imports):
     code = f"import os; {imports}; import onnxruntime; print(os.environ['ORT_DISABLE_TELEMETRY'])"

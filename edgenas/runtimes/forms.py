@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgenas import board, runtimes
+from edgenas import runtimes
 from edgenas.runtimes import Form, check_precision
 from edgenas.runtimes.quantize import quantized, with_integer_activations, with_integer_ends
 
@@ -76,7 +76,6 @@ def formed_layer(
 
 def half(onnx_bytes: bytes) -> bytes:
     """A model with fp16 weights and operators; its input and output stay float32."""
-    board.onnxruntime()  # its telemetry goes off first
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 

@@ -5,6 +5,7 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from edgenas.errors import EdgenasError
+from edgenas.runtimes import check_batch
 
 
 def parsed(onnx_bytes: bytes, *, runtime: str) -> ModelProto:
@@ -30,6 +31,18 @@ def inputs_of(model: ModelProto) -> list[ValueInfoProto]:
     """The inputs that a graph has no values for."""
     held = {tensor.name for tensor in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in held]
+
+
+def check_batches(model: ModelProto, *, batch: int) -> None:
+    """Refuse a graph of which an input is made for another batch; an open one fits any.
+
+    Raises:
+        EdgenasError: says which batch it was made for.
+    """
+    for value in inputs_of(model):
+        dims = value.type.tensor_type.shape.dim
+        if dims and dims[0].dim_value:
+            check_batch(dims[0].dim_value, batch=batch)
 
 
 def precision_of(model: ModelProto) -> str:

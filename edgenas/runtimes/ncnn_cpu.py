@@ -34,12 +34,11 @@ from edgenas.runtimes import (
     Array,
     Form,
     Kernel,
-    check_batch,
     check_inputs,
     check_precision,
     check_used,
 )
-from edgenas.runtimes.models import inputs_of, parsed
+from edgenas.runtimes.models import check_batches, inputs_of, parsed
 
 NAME = "ncnn"
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -253,10 +252,7 @@ def compile(onnx: bytes, *, precision: str | None, threads: int, batch: int) -> 
     check_precision(asked, runtime=NAME, known=PRECISIONS)
     if why_not := available():
         raise EdgenasError(f"runtime {NAME} is not available here: {why_not}")
-    for value in inputs_of(parsed(onnx, runtime=NAME)):
-        dims = value.type.tensor_type.shape.dim
-        if dims and dims[0].dim_value:
-            check_batch(dims[0].dim_value, batch=batch)
+    check_batches(parsed(onnx, runtime=NAME), batch=batch)
     try:
         loaded = board.ncnn_net(convert(onnx), threads=threads, precision=asked)
     except board.UnitError as error:

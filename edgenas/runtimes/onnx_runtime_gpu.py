@@ -13,9 +13,9 @@ from typing import Any
 
 from edgenas import board
 from edgenas.errors import EdgenasError
-from edgenas.runtimes import Form, check_batch, check_precision, check_used
+from edgenas.runtimes import Form, check_precision, check_used
 from edgenas.runtimes.cuda import why_no_cuda
-from edgenas.runtimes.models import inputs_of, parsed, precision_of
+from edgenas.runtimes.models import check_batches, parsed, precision_of
 from edgenas.runtimes.onnx_runtime import OrtSession
 
 _WITH_MACS = ("Conv", "FusedConv", "NhwcConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul")
@@ -64,10 +64,7 @@ class OnnxRuntimeGpu:
         if why_not := self.available():
             raise EdgenasError(f"runtime {self.NAME} is not available here: {why_not}")
         check_used(asks, asked=chosen, runtime=self.NAME)
-        for value in inputs_of(model):
-            dims = value.type.tensor_type.shape.dim
-            if dims and dims[0].dim_value:
-                check_batch(dims[0].dim_value, batch=batch)
+        check_batches(model, batch=batch)
         try:
             session = board.onnxruntime_session(
                 onnx, threads=threads, batch=batch, provider=self.provider, precision=chosen

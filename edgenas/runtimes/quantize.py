@@ -55,7 +55,6 @@ def quantized(
     Raises:
         EdgenasError: there is nothing to quantise, or a part has another name.
     """
-    board.onnxruntime()  # its telemetry goes off first
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     model = onnx.load_from_string(onnx_bytes)

@@ -109,13 +109,21 @@ class Account:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.ledger = Ledger(problem.kept, problem.evaluations)
-        self.best: Codes | None = None
-        self.best_score = -np.inf
         self.front: Codes | None = None
         self.front_scores: Vector = np.empty(0)
         self.top = np.empty((0, len(problem.space.genes)), np.uint8)
         self.top_scores: Vector = np.empty(0)
         self.steps = list[Step]()
+
+    @property
+    def best_score(self) -> float:
+        """The highest score so far."""
+        return float(self.top_scores[0]) if len(self.top) else -np.inf
+
+    @property
+    def best(self) -> Codes | None:
+        """The network that has it, shape (1, genes); None: none has a score yet."""
+        return self.top[:1] if self.best_score > -np.inf else None
 
     @property
     def left(self) -> int:
@@ -145,9 +153,6 @@ class Account:
             scores = problem.history.scores(rows, phase=phase, maximize=problem.maximize)
         scores = np.where(np.isnan(scores), -np.inf, scores)
         self.ledger.scored += len(rows)
-        top = int(np.argmax(scores))
-        if scores[top] > self.best_score:
-            self.best, self.best_score = rows[top : top + 1].copy(), float(scores[top])
         self._enter(rows, scores)
         self._keep(rows, scores)
         self.steps.append(Step(phase, self.scored, self.best_score))

@@ -75,7 +75,7 @@ def material(request: Request, trained: TrainedSupernet, tell: Tell) -> Material
             f"{images.source} is not the very data set that the supernet was trained on; where it "
             "holds images of that one, the measured accuracy is too high",
         )
-    if request.learns or request.retrain_top:
+    if request.learns or request.trains:
         chosen = f"strategy {request.strategy}" if request.learns else "retraining"
         notes += (
             f"{chosen} chose the network by the very images that its accuracy is measured on, so "

@@ -103,7 +103,7 @@ def _one(
     """The network for one target."""
     job = _prepared(request, shared, device=device, target=target, clock=clock, tell=tell)
     built = choose(job)
-    if request.retrain_top:
+    if request.trains:
         built = retrain(job, built)
     built = compared(job, built)
     if target.runtime == "ncnn":

@@ -43,7 +43,6 @@ class Shared:
             request.skip_bad_images,
             request.trains,
             request.learns and request.strategy,
-            bool(request.retrain_top),
         )
         if key not in self.materials:
             self.materials[key] = material(request, self.supernet(request.supernet), tell)

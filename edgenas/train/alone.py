@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgenas.data import Images, Preprocessing
 from edgenas.errors import EdgenasError
@@ -23,7 +23,7 @@ from edgenas.network import Network
 from edgenas.recipe import Recipe, learning_rate
 from edgenas.train.augment import mixed, views
 from edgenas.train.loop import indices_of, keep_memory
-from edgenas.train.state import follow, optimiser_of
+from edgenas.train.state import State
 from edgenas.trained import load_tensors, save_tensors
 
 Tell = Callable[[int, int, str], None]
@@ -61,26 +61,23 @@ def train_alone(
     """
     keep_memory()
     network = copy.deepcopy(network).train().to(memory_format=torch.channels_last)
-    recipe = dataclasses.replace(recipe, batch=min(recipe.batch, len(images)))
+    # Networks are trained on the processor, which has no fp16.
+    precision = "fp32" if recipe.precision == "fp16" else recipe.precision
+    recipe = dataclasses.replace(recipe, batch=min(recipe.batch, len(images)), precision=precision)
     step_images = min(recipe.batch * recipe.accumulate, len(images))
     steps_per_epoch = len(images) // step_images
     steps = recipe.epochs * steps_per_epoch
-    optimiser = optimiser_of(network, recipe)
-    average = {n: p.detach().clone() for n, p in network.named_parameters()} if recipe.ema else {}
-    kept = None if state is None else _State(state, network, optimiser, average)
+    training = State.of(network, recipe)
+    start = _loaded(training, state) if state is not None and state.exists() else 0
     saved = time.monotonic()
-    for step in range(0 if kept is None else kept.load(), steps):
+    for step in range(start, steps):
         saved += wait_for_machine()
-        rate = learning_rate(step, steps, steps_per_epoch, recipe)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
         lines = indices_of(images, recipe, step_images, seed, step)
         loss = _step(
             network, images, lines, recipe=recipe, preprocessing=preprocessing, seed=(seed, 1, step)
         )
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        follow(average, network, decay=recipe.ema, step=step)
+        training.step(learning_rate(step, steps, steps_per_epoch, recipe))
+        training.follow(decay=recipe.ema, step=step)
         if not math.isfinite(loss):
             raise EdgenasError(
                 f"the training of {network.arch} diverged at step {step}: the loss is {loss}",
@@ -88,13 +85,20 @@ def train_alone(
             )
         tell(step + 1, steps, f"loss {loss:.3f}")
         late = time.monotonic() - saved > recipe.checkpoint_seconds
-        if kept is not None and (late or step + 1 == steps):
-            kept.save(step + 1)
+        if state is not None and (late or step + 1 == steps):
+            save_tensors(state, training.tensors() | {"step": torch.tensor(step + 1)})
             saved = time.monotonic()
-    with torch.no_grad():
-        for name, value in average.items():
-            network.get_parameter(name).copy_(value)
-    return network.eval()
+    return training.judged().eval()
+
+
+def _loaded(training: State[Network], path: Path) -> int:
+    """Take up what was written last; the steps done."""
+    tensors = load_tensors(path)
+    if "step" not in tensors or not training.take(tensors, {}):
+        raise EdgenasError(
+            f"{path} is no checkpoint of this training", hint="remove it to start over"
+        )
+    return int(tensors["step"])
 
 
 def _step(
@@ -122,44 +126,3 @@ def _step(
         loss.backward()
         total += loss.item()
     return total
-
-
-class _State:
-    """Where a training stands, in a file: weights, momenta, average and the step."""
-
-    def __init__(
-        self, path: Path, network: nn.Module, optimiser: torch.optim.SGD, average: dict[str, Tensor]
-    ) -> None:
-        self._path = path
-        self._network = network
-        self._optimiser = optimiser
-        self._average = average
-
-    def load(self) -> int:
-        """Take up what was written last; the steps done."""
-        if not self._path.exists():
-            return 0
-        tensors = load_tensors(self._path)
-        groups = {
-            kind: {n.removeprefix(f"{kind}."): t for n, t in tensors.items() if n.startswith(kind)}
-            for kind in ("model", "average", "momentum")
-        }
-        self._network.load_state_dict(groups["model"])
-        for name, tensor in self._average.items():
-            tensor.copy_(groups["average"][name])
-        for name, parameter in self._network.named_parameters():
-            if name in groups["momentum"]:
-                buffer = torch.empty_like(parameter)
-                buffer.copy_(groups["momentum"][name])
-                self._optimiser.state[parameter]["momentum_buffer"] = buffer
-        return int(tensors["step"])
-
-    def save(self, step: int) -> None:
-        """Write all after so many steps, atomically."""
-        tensors = {f"model.{n}": t for n, t in self._network.state_dict().items()}
-        tensors |= {f"average.{n}": t for n, t in self._average.items()}
-        for name, parameter in self._network.named_parameters():
-            momentum = self._optimiser.state[parameter].get("momentum_buffer")
-            if momentum is not None:
-                tensors[f"momentum.{name}"] = momentum
-        save_tensors(self._path, tensors | {"step": torch.tensor(step)})

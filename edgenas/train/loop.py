@@ -186,7 +186,7 @@ def _course(
 
 def _steps(
     course: Course,
-    state: State,
+    state: State[Supernet],
     run: Run,
     *,
     start: int,
@@ -203,7 +203,7 @@ def _steps(
         clock, saved = clock + waited, saved + waited
         phase = next(p for p in reversed(planned) if p.first <= step)
         if step == phase.first and phase.elastic == "expands":
-            sort_channels(state.supernet, state.optimiser, state.average)
+            sort_channels(state.model, state.optimiser, state.average)
         rate = phase.learning_rate(step, per_epoch, recipe)
         losses = _step(course, state, phase.space, step=step, rate=rate)
 
@@ -241,7 +241,9 @@ def _steps(
     return seconds
 
 
-def _step(course: Course, state: State, space: Space, *, step: int, rate: float) -> list[float]:
+def _step(
+    course: Course, state: State[Supernet], space: Space, *, step: int, rate: float
+) -> list[float]:
     """One step, with the networks of ``space``; its losses."""
     losses = _gradients(course, state, space, step=step)
     state.step(rate)
@@ -254,9 +256,9 @@ def _step(course: Course, state: State, space: Space, *, step: int, rate: float)
     return losses
 
 
-def _gradients(course: Course, state: State, space: Space, *, step: int) -> list[float]:
+def _gradients(course: Course, state: State[Supernet], space: Space, *, step: int) -> list[float]:
     """Gradients of one step, added up over batches and processes; the mean losses."""
-    recipe, supernet = course.recipe, state.supernet
+    recipe, supernet = course.recipe, state.model
     draw = drawn(space, recipe, seed=course.seed, step=step)
     place = next(supernet.parameters()).device
     first = parallel.rank() * recipe.accumulate
@@ -313,7 +315,7 @@ def _batch(
     return mixed(pixels, labels, recipe=recipe, classes=classes, rng=rng)
 
 
-def _validated(course: Course, state: State) -> list[float]:
+def _validated(course: Course, state: State[Supernet]) -> list[float]:
     """Validation accuracy of the watched networks, shared out over the processes."""
     mine = evaluate(
         state.judged(),

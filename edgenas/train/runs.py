@@ -87,14 +87,14 @@ class Run:
         self._forget_after(int(self._metadata()["step"]))
         return True
 
-    def load(self, state: State) -> tuple[int, float]:
+    def load(self, state: State[Any]) -> tuple[int, float]:
         """Take up the checkpoint; the steps done and the seconds they took."""
         metadata = self._metadata()
         if not state.take(load_tensors(self.out / CHECKPOINT), metadata):
             raise self._no_checkpoint()
         return int(metadata["step"]), float(metadata["seconds"])
 
-    def save(self, state: State, *, step: int, seconds: float) -> None:
+    def save(self, state: State[Any], *, step: int, seconds: float) -> None:
         """Write the checkpoint, atomically: weights, momenta and the step in one file."""
         if parallel.rank():
             return

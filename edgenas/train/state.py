@@ -3,40 +3,41 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from edgenas.recipe import Recipe
-from edgenas.supernet import Supernet
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class State(Generic[Model]):
     """What a training changes, step by step, in place.
 
     Args:
-        supernet: the weights.
+        model: the weights, of a supernet or of one network.
         optimiser: its momenta.
         average: a moving average of the weights, by name; empty: none.
         scaler: scales gradients in fp16, where small ones would vanish (arXiv 1710.03740, section
             3.2), and leaves a step out in which they overflow; else it does nothing.
     """
 
-    supernet: Supernet
+    model: Model
     optimiser: torch.optim.SGD
     average: dict[str, Tensor]
     scaler: GradScaler
 
     @staticmethod
-    def of(supernet: Supernet, recipe: Recipe) -> "State":
+    def of(model: Model, recipe: Recipe) -> "State[Model]":
         """The start of a training from given weights."""
-        named, place = supernet.named_parameters, next(supernet.parameters()).device
+        named, place = model.named_parameters, next(model.parameters()).device
         return State(
-            supernet=supernet,
-            optimiser=optimiser_of(supernet, recipe),
+            model=model,
+            optimiser=_optimiser(model, recipe),
             average={n: p.detach().clone() for n, p in named()} if recipe.ema else {},
             scaler=GradScaler(place.type, enabled=recipe.precision == "fp16"),
         )
@@ -47,9 +48,9 @@ class State:
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of a checkpoint, by name."""
-        found = {f"model.{n}": t for n, t in self.supernet.state_dict().items()}
+        found = {f"model.{n}": t for n, t in self.model.state_dict().items()}
         found |= {f"average.{n}": t for n, t in self.average.items()}
-        for name, parameter in self.supernet.named_parameters():
+        for name, parameter in self.model.named_parameters():
             momentum = self.optimiser.state[parameter].get("momentum_buffer")
             if momentum is not None:
                 found[f"momentum.{name}"] = momentum
@@ -59,16 +60,16 @@ class State:
         """Take up a checkpoint; False, and nothing changed, if it is of another training."""
         state = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
         shapes = {n: t.shape for n, t in state.items()}
-        wanted = {n: t.shape for n, t in self.supernet.state_dict().items()}
+        wanted = {n: t.shape for n, t in self.model.state_dict().items()}
         known = all(f"average.{name}" in tensors for name in self.average)
         if shapes != wanted or not known or not metadata.keys() >= self.metadata().keys():
             return False
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(metadata["scaler"])
-        self.supernet.load_state_dict(state)
+        self.model.load_state_dict(state)
         for name, tensor in self.average.items():
             tensor.copy_(tensors[f"average.{name}"])
-        for name, parameter in self.supernet.named_parameters():
+        for name, parameter in self.model.named_parameters():
             if f"momentum.{name}" in tensors:
                 buffer = torch.empty_like(parameter)
                 buffer.copy_(tensors[f"momentum.{name}"])
@@ -83,40 +84,33 @@ class State:
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
 
+    @torch.no_grad()
     def follow(self, *, decay: float, step: int) -> None:
-        """Move the average of the weights, where there is one; see ``follow``."""
-        follow(self.average, self.supernet, decay=decay, step=step)
+        """Move the average of the weights, where there is one.
 
-    def judged(self) -> Supernet:
-        """What is evaluated and saved: the supernet, or a copy of it with the averaged weights."""
+        The decay grows to its value, so that the start is soon forgotten: min(decay, (1 + step) /
+        (10 + step)), as TensorFlow's ExponentialMovingAverage has it.
+
+        Args:
+            decay: of a step.
+            step: steps done before this one.
+        """
+        weight = 1 - min(decay, (1 + step) / (10 + step))
+        for name, mean in self.average.items():
+            mean.lerp_(self.model.get_parameter(name), weight)
+
+    def judged(self) -> Model:
+        """What is evaluated and saved: the model, or a copy of it with the averaged weights."""
         if not self.average:
-            return self.supernet
-        copied = copy.deepcopy(self.supernet)
+            return self.model
+        copied = copy.deepcopy(self.model)
         with torch.no_grad():
             for name, parameter in copied.named_parameters():
                 parameter.copy_(self.average[name])
         return copied
 
 
-@torch.no_grad()
-def follow(average: dict[str, Tensor], module: nn.Module, *, decay: float, step: int) -> None:
-    """Move an exponential moving average of the weights, in place.
-
-    The decay grows to its value, so that the start is soon forgotten: min(decay, (1 + step) /
-    (10 + step)), as TensorFlow's ExponentialMovingAverage has it.
-
-    Args:
-        average: by name of parameter; empty: nothing is done.
-        module: whose weights they are, as they are now.
-        decay: of a step.
-        step: steps done before this one.
-    """
-    weight = 1 - min(decay, (1 + step) / (10 + step))
-    for name, mean in average.items():
-        mean.lerp_(module.get_parameter(name), weight)
-
-
-def optimiser_of(module: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+def _optimiser(module: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     """The optimiser of a recipe: no weight decay on biases, norms and kernel transforms."""
     named = list(module.named_parameters())
     decayed = [p for n, p in named if p.ndim > 1 and "kernel_" not in n]
