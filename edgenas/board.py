@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 SCHEMA = "edgenas.work/1"
 
+# What `edgenas/__init__.py` says of ONNX Runtime's telemetry: on a board this file runs alone.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 _STORED_SAMPLES = 2000
 _FASTER_READINGS = 20
 _FULL_SPEED = 1.25
@@ -542,8 +545,7 @@ PROVIDERS = {
 
 
 def onnxruntime() -> Any:
-    """ONNX Runtime with its telemetry switched off, also where this file runs alone."""
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    """ONNX Runtime with its telemetry switched off."""
     ort: Any = importlib.import_module("onnxruntime")
     ort.disable_telemetry_events()
     return ort
