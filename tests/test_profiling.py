@@ -702,6 +702,24 @@ def test_a_table_that_lacks_layers_or_networks_does_not_apply():
         table_for(TINY, target=TARGET, clock=Scripted())
 
 
+def test_a_table_with_other_parts_in_float_does_not_apply():
+    kept = replace(TINY, kept_in_float=("depthwise", "squeeze"))
+    target = replace(TARGET, precision="int8")
+    for space, other, told in (
+        (kept, TINY, "with depthwise, squeeze kept in float, tiny keeps nothing"),
+        (TINY, kept, "with nothing kept in float, tiny keeps depthwise, squeeze"),
+    ):
+        table = profile(space, target=target, clock=Scripted(), fresh=True, **FEW)
+        assert same(table_for(space, target=target, clock=Scripted()), table)
+        for clock in (Scripted(), None):
+            with pytest.raises(NoTableError, match=told) as caught:
+                table_for(other, target=target, clock=clock)
+        assert caught.value.hint.endswith("--space tiny --runtime onnxruntime --precision int8")
+    # What stays in float in int8 is nothing to an fp32 table.
+    table = run(space=kept)
+    assert same(table_for(TINY, target=TARGET, clock=Scripted()), table)
+
+
 # The networks
 
 
