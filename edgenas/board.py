@@ -21,6 +21,7 @@ Everything is bounded: a machine that never reaches its baseline again ends in a
 from __future__ import annotations
 
 import base64
+import bisect
 import contextlib
 import errno
 import functools
@@ -40,6 +41,7 @@ import tempfile
 import threading
 import time
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +55,10 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _STORED_SAMPLES = 2000
 _FASTER_READINGS = 20
-_FULL_SPEED = 1.25
+# Full speed: the fastest readings within 15% of each other that are a tenth of all, or more.
+_SPEED_BAND, _OFTEN = 1.15, 0.1
+_BLOCK = bytes(range(256)) * 64
+_RARE = 0.1  # batches kept; with a smaller part of them the baseline is doubted
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Settings:
         rounds: visits that a unit gets at most.
         min_seconds: how long a unit is observed at least; a distribution that users live with
             needs seconds, the gated median does not.
-        stale_seconds: without one passing batch for so long, the baseline is taken anew.
+        stale_seconds: where hardly a batch is kept for so long, the baseline is taken anew.
         seconds: end of everything; 0 is no end. Units not visited by then have no result.
     """
 
@@ -161,12 +166,18 @@ class Baseline:
 def full_speed(readings: Sequence[float]) -> float:
     """The typical reading of a processor at full speed.
 
-    Speeds of shared machines lie a factor of 1.5 and more apart, while a canary at full speed
-    varies by a tenth. So: the median of what lies within a quarter of the 2nd percentile. The
-    minimum, and on some machines that percentile too, may be a blip of turbo that does not last.
+    A shared machine has several speeds, a factor of 1.1 to 1.8 apart, while a canary at one of
+    them varies by a tenth. So: the median of the fastest readings that lie close together and are
+    no rarity. The very fastest may be a blip of turbo that does not last; a baseline of blips
+    would let nothing pass.
     """
-    ceiling = _FULL_SPEED * quantile(readings, 0.02)
-    return quantile([value for value in readings if value <= ceiling], 0.5)
+    ordered = sorted(readings)
+    enough = max(1, int(_OFTEN * len(ordered)))
+    for start, fastest in enumerate(ordered):
+        end = bisect.bisect_right(ordered, _SPEED_BAND * fastest)
+        if end - start >= enough:
+            return quantile(ordered[start:end], 0.5)
+    return quantile(ordered, 0.5)
 
 
 def baseline_of(readings: Sequence[Sequence[float]], *, gate: float) -> Baseline:
@@ -257,17 +268,18 @@ def summary(kept: Sequence[int], wall: Sequence[int], *, settings: Settings) -> 
 # --- the canary ----------------------------------------------------------------------------------
 
 
-def spin(iterations: int = 2000) -> float:
+def spin(times: int = 4) -> float:
     """Seconds that a fixed piece of arithmetic takes on the processor this thread runs on.
 
-    The shortest of three: one alone varies by as much as the gate lets through.
+    A checksum of 16 KiB, which the first cache of every processor holds, and compiled code: a
+    loop of Python takes up to 20% longer or shorter from one state of the interpreter to the
+    next. The shortest of three: one alone varies by as much as the gate lets through.
     """
     best = 1 << 62
     for _ in range(3):
         start = time.perf_counter_ns()
-        total = 0
-        for i in range(iterations):
-            total += i & 3
+        for _ in range(times):
+            zlib.crc32(_BLOCK)
         best = min(best, time.perf_counter_ns() - start)
     return best * 1e-9
 
@@ -337,9 +349,9 @@ class _Gate:
         baseline: Baseline | None,
     ) -> None:
         self._read, self._settings, self._now = read, settings, now
-        self._faster = self.readings = self.passes = 0
+        self._faster = self._kept = self._tried = self.readings = self.passes = 0
         self.baseline = baseline or self._take()
-        self._last_pass = now()
+        self._since = now()
 
     def _take(self) -> Baseline:
         readings: list[Sequence[float]] = []
@@ -363,14 +375,22 @@ class _Gate:
         self.passes += not (faster or slower)
         return not (faster or slower)
 
-    def passed(self) -> None:
-        """Called when a batch was kept."""
-        self._last_pass = self._now()
+    def tried(self, *, kept: bool) -> None:
+        """Called after each batch, whether it was kept."""
+        if self._over() and not self._rare():
+            self._since, self._kept, self._tried = self._now(), 0, 0
+        self._kept += kept
+        self._tried += 1
+
+    def _over(self) -> bool:
+        return (self._now() - self._since) * 1e-9 > self._settings.stale_seconds
+
+    def _rare(self) -> bool:
+        return self._kept < _RARE * self._tried
 
     def stale(self) -> bool:
-        """Whether nothing passes any more, or the processor has got faster for good."""
-        waited = (self._now() - self._last_pass) * 1e-9
-        return waited > self._settings.stale_seconds or self._faster >= _FASTER_READINGS
+        """Whether hardly anything passes any more, or the processor has got faster for good."""
+        return (self._over() and self._rare()) or self._faster >= _FASTER_READINGS
 
     def renew(self) -> bool:
         """Take the baseline anew.
@@ -379,7 +399,7 @@ class _Gate:
             Whether it moved, so that gated samples of old must not mix with new ones.
         """
         old, new = self.baseline, self._take()
-        self._last_pass, self._faster = self._now(), 0
+        self._since, self._kept, self._tried, self._faster = self._now(), 0, 0, 0
         moved = max(worst_ratio(new.seconds, old.seconds), worst_ratio(old.seconds, new.seconds))
         if moved <= self._settings.gate:
             return False
@@ -422,7 +442,7 @@ def _visit(
         record.wall.extend(batch)
         if was_open and is_open:
             record.kept.extend(batch)
-            gate.passed()
+        gate.tried(kept=was_open and is_open)
         was_open = is_open
         spent = (now() - start) * 1e-9
         if now() >= end or gate.stale() or record.done(settings, spent=spent):

@@ -111,6 +111,14 @@ def test_full_speed_is_the_typical_reading_of_the_fast_mode():
     assert board.full_speed([*blip, *fast, *slow]) == pytest.approx(np.median(fast), rel=0.01)
 
 
+def test_a_speed_that_is_hardly_ever_reached_is_not_full_speed():
+    rng = np.random.default_rng(0)
+    usual, rare = rng.uniform(1.20, 1.30, 950), rng.uniform(1.00, 1.05, 50)
+    assert board.full_speed([*usual, *rare]) == pytest.approx(1.25, rel=0.02)
+    assert board.full_speed([*usual, *np.repeat(rare, 3)]) < 1.1
+    assert board.full_speed([3.0, 1.0, 2.0]) == 1.0
+
+
 def test_baseline_looks_at_the_worst_processor():
     readings = [(1.0, 2.0)] * 60 + [(1.0, 4.0)] * 30 + [(2.0, 2.0)] * 10
     baseline = board.baseline_of(readings, gate=1.08)
@@ -233,6 +241,20 @@ def test_a_baseline_out_of_reach_is_taken_anew():
     assert len(results) == 60
     assert {result["flag"] for result in results} == {""}
     assert all(result["canary"] == pytest.approx(0.00032) for result in results)
+
+
+def test_a_baseline_that_is_met_now_and_then_only_is_taken_anew():
+    # Turbo while the baseline is taken, and for a moment of each second from then on.
+    machine = Machine(lambda t: 1.0 if t < 1.0 or t % 1.0 < 0.05 else 1.2)
+    units = [machine.unit(f"u{i}", 0.001) for i in range(60)]
+    events = machine.events(*units)
+    first, second = of(events, "baseline")
+    assert second["seconds"][0] == pytest.approx(1.2 * first["seconds"][0])
+    results = of(events, "result")
+    assert {result["flag"] for result in results} == {""}
+    late = [r["median"] for r in results if r["canary"] == second["seconds"][0]]
+    assert late == pytest.approx([0.0012] * len(late))
+    assert len(late) >= 30
 
 
 def test_a_machine_that_gets_faster_is_noticed():
