@@ -255,6 +255,34 @@ def test_what_is_swapped_has_the_gradient_of_two_losses(field: str):
     assert min(abs(value - one) for one in losses) < 1e-4
 
 
+@pytest.mark.parametrize("progress", [0.0, 1.0])
+def test_gumbel_has_the_gradient_of_a_softmax_over_the_two_that_run(progress: float):
+    """By hand: s_a s_b (L_a - L_b) / temperature, and nothing for the alternatives that did not."""
+    space = tiny().restrict(depth=(2,), kernel=(3,), expand=(2.0,))
+    space = dataclasses.replace(space, resolutions=(8, 12, 16, 20))
+    policy = random_policy(space, seed=0)
+    paths = Paths(Supernet(space, seed=1).train(), policy, preprocessing=PREPARED)
+    losses = [0.5, 2.0, 1.1, 4.0]
+    paths.gated = lambda picks, *rest, **given: (torch.tensor(losses[picks[0]]), [])  # quick
+    paths.swapped = lambda picks, place, other, *rest, **given: torch.tensor(losses[other])
+    pixels, labels = batch(space)
+    temperature = 5.0 if progress == 0 else 0.5
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        loss, value = STRATEGIES["gumbel"](
+            policy, paths, pixels=pixels, labels=labels, progress=progress, generator=generator
+        )
+        (found,) = torch.autograd.grad(loss, policy.logits[0])
+        uniform = torch.rand(4, generator=torch.Generator().manual_seed(seed)).double().numpy()
+        noisy = policy.logits[0].detach().double().numpy() - np.log(-np.log(uniform))
+        b, a = np.argsort(noisy)[-2:]
+        s = 1 / (1 + np.exp((noisy[b] - noisy[a]) / temperature))
+        wanted = np.zeros(4)
+        wanted[[a, b]] = s * (1 - s) * (losses[a] - losses[b]) / temperature * np.array([1, -1])
+        assert value == pytest.approx(losses[a])
+        assert found.tolist() == pytest.approx(wanted.tolist(), rel=1e-4, abs=1e-7)
+
+
 def test_reinforce_is_unbiased():
     """Averaged over many draws, its gradient is that of the expected loss."""
     space = tiny().restrict(depth=(2,), kernel=(3,), expand=(2.0,))

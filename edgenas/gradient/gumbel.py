@@ -2,8 +2,8 @@
 
 Scores plus Gumbel noise: the best alternative of every choice runs, and its gate of 1 has the
 gradient of a softmax at a temperature that falls (GDAS, section 3.2, equations 5 and 6). GDAS runs
-the best one alone. Here the second best runs beside it as in ProxylessNAS: behind batch norms the
-scale of a lone output says next to nothing.
+the best one alone. Here the second best runs beside it as in ProxylessNAS, and the softmax is over
+these two: behind batch norms the scale of a lone output says next to nothing.
 """
 
 import torch
@@ -34,6 +34,7 @@ def gumbel(
         noisy = torch.log_softmax(scores, 0) + noise
         order = noisy.detach().argsort(descending=True, stable=True)[:2]
         pairs.append((int(order[0]), int(order[-1])))
-        soft = torch.softmax(noisy / temperature, 0)[[*pairs[-1]]]
+        # Over the two that run: else the size of a loss alone would move what did not.
+        soft = torch.softmax(noisy[[*pairs[-1]]] / temperature, 0)
         gates.append(torch.tensor([1.0, 0.0]) - soft.detach() + soft)
     return two_path_loss(policy, paths, pairs, gates, pixels=pixels, labels=labels)

@@ -61,7 +61,7 @@ STRATEGIES: Mapping[str, Estimator] = {
     "gumbel": gumbel,
     "reinforce": reinforce,
 }
-_VERSION = "2"  # raise it where the same request would learn something else: old states are left
+_VERSION = "3"  # raise it where the same request would learn something else: old states are left
 _KEPT = 10  # steps between checkpoints
 _MEMORY = 0.95  # of the mean square of gradients: 20 steps are remembered
 
