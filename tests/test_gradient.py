@@ -17,13 +17,24 @@ from toys import toy_images
 from edgenas.cost import Tables, compile_tables, macs_table, params_table
 from edgenas.data import Preprocessing
 from edgenas.errors import EdgenasError
-from edgenas.gradient import STRATEGIES, Ceiling, Expected, Learnt, Policy, Settings, learn
+from edgenas.gradient import (
+    STRATEGIES,
+    Ceiling,
+    Expected,
+    Learnt,
+    Policy,
+    Settings,
+    WeightTraining,
+    learn,
+)
 from edgenas.gradient.paths import Paths
 from edgenas.gradient.tilt import tilt
+from edgenas.recipe import Recipe
 from edgenas.search.neighbours import every
 from edgenas.space import Space
 from edgenas.spaces import load_space, tiny
 from edgenas.supernet import Supernet
+from edgenas.train import train_alone
 
 PREPARED = Preprocessing(stored=16, mean=(0.4, 0.4, 0.4), std=(0.2, 0.2, 0.2))
 
@@ -314,6 +325,7 @@ def learnt(
     *,
     seed: int = 0,
     steps: int = 60,
+    training: WeightTraining | None = None,
     folder: Path | None = None,
     tell: Callable[[int, int, str], None] = lambda done, total, words: None,
 ) -> Learnt:
@@ -330,6 +342,7 @@ def learnt(
         ceilings=[Ceiling(name="latency", tables=latency, limit=0.8 * start)],
         seed=seed,
         settings=Settings(steps=steps, batch=8),
+        training=training,
         folder=folder,
         tell=tell,
     )
@@ -351,22 +364,86 @@ def test_the_expected_latency_keeps_its_limit_at_every_step(strategy: str):
     assert len(found.history) == 60
 
 
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
-def test_the_same_seed_learns_the_same(strategy: str):
-    one, two, other = (learnt(strategy, seed=seed, steps=6) for seed in (1, 1, 2))
-    pairs = zip(one.policy.logits, two.policy.logits, strict=True)
+def taught() -> WeightTraining:
+    """Weights that learn from 64 images, an average of them kept."""
+    images = toy_images(64, side=16, classes=tiny().classes, seed=1)
+    return WeightTraining(images=images, recipe=Recipe(batch=16, learning_rate=0.05, ema=0.9))
+
+
+VARIANTS = [(name, None) for name in sorted(STRATEGIES)] + [("proxyless", taught())]
+
+
+def assert_same(one: Learnt, two: Learnt) -> None:
+    pairs = list(zip(one.policy.logits, two.policy.logits, strict=True))
+    assert (one.supernet is None) == (two.supernet is None)
+    if one.supernet is not None and two.supernet is not None:
+        pairs += zip(one.supernet.parameters(), two.supernet.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     assert one.history == two.history
+
+
+@pytest.mark.parametrize(("strategy", "training"), VARIANTS)
+def test_the_same_seed_learns_the_same(strategy: str, training: WeightTraining | None):
+    one, two, other = (
+        learnt(strategy, seed=seed, steps=6, training=training) for seed in (1, 1, 2)
+    )
+    assert_same(one, two)
     assert one.history != other.history
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_weights_are_trained_beside_the_choices(strategy: str):
+    """Those of another supernet: ``learnt`` sees to it that those given stay."""
+    fixed, joint = (learnt(strategy, steps=20, training=training) for training in (None, taught()))
+    assert fixed.supernet is None
+    assert joint.supernet is not None
+    start = Supernet(tiny(), seed=1)
+    pairs = zip(start.named_parameters(), joint.supernet.parameters(), strict=True)
+    assert not [name for (name, a), b in pairs if torch.equal(a, b)]
+    assert joint.history[-1]["loss"] < fixed.history[-1]["loss"]
+
+
+def test_of_one_network_alone_weights_are_trained_as_ever():
+    """Where there is nothing to choose, the result is that of training this network."""
+    space = tiny().restrict(resolution=(16,), depth=(2,), kernel=(3,), expand=(2.0,))
+    supernet, training = Supernet(space, seed=1), taught()
+    recipe = dataclasses.replace(training.recipe, epochs=3, warmup=0.5)
+    found = learn(
+        supernet,
+        strategy="proxyless",
+        images=toy_images(8, side=16, classes=space.classes),
+        preprocessing=PREPARED,
+        seed=3,
+        settings=Settings(steps=12, batch=8),
+        training=dataclasses.replace(training, recipe=recipe),
+    ).supernet
+    assert found is not None
+    alone = train_alone(
+        supernet.extract(space.largest()),
+        training.images,
+        recipe=recipe,
+        preprocessing=PREPARED,
+        seed=3,
+    )
+    wanted = dict(alone.named_parameters())
+    for name, tensor in found.extract(space.largest()).named_parameters():
+        torch.testing.assert_close(tensor, wanted[name], rtol=1e-4, atol=1e-5)
 
 
 class StoppedError(Exception):
     pass
 
 
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
-def test_a_killed_search_goes_on_to_the_same_result(strategy: str, tmp_path: Path):
-    whole = learnt(strategy, steps=35)
+@pytest.mark.parametrize(("strategy", "training"), VARIANTS)
+def test_a_killed_search_goes_on_to_the_same_result(
+    strategy: str, training: WeightTraining | None, tmp_path: Path
+):
+    def go_on(tell: Callable[[int, int, str], None], seed: int = 0, steps: int = 35) -> Learnt:
+        return learnt(
+            strategy, seed=seed, steps=steps, training=training, folder=tmp_path, tell=tell
+        )
+
+    whole = learnt(strategy, steps=35, training=training)
     for kill in (4, 13, 29):
 
         def tell(done: int, total: int, words: str, kill: int = kill) -> None:
@@ -374,20 +451,18 @@ def test_a_killed_search_goes_on_to_the_same_result(strategy: str, tmp_path: Pat
                 raise StoppedError
 
         with pytest.raises(StoppedError):
-            learnt(strategy, steps=35, folder=tmp_path, tell=tell)
+            go_on(tell)
     started: list[int] = []
-    again = learnt(strategy, steps=35, folder=tmp_path, tell=lambda done, *_: started.append(done))
+    again = go_on(lambda done, *_: started.append(done))
     assert started[0] == 20
-    assert again.history == whole.history
-    pairs = zip(again.policy.logits, whole.policy.logits, strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
+    assert_same(again, whole)
     # One that ended is only read; any other search is its own.
     started.clear()
-    ended = learnt(strategy, steps=35, folder=tmp_path, tell=lambda done, *_: started.append(done))
+    ended = go_on(lambda done, *_: started.append(done))
     assert started == [35]
-    assert ended.history == whole.history
+    assert_same(ended, whole)
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
-    learnt(strategy, seed=1, steps=11, folder=tmp_path)
+    go_on(lambda *_: None, seed=1, steps=11)
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
 

@@ -17,11 +17,13 @@ from edgenas.data import Images, load_images, unlike
 from edgenas.errors import EdgenasError
 from edgenas.evaluate import accuracy, calibrate
 from edgenas.export import run_onnx
+from edgenas.gradient import Learnt, WeightTraining
+from edgenas.gradient import run as gradient
 from edgenas.network import Network
 from edgenas.recipe import Recipe
 from edgenas.report import bundle_page
 from edgenas.search import parse_constraint
-from edgenas.specialize import Request, own_split, read_fleet, retraining, specialize
+from edgenas.specialize import Request, own_split, read_fleet, retraining, specialize, strategies
 from edgenas.specialize.images import own_recipe
 from edgenas.specialize.request import STRATEGIES
 from edgenas.specialize.retraining import recipe_for
@@ -216,9 +218,6 @@ def test_what_was_killed_goes_on_to_the_same_bundle(tiny: Path, photos: Path):
 def test_any_strategy_can_be_retrained_from(
     tiny: Path, photos: Path, strategy: str, seen, monkeypatch: pytest.MonkeyPatch
 ):
-    from edgenas.gradient import run as gradient
-    from edgenas.specialize import strategies
-
     assert strategy in STRATEGIES
     few = gradient.Settings(steps=6, batch=8)
     monkeypatch.setattr(gradient, "Settings", lambda: few)
@@ -228,6 +227,82 @@ def test_any_strategy_can_be_retrained_from(
     told = found.record.retraining
     assert told is not None
     assert len({one.arch_id for one in told.candidates}) == len(seen) == 3
+
+
+@pytest.fixture
+def joint(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Images, Learnt]]:
+    """Searches of few steps that train weights: on which images, and what came out."""
+    few = strategies.Settings(steps=6, batch=8)
+    monkeypatch.setattr(strategies, "Settings", lambda: few)
+    monkeypatch.setattr(gradient, "_KEPT", 2)
+    found: list[tuple[Images, Learnt]] = []
+
+    def learn(supernet, *, training: WeightTraining, **rest) -> Learnt:
+        learnt = original(supernet, training=training, **rest)
+        found.append((training.images, learnt))
+        return learnt
+
+    original = strategies.learn
+    monkeypatch.setattr(strategies, "learn", learn)
+    return found
+
+
+def test_weights_trained_beside_the_choices_are_delivered(
+    tiny: Path, photos: Path, others: Path, joint
+):
+    request = ask(
+        tiny,
+        photos,
+        test=str(others),
+        strategy="proxyless",
+        weights="joint",
+        retrain_top=0,
+        retrain_epochs=None,
+    )
+    found = specialize(request, out=Path("bundle"))
+    assert all(check.passed for check in verify_bundle(found.folder))
+    trained, images = load_supernet(tiny), load_images(str(others), stored=16)
+    calibration, validation = own_split(trained, load_images(str(photos), stored=16))
+    ((learnt_from, learnt),) = joint
+    assert not pixels_of(learnt_from) & (pixels_of(validation) | pixels_of(images))
+    told = found.record.retraining
+    assert told is not None
+    assert (told.start, told.epochs, told.learning_rate) == ("joint", 2, 0.02)
+    assert (told.images, told.validation) == (len(learnt_from), len(validation))
+    assert "beside a search that learnt from 24 validation images" in str(told)
+    assert [one.arch_id for one in told.candidates] == [found.arch.id]
+
+    # The model that ships has the weights that were trained, and its accuracy is the one told.
+    assert learnt.supernet is not None
+    values: list[float] = []
+    for supernet in (trained.supernet, learnt.supernet):
+        network = supernet.extract(found.arch)
+        calibrate(network, calibration, preprocessing=trained.preprocessing)
+        given = {"preprocessing": trained.preprocessing, "split": "test"}
+        values.append(accuracy(network, images, **given).value)
+        inputs = trained.preprocessing.prepare(images.pixels, resolution=found.arch.resolution)
+        with torch.inference_mode():
+            logits = network(inputs)
+    shipped = run_onnx((found.folder / "model.onnx").read_bytes(), inputs.contiguous().numpy())
+    np.testing.assert_allclose(shipped, logits.numpy(), atol=1e-3)
+    assert (told.before.value, told.after.value) == tuple(values)
+    assert told.after.value == found.record.accuracy.value
+    manifest = json.loads((found.folder / "manifest.json").read_text())
+    assert manifest["request"]["weights"] == "joint"
+    assert manifest["weights"]["retraining"]["start"] == "joint"
+
+    # A search that was killed goes on to the same bundle.
+    shutil.rmtree(Path("cache/searches"))
+
+    def kill(step: str, done: int, total: int, words: str) -> None:
+        if step == "learning" and done == 5:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        specialize(request, out=Path("again"), tell=kill)
+    specialize(request, out=Path("again"))
+    for name in ("model.onnx", "report.json"):
+        assert (Path("again") / name).read_bytes() == (found.folder / name).read_bytes()
 
 
 def test_from_scratch_nothing_is_inherited(tiny: Path, photos: Path, seen):
@@ -291,6 +366,9 @@ def test_a_fleet_can_be_retrained(tmp_path: Path, tiny: Path, photos: Path):
         ({"retrain_rate": 0.0}, "retrain_rate must be above 0, found 0"),
         ({"retrain_from": "nothing"}, "retrain_from must be inherited or scratch, found 'nothing'"),
         ({"retrain_top": 0}, "say how to retrain; nothing is"),
+        ({"weights": "some"}, "weights must be fixed or joint, found 'some'"),
+        ({"weights": "joint"}, "weights joint needs a strategy that learns by gradients, found ev"),
+        ({"weights": "joint", "strategy": "gumbel"}, "both train the weights that are delivered"),
     ],
 )
 def test_what_cannot_be_retrained_is_refused(tiny: Path, photos: Path, changes: dict, message: str):

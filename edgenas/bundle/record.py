@@ -187,7 +187,8 @@ class Retraining:
     """How a network came by weights of its own.
 
     Args:
-        start: ``inherited``: from the supernet's weights; ``scratch``: from random ones.
+        start: ``inherited``: from the supernet's weights; ``scratch``: from random ones; ``joint``:
+            from the supernet's, beside the choices that a strategy learnt.
         epochs: passes over the training images.
         learning_rate: at its peak.
         images: that were learnt from.
@@ -197,7 +198,7 @@ class Retraining:
         after: with its own, on the same images, in fp32.
     """
 
-    start: Literal["inherited", "scratch"]
+    start: Literal["inherited", "scratch", "joint"]
     epochs: int
     learning_rate: float
     images: int
@@ -207,11 +208,14 @@ class Retraining:
     after: Accuracy
 
     def __str__(self) -> str:
-        start = "the supernet's" if self.start == "inherited" else "random"
+        start = "random" if self.start == "scratch" else "the supernet's"
+        role = f"the best of {len(self.candidates)} on"
+        if self.start == "joint":
+            role = "beside a search that learnt from"
         gain = 100 * (self.after.value - self.before.value)
         return (
-            f"{self.epochs} epochs from {start} weights on {self.images} training images, the best "
-            f"of {len(self.candidates)} on {self.validation} validation images; "
+            f"{self.epochs} epochs from {start} weights on {self.images} training images, "
+            f"{role} {self.validation} validation images; "
             f"{self.after.data} {self.after.split}, n={self.after.images}: {self.before.value:.2%} "
             f"before, {self.after.value:.2%} after ({gain:+.2f} points)"
         )

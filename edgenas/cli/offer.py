@@ -22,6 +22,13 @@ class Percentile(StrEnum):
     p95 = "p95"
 
 
+class Weights(StrEnum):
+    """Whether a gradient strategy trains weights."""
+
+    fixed = "fixed"
+    joint = "joint"
+
+
 class Start(StrEnum):
     """What retraining starts from."""
 
@@ -78,6 +85,9 @@ def specialize(
     skip_bad_images: Annotated[
         bool, typer.Option("--skip-bad-images", help="Leave out images that cannot be read.")
     ] = False,
+    weights: Annotated[
+        Weights, typer.Option(help="fixed; joint: proxyless, gumbel and reinforce train them too.")
+    ] = Weights.fixed,
     retrain_top: Annotated[
         int, typer.Option(min=0, help="Train so many of the best further; the best then ships.")
     ] = 0,
@@ -146,6 +156,7 @@ def specialize(
         test=test,
         allow_accuracy_drop=allow_accuracy_drop,
         skip_bad_images=skip_bad_images,
+        weights=weights.value,
         retrain_top=retrain_top,
         retrain_from=retrain_from.value,
         retrain_epochs=retrain_epochs,

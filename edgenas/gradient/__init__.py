@@ -6,6 +6,7 @@ from edgenas.gradient.expected import Expected
 from edgenas.gradient.policy import Policy
 from edgenas.gradient.run import STRATEGIES, Learnt, Settings, learn
 from edgenas.gradient.tilt import Ceiling
+from edgenas.gradient.weights import WeightTraining
 
 __all__ = [
     "FINALISTS",
@@ -15,6 +16,7 @@ __all__ = [
     "Learnt",
     "Policy",
     "Settings",
+    "WeightTraining",
     "ceilings_of",
     "digest",
     "learn",

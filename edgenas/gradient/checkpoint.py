@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from edgenas.supernet import Supernet
+from edgenas.train.state import State
 from edgenas.trained import load_tensors, save_tensors
 
 
@@ -31,15 +33,23 @@ class Checkpoint:
         logits: of the policy.
         square: of their gradients, a running mean.
         generator: of all chance.
+        weights: the state of their training; None: they are fixed.
     """
 
     def __init__(
-        self, path: Path, *, logits: list[Tensor], square: Tensor, generator: torch.Generator
+        self,
+        path: Path,
+        *,
+        logits: list[Tensor],
+        square: Tensor,
+        generator: torch.Generator,
+        weights: State[Supernet] | None = None,
     ) -> None:
         self.path = path
         self._logits = logits
         self._square = square
         self._generator = generator
+        self._weights = weights
 
     def save(self, history: list[dict[str, float]]) -> None:
         """Write the state after a step, with the history of all steps so far."""
@@ -49,6 +59,8 @@ class Checkpoint:
             "generator": self._generator.get_state(),
         }
         tensors |= {f"logits.{i}": logits for i, logits in enumerate(self._logits)}
+        if self._weights is not None:
+            tensors |= self._weights.tensors()
         save_tensors(self.path, tensors)
 
     def load(self, columns: list[str]) -> list[dict[str, float]] | None:
@@ -66,6 +78,9 @@ class Checkpoint:
         with torch.no_grad():
             for i, logits in enumerate(self._logits):
                 logits.copy_(tensors[f"logits.{i}"])
+        if self._weights is not None:
+            taken = self._weights.take(tensors, {})
+            assert taken, "the name of the file says what it is of"
         self._square.copy_(tensors["square"])
         self._generator.set_state(tensors["generator"])
         lines = tensors["history"].tolist()

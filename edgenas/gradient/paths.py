@@ -24,7 +24,7 @@ Gates = dict[int, Tensor]
 
 
 class Paths:
-    """The losses of paths of a supernet with fixed weights.
+    """The losses of paths of a supernet, whose weights have no part in any gradient.
 
     Batch norms use the statistics of the batch, as in the training of the supernet.
 
@@ -40,6 +40,14 @@ class Paths:
         self.preprocessing = preprocessing
         self._modules: dict[Layer, torch.nn.Module] = {}
         self._slices: dict[tuple[str, Layer], dict[str, Tensor]] = {}
+
+    def forget(self) -> None:
+        """The weights have changed: nothing that was made of them is used again."""
+        self._slices.clear()
+
+    def arch(self, picks: Picks) -> Arch:
+        """The network of picks."""
+        return self.supernet.space.decode(self.policy.row(picks))[0]
 
     def loss(self, picks: Picks, *, pixels: Tensor, labels: Tensor) -> Tensor:
         """Cross entropy of one network on a batch, without gradients.
@@ -73,8 +81,8 @@ class Paths:
         Returns:
             The loss, and the input of every stage, without gradients.
         """
-        first = self._arch(picks)
-        second = self._arch([others.get(i, pick) for i, pick in enumerate(picks)])
+        first = self.arch(picks)
+        second = self.arch([others.get(i, pick) for i, pick in enumerate(picks)])
         x = self.preprocessing.prepare(pixels, resolution=first.resolution)
         return self._through(first, second, gates, x=x, labels=labels)
 
@@ -99,7 +107,7 @@ class Paths:
             pixels: stored images, uint8, shape (n, 3, stored, stored).
             labels: shape (n,).
         """
-        arch = self._arch([*picks[:place], other, *picks[place + 1 :]])
+        arch = self.arch([*picks[:place], other, *picks[place + 1 :]])
         stage = self.policy.choices[place].stage
         with torch.no_grad():
             if stage < 0:
@@ -133,9 +141,6 @@ class Paths:
                     y = gate[0] * y + gate[1] * self._run(name, two[name], x)
                 x = y
         return F.cross_entropy(self._run("head", one["head"], x), labels), inputs
-
-    def _arch(self, picks: Picks) -> Arch:
-        return self.supernet.space.decode(self.policy.row(picks))[0]
 
     def _run(self, name: str, layer: Layer, x: Tensor) -> Tensor:
         if layer not in self._modules:

@@ -1,8 +1,8 @@
 """The loop that gradient strategies share: learn probabilities of the choices of a supernet.
 
-The weights are fixed. Before every step the limits take off the scores what makes drawn networks
-keep them on average (``tilt.py``); then a batch of search images gives an estimator's gradient of
-the cross entropy with respect to the logits.
+Before every step the limits take off the scores what makes drawn networks keep them on average
+(``tilt.py``); then a batch of search images gives an estimator's gradient of the cross entropy with
+respect to the logits. The weights are fixed, or trained in steps of their own (``weights.py``).
 """
 
 import csv
@@ -26,6 +26,7 @@ from edgenas.gradient.policy import Policy
 from edgenas.gradient.proxyless import proxyless
 from edgenas.gradient.reinforce import reinforce
 from edgenas.gradient.tilt import Ceiling, tilt
+from edgenas.gradient.weights import Weights, WeightTraining
 from edgenas.supernet import Supernet
 from edgenas.train import keep_memory
 
@@ -89,10 +90,12 @@ class Learnt:
         policy: the logits.
         history: one dictionary a step: step, loss, entropy, and of each ceiling its expectation
             and its price, see ``tilt``.
+        supernet: another one, with the weights that were trained; None: they were fixed.
     """
 
     policy: Policy
     history: tuple[dict[str, float], ...]
+    supernet: Supernet | None = None
 
 
 def learn(
@@ -104,13 +107,14 @@ def learn(
     ceilings: Sequence[Ceiling] = (),
     seed: int = 0,
     settings: Settings | None = None,
+    training: WeightTraining | None = None,
     folder: Path | None = None,
     tell: Callable[[int, int, str], None] = lambda done, total, words: None,
 ) -> Learnt:
     """Learn which alternatives of a supernet are worth their cost.
 
     Args:
-        supernet: its weights; they are left as they are.
+        supernet: its weights; those of this one are left as they are.
         strategy: ``proxyless``, ``gumbel`` or ``reinforce``.
         images: the weights must not have been trained on them, nor may the result be tested on
             them.
@@ -118,6 +122,7 @@ def learn(
         ceilings: limits on expected costs.
         seed: of all chance: the same seed gives the same logits.
         settings: how long and how fast.
+        training: of the weights, beside the logits; None: they are fixed.
         folder: where the state is kept, in a file of its own for each different search; one that
             was killed goes on to the same result, one that ended is only read. Beside it lies the
             history as a CSV file. None: nowhere.
@@ -132,7 +137,15 @@ def learn(
         raise unknown("strategy", strategy, known=STRATEGIES, listing=listing)
     if len(images) < 2:
         raise EdgenasError(f"a gradient search needs at least 2 images, found {len(images)}")
-    policy = Policy(supernet.space)
+    if training is not None and len(training.images) < 2:
+        count = len(training.images)
+        raise EdgenasError(f"training weights needs at least 2 images, found {count}")
+    policy, given, weights = Policy(supernet.space), [*supernet.parameters()], None
+    if training is not None:
+        weights = Weights(
+            supernet, training, preprocessing=preprocessing, seed=seed, steps=settings.steps
+        )
+        supernet = weights.state.model
     paths = Paths(supernet, policy, preprocessing=preprocessing)
     expected = [Expected(supernet.space, ceiling.tables) for ceiling in ceilings]
     generator = torch.Generator().manual_seed(seed)
@@ -152,18 +165,30 @@ def learn(
         ]
         texts += [f"{c.name} {c.limit!r} {c.tables.constant!r}" for c in ceilings]
         tables = [torch.from_numpy(v.copy()) for c in ceilings for v in c.tables.values]
-        data = [*supernet.parameters(), images.pixels, images.labels, *tables]
+        data = [*given, images.pixels, images.labels, *tables]
+        if training is not None:
+            texts += [str(training.recipe), str(torch.get_num_threads())]
+            data += [training.images.pixels, training.images.labels]
         path = folder / f"{strategy}-{digest(texts, data)[:24]}.safetensors"
-        checkpoint = Checkpoint(path, logits=policy.logits, square=square, generator=generator)
+        checkpoint = Checkpoint(
+            path,
+            logits=policy.logits,
+            square=square,
+            generator=generator,
+            weights=None if weights is None else weights.state,
+        )
         history = checkpoint.load(columns) or history
     batch = min(settings.batch, len(images))
     keep_memory()
-    training = supernet.training
+    mode = supernet.training
     supernet.train()
     try:
         for step in range(len(history), settings.steps):
             tell(step, settings.steps, "")
             kept = tilt(policy, ceilings, expected)
+            if weights is not None:
+                weights.step(paths.arch(policy.sample(generator)), step)
+                paths.forget()
             lines = torch.randperm(len(images), generator=generator)[:batch]
             loss, value = STRATEGIES[strategy](
                 policy,
@@ -189,10 +214,11 @@ def learn(
                 checkpoint.save(history)
                 _write_history(history, checkpoint.path.with_suffix(".csv"))
     finally:
-        supernet.train(training)
+        supernet.train(mode)
     tilt(policy, ceilings, expected)
     tell(settings.steps, settings.steps, "")
-    return Learnt(policy=policy, history=tuple(history))
+    trained = None if weights is None else weights.state.judged().eval()
+    return Learnt(policy=policy, history=tuple(history), supernet=trained)
 
 
 def _move(policy: Policy, loss: Tensor, *, square: Tensor, rate: float, step: int) -> None:

@@ -48,6 +48,7 @@ class Job:
         notes: what a reader of the result should know; grows.
         waits: seconds waited for the full speed of the device, each time; grows.
         learnt: what a gradient strategy prefers, once it was learnt.
+        joint: the supernet with the weights that the strategy trained, once it did.
         measured: networks that a search has measured on images.
         tried: networks that were built and timed, with their latest measurement.
         own: networks with weights of their own, not the supernet's.
@@ -65,6 +66,7 @@ class Job:
     notes: list[str] = field(default_factory=list[str])
     waits: list[float] = field(default_factory=list[float])
     learnt: list[Tables] = field(default_factory=list[Tables])
+    joint: list[TrainedSupernet] = field(default_factory=list[TrainedSupernet])
     measured: set[Arch] = field(default_factory=set[Arch])
     tried: "dict[Arch, Built]" = field(default_factory=dict[Arch, "Built"])
     own: dict[Arch, Network] = field(default_factory=dict[Arch, Network])
@@ -74,6 +76,11 @@ class Job:
     def space(self) -> Space:
         """Of the supernet."""
         return self.trained.supernet.space
+
+    @property
+    def inherited(self) -> TrainedSupernet:
+        """Whose weights networks inherit: the supernet as given, or as the strategy trained it."""
+        return self.joint[0] if self.joint else self.trained
 
     @property
     def budget(self) -> float | None:
@@ -98,7 +105,7 @@ class Job:
     def network(self, arch: Arch) -> Network:
         """A copy of a network with the weights that it ships with, not yet calibrated."""
         own = self.own.get(arch)
-        found = self.trained.supernet.extract(arch) if own is None else copy.deepcopy(own)
+        found = self.inherited.supernet.extract(arch) if own is None else copy.deepcopy(own)
         return found.to(memory_format=torch.channels_last)
 
     def seconds(self, arch: Arch) -> float:

@@ -52,6 +52,7 @@ _OPTIONS: Mapping[str, type] = {
     "data": str,
     "test": str,
     "skip_bad_images": bool,
+    "weights": str,
     "retrain_top": int,
     "retrain_from": str,
     "retrain_epochs": int,

@@ -51,6 +51,8 @@ class Request:
         test: images to measure accuracy on.
         allow_accuracy_drop: ship int8 whatever it loses against fp32; else a point at most.
         skip_bad_images: leave out images that cannot be read instead of refusing.
+        weights: ``fixed``: those of the supernet; ``joint``: a gradient strategy trains them too,
+            on the training part of ``data``.
         retrain_top: so many of the best networks are trained further on the training part of
             ``data``, and the one that is then best on the validation part is taken; 0: none.
         retrain_from: ``inherited``: from the supernet's weights; ``scratch``: from random ones.
@@ -75,6 +77,7 @@ class Request:
     test: str | None = None
     allow_accuracy_drop: bool = False
     skip_bad_images: bool = False
+    weights: Literal["fixed", "joint"] = "fixed"
     retrain_top: int = 0
     retrain_from: Literal["inherited", "scratch"] = "inherited"
     retrain_epochs: int | None = None
@@ -91,7 +94,7 @@ class Request:
     @property
     def trains(self) -> bool:
         """Whether weights are trained."""
-        return self.retrain_top > 0
+        return self.weights == "joint" or self.retrain_top > 0
 
     def budgets(self, metric: str = "latency") -> list[Constraint]:
         """The limits on a metric of the device itself, the tightest first."""
@@ -170,6 +173,18 @@ def checked(request: Request, *, tell: Tell) -> tuple[Request, Device, Target, C
 
 def _check_training(request: Request) -> None:
     """Refuse what cannot be trained."""
+    if request.weights not in ("fixed", "joint"):
+        raise EdgenasError(f"weights must be fixed or joint, found {request.weights!r}")
+    if request.weights == "joint" and request.strategy not in GRADIENT:
+        raise EdgenasError(
+            f"weights joint needs a strategy that learns by gradients, found {request.strategy}",
+            hint=f"add --strategy {' or '.join(GRADIENT)}, or use --retrain-top",
+        )
+    if request.weights == "joint" and request.retrain_top:
+        raise EdgenasError(
+            "weights joint and retrain_top both train the weights that are delivered",
+            hint="leave one of them out",
+        )
     if request.retrain_from not in ("inherited", "scratch"):
         raise EdgenasError(
             f"retrain_from must be inherited or scratch, found {request.retrain_from!r}"

@@ -23,7 +23,7 @@ from edgenas.specialize.building import Built, Job, build
 from edgenas.specialize.choosing import afresh, candidates, keeps
 from edgenas.specialize.images import own_recipe
 from edgenas.specialize.request import Request
-from edgenas.specialize.strategies import measured
+from edgenas.specialize.strategies import joint_training, measured
 from edgenas.train import keep_memory, train_alone
 from edgenas.trained import TrainedSupernet
 from edgenas.units import duration, milliseconds
@@ -121,6 +121,42 @@ def retrain(job: Job, first: Built) -> Built:
             "--retrain-rate, or leave out --retrain-top"
         )
     return built
+
+
+def tell_joint(job: Job, arch: Arch) -> None:
+    """Put on record how a network came by weights that were trained beside the choices.
+
+    Args:
+        job: whose strategy trained them.
+        arch: the network to be delivered.
+    """
+    training, material = joint_training(job), job.material
+    assert training is not None, "checked with the request"
+    assert material.search is not None, "as it was read with the request"
+    assert material.train is not None, "likewise"
+    job.own[arch] = job.inherited.supernet.extract(arch)
+    before, after = (
+        _judged(job, network, material.search, "validation").value
+        for network in (job.trained.supernet.extract(arch), job.own[arch])
+    )
+    told = _told(job, arch)
+    recipe = training[1].recipe
+    job.retrained.append(
+        Retraining(
+            start="joint",
+            epochs=recipe.epochs,
+            learning_rate=recipe.learning_rate,
+            images=len(material.train),
+            validation=len(material.search),
+            candidates=(
+                Retrained(arch_id=arch.id, arch_text=str(arch), before=before, after=after),
+            ),
+            before=told[0],
+            after=told[1],
+        )
+    )
+    if told[1].value < told[0].value:
+        job.notes.append("training weights jointly made the network worse: --weights fixed")
 
 
 def _trained(

@@ -26,7 +26,7 @@ from edgenas.specialize.latency import Latency, no_energy
 from edgenas.specialize.precision import Judged, auto_precisions, check_images, judge
 from edgenas.specialize.recording import record_of
 from edgenas.specialize.request import AUTO, Request, Result, Tell, checked
-from edgenas.specialize.retraining import retrain
+from edgenas.specialize.retraining import retrain, tell_joint
 from edgenas.specialize.shared import Shared
 from edgenas.specialize.trail import Trail
 from edgenas.table import find_table
@@ -103,8 +103,10 @@ def _one(
     """The network for one target."""
     job = _prepared(request, shared, device=device, target=target, clock=clock, tell=tell)
     built = choose(job)
-    if request.trains:
+    if request.retrain_top:
         built = retrain(job, built)
+    if request.weights == "joint":
+        tell_joint(job, built.arch)
     built = compared(job, built)
     if target.runtime == "ncnn":
         job.notes.append("the bundle holds ONNX; ncnn reads what edgenas export --to ncnn makes")
@@ -216,7 +218,7 @@ def _key(
     if request.allow_accuracy_drop:
         key["allow_accuracy_drop"] = True
     usual = Request(device=request.device, constraints=())
-    for name in ("retrain_top", "retrain_from", "retrain_epochs", "retrain_rate"):
+    for name in ("weights", "retrain_top", "retrain_from", "retrain_epochs", "retrain_rate"):
         if getattr(request, name) != getattr(usual, name):
             key[name] = getattr(request, name)
     names = ("percentile", "confidence", "strategy", "data", "test", "skip_bad_images", "seed")

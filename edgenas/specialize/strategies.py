@@ -1,5 +1,7 @@
 """The search of a specialisation by each strategy: by prediction, by images, or by gradients."""
 
+import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,15 +10,26 @@ from edgenas.accuracy import measure_accuracies
 from edgenas.arch import Arch
 from edgenas.cost import Tables, Vector
 from edgenas.files import cache_folder
-from edgenas.gradient import FINALISTS, ceilings_of, digest, learn, most_preferred
+from edgenas.gradient import (
+    FINALISTS,
+    Settings,
+    WeightTraining,
+    ceilings_of,
+    digest,
+    learn,
+    most_preferred,
+)
 from edgenas.search import Limit, search
 from edgenas.space import Codes
 from edgenas.specialize.building import Job
+from edgenas.specialize.images import own_recipe
 from edgenas.train import keep_memory
 
 EVALUATIONS = 40  # of networks on images, at the first search
 _AGAIN = 12  # and when a measurement has corrected the prediction of latency
 _POOL = 50  # of the best networks for each that is wanted
+# Of weights trained beside choices; larger steps lose what the supernet knows.
+_EPOCHS, _RATE = 2, 0.02
 
 
 def most_accurate(job: Job, limits: Sequence[Limit], *, name: str) -> Arch:
@@ -113,6 +126,7 @@ def _preference(job: Job, limits: Sequence[Limit]) -> Tables:
     images = job.material.search
     assert images is not None, "checked with the request"
     job.tell("learning", 0, 1, "")
+    settings, training = joint_training(job) or (None, None)
     found = learn(
         job.trained.supernet,
         strategy=job.request.strategy,
@@ -120,15 +134,38 @@ def _preference(job: Job, limits: Sequence[Limit]) -> Tables:
         preprocessing=job.trained.preprocessing,
         ceilings=ceilings_of(job.space, limits),
         seed=job.request.seed,
+        settings=settings,
+        training=training,
         folder=cache_folder() / "searches",
         tell=lambda done, total, words: job.tell("learning", done, total, words),
     )
+    if found.supernet is not None:
+        job.joint.append(dataclasses.replace(job.trained, supernet=found.supernet))
     job.notes.append(
         f"{job.request.strategy} learnt from {len(images)} validation images, in "
         f"{len(found.history)} batches; of the networks within the budgets that it prefers, "
         f"{FINALISTS} were measured on all of these images, and the best was taken"
     )
     return found.policy.preference()
+
+
+def joint_training(job: Job) -> tuple[Settings, WeightTraining] | None:
+    """How weights are trained beside choices: in whole epochs; None: they are fixed.
+
+    Raises:
+        EdgenasError: the record of the supernet's training is damaged.
+    """
+    if job.request.weights == "fixed":
+        return None
+    images, own, usual = job.material.train, own_recipe(job.trained), Settings()
+    assert images is not None, "read with the request"
+    per_epoch = len(images) // min(own.batch, len(images))
+    epochs = max(_EPOCHS, math.ceil(usual.steps / per_epoch))
+    recipe = dataclasses.replace(
+        own, epochs=epochs, learning_rate=_RATE, warmup=min(own.warmup, 0.5)
+    )
+    settings = dataclasses.replace(usual, steps=epochs * per_epoch)
+    return settings, WeightTraining(images=images, recipe=recipe)
 
 
 def _evaluated(job: Job, done: int, total: int) -> tuple[int, int]:
@@ -142,7 +179,7 @@ def measured(job: Job, rows: Codes) -> Vector:
     """Accuracies on the search images, each network calibrated; none is measured twice, ever."""
     images, calibration = job.material.search, job.material.calibration
     assert images is not None, "checked with the request"
-    trained = job.trained
+    trained = job.inherited
     data = [*trained.supernet.parameters(), images.pixels, images.labels, calibration]
     name = digest([repr(job.space), str(trained.preprocessing)], data)[:24]
     folder = cache_folder() / "searches"
