@@ -1,8 +1,7 @@
-"""Gradient search: exact expectations, gates that swap networks, and what the loop keeps to."""
+"""Gradient search: exact expectations, limits, and what each estimator gives the gradient of."""
 
 import dataclasses
-from collections.abc import Callable
-from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,25 +15,20 @@ from toys import toy_images
 
 from edgenas.cost import Tables, compile_tables, macs_table, params_table
 from edgenas.data import Preprocessing
-from edgenas.errors import EdgenasError
 from edgenas.gradient import (
     STRATEGIES,
     Ceiling,
     Expected,
-    Learnt,
     Policy,
     Settings,
-    WeightTraining,
-    learn,
+    Step,
 )
 from edgenas.gradient.paths import Paths
 from edgenas.gradient.tilt import tilt
-from edgenas.recipe import Recipe
 from edgenas.search.neighbours import every
 from edgenas.space import Space
 from edgenas.spaces import load_space, tiny
 from edgenas.supernet import Supernet
-from edgenas.train import train_alone
 
 PREPARED = Preprocessing(stored=16, mean=(0.4, 0.4, 0.4), std=(0.2, 0.2, 0.2))
 
@@ -182,6 +176,25 @@ def batch(space: Space):
     return images.pixels, images.labels
 
 
+def step_of(
+    space: Space,
+    *,
+    seed: int = 0,
+    number: int = 0,
+    settings: Settings | None = None,
+    past: tuple[float, ...] = (),
+) -> Step:
+    pixels, labels = batch(space)
+    return Step(
+        number=number,
+        settings=settings or Settings(),
+        pixels=pixels,
+        labels=labels,
+        past=past,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
 @settings(max_examples=12)
 @given(seed=seeds, which=st.sampled_from(("tiny", "resnet")))
 def test_one_network_is_swapped_for_another(seed: int, which: str):
@@ -249,14 +262,7 @@ def test_what_is_swapped_has_the_gradient_of_two_losses(field: str):
     for i in (0, 1):
         picks = [i if j == place else 0 for j in range(len(policy.choices))]
         losses.append(float(paths.loss(picks, pixels=pixels, labels=labels)))
-    loss, value = STRATEGIES["proxyless"](
-        policy,
-        paths,
-        pixels=pixels,
-        labels=labels,
-        progress=0.0,
-        generator=torch.Generator().manual_seed(0),
-    )
+    loss, value = STRATEGIES["proxyless"](policy, paths, step_of(space))
     loss.backward()
     p = torch.softmax(policy.logits[place].detach(), 0)
     wanted = float(p[0] * p[1]) * (losses[0] - losses[1])
@@ -266,8 +272,10 @@ def test_what_is_swapped_has_the_gradient_of_two_losses(field: str):
     assert min(abs(value - one) for one in losses) < 1e-4
 
 
-@pytest.mark.parametrize("progress", [0.0, 1.0])
-def test_gumbel_has_the_gradient_of_a_softmax_over_the_two_that_run(progress: float):
+@pytest.mark.parametrize(("number", "temperature"), [(0, 5.0), (50, 2.75), (100, 0.5)])
+def test_gumbel_has_the_gradient_of_a_softmax_over_the_two_that_run(
+    number: int, temperature: float
+):
     """By hand: s_a s_b (L_a - L_b) / temperature, and nothing for the alternatives that did not."""
     space = tiny().restrict(depth=(2,), kernel=(3,), expand=(2.0,))
     space = dataclasses.replace(space, resolutions=(8, 12, 16, 20))
@@ -276,13 +284,9 @@ def test_gumbel_has_the_gradient_of_a_softmax_over_the_two_that_run(progress: fl
     losses = [0.5, 2.0, 1.1, 4.0]
     paths.gated = lambda picks, *rest, **given: (torch.tensor(losses[picks[0]]), [])  # quick
     paths.swapped = lambda picks, place, other, *rest, **given: torch.tensor(losses[other])
-    pixels, labels = batch(space)
-    temperature = 5.0 if progress == 0 else 0.5
     for seed in range(20):
-        generator = torch.Generator().manual_seed(seed)
-        loss, value = STRATEGIES["gumbel"](
-            policy, paths, pixels=pixels, labels=labels, progress=progress, generator=generator
-        )
+        step = step_of(space, seed=seed, number=number, settings=Settings(steps=101))
+        loss, value = STRATEGIES["gumbel"](policy, paths, step)
         (found,) = torch.autograd.grad(loss, policy.logits[0])
         uniform = torch.rand(4, generator=torch.Generator().manual_seed(seed)).double().numpy()
         noisy = policy.logits[0].detach().double().numpy() - np.log(-np.log(uniform))
@@ -294,7 +298,10 @@ def test_gumbel_has_the_gradient_of_a_softmax_over_the_two_that_run(progress: fl
         assert found.tolist() == pytest.approx(wanted.tolist(), rel=1e-4, abs=1e-7)
 
 
-def test_reinforce_is_unbiased():
+@pytest.mark.parametrize(
+    ("baseline", "past"), [("others", ()), ("average", ()), ("average", (1.5, 0.5))]
+)
+def test_reinforce_is_unbiased(baseline: Literal["others", "average"], past: tuple[float, ...]):
     """Averaged over many draws, its gradient is that of the expected loss."""
     space = tiny().restrict(depth=(2,), kernel=(3,), expand=(2.0,))
     supernet = Supernet(space, seed=1).train()
@@ -304,12 +311,10 @@ def test_reinforce_is_unbiased():
     rest = [0] * (len(policy.choices) - 1)
     losses = [float(paths.loss([i, *rest], pixels=pixels, labels=labels)) for i in (0, 1)]
     paths.loss = lambda picks, **given: torch.tensor(losses[picks[0]])  # quick
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(300):
-        surrogate, _ = STRATEGIES["reinforce"](
-            policy, paths, pixels=pixels, labels=labels, progress=0.0, generator=generator
-        )
-        (surrogate / 300).backward()
+    step = step_of(space, settings=Settings(baseline=baseline, entropy=0.0), past=past)
+    for _ in range(600):
+        surrogate, _ = STRATEGIES["reinforce"](policy, paths, step)
+        (surrogate / 600).backward()
     p = torch.softmax(policy.logits[0].detach(), 0)
     wanted = float(p[0] * p[1]) * (losses[0] - losses[1])
     found = policy.logits[0].grad
@@ -317,210 +322,36 @@ def test_reinforce_is_unbiased():
     assert found.tolist() == pytest.approx([wanted, -wanted], rel=0.15)
 
 
-# The loop
+def test_the_baseline_is_the_moving_average_of_the_steps_before():
+    """By hand: of two alternatives whose networks cost the same, so that the baseline decides."""
+    space = tiny().restrict(depth=(2,), kernel=(3,), expand=(2.0,))
+    policy = random_policy(space, seed=0)
+    paths = Paths(Supernet(space, seed=1).train(), policy, preprocessing=PREPARED)
+    paths.loss = lambda picks, **given: torch.tensor(2.0)
+    settings = Settings(baseline="average", entropy=0.0)
+    step = step_of(space, seed=5, settings=settings, past=(4.0, 1.0, 3.0))
+    loss, value = STRATEGIES["reinforce"](policy, paths, step)
+    (found,) = torch.autograd.grad(loss, policy.logits[0])
+    generator = torch.Generator().manual_seed(5)
+    drawn = [policy.sample(generator)[0] for _ in range(8)]
+    average = 0.95 * (0.95 * 4.0 + 0.05 * 1.0) + 0.05 * 3.0
+    p = torch.softmax(policy.logits[0].detach(), 0)
+    wanted = sum((2.0 - average) / 8 * (torch.eye(2)[pick] - p) for pick in drawn)
+    assert isinstance(wanted, torch.Tensor)
+    assert value == 2.0
+    assert found.tolist() == pytest.approx(wanted.tolist(), rel=1e-4)
 
 
-def learnt(
-    strategy: str,
-    *,
-    seed: int = 0,
-    steps: int = 60,
-    training: WeightTraining | None = None,
-    folder: Path | None = None,
-    tell: Callable[[int, int, str], None] = lambda done, total, words: None,
-) -> Learnt:
-    space = tiny()
-    supernet = Supernet(space, seed=1)
-    latency = compile_tables(space, fake_seconds)
-    start = float(Expected(space, latency)(Policy(space).probabilities()).detach())
-    before = {key: value.clone() for key, value in supernet.state_dict().items()}
-    found = learn(
-        supernet,
-        strategy=strategy,
-        images=toy_images(48, side=16, classes=space.classes),
-        preprocessing=PREPARED,
-        ceilings=[Ceiling(name="latency", tables=latency, limit=0.8 * start)],
-        seed=seed,
-        settings=Settings(steps=steps, batch=8),
-        training=training,
-        folder=folder,
-        tell=tell,
-    )
-    after = supernet.state_dict()
-    assert all(torch.equal(value, after[key]) for key, value in before.items())
-    assert supernet.training
-    return found
-
-
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
-def test_the_expected_latency_keeps_its_limit_at_every_step(strategy: str):
-    found = learnt(strategy)
-    latency = compile_tables(tiny(), fake_seconds)
-    expected = Expected(tiny(), latency)
-    start = float(expected(Policy(tiny()).probabilities()).detach())
-    assert all(line["expected latency"] <= 0.8 * 1.003 * start for line in found.history)
-    assert found.history[0]["price latency"] > 0
-    assert float(expected(found.policy.probabilities()).detach()) <= 0.8 * 1.003 * start
-    assert len(found.history) == 60
-
-
-def taught() -> WeightTraining:
-    """Weights that learn from 64 images, an average of them kept."""
-    images = toy_images(64, side=16, classes=tiny().classes, seed=1)
-    return WeightTraining(images=images, recipe=Recipe(batch=16, learning_rate=0.05, ema=0.9))
-
-
-VARIANTS = [(name, None) for name in sorted(STRATEGIES)] + [("proxyless", taught())]
-
-
-def assert_same(one: Learnt, two: Learnt) -> None:
-    pairs = list(zip(one.policy.logits, two.policy.logits, strict=True))
-    assert (one.supernet is None) == (two.supernet is None)
-    if one.supernet is not None and two.supernet is not None:
-        pairs += zip(one.supernet.parameters(), two.supernet.parameters(), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
-    assert one.history == two.history
-
-
-@pytest.mark.parametrize(("strategy", "training"), VARIANTS)
-def test_the_same_seed_learns_the_same(strategy: str, training: WeightTraining | None):
-    one, two, other = (
-        learnt(strategy, seed=seed, steps=6, training=training) for seed in (1, 1, 2)
-    )
-    assert_same(one, two)
-    assert one.history != other.history
-
-
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
-def test_weights_are_trained_beside_the_choices(strategy: str):
-    """Those of another supernet: ``learnt`` sees to it that those given stay."""
-    fixed, joint = (learnt(strategy, steps=20, training=training) for training in (None, taught()))
-    assert fixed.supernet is None
-    assert joint.supernet is not None
-    start = Supernet(tiny(), seed=1)
-    pairs = zip(start.named_parameters(), joint.supernet.parameters(), strict=True)
-    assert not [name for (name, a), b in pairs if torch.equal(a, b)]
-    assert joint.history[-1]["loss"] < fixed.history[-1]["loss"]
-
-
-def test_of_one_network_alone_weights_are_trained_as_ever():
-    """Where there is nothing to choose, the result is that of training this network."""
-    space = tiny().restrict(resolution=(16,), depth=(2,), kernel=(3,), expand=(2.0,))
-    supernet, training = Supernet(space, seed=1), taught()
-    recipe = dataclasses.replace(training.recipe, epochs=3, warmup=0.5)
-    found = learn(
-        supernet,
-        strategy="proxyless",
-        images=toy_images(8, side=16, classes=space.classes),
-        preprocessing=PREPARED,
-        seed=3,
-        settings=Settings(steps=12, batch=8),
-        training=dataclasses.replace(training, recipe=recipe),
-    ).supernet
-    assert found is not None
-    alone = train_alone(
-        supernet.extract(space.largest()),
-        training.images,
-        recipe=recipe,
-        preprocessing=PREPARED,
-        seed=3,
-    )
-    wanted = dict(alone.named_parameters())
-    for name, tensor in found.extract(space.largest()).named_parameters():
-        torch.testing.assert_close(tensor, wanted[name], rtol=1e-4, atol=1e-5)
-
-
-class StoppedError(Exception):
-    pass
-
-
-@pytest.mark.parametrize(("strategy", "training"), VARIANTS)
-def test_a_killed_search_goes_on_to_the_same_result(
-    strategy: str, training: WeightTraining | None, tmp_path: Path
-):
-    def go_on(tell: Callable[[int, int, str], None], seed: int = 0, steps: int = 35) -> Learnt:
-        return learnt(
-            strategy, seed=seed, steps=steps, training=training, folder=tmp_path, tell=tell
-        )
-
-    whole = learnt(strategy, steps=35, training=training)
-    for kill in (4, 13, 29):
-
-        def tell(done: int, total: int, words: str, kill: int = kill) -> None:
-            if done == kill:
-                raise StoppedError
-
-        with pytest.raises(StoppedError):
-            go_on(tell)
-    started: list[int] = []
-    again = go_on(lambda done, *_: started.append(done))
-    assert started[0] == 20
-    assert_same(again, whole)
-    # One that ended is only read; any other search is its own.
-    started.clear()
-    ended = go_on(lambda done, *_: started.append(done))
-    assert started == [35]
-    assert_same(ended, whole)
-    assert len(list(tmp_path.glob("*.safetensors"))) == 1
-    go_on(lambda *_: None, seed=1, steps=11)
-    assert len(list(tmp_path.glob("*.safetensors"))) == 2
-
-
-def test_a_path_that_is_better_is_found():
-    """One alternative's weights are noise: every strategy learns to avoid it."""
-    space = tiny().restrict(resolution=(16,), depth=(2,), expand=(3.0,))
-    supernet = Supernet(space, seed=1).train()
-    images = toy_images(48, side=16, classes=space.classes)
-    arch = space.largest()
-    optimiser = torch.optim.SGD(supernet.parameters(), lr=0.1, momentum=0.9)
-    x = PREPARED.prepare(images.pixels, resolution=16)
-    for _ in range(40):
-        optimiser.zero_grad()
-        F.cross_entropy(supernet(x, arch), images.labels).backward()
-        optimiser.step()
-    # Only kernel 5 was trained; kernel 3 gets noise in its place.
-    noise = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in supernet.named_parameters():
-            if "kernel_5to3" in name:
-                torch.nn.init.normal_(parameter, std=1.0, generator=noise)
-    for strategy in STRATEGIES:
-        found = learn(
-            supernet,
-            strategy=strategy,
-            images=images,
-            preprocessing=PREPARED,
-            settings=Settings(steps=60, batch=24),
-        )
-        kernels = [
-            space.genes[c.columns[0]].values[int(logits.argmax())]
-            for c, logits in zip(found.policy.choices, found.policy.logits, strict=True)
-            if c.field == "block" and c.size > 1
-        ]
-        assert kernels == [5] * len(kernels), strategy
-        assert len(kernels) == 4
-
-
-def test_the_history_is_a_table(tmp_path: Path):
-    import pandas as pd
-
-    found = learnt("reinforce", steps=13, folder=tmp_path)
-    (path,) = tmp_path.glob("reinforce-*.csv")
-    table = pd.read_csv(path)
-    names = ["step", "loss", "entropy", "expected latency", "price latency"]
-    assert table.columns.tolist() == names
-    assert table.loss.tolist() == [line["loss"] for line in found.history]
-
-
-def test_what_cannot_be_learnt_is_refused():
-    space = tiny()
-    images = toy_images(8, side=16, classes=space.classes)
-    with pytest.raises(EdgenasError, match="unknown strategy 'proxylss'\nhint: did you mean prox"):
-        learn(Supernet(space), strategy="proxylss", images=images, preprocessing=PREPARED)
-    with pytest.raises(EdgenasError, match="needs at least 2 images, found 1"):
-        learn(
-            Supernet(space),
-            strategy="proxyless",
-            images=images.take(torch.arange(1)),
-            preprocessing=PREPARED,
-        )
+def test_the_entropy_bonus_has_the_gradient_of_the_entropy():
+    """Where all networks cost the same, nothing else moves the logits: -w p (log p + H)."""
+    policy = random_policy(tiny(), seed=0)
+    paths = Paths(Supernet(tiny(), seed=1).train(), policy, preprocessing=PREPARED)
+    paths.loss = lambda picks, **given: torch.tensor(2.0)
+    step = step_of(tiny(), settings=Settings(entropy=0.3))
+    loss, _ = STRATEGIES["reinforce"](policy, paths, step)
+    for logits, found in zip(
+        policy.logits, torch.autograd.grad(loss, policy.logits, materialize_grads=True), strict=True
+    ):
+        p = torch.softmax(logits.detach().double(), 0).numpy()
+        wanted = 0.3 * p * (np.log(p) - (p * np.log(p)).sum())
+        assert found.tolist() == pytest.approx(wanted.tolist(), abs=1e-6)

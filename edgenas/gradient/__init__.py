@@ -4,7 +4,8 @@ from edgenas.gradient.checkpoint import digest
 from edgenas.gradient.choosing import FINALISTS, ceilings_of, most_preferred
 from edgenas.gradient.expected import Expected
 from edgenas.gradient.policy import Policy
-from edgenas.gradient.run import STRATEGIES, Learnt, Settings, learn
+from edgenas.gradient.run import STRATEGIES, Learnt, learn
+from edgenas.gradient.step import Settings, Step
 from edgenas.gradient.tilt import Ceiling
 from edgenas.gradient.weights import WeightTraining
 
@@ -16,6 +17,7 @@ __all__ = [
     "Learnt",
     "Policy",
     "Settings",
+    "Step",
     "WeightTraining",
     "ceilings_of",
     "digest",

@@ -11,30 +11,23 @@ from torch import Tensor
 
 from edgenas.gradient.paths import Paths
 from edgenas.gradient.policy import Policy
+from edgenas.gradient.step import Step
 from edgenas.gradient.two import two_path_loss
 
 HOT, COLD = 5.0, 0.5  # temperatures at the start and the end
 
 
-def gumbel(
-    policy: Policy,
-    paths: Paths,
-    *,
-    pixels: Tensor,
-    labels: Tensor,
-    progress: float,
-    generator: torch.Generator,
-) -> tuple[Tensor, float]:
+def gumbel(policy: Policy, paths: Paths, step: Step) -> tuple[Tensor, float]:
     """The estimator of Gumbel-softmax; see ``Estimator``."""
-    temperature = HOT + (COLD - HOT) * progress
+    temperature = HOT + (COLD - HOT) * step.progress
     pairs: list[tuple[int, int]] = []
     gates: list[Tensor] = []
     for scores in policy.scores():
-        noise = -torch.log(-torch.log(torch.rand(len(scores), generator=generator)))
+        noise = -torch.log(-torch.log(torch.rand(len(scores), generator=step.generator)))
         noisy = torch.log_softmax(scores, 0) + noise
         order = noisy.detach().argsort(descending=True, stable=True)[:2]
         pairs.append((int(order[0]), int(order[-1])))
         # Over the two that run: else the size of a loss alone would move what did not.
         soft = torch.softmax(noisy[[*pairs[-1]]] / temperature, 0)
         gates.append(torch.tensor([1.0, 0.0]) - soft.detach() + soft)
-    return two_path_loss(policy, paths, pairs, gates, pixels=pixels, labels=labels)
+    return two_path_loss(policy, paths, step, pairs, gates)

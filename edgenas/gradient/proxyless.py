@@ -11,20 +11,12 @@ from torch import Tensor
 
 from edgenas.gradient.paths import Paths
 from edgenas.gradient.policy import Policy
+from edgenas.gradient.step import Step
 from edgenas.gradient.two import two_path_loss
 
 
-def proxyless(
-    policy: Policy,
-    paths: Paths,
-    *,
-    pixels: Tensor,
-    labels: Tensor,
-    progress: float,
-    generator: torch.Generator,
-) -> tuple[Tensor, float]:
+def proxyless(policy: Policy, paths: Paths, step: Step) -> tuple[Tensor, float]:
     """The estimator of ProxylessNAS; see ``Estimator``."""
-    del progress
     pairs: list[tuple[int, int]] = []
     weights: list[Tensor] = []
     for scores in policy.scores():
@@ -32,14 +24,14 @@ def proxyless(
         count = min(2, len(scores))
         # Without replacement, in random order: the first is the active one in the proportion
         # of their probabilities.
-        drawn = torch.multinomial(chances, count, generator=generator)
+        drawn = torch.multinomial(chances, count, generator=step.generator)
         pair = int(drawn[0]), int(drawn[-1])
         both = torch.softmax(scores[list(pair)].detach(), 0)
-        if count == 2 and torch.rand((), generator=generator) >= both[0]:
+        if count == 2 and torch.rand((), generator=step.generator) >= both[0]:
             pair = pair[1], pair[0]
         pairs.append(pair)
         weights.append(torch.softmax(scores[list(pair)], 0))
     # Gates of 1 and 0 whose gradient is that of the probabilities.
     hard = torch.tensor([1.0, 0.0])
     gates = [hard - w.detach() + w for w in weights]
-    return two_path_loss(policy, paths, pairs, gates, pixels=pixels, labels=labels)
+    return two_path_loss(policy, paths, step, pairs, gates)

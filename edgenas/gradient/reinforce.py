@@ -2,42 +2,45 @@
 
 A sampled network's loss on a batch is its cost. Several networks share one batch, and the mean of
 the others' costs is the baseline of each (Kool et al. 2019, "Buy 4 REINFORCE samples, get a
-baseline for free!"): how hard a batch is cancels, which a moving average of past costs cannot
-know. Nothing is propagated back through the supernet, so a step costs forward passes alone.
+baseline for free!"): how hard a batch is cancels, which a moving average of past costs, as ENAS
+has it, cannot know; that one is a setting. As in ENAS, the entropy of what is drawn from is sought
+too, with a small weight. Nothing is propagated back through the supernet, so a step costs forward
+passes alone.
 """
+
+import functools
 
 import torch
 from torch import Tensor
 
 from edgenas.gradient.paths import Paths
 from edgenas.gradient.policy import Picks, Policy
+from edgenas.gradient.step import Step
 
 SAMPLES = 8  # networks a step, about as dear as one pass forward and back of two paths
+_MEMORY = 0.95  # of the moving average: 20 steps are remembered
 
 
-def reinforce(
-    policy: Policy,
-    paths: Paths,
-    *,
-    pixels: Tensor,
-    labels: Tensor,
-    progress: float,
-    generator: torch.Generator,
-) -> tuple[Tensor, float]:
+def reinforce(policy: Policy, paths: Paths, step: Step) -> tuple[Tensor, float]:
     """The estimator of REINFORCE; see ``Estimator``."""
-    del progress
-    sampled = [policy.sample(generator) for _ in range(SAMPLES)]
-    costs = [float(paths.loss(picks, pixels=pixels, labels=labels)) for picks in sampled]
-    surrogate, mean = torch.zeros(()), sum(costs) / SAMPLES
-    scores = policy.scores()
+    sampled = [policy.sample(step.generator) for _ in range(SAMPLES)]
+    costs = [float(paths.loss(p, pixels=step.pixels, labels=step.labels)) for p in sampled]
+    mean = sum(costs) / SAMPLES
+    if step.settings.baseline == "others" or not step.past:
+        # cost - (mean of the others) = (cost - mean) * n / (n - 1)
+        baseline, size = mean, SAMPLES - 1
+    else:
+        baseline = functools.reduce(lambda m, cost: _MEMORY * m + (1 - _MEMORY) * cost, step.past)
+        size = SAMPLES
+    logs = [torch.log_softmax(scores, 0) for scores in policy.scores()]
+    surrogate = step.settings.entropy * sum((x.exp() * x).sum() for x in logs)
     for picks, cost in zip(sampled, costs, strict=True):
-        logs = [
-            torch.log_softmax(score, 0)[pick]
-            for i, (score, pick) in enumerate(zip(scores, picks, strict=True))
+        chances = [
+            log[pick]
+            for i, (log, pick) in enumerate(zip(logs, picks, strict=True))
             if _matters(policy, picks, i)
         ]
-        # cost - (mean of the others) = (cost - mean) * n / (n - 1)
-        surrogate = surrogate + (cost - mean) / (SAMPLES - 1) * torch.stack(logs).sum()
+        surrogate = surrogate + (cost - baseline) / size * torch.stack(chances).sum()
     return surrogate, mean
 
 

@@ -25,6 +25,7 @@ from edgenas.gradient.paths import Paths
 from edgenas.gradient.policy import Policy
 from edgenas.gradient.proxyless import proxyless
 from edgenas.gradient.reinforce import reinforce
+from edgenas.gradient.step import Settings, Step
 from edgenas.gradient.tilt import Ceiling, tilt
 from edgenas.gradient.weights import Weights, WeightTraining
 from edgenas.supernet import Supernet
@@ -34,25 +35,13 @@ from edgenas.train import keep_memory
 class Estimator(Protocol):
     """How a strategy finds the gradient of the cross entropy with respect to the logits."""
 
-    def __call__(
-        self,
-        policy: Policy,
-        paths: Paths,
-        *,
-        pixels: Tensor,
-        labels: Tensor,
-        progress: float,
-        generator: torch.Generator,
-    ) -> tuple[Tensor, float]:
+    def __call__(self, policy: Policy, paths: Paths, step: Step) -> tuple[Tensor, float]:
         """A scalar with the gradient, and the cross entropy of what ran.
 
         Args:
             policy: to learn.
             paths: of the supernet.
-            pixels: of the batch, uint8, shape (n, 3, stored, stored).
-            labels: shape (n,).
-            progress: the part of all steps that is done, from 0 to 1.
-            generator: of all chance.
+            step: its batch, settings and chance.
         """
         ...
 
@@ -65,21 +54,6 @@ STRATEGIES: Mapping[str, Estimator] = {
 _VERSION = "3"  # raise it where the same request would learn something else: old states are left
 _KEPT = 10  # steps between checkpoints
 _MEMORY = 0.95  # of the mean square of gradients: 20 steps are remembered
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How long and how fast to learn.
-
-    Args:
-        steps: batches.
-        batch: images of a batch.
-        rate: the root mean square of what the logits move by in a step.
-    """
-
-    steps: int = 200
-    batch: int = 64
-    rate: float = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +114,7 @@ def learn(
     if training is not None and len(training.images) < 2:
         count = len(training.images)
         raise EdgenasError(f"training weights needs at least 2 images, found {count}")
-    policy, given, weights = Policy(supernet.space), [*supernet.parameters()], None
+    policy, start, weights = Policy(supernet.space), [*supernet.parameters()], None
     if training is not None:
         weights = Weights(
             supernet, training, preprocessing=preprocessing, seed=seed, steps=settings.steps
@@ -165,7 +139,7 @@ def learn(
         ]
         texts += [f"{c.name} {c.limit!r} {c.tables.constant!r}" for c in ceilings]
         tables = [torch.from_numpy(v.copy()) for c in ceilings for v in c.tables.values]
-        data = [*given, images.pixels, images.labels, *tables]
+        data = [*start, images.pixels, images.labels, *tables]
         if training is not None:
             texts += [str(training.recipe), str(torch.get_num_threads())]
             data += [training.images.pixels, training.images.labels]
@@ -190,14 +164,15 @@ def learn(
                 weights.step(paths.arch(policy.sample(generator)), step)
                 paths.forget()
             lines = torch.randperm(len(images), generator=generator)[:batch]
-            loss, value = STRATEGIES[strategy](
-                policy,
-                paths,
+            given = Step(
+                number=step,
+                settings=settings,
                 pixels=images.pixels[lines],
                 labels=images.labels[lines],
-                progress=step / max(settings.steps - 1, 1),
+                past=[line["loss"] for line in history],
                 generator=generator,
             )
+            loss, value = STRATEGIES[strategy](policy, paths, given)
             if not math.isfinite(value):
                 raise EdgenasError(
                     "the loss of a sampled network is no number",

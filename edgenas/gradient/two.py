@@ -5,26 +5,24 @@ from torch import Tensor
 
 from edgenas.gradient.paths import Paths
 from edgenas.gradient.policy import Picks, Policy
+from edgenas.gradient.step import Step
 
 
 def two_path_loss(
     policy: Policy,
     paths: Paths,
+    step: Step,
     pairs: list[tuple[int, int]],
     gates: list[Tensor],
-    *,
-    pixels: Tensor,
-    labels: Tensor,
 ) -> tuple[Tensor, float]:
     """A loss whose value is that of the first alternatives, with gradients to all gates.
 
     Args:
         policy: whose choices.
         paths: of the supernet.
+        step: whose batch.
         pairs: the first and the second alternative of each choice; equal where there is only one.
         gates: of each choice, shape (2,), with values 1 and 0.
-        pixels: stored images, uint8, shape (n, 3, stored, stored).
-        labels: shape (n,).
 
     Returns:
         The loss, and its value.
@@ -33,6 +31,7 @@ def two_path_loss(
     others = {i: second for i, (first, second) in enumerate(pairs) if second != first}
     blocks = {i: other for i, other in others.items() if policy.choices[i].field == "block"}
     known = {i: gates[i] for i in blocks}
+    pixels, labels = step.pixels, step.labels
     loss, inputs = paths.gated(picks, blocks, known, pixels=pixels, labels=labels)
     value = float(loss.detach())
     for i, other in others.items():

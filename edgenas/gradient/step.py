@@ -1,0 +1,55 @@
+"""What a step of the loop gives to an estimator, and the settings of all steps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How long and how fast to learn.
+
+    Args:
+        steps: batches.
+        batch: images of a batch.
+        rate: the root mean square of what the logits move by in a step.
+        baseline: what REINFORCE takes off a network's loss: ``others``, the mean of the networks
+            that share its batch, or ``average``, a moving average of the steps before.
+        entropy: weight of the entropy of what networks are drawn from, which REINFORCE adds to
+            what is sought; in nats, summed over choices.
+    """
+
+    steps: int = 200
+    batch: int = 64
+    rate: float = 0.05
+    baseline: Literal["others", "average"] = "others"
+    entropy: float = 1e-4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A step.
+
+    Args:
+        number: from 0.
+        settings: of all steps.
+        pixels: of the batch, uint8, shape (n, 3, stored, stored).
+        labels: shape (n,).
+        past: cross entropies of the steps before.
+        generator: of all chance.
+    """
+
+    number: int
+    settings: Settings
+    pixels: Tensor
+    labels: Tensor
+    past: Sequence[float]
+    generator: torch.Generator
+
+    @property
+    def progress(self) -> float:
+        """The part of all steps that is done, from 0 to 1."""
+        return self.number / max(self.settings.steps - 1, 1)

@@ -1,0 +1,235 @@
+"""The loop of gradient search: what it keeps to, the weights it trains, and how it goes on."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_gradient import PREPARED
+from test_table import fake_seconds
+from toys import toy_images
+
+from edgenas.cost import compile_tables
+from edgenas.errors import EdgenasError
+from edgenas.gradient import (
+    STRATEGIES,
+    Ceiling,
+    Expected,
+    Learnt,
+    Policy,
+    Settings,
+    WeightTraining,
+    learn,
+)
+from edgenas.recipe import Recipe
+from edgenas.spaces import tiny
+from edgenas.supernet import Supernet
+from edgenas.train import train_alone
+
+
+def learnt(
+    strategy: str,
+    *,
+    seed: int = 0,
+    steps: int = 60,
+    training: WeightTraining | None = None,
+    folder: Path | None = None,
+    tell: Callable[[int, int, str], None] = lambda done, total, words: None,
+) -> Learnt:
+    space = tiny()
+    supernet = Supernet(space, seed=1)
+    latency = compile_tables(space, fake_seconds)
+    start = float(Expected(space, latency)(Policy(space).probabilities()).detach())
+    before = {key: value.clone() for key, value in supernet.state_dict().items()}
+    found = learn(
+        supernet,
+        strategy=strategy,
+        images=toy_images(48, side=16, classes=space.classes),
+        preprocessing=PREPARED,
+        ceilings=[Ceiling(name="latency", tables=latency, limit=0.8 * start)],
+        seed=seed,
+        settings=Settings(steps=steps, batch=8),
+        training=training,
+        folder=folder,
+        tell=tell,
+    )
+    after = supernet.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    assert supernet.training
+    return found
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_the_expected_latency_keeps_its_limit_at_every_step(strategy: str):
+    found = learnt(strategy)
+    latency = compile_tables(tiny(), fake_seconds)
+    expected = Expected(tiny(), latency)
+    start = float(expected(Policy(tiny()).probabilities()).detach())
+    assert all(line["expected latency"] <= 0.8 * 1.003 * start for line in found.history)
+    assert found.history[0]["price latency"] > 0
+    assert float(expected(found.policy.probabilities()).detach()) <= 0.8 * 1.003 * start
+    assert len(found.history) == 60
+
+
+def taught() -> WeightTraining:
+    """Weights that learn from 64 images, an average of them kept."""
+    images = toy_images(64, side=16, classes=tiny().classes, seed=1)
+    return WeightTraining(images=images, recipe=Recipe(batch=16, learning_rate=0.05, ema=0.9))
+
+
+VARIANTS = [(name, None) for name in sorted(STRATEGIES)] + [("proxyless", taught())]
+
+
+def assert_same(one: Learnt, two: Learnt) -> None:
+    pairs = list(zip(one.policy.logits, two.policy.logits, strict=True))
+    assert (one.supernet is None) == (two.supernet is None)
+    if one.supernet is not None and two.supernet is not None:
+        pairs += zip(one.supernet.parameters(), two.supernet.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert one.history == two.history
+
+
+@pytest.mark.parametrize(("strategy", "training"), VARIANTS)
+def test_the_same_seed_learns_the_same(strategy: str, training: WeightTraining | None):
+    one, two, other = (
+        learnt(strategy, seed=seed, steps=6, training=training) for seed in (1, 1, 2)
+    )
+    assert_same(one, two)
+    assert one.history != other.history
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_weights_are_trained_beside_the_choices(strategy: str):
+    """Those of another supernet: ``learnt`` sees to it that those given stay."""
+    fixed, joint = (learnt(strategy, steps=20, training=training) for training in (None, taught()))
+    assert fixed.supernet is None
+    assert joint.supernet is not None
+    start = Supernet(tiny(), seed=1)
+    pairs = zip(start.named_parameters(), joint.supernet.parameters(), strict=True)
+    assert not [name for (name, a), b in pairs if torch.equal(a, b)]
+    assert joint.history[-1]["loss"] < fixed.history[-1]["loss"]
+
+
+def test_of_one_network_alone_weights_are_trained_as_ever():
+    """Where there is nothing to choose, the result is that of training this network."""
+    space = tiny().restrict(resolution=(16,), depth=(2,), kernel=(3,), expand=(2.0,))
+    supernet, training = Supernet(space, seed=1), taught()
+    recipe = dataclasses.replace(training.recipe, epochs=3, warmup=0.5)
+    found = learn(
+        supernet,
+        strategy="proxyless",
+        images=toy_images(8, side=16, classes=space.classes),
+        preprocessing=PREPARED,
+        seed=3,
+        settings=Settings(steps=12, batch=8),
+        training=dataclasses.replace(training, recipe=recipe),
+    ).supernet
+    assert found is not None
+    alone = train_alone(
+        supernet.extract(space.largest()),
+        training.images,
+        recipe=recipe,
+        preprocessing=PREPARED,
+        seed=3,
+    )
+    wanted = dict(alone.named_parameters())
+    for name, tensor in found.extract(space.largest()).named_parameters():
+        torch.testing.assert_close(tensor, wanted[name], rtol=1e-4, atol=1e-5)
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("strategy", "training"), VARIANTS)
+def test_a_killed_search_goes_on_to_the_same_result(
+    strategy: str, training: WeightTraining | None, tmp_path: Path
+):
+    def go_on(tell: Callable[[int, int, str], None], seed: int = 0, steps: int = 35) -> Learnt:
+        return learnt(
+            strategy, seed=seed, steps=steps, training=training, folder=tmp_path, tell=tell
+        )
+
+    whole = learnt(strategy, steps=35, training=training)
+    for kill in (4, 13, 29):
+
+        def tell(done: int, total: int, words: str, kill: int = kill) -> None:
+            if done == kill:
+                raise StoppedError
+
+        with pytest.raises(StoppedError):
+            go_on(tell)
+    started: list[int] = []
+    again = go_on(lambda done, *_: started.append(done))
+    assert started[0] == 20
+    assert_same(again, whole)
+    # One that ended is only read; any other search is its own.
+    started.clear()
+    ended = go_on(lambda done, *_: started.append(done))
+    assert started == [35]
+    assert_same(ended, whole)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+    go_on(lambda *_: None, seed=1, steps=11)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+
+
+def test_a_path_that_is_better_is_found():
+    """One alternative's weights are noise: every strategy learns to avoid it."""
+    space = tiny().restrict(resolution=(16,), depth=(2,), expand=(3.0,))
+    supernet = Supernet(space, seed=1).train()
+    images = toy_images(48, side=16, classes=space.classes)
+    arch = space.largest()
+    optimiser = torch.optim.SGD(supernet.parameters(), lr=0.1, momentum=0.9)
+    x = PREPARED.prepare(images.pixels, resolution=16)
+    for _ in range(40):
+        optimiser.zero_grad()
+        F.cross_entropy(supernet(x, arch), images.labels).backward()
+        optimiser.step()
+    # Only kernel 5 was trained; kernel 3 gets noise in its place.
+    noise = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in supernet.named_parameters():
+            if "kernel_5to3" in name:
+                torch.nn.init.normal_(parameter, std=1.0, generator=noise)
+    for strategy in STRATEGIES:
+        found = learn(
+            supernet,
+            strategy=strategy,
+            images=images,
+            preprocessing=PREPARED,
+            settings=Settings(steps=60, batch=24),
+        )
+        kernels = [
+            space.genes[c.columns[0]].values[int(logits.argmax())]
+            for c, logits in zip(found.policy.choices, found.policy.logits, strict=True)
+            if c.field == "block" and c.size > 1
+        ]
+        assert kernels == [5] * len(kernels), strategy
+        assert len(kernels) == 4
+
+
+def test_the_history_is_a_table(tmp_path: Path):
+    import pandas as pd
+
+    found = learnt("reinforce", steps=13, folder=tmp_path)
+    (path,) = tmp_path.glob("reinforce-*.csv")
+    table = pd.read_csv(path)
+    names = ["step", "loss", "entropy", "expected latency", "price latency"]
+    assert table.columns.tolist() == names
+    assert table.loss.tolist() == [line["loss"] for line in found.history]
+
+
+def test_what_cannot_be_learnt_is_refused():
+    space = tiny()
+    images = toy_images(8, side=16, classes=space.classes)
+    with pytest.raises(EdgenasError, match="unknown strategy 'proxylss'\nhint: did you mean prox"):
+        learn(Supernet(space), strategy="proxylss", images=images, preprocessing=PREPARED)
+    with pytest.raises(EdgenasError, match="needs at least 2 images, found 1"):
+        learn(
+            Supernet(space),
+            strategy="proxyless",
+            images=images.take(torch.arange(1)),
+            preprocessing=PREPARED,
+        )
