@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -54,6 +54,7 @@ class Recipe:
         validation: the fraction of every class that is set aside and never learnt from.
         watched: random networks that are judged after every epoch, always the same ones, beside
             the largest and the smallest.
+        judge_every: epochs from one such judgement to the next; the last epoch always has one.
         calibration: training images for batch-norm statistics.
         accuracy_archs: networks evaluated at the end for the accuracy predictor.
         checkpoint_seconds: between checkpoints.
@@ -83,10 +84,13 @@ class Recipe:
     balance: float = 0.0
     validation: float = 0.1
     watched: int = 4
+    judge_every: int = 1
     calibration: int = 2000
     accuracy_archs: int = 320
     checkpoint_seconds: float = 60.0
 
+
+_FEW = 20_000  # images, training and validation together
 
 _WORDS = {
     "method": ("sandwich", "progressive"),
@@ -107,16 +111,22 @@ _RANGES = {
     "balance": (0, 1),
     "validation": (0.001, 0.9),
     "watched": (0, math.inf),
+    "judge_every": (1, math.inf),
     "calibration": (2, math.inf),
     "accuracy_archs": (20, math.inf),
 }
 
 
-def default_recipe(space: Space) -> Recipe:
-    """The recipe that suits the image size of a space."""
+def default_recipe(space: Space, *, images: int | None = None) -> Recipe:
+    """The recipe that suits the image size of a space and a number of images; None: many."""
     if max(space.resolutions) <= 64:
         return Recipe()
-    return Recipe(batch=64, learning_rate=0.06, augmentation="crop")
+    recipe = Recipe(batch=64, learning_rate=0.06, augmentation="crop")
+    if images is None or images > _FEW:
+        return recipe
+    # Few large images are learnt from again and again: the weights are held back more, and the
+    # evaluations, which do not grow shorter with the epochs, are made shorter.
+    return replace(recipe, random_archs=1, weight_decay=5e-4, calibration=500)
 
 
 def load_recipe(path: Path, base: Recipe) -> Recipe:

@@ -29,7 +29,7 @@ from edgenas.errors import EdgenasError
 from edgenas.network import Network
 from edgenas.plan import plan
 from edgenas.recipe import Recipe, learning_rate
-from edgenas.spaces import mbv3_cifar, tiny
+from edgenas.spaces import mbv3_cifar, mbv3_photo, tiny
 from edgenas.supernet import Supernet
 from edgenas.train import (
     CHECKPOINT,
@@ -43,6 +43,7 @@ from edgenas.train import (
     sandwich_step,
     train,
 )
+from edgenas.train.course import indices_of
 from edgenas.trained import load_tensors
 
 OLD = ROOT / "tests" / "data" / "run-1"
@@ -535,9 +536,21 @@ def test_training_starts_from_given_weights(toys: Images, tmp_path: Path):
             assert torch.equal(parameter, wanted), name
 
 
+def test_weights_of_other_resolutions_and_strides_are_taken_over():
+    old, new = mbv3_cifar(), mbv3_photo().with_classes(3)
+    init, supernet = Supernet(old, seed=9), Supernet(new, seed=0)
+    fresh = {n: p.clone() for n, p in supernet.named_parameters()}
+    loop.start_from(init, supernet)
+    for name, parameter in supernet.named_parameters():
+        wanted = fresh if name.startswith("head.classifier") else dict(init.named_parameters())
+        assert torch.equal(parameter, wanted[name]), name
+
+
 def test_weights_of_another_space_are_refused(toys: Images, tmp_path: Path):
     init = Supernet(dataclasses.replace(tiny(), name="thin", final=16))
-    with pytest.raises(EdgenasError, match="--init must be of the space tiny, found thin"):
+    with pytest.raises(
+        EdgenasError, match="--init must have the stages of the space tiny, found thin"
+    ):
         train(tiny(), toys, recipe=RECIPE, out=tmp_path / "run", init=init)
     assert not (tmp_path / "run").exists()
 
@@ -594,9 +607,7 @@ def test_balance_draws_rare_classes_as_often():
     assert sizes.tolist() == [20, 20, 4]
     for balance, share in ((0.0, 4 / 44), (1.0, 1 / 3)):
         recipe = Recipe(balance=balance)
-        drawn = torch.cat(
-            [loop.indices_of(images, recipe, 44, seed=0, step=step) for step in range(50)]
-        )
+        drawn = torch.cat([indices_of(images, recipe, 44, seed=0, step=step) for step in range(50)])
         found = (images.labels[drawn] == 2).double().mean().item()
         assert found == pytest.approx(share, abs=0.03)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgenas import units
 from edgenas.cli.console import bar, log, note, out, print_json, print_line
 from edgenas.errors import EdgenasError
 
@@ -40,6 +41,10 @@ def train(
     teacher_mean: Annotated[str | None, typer.Option(help="Of its inputs: R,G,B, 0 to 1.")] = None,
     teacher_std: Annotated[str | None, typer.Option(help="Of its inputs: R,G,B, 0 to 1.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="TOML file; its fields override.")] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(help="For the training and its evaluations, e.g. 45min; decides the epochs."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run cut off.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is left to chance.")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: one per core.")] = 0,
@@ -60,9 +65,9 @@ def train(
     from edgenas.spaces import load_space
 
     declared = load_space(space)
-    chosen = default_recipe(declared)
     if recipe is not None:
-        chosen = load_recipe(recipe, chosen)
+        load_recipe(recipe, default_recipe(declared))  # refused before images are read
+    time_budget = None if time is None else units.parse(time, unit="time", name="--time")
     import torch
 
     from edgenas import parallel
@@ -82,6 +87,9 @@ def train(
         stored = max(declared.resolutions)
         images = _read(data, stored=stored, skip_bad_images=skip_bad_images)
         note(f"{len(images)} images of {len(images.classes)} classes from {data}")
+        chosen = default_recipe(declared, images=len(images))
+        if recipe is not None:
+            chosen = load_recipe(recipe, chosen)
         # Read before the training, which takes hours, not after it.
         judged = _read(test, stored=stored, skip_bad_images=skip_bad_images) if test else None
         asked = None
@@ -105,6 +113,7 @@ def train(
             init=start,
             teacher=asked,
             resume=resume,
+            time_budget=time_budget,
             seed=seed,
             place=place,
             name=name or _name(data),
@@ -130,6 +139,7 @@ def _trained(
     init: "Supernet | None",
     teacher: "Teacher | None",
     resume: bool,
+    time_budget: float | None,
     seed: int,
     place: "torch.device",
     name: str,
@@ -166,6 +176,7 @@ def _trained(
             init=init,
             teacher=teacher,
             resume=resume,
+            time_budget=time_budget,
             device=place,
             tell=tell,
         )
@@ -185,7 +196,7 @@ def _trained(
         "schema": "edgenas.training/1",
         "supernet": str(folder),
         "report": str(path),
-        "epochs": recipe.epochs,
+        "epochs": trained.training["recipe"]["epochs"],
         "validation_images": len(validation),
         "source": predictor.source,
         "predictor": _error(predictor),

@@ -26,7 +26,8 @@ def training_page(history: History) -> str:
     data = told["data"]
     name = f"Training of {history.space.name} on {data['source']}"
     of = told["recipe"]["epochs"]
-    over = f"{len(epochs)} of {of} epochs" if len(epochs) < of else f"{of} epochs"
+    done = epochs[-1]["epoch"]
+    over = f"{done} of {of} epochs" if done < of else f"{of} epochs"
     images = f"{data['images']:,} images of {data['classes']} classes"
     return page(
         name,
@@ -55,7 +56,7 @@ def training_page(history: History) -> str:
             ),
             class_="columns",
         ),
-        section("Every epoch", _table(epochs)),
+        section("Epoch by epoch", _table(epochs)),
         section("How it was trained", facts(_facts(told))),
     )
 
@@ -205,7 +206,7 @@ def _table(epochs: Sequence[Mapping[str, Any]]) -> Element:
         rows.append((str(line["epoch"]), *("" if v is None else f"{v:.2%}" for v in values)))
     columns = ("epoch", "largest", "smallest", "random, mean")
     listed = table(columns, rows, label="Validation accuracy by epoch", numbers=1)
-    return node("details", node("summary", f"Validation accuracy of {len(rows)} epochs"), listed)
+    return node("details", node("summary", f"Validation accuracy after {len(rows)} epochs"), listed)
 
 
 def _facts(told: Mapping[str, Any]) -> list[tuple[str, Node]]:

@@ -2,8 +2,9 @@
 
 from edgenas.train.alone import train_alone
 from edgenas.train.augment import augment, mixed, randaugment
+from edgenas.train.course import calibration_pixels
 from edgenas.train.history import History, read_history
-from edgenas.train.loop import Progress, calibration_pixels, keep_memory, train
+from edgenas.train.loop import Progress, keep_memory, train
 from edgenas.train.runs import CHECKPOINT, METRICS, RUN, TENSORBOARD
 from edgenas.train.sampling import fair
 from edgenas.train.step import distillation_loss, sandwich_step

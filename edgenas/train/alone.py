@@ -22,7 +22,8 @@ from edgenas.files import wait_for_machine
 from edgenas.network import Network
 from edgenas.recipe import Recipe, learning_rate
 from edgenas.train.augment import mixed, views
-from edgenas.train.loop import indices_of, keep_memory
+from edgenas.train.course import indices_of
+from edgenas.train.loop import keep_memory
 from edgenas.train.state import State
 from edgenas.trained import load_tensors, save_tensors
 

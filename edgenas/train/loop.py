@@ -10,7 +10,6 @@ bitwise the same weights, on the same machine with the same number of threads.
 import contextlib
 import ctypes
 import dataclasses
-import math
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -20,26 +19,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from edgenas import parallel
-from edgenas.arch import Arch
-from edgenas.data import Images, Preprocessing, Split, split
+from edgenas.data import Images, Preprocessing, split
 from edgenas.errors import EdgenasError
-from edgenas.evaluate import evaluate
 from edgenas.files import wait_for_machine
 from edgenas.recipe import Recipe
 from edgenas.space import Space
 from edgenas.spaces import space_to_json
 from edgenas.supernet import Supernet
-from edgenas.train.augment import mixed, views
+from edgenas.train.course import Course, calibration_pixels, judge, take_step
 from edgenas.train.phases import phases, sort_channels
-from edgenas.train.runs import Run
-from edgenas.train.sampling import attended, drawn
+from edgenas.train.runs import Run, planned_before
 from edgenas.train.state import State
-from edgenas.train.step import sandwich_step
 from edgenas.train.teacher import Teacher
+from edgenas.train.timing import fitted
 from edgenas.trained import TrainedSupernet
+from edgenas.units import duration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,43 +50,6 @@ class Progress:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
-    """What a training is to do, from its first step to its last.
-
-    Args:
-        space: of the supernet.
-        recipe: how to train.
-        seed: of everything that is left to chance.
-        parts: the images.
-        preprocessing: how they become inputs.
-        calibration: stored training images for batch-norm statistics.
-        watched: networks that are judged after every epoch: the largest, the smallest, others.
-        teacher: a given model whose answers the networks learn; None: they learn from the largest.
-        steps_per_epoch: of which an epoch consists.
-    """
-
-    space: Space
-    recipe: Recipe
-    seed: int
-    parts: Split
-    preprocessing: Preprocessing
-    calibration: Tensor
-    watched: Sequence[Arch]
-    teacher: Teacher | None
-    steps_per_epoch: int
-
-    @property
-    def steps(self) -> int:
-        """Of all epochs."""
-        return self.recipe.epochs * self.steps_per_epoch
-
-    @property
-    def step_images(self) -> int:
-        """Images of a step."""
-        return self.recipe.batch * self.recipe.accumulate * parallel.world()
-
-
 def train(
     space: Space,
     images: Images,
@@ -101,6 +60,7 @@ def train(
     init: Supernet | None = None,
     teacher: Teacher | None = None,
     resume: bool = False,
+    time_budget: float | None = None,
     device: str | torch.device = "cpu",
     tell: Callable[[Progress], None] = lambda progress: None,
 ) -> TrainedSupernet:
@@ -113,8 +73,12 @@ def train(
         out: the run folder: configuration, checkpoint and metrics.
         seed: of everything that is left to chance.
         init: weights to start from; those of the classifier only for the same number of classes.
+            Its space may have other classes, resolutions and strides.
         teacher: see ``load_teacher``; None: the networks learn from the largest one.
         resume: go on from the checkpoint in ``out``; start there if there is none yet.
+        time_budget: seconds for the training and the evaluation of the networks that an accuracy
+            predictor is fitted to. The recipe gets as many epochs as fit, see ``timing.fitted``;
+            a run that goes on keeps those that it was begun with. None: the epochs of the recipe.
         device: where to train, e.g. ``cuda``; several processes: see ``edgenas.parallel``.
         tell: called after every step.
 
@@ -123,8 +87,8 @@ def train(
 
     Raises:
         EdgenasError: ``out`` holds another run or a damaged checkpoint, ``init`` is of another
-            space, there are fewer training images than a batch, there is no GPU for fp16, or the
-            training diverges.
+            space, there are fewer training images than a batch, there is no GPU for fp16, the time
+            is too short for an epoch, or the training diverges.
     """
     keep_memory()
     if recipe.precision == "fp16" and torch.device(device).type != "cuda":
@@ -136,10 +100,16 @@ def train(
     course = _course(space, images, recipe, teacher=teacher, seed=seed)
     supernet = Supernet(space, seed=seed)
     if init is not None:
-        _start_from(init, supernet)
+        start_from(init, supernet)
     supernet.to(torch.device(device)).to(memory_format=torch.channels_last)
+    if time_budget is not None:
+        before = parallel.from_first(planned_before(out) if parallel.rank() == 0 else None)
+        found = before or fitted(course, supernet, seconds=time_budget)
+        recipe = dataclasses.replace(recipe, **found)
+        course = dataclasses.replace(course, recipe=recipe)
+        tell(_start(course, note=f"{duration(time_budget)} are enough for {recipe.epochs} epochs"))
     state = State.of(supernet, recipe)
-    run = Run(out, _configuration(course, images, init))
+    run = Run(out, _configuration(course, images, init, time_budget=time_budget))
     with contextlib.closing(run):
         start, seconds = 0, 0.0
         if parallel.from_first(parallel.rank() == 0 and run.open(resume=resume)):
@@ -205,12 +175,15 @@ def _steps(
         if step == phase.first and phase.elastic == "expands":
             sort_channels(state.model, state.optimiser, state.average)
         rate = phase.learning_rate(step, per_epoch, recipe)
-        losses = _step(course, state, phase.space, step=step, rate=rate)
+        losses = take_step(course, state, phase.space, step=step, rate=rate)
 
         done, now = step + 1, time.monotonic()
         speed = course.step_images / max(now - clock, 1e-9)
         seconds, clock = seconds + now - clock, now
         epoch_over = done % per_epoch == 0
+        judged = epoch_over and (
+            done // per_epoch % recipe.judge_every == 0 or done == course.steps
+        )
         progress = Progress(
             step=done,
             steps=course.steps,
@@ -229,8 +202,8 @@ def _steps(
                 images_per_second=round(speed, 1),
                 seconds=round(seconds, 1),
             )
-        if epoch_over:
-            found = _validated(course, state)
+        if judged:
+            found = judge(course, state)
             told = {"validation": found[:2]} | ({"random": found[2:]} if found[2:] else {})
             run.log(step=done, epoch=done // per_epoch, **told)
             tell(dataclasses.replace(progress, note=_note(found)))
@@ -241,92 +214,10 @@ def _steps(
     return seconds
 
 
-def _step(
-    course: Course, state: State[Supernet], space: Space, *, step: int, rate: float
-) -> list[float]:
-    """One step, with the networks of ``space``; its losses."""
-    losses = _gradients(course, state, space, step=step)
-    state.step(rate)
-    state.follow(decay=course.recipe.ema, step=step)
-    if not all(map(math.isfinite, losses)):
-        raise EdgenasError(
-            f"the training diverged at step {step}: the losses are {losses}",
-            hint="use a recipe with a smaller learning_rate, in another --out",
-        )
-    return losses
-
-
-def _gradients(course: Course, state: State[Supernet], space: Space, *, step: int) -> list[float]:
-    """Gradients of one step, added up over batches and processes; the mean losses."""
-    recipe, supernet = course.recipe, state.model
-    draw = drawn(space, recipe, seed=course.seed, step=step)
-    place = next(supernet.parameters()).device
-    first = parallel.rank() * recipe.accumulate
-    archs, sums = draw.corners, torch.zeros(0, dtype=torch.float64)
-    for number in range(first, first + recipe.accumulate):
-        pixels, labels = _batch(course, draw.chance, step=step, number=number)
-        pixels, labels = pixels.to(place), labels.to(place)
-        if number == first:
-            # Of several processes, the first one chooses for all.
-            chosen = None
-            if parallel.rank() == 0:
-                chosen = attended(
-                    supernet,
-                    draw.groups,
-                    pixels,
-                    labels,
-                    recipe=recipe,
-                    preprocessing=course.preprocessing,
-                )
-            archs = [*draw.corners, *parallel.from_first(chosen)]
-            sums = torch.zeros(len(archs), dtype=torch.float64)
-        losses = sandwich_step(
-            supernet,
-            archs,
-            pixels,
-            labels,
-            preprocessing=course.preprocessing,
-            label_smoothing=recipe.label_smoothing,
-            answers=None if course.teacher is None else course.teacher.logits(pixels),
-            distillation=recipe.distillation,
-            temperature=recipe.temperature,
-            parts=recipe.accumulate * parallel.world(),
-            precision=recipe.precision,
-            scaler=state.scaler,
-        )
-        sums += torch.tensor(losses, dtype=torch.float64)
-    # Every process trains the same archs, so the same parameters have a gradient.
-    parallel.add_up(p.grad for p in supernet.parameters() if p.grad is not None)
-    sums = sums.to(place)
-    parallel.add_up([sums])
-    return sums.tolist()
-
-
-def _batch(
-    course: Course, chance: np.random.Generator, *, step: int, number: int
-) -> tuple[Tensor, Tensor]:
-    """Views of the images of one of a step's batches, and their labels or shares of classes."""
-    recipe, images = course.recipe, course.parts.train
-    indices = indices_of(images, recipe, course.step_images, course.seed, step)
-    mine = indices[number * recipe.batch : (number + 1) * recipe.batch]
-    rng = np.random.default_rng((course.seed, 1, step, number)) if number else chance
-    pixels = views(images.pixels[mine], recipe=recipe, rng=rng)
-    labels, classes = images.labels[mine], len(images.classes)
-    return mixed(pixels, labels, recipe=recipe, classes=classes, rng=rng)
-
-
-def _validated(course: Course, state: State[Supernet]) -> list[float]:
-    """Validation accuracy of the watched networks, shared out over the processes."""
-    mine = evaluate(
-        state.judged(),
-        course.watched[parallel.rank() :: parallel.world()],
-        images=course.parts.validation,
-        calibration=course.calibration,
-        preprocessing=course.preprocessing,
-        split="validation",
+def _start(course: Course, *, note: str) -> Progress:
+    return Progress(
+        step=0, steps=course.steps, epoch=0.0, images_per_second=0.0, loss=0.0, note=note
     )
-    found = parallel.gathered([round(a.value, 4) for a in mine])
-    return [found[i % len(found)][i // len(found)] for i in range(len(course.watched))]
 
 
 def _note(accuracies: Sequence[float]) -> str:
@@ -336,12 +227,6 @@ def _note(accuracies: Sequence[float]) -> str:
     if others:
         text += f", mean of {len(others)} random ones {sum(others) / len(others):.2%}"
     return text
-
-
-def calibration_pixels(images: Images, recipe: Recipe, *, seed: int) -> Tensor:
-    """The training images that batch-norm statistics are computed on: a fixed random choice."""
-    order = np.random.default_rng((seed, 3)).permutation(len(images))[: recipe.calibration]
-    return images.pixels[torch.from_numpy(order)]
 
 
 def keep_memory() -> None:
@@ -354,22 +239,12 @@ def keep_memory() -> None:
         libc.mallopt(top_pad, 10**9)
 
 
-def indices_of(images: Images, recipe: Recipe, count: int, seed: int, step: int) -> Tensor:
-    """Which images a step learns from, shape (count,): every epoch in another random order."""
-    epoch, place = divmod(step, len(images) // count)
-    rng = np.random.default_rng((seed, 2, epoch))
-    if recipe.balance:
-        sizes = images.labels.bincount(minlength=len(images.classes)).double().numpy()
-        weights = sizes[images.labels.numpy()] ** -recipe.balance
-        order = rng.choice(len(images), size=len(images), p=weights / weights.sum())
-    else:
-        order = rng.permutation(len(images))
-    return torch.from_numpy(order[place * count : (place + 1) * count])
-
-
-def _configuration(course: Course, images: Images, init: Supernet | None) -> dict[str, Any]:
+def _configuration(
+    course: Course, images: Images, init: Supernet | None, *, time_budget: float | None
+) -> dict[str, Any]:
     return {
         "space": space_to_json(course.space),
+        "time_budget": time_budget,
         "recipe": dataclasses.asdict(course.recipe),
         "seed": course.seed,
         "data": {
@@ -385,12 +260,24 @@ def _configuration(course: Course, images: Images, init: Supernet | None) -> dic
     }
 
 
-def _start_from(init: Supernet, supernet: Supernet) -> None:
-    """Copy weights; statistics stay behind, they belong to the networks of the old training."""
-    if init.space.with_classes(supernet.space.classes) != supernet.space:
+def start_from(init: Supernet, supernet: Supernet) -> None:
+    """Copy weights; statistics stay behind, they belong to the networks of the old training.
+
+    Classes, resolutions and strides may be others: no weight but those of the classifier has a
+    shape that depends on them.
+    """
+    space = supernet.space
+    stages = zip(init.space.stages, space.stages, strict=False)
+    alike = dataclasses.replace(
+        init.space.with_classes(space.classes),
+        name=space.name,
+        resolutions=space.resolutions,
+        stages=tuple(dataclasses.replace(old, stride=new.stride) for old, new in stages),
+    )
+    if alike != space or len(init.space.stages) != len(space.stages):
         raise EdgenasError(
-            f"--init must be of the space {supernet.space.name}, found {init.space.name}",
-            hint="train with the space of the supernet that you start from",
+            f"--init must have the stages of the space {space.name}, found {init.space.name}",
+            hint="classes, resolutions and strides may be others, nothing else",
         )
     with torch.no_grad():
         for (name, old), new in zip(init.named_parameters(), supernet.parameters(), strict=True):

@@ -23,7 +23,10 @@ METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 
 # What runs of an edgenas that did not have a field yet were trained with.
-_BEFORE = {"processes": 1}
+_BEFORE = {"processes": 1, "time_budget": None}
+
+# What a time budget decides of a recipe.
+PLANNED = ("epochs", "judge_every")
 
 
 class Run:
@@ -142,6 +145,20 @@ class Run:
     def _forget_after(self, step: int) -> None:
         kept = [json.dumps(line) for line in read_metrics(self.out) if line["step"] <= step]
         write_text(self.out / METRICS, "".join(f"{line}\n" for line in kept))
+
+
+def planned_before(out: Path) -> dict[str, int] | None:
+    """What the time budget of the run in a folder has decided; None: there is no such run.
+
+    Whether it is the run of these arguments is found out when it is opened.
+    """
+    path = out / RUN
+    if not path.exists():
+        return None
+    recipe = read_json(path, schema=RUN_SCHEMA).get("recipe")
+    given = recipe if isinstance(recipe, dict) else {}
+    usual = Recipe()
+    return {name: int(given.get(name, getattr(usual, name))) for name in PLANNED}
 
 
 def read_metrics(out: Path) -> list[dict[str, Any]]:
