@@ -20,7 +20,7 @@ from edgenas.recipe import Recipe, learning_rate
 from edgenas.supernet import Supernet
 from edgenas.train import sandwich_step
 from edgenas.train.augment import mixed, views
-from edgenas.train.loop import indices_of
+from edgenas.train.course import indices_of
 from edgenas.train.state import State
 
 
