@@ -1,10 +1,12 @@
 import errno
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +31,7 @@ from edgenas.profiling import (
     NoTableError,
     calibration_archs,
     journal_path,
+    levels,
     measure_network,
     predictor_for,
     profile,
@@ -568,7 +571,10 @@ def test_layer_costs_are_learned_where_layers_are_missing():
         predictor_for(few, space)
 
 
-def test_each_unit_is_visited_several_times_and_its_median_is_theirs():
+def test_each_unit_is_visited_several_times_and_its_median_is_theirs(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(levels, "_ENOUGH", 10**6)  # this clock gets slower with every visit
     clock = Scripted()
     table = run(clock, visits=3)
     rounds = [clock.timed[i * UNITS : (i + 1) * UNITS] for i in range(3)]
@@ -590,6 +596,28 @@ def test_each_unit_is_visited_several_times_and_its_median_is_theirs():
 
 
 # Merging
+
+
+class Uneven(Scripted):
+    """A clock that is slower and faster from run to run, for everything alike."""
+
+    speeds = itertools.cycle((1.0, 1.06, 0.97))
+
+    def measure(self, units, **more) -> Iterator[Measurement]:
+        speed = next(self.speeds)
+        for m in super().measure(units, **more):
+            seconds = speed * 1e-6 * (1 + zlib.crc32(m.name.encode()) % 50)
+            yield replace(m, median=seconds, p10=seconds, p90=seconds, samples=(seconds,) * 3)
+
+
+def test_runs_in_which_everything_took_longer_are_brought_to_what_is_usual():
+    table = run(Uneven(), visits=3, networks=8)
+    for layer, timing in table.layers.items():
+        seconds = 1e-6 * (1 + zlib.crc32(str(layer).encode()) % 50)
+        assert (timing.p10, timing.median, timing.p90) == pytest.approx((seconds,) * 3)
+        assert timing.wall_p50 == pytest.approx(2e-6)
+    raw = {line["run"]: line["median"] for line in lines() if line.get("unit") == str(layer)}
+    assert sorted(raw.values()) == pytest.approx([0.97 * seconds, seconds, 1.06 * seconds])
 
 
 def test_a_profile_adds_to_the_table_that_is_there():

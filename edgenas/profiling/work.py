@@ -3,6 +3,7 @@
 import contextlib
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from edgenas.errors import EdgenasError
 from edgenas.measure import Event, Measurement, slower_moments
 from edgenas.plan import Layer
 from edgenas.profiling.journal import Journal, Record, differences, now
+from edgenas.profiling.levels import at_usual_level, run_levels
 from edgenas.profiling.units import FEWER, MORE, Method, Unit, digest
 from edgenas.runtimes import for_clock
 from edgenas.space import Space
@@ -258,15 +260,42 @@ class Work:
         }
 
     def measurements(self) -> dict[str, list[Measurement]]:
-        """What each unit's timing rests on: its good measurements, or else the least bad one."""
-        good, used = self._good(), dict[str, list[Measurement]]()
+        """What each unit's timing rests on: its good measurements, or else the least bad one.
+
+        Those of runs in which everything took longer than usual, or less, are brought to what is
+        usual; the journal keeps them as they were.
+        """
+        good, used = self._good(), dict[str, list[Record]]()
         for name, records in self._found.items():
             if good[name]:
-                used[name] = [record.measurement for record in good[name][-self._visits :]]
+                used[name] = good[name][-self._visits :]
             elif records:
-                latest = [record.measurement for record in reversed(records)]
-                used[name] = [min(latest, key=lambda m: (m.noisy, m.canary))]
-        return used
+                least = min(
+                    reversed(records), key=lambda r: (r.measurement.noisy, r.measurement.canary)
+                )
+                used[name] = [least]
+        levels = self._levels(good)
+        return {
+            name: [at_usual_level(r.measurement, levels[self._kind(name), r.run]) for r in records]
+            for name, records in used.items()
+        }
+
+    def _kind(self, name: str) -> bool:
+        """Whether a unit is a network. Networks and layers do not get slower alike."""
+        return isinstance(self._units[name].of, Arch)
+
+    def _levels(self, good: Mapping[str, list[Record]]) -> Mapping[tuple[bool, int], float]:
+        """The level of each kind in each run; 1 where nothing is known."""
+        found = defaultdict[tuple[bool, int], float](lambda: 1.0)
+        for kind in (False, True):
+            visits = [
+                (name, record.run, record.measurement.median)
+                for name, records in good.items()
+                for record in records
+                if self._kind(name) == kind
+            ]
+            found.update({(kind, run): level for run, level in run_levels(visits).items()})
+        return found
 
     def timings(self) -> dict[str, Timing]:
         """What is known of each unit that was timed, by name."""
@@ -333,6 +362,10 @@ class Work:
             )
         if slow := set(slower_moments(found, gate=self._gate)):
             self._say(f"{len(slow)} of {len(used)} units were timed at a slower speed only")
+
+
+def _doubt(record: Record) -> tuple[bool, float]:
+    return record.measurement.noisy, record.measurement.canary
 
 
 def timing(found: list[Measurement]) -> Timing:
