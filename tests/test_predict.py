@@ -20,7 +20,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from strategies import rows_of, seeds, spaces
 from test_table import DATA, TARGET, fake_seconds, table_of
 
-from edgenas.cost import Tables, compile_tables, cost, macs_table, params_table
+from edgenas.cost import Tables, compile_tables, cost, macs_table, params_table, weights_table
 from edgenas.errors import EdgenasError
 from edgenas.plan import Layer, layers, plan, primitives
 from edgenas.predict import (
@@ -36,7 +36,7 @@ from edgenas.predict import (
 from edgenas.predict.errors import spearman
 from edgenas.predict.gaussian import inputs_of, totals_of
 from edgenas.predict.learned import layer_features, learn
-from edgenas.predict.line import fit_line
+from edgenas.predict.line import Line, fit_line, halves, with_spared
 from edgenas.predict.mlp import one_hot
 from edgenas.space import Codes, Space
 from edgenas.spaces import load_space, tiny
@@ -422,6 +422,13 @@ def test_student_bound_equals_the_textbook_one():
     assert line.upper(new, confidence=0.9) == pytest.approx(mean + half)
 
 
+def spared_line(sums: np.ndarray, seconds: np.ndarray) -> Line:
+    """A line through half of the networks, with the bound of the others, where they are many."""
+    fitted, rest = halves(len(sums))
+    line = fit_line(sums[fitted], seconds[fitted])
+    return with_spared(line, sums[rest], seconds[rest]) if len(rest) else line
+
+
 @pytest.mark.parametrize(
     ("networks", "kind"), [(5, "student-t"), (10, "student-t"), (40, "split-conformal")]
 )
@@ -431,7 +438,7 @@ def test_upper_bounds_hold_as_often_as_they_say(networks: int, kind: str):
     for _ in range(rounds):
         x = rng.uniform(0.003, 0.01, networks + 1)
         y = (0.0005 + 1.08 * x) * np.exp(0.02 * rng.normal(size=networks + 1))
-        line = fit_line(x[:-1], y[:-1])
+        line = spared_line(x[:-1], y[:-1])
         assert line.bound_kind(confidence) == kind
         held += y[-1] <= line.upper(x[-1:], confidence=confidence)[0]
     # Three standard deviations of a proportion below; conformal bounds err on the safe side.
@@ -441,7 +448,7 @@ def test_upper_bounds_hold_as_often_as_they_say(networks: int, kind: str):
 def test_a_confidence_that_conformal_cannot_give_falls_back():
     rng = np.random.default_rng(0)
     x = rng.uniform(1, 2, 40)
-    line = fit_line(x, x * np.exp(0.02 * rng.normal(size=40)))
+    line = spared_line(x, x * np.exp(0.02 * rng.normal(size=40)))
     assert line.bound_kind(0.95) == "split-conformal"
     assert line.bound_kind(0.99) == "student-t"
     assert line.upper(x, confidence=0.99).min() > 0
@@ -492,6 +499,58 @@ def test_a_tables_own_networks_calibrate_it():
     assert p95.predict(rows) == pytest.approx(2.2 * sums)
     with pytest.raises(EdgenasError, match="wall_p95 needs measured networks of space tiny"):
         LatencyPredictor(space, table, statistic="wall_p95")
+
+
+def with_cold_weights(space: Space, *, rate: float, networks: int, noise: float, seed: int):
+    """A table, and networks that take longer than its sums: so many seconds for each weight."""
+    table = table_of(space)
+    rng = np.random.default_rng(seed)
+    rows = np.unique(space.sample(4 * networks, rng=rng, by="gene"), axis=0)
+    rows = rows[rng.permutation(len(rows))[:networks]]
+    sums, weights = table.compile(space)(rows), weights_table(space)(rows)
+    usual = sums.mean() / weights.mean()
+    seconds = 1e-6 + 1.1 * sums + rate * usual * weights
+    return table, rows, seconds * np.exp(noise * rng.normal(size=networks))
+
+
+def test_what_weights_cost_beside_the_layers_is_found():
+    space = load_space("mbv3-cifar")
+    table, rows, seconds = with_cold_weights(space, rate=0.3, networks=60, noise=0.0, seed=0)
+    fitted = LatencyPredictor(space, table).fit(rows[:10], seconds[:10])
+    assert fitted.predict(rows[10:]) == pytest.approx(seconds[10:], rel=1e-6)
+    assert fitted.error.error < 1e-6
+    # The predictor knows its own minimum: its tables say what it predicts.
+    assert fitted.tables()(rows) == pytest.approx(fitted.predict(rows))
+    # Fitted again it starts from the layers of the table, not from what it learnt before.
+    again = fitted.fit(rows[20:30], 2 * seconds[20:30])
+    assert again.predict(rows) == pytest.approx(2 * seconds, rel=1e-6)
+    narrow = space.restrict(resolution=[32])
+    codes = narrow.sample(5, rng=np.random.default_rng(1))
+    wide = space.encode(narrow.decode(codes))
+    assert fitted.on(narrow).predict(codes) == pytest.approx(fitted.predict(wide))
+
+
+@pytest.mark.parametrize("networks", [5, 7, 10])
+def test_weights_that_cost_nothing_are_left_out(networks: int):
+    space = load_space("mbv3-cifar")
+    table, rows, seconds = with_cold_weights(space, rate=0.0, networks=60, noise=0.0, seed=0)
+    plain = LatencyPredictor(space, table)
+    fitted = plain.fit(rows[:networks], seconds[:networks])
+    assert fitted.sums is plain.sums
+    assert fitted.predict(rows) == pytest.approx(seconds, rel=1e-6)
+
+
+def test_a_bound_with_weights_holds_as_often_as_it_says():
+    space = load_space("mbv3-cifar")
+    held: list[float] = []
+    for seed in range(60):
+        table, rows, seconds = with_cold_weights(
+            space, rate=0.3, networks=60, noise=0.02, seed=seed
+        )
+        fitted = LatencyPredictor(space, table).fit(rows[:12], seconds[:12])
+        assert fitted.bound_kind(0.9) == "student-t"
+        held.append(float((seconds[12:] <= fitted.upper(rows[12:], confidence=0.9)).mean()))
+    assert np.mean(held) == pytest.approx(0.9, abs=0.03)
 
 
 def test_an_estimate_brings_its_own_bound_until_networks_are_measured(tmp_path: Path):

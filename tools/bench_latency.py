@@ -57,6 +57,7 @@ Vector = NDArray[np.float64]
 SumOf = Callable[[Arch], float]
 TRAINED, SEEDS = 100, 5  # published networks
 SPLITS, BOUND = 50, 40
+ANCHORS = 20  # networks that are timed again with those of another hour
 DISK = 4e9  # bytes: the graphs of one call of the clock lie on the disk meanwhile
 SUPERNET = "mbv3-cifar10"
 
@@ -94,11 +95,19 @@ class Clock:
         self.chunk = max(1, int(DISK / (4 * total(space, space.largest()).weights)))
         self.started = time.monotonic()
 
-    def __call__(self, units: Mapping[str, Unit], *, visits: int) -> dict[str, list[Measurement]]:
-        """The sound measurements of each unit, oldest first."""
+    def __call__(
+        self, units: Mapping[str, Unit], *, visits: int, beside: Mapping[str, Unit] | None = None
+    ) -> dict[str, list[Measurement]]:
+        """The sound measurements of each unit, oldest first.
+
+        Some units of ``beside``, which were timed before, are timed again with all others, so that
+        those of another hour are brought to the same level of the machine.
+        """
+        beside = beside or {}
+        again = list(beside.values())[:ANCHORS]
         with open_journal(self.target) as journal:
             work = Work(
-                units,
+                {**beside, **units},
                 journal=journal,
                 environment=self.environment,
                 visits=visits,
@@ -106,9 +115,11 @@ class Clock:
                 tell=self._tell,
                 say=print,
             )
+            work.among(units, visits=visits)
             while waiting := work.waiting():
                 some = random.Random(len(waiting)).sample(waiting, min(len(waiting), self.chunk))
                 settings = replace(DEFAULT, threads=self.target.threads)
+                some = [*some, *(unit for unit in again if unit not in some)]
                 work.measure(some, target=self.target, settings=settings, clock=measure)
             print(file=sys.stderr)
             work.report()
@@ -137,11 +148,18 @@ class Study:
     timings: Mapping[str, Timing]
     operators: Mapping[Layer, list[str]]
 
-    def networks(self, archs: Sequence[Arch]) -> tuple[Vector, Vector]:
+    def networks(
+        self, archs: Sequence[Arch], *, beside: Sequence[Arch] = ()
+    ) -> tuple[Vector, Vector]:
         """Seconds of networks, twice: from the first visits, and from as many later ones."""
         batch = self.clock.target.batch
         units = [network_unit(self.space, arch, batch=batch) for arch in archs]
-        found = self.clock({unit.name: unit for unit in units}, visits=2 * self.visits)
+        others = [network_unit(self.space, arch, batch=batch) for arch in beside]
+        found = self.clock(
+            {unit.name: unit for unit in units},
+            visits=2 * self.visits,
+            beside={unit.name: unit for unit in others},
+        )
         first, again = np.empty(len(archs)), np.empty(len(archs))
         for i, unit in enumerate(units):
             visits = found[unit.name]
@@ -218,7 +236,7 @@ def on_host(given: argparse.Namespace) -> None:
     for way, sum_of in ways.items():
         sums = np.array([sum_of(arch) for arch in tested])
         fitted = np.array([sum_of(arch) for arch in lines])
-        corrected[way] = fit_line(fitted, of(lines)[0], spare=False)
+        corrected[way] = fit_line(fitted, of(lines)[0])
         if way != "MACs":
             print(row(f"{way}, summed", sums, truth))
         print(row(f"{way}, a line", corrected[way](sums), truth))
@@ -274,7 +292,7 @@ def bounds(
     ours = supernet.supernet.space.name == space.name
     accuracy = load_accuracy(supernet.folder / ACCURACY_FILE).on(space) if ours else None
     chosen = searched(predictor, maximize=accuracy or macs_table(space), count=given.searched)
-    found, _ = study.networks(chosen)
+    found, _ = study.networks(chosen, beside=others)
     off = held_out(predictor.predict(chosen), found, relative=True, method="")
     ratio = found / predictor.upper(chosen)
     best = "accuracy" if ours else "MACs"
@@ -436,7 +454,7 @@ def published(path: Path) -> None:
         for seed in range(SEEDS):
             order = np.random.default_rng(seed).permutation(len(rows))
             train, test = order[:TRAINED], order[TRAINED:]
-            line = fit_line(macs[train], seconds[train], spare=False)
+            line = fit_line(macs[train], seconds[train])
             predictor = LatencyPredictor(space).fit(rows[train], seconds[train])
             whole = LatencyPredictor(space).fit(
                 rows[train], seconds[train], spared=(rows[:0], seconds[:0])

@@ -3,7 +3,8 @@
 Three ways to predict behind one interface, told apart by what there is:
 
 * a table (or device model) and no measured networks: sums of layers, as they are;
-* a table and measured networks: sums of layers, corrected by a line through the networks;
+* a table and measured networks: sums of layers, corrected by a line through the networks, and by
+  a rate for each weight where that helps (`edgenas.predict.weights`);
 * measured networks alone: layer costs learned from them (`edgenas.predict.learned`).
 """
 
@@ -35,15 +36,22 @@ from edgenas.predict.line import (
     BoundKind,
     Line,
     check_measured,
-    fit_line,
     halves,
     with_spared,
     without_line,
 )
 from edgenas.predict.narrow import narrow_tables
+from edgenas.predict.weights import fit_sums
 from edgenas.space import Codes, Space
 from edgenas.spaces import space_from_json, space_to_json
-from edgenas.table import Estimated, LatencySource, LatencyTable, Provenance, Statistic
+from edgenas.table import (
+    Estimated,
+    LatencySource,
+    LatencyTable,
+    MeasuredNetwork,
+    Provenance,
+    Statistic,
+)
 
 SCHEMA = "edgenas.latency-predictor/1"
 
@@ -79,7 +87,8 @@ class LatencyPredictor:
 
     Attributes:
         space: whose networks it predicts.
-        sums: of layers, compiled: from the table, or learned; None: not known yet.
+        layers: sums of layers as the table has them, compiled; None: there is no table.
+        sums: those, with what weights cost beside them, or learned; None: not known yet.
         target: what the latencies belong to; None where nothing but measured networks is known.
         provenance: of the layers: ``measured``, ``published`` or ``estimated``; of the networks
             where there is no table.
@@ -102,7 +111,8 @@ class LatencyPredictor:
         target: Target | None = None,
     ) -> None:
         self.space = space
-        self.sums: Tables | None = None if table is None else table.compile(space)
+        self.layers: Tables | None = None if table is None else table.compile(space)
+        self.sums = self.layers
         self.target: Target | None = target if table is None else table.target
         self.provenance: Provenance = "measured" if table is None else table.provenance
         self.line: Line | None = None
@@ -113,13 +123,12 @@ class LatencyPredictor:
             return
         if isinstance(table, Estimated):
             self.factor = table.upper_factor
-        pairs: list[tuple[float, float]] = []
+        found: list[tuple[MeasuredNetwork, float, float]] = []
         if isinstance(table, LatencyTable):
             found = table.network_sums(space, statistic=statistic)
-            pairs = [(total, seconds) for _, total, seconds in found]
-        if pairs:
-            sums, seconds = np.array(pairs).T
-            self.line = fit_line(sums, seconds)
+        if found:
+            fitted = self.fit([network.arch for network, _, _ in found], [s for _, _, s in found])
+            self.sums, self.line = fitted.sums, fitted.line
         elif statistic != "typical":
             raise EdgenasError(
                 f"{statistic} needs measured networks of space {space.name}, the latencies of "
@@ -149,26 +158,23 @@ class LatencyPredictor:
             EdgenasError: nothing to fit to, or times that are not above zero.
         """
         rows, measured = self._rows(networks), np.asarray(seconds, float)
-        if spared is None:
-            others, further = rows[:0], measured[:0]
-        else:
-            others, further = self._rows(spared[0]), np.asarray(spared[1], float)
-        if self.sums is not None and self.rates is None:
-            sums = self.sums(rows)
-            line = fit_line(sums, measured, spare=spared is None)
-            if len(others):
-                line = with_spared(line, self.sums(others), further)
-            return self._with(line=line)
         check_measured(len(rows), measured)
         if spared is None:
             fitted, rest = halves(len(rows))
             rows, others = rows[fitted], rows[rest]
             measured, further = measured[fitted], measured[rest]
-        found = learn(self.space, rows, seconds=measured, priors=priors)
-        line = without_line(found.left_out, measured)
+        else:
+            others, further = self._rows(spared[0]), np.asarray(spared[1], float)
+        rates: Mapping[str, float] | None = None
+        if self.layers is not None:
+            sums, line = fit_sums(self.space, self.layers, rows, seconds=measured)
+        else:
+            found = learn(self.space, rows, seconds=measured, priors=priors)
+            sums, rates = found.sums, found.rates
+            line = without_line(found.left_out, measured)
         if len(others):
-            line = with_spared(line, found.sums(others), further)
-        return self._with(sums=found.sums, rates=found.rates, line=line)
+            line = with_spared(line, sums(others), further)
+        return self._with(sums=sums, rates=rates, line=line)
 
     def predict(self, networks: Networks) -> Vector:
         """Seconds of n networks, shape (n,).
@@ -240,8 +246,11 @@ class LatencyPredictor:
         Raises:
             EdgenasError: the space is no narrower one.
         """
-        sums = narrow_tables(self._sums(), space=self.space, narrow=narrow)
-        return self._with(space=narrow, sums=sums)
+        layers, sums = (
+            None if tables is None else narrow_tables(tables, space=self.space, narrow=narrow)
+            for tables in (self.layers, self._sums())
+        )
+        return self._with(space=narrow, layers=layers, sums=sums)
 
     def save(self, path: Path) -> None:
         """Write the predictor as one safetensors file, atomically.
@@ -303,6 +312,7 @@ def load_latency(path: Path) -> LatencyPredictor:
         predictor.target = None if header["target"] is None else Target(**header["target"])
         predictor.sums = tables_of(header["columns"], arrays, constant=float(header["constant"]))
         predictor.provenance = header["provenance"]
+        predictor.layers = predictor.sums if rates is None else None
         if rates is not None:
             predictor.rates = {str(name): float(rate) for name, rate in rates.items()}
         if line is not None:

@@ -183,7 +183,7 @@ def without_line(left_out: Vector, seconds: Vector) -> Line:
     )
 
 
-def fit_line(sums: Vector, seconds: Vector, *, spare: bool = True, seed: int = 0) -> Line:
+def fit_line(sums: Vector, seconds: Vector) -> Line:
     """Fit a line to measured networks.
 
     One or two networks give a slope only, and no intercept comes from a fit that would slope
@@ -192,8 +192,6 @@ def fit_line(sums: Vector, seconds: Vector, *, spare: bool = True, seed: int = 0
     Args:
         sums: of the networks' layers, shape (n,), above zero.
         seconds: measured, shape (n,).
-        spare: from 40 networks on, spare a random half for the conformal bound.
-        seed: of that half.
 
     Raises:
         EdgenasError: nothing to fit to.
@@ -206,28 +204,23 @@ def fit_line(sums: Vector, seconds: Vector, *, spare: bool = True, seed: int = 0
         )
     if not ((sums > 0) & (seconds > 0)).all():
         raise EdgenasError("sums and measured times must be above zero")
-    order, spared = halves(len(sums), seed=seed) if spare else (np.arange(len(sums)), np.arange(0))
-    coefficients, free = _solve(sums[order], seconds[order])
+    coefficients, free = _solve(sums, seconds)
     intercept, slope = float(coefficients[0]), float(coefficients[1])
-    predicted = intercept + slope * sums
     design = np.stack([np.ones_like(sums), sums], 1) / seconds[:, None]
-    off = (predicted - seconds)[order] / seconds[order]
-    left = len(order) - free
+    off = design @ coefficients - 1
+    left = len(sums) - free
     covariance = np.zeros((2, 2))
-    covariance[2 - free :, 2 - free :] = np.linalg.inv(
-        (design[order].T @ design[order])[2 - free :, 2 - free :]
-    )
+    covariance[2 - free :, 2 - free :] = np.linalg.inv((design.T @ design)[2 - free :, 2 - free :])
     return Line(
         intercept=intercept,
         slope=slope,
         free=free,
-        networks=len(order),
+        networks=len(sums),
         spread=float(np.sqrt((off**2).sum() / left)) if left > 0 else None,
         covariance=(
             (float(covariance[0, 0]), float(covariance[0, 1])),
             (float(covariance[1, 0]), float(covariance[1, 1])),
         ),
-        ratios=tuple(np.sort(seconds[spared] / predicted[spared]).tolist()),
         error=_error(sums, seconds),
     )
 

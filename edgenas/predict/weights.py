@@ -1,0 +1,81 @@
+"""What a network's weights cost where they do not stay in the processor's caches.
+
+A layer that is timed by itself, again and again, finds its weights in a cache. A network whose
+weights are larger than that cache reads them from further away in every run, so its time exceeds
+the sum of its layers by so much for each weight. The rate is found together with the line from
+sums to times, from the same few networks, and kept where networks left out of the fit are
+predicted better with it.
+"""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgenas.cost import Tables, Vector, weights_table
+from edgenas.predict.errors import held_out
+from edgenas.predict.line import Line, fit_line
+from edgenas.space import Codes, Space
+
+Matrix = NDArray[np.float64]
+_FEWEST = 8  # networks from which on a third number is fitted
+_BETTER = 0.9  # error of networks left out with the rate, as a part of that without
+
+
+def fit_sums(space: Space, sums: Tables, rows: Codes, *, seconds: Vector) -> tuple[Tables, Line]:
+    """Sums of layers, with a rate for each weight where it helps, and the line from them to times.
+
+    Args:
+        space: of the networks.
+        sums: of layers, compiled over the space.
+        rows: of n measured networks, canonical, shape (n, genes).
+        seconds: measured, shape (n,).
+
+    Raises:
+        EdgenasError: nothing to fit to, or times that are not above zero.
+    """
+    line = fit_line(sums(rows), seconds)
+    found = _with_weights(space, sums, rows, seconds) if len(rows) >= _FEWEST else None
+    if found is None:
+        return sums, line
+    total, left_out = found
+    line, n = fit_line(total(rows), seconds), len(rows)
+    assert line.spread is not None
+    # The rate was estimated from the same networks: a degree of freedom less, and an error that
+    # counts its choice.
+    error = held_out(left_out, seconds, relative=True, method="each network left out once")
+    spread = line.spread * math.sqrt((n - line.free) / (n - line.free - 1))
+    return total, replace(line, spread=spread, error=error)
+
+
+def _with_weights(
+    space: Space, sums: Tables, rows: Codes, seconds: Vector
+) -> tuple[Tables, Vector] | None:
+    """The new sums, and each network predicted by a fit without it; None: no better."""
+    weights = weights_table(space)
+    design = np.stack([np.ones(len(rows)), sums(rows), weights(rows)], 1)
+    if np.linalg.matrix_rank(design / design.mean(0)) < design.shape[1]:
+        return None
+    without, left_out = (_left_out(design[:, :n], seconds) for n in (2, 3))
+    errors = [float(np.abs(found / seconds - 1).mean()) for found in (without, left_out)]
+    _, slope, rate = _fit(design, seconds)
+    if rate <= 0 or slope <= 0 or errors[1] > _BETTER * errors[0]:
+        return None
+    pairs = zip(sums.values, weights.values, strict=True)
+    values = tuple(layer + rate / slope * count for layer, count in pairs)
+    return Tables(sums.columns, values, "sum", sums.constant), left_out
+
+
+def _fit(design: Matrix, seconds: Vector) -> Vector:
+    """The coefficients of least squared relative error."""
+    scale = design.mean(0) / seconds.mean()  # so that all numbers are about one
+    relative = design / scale / seconds[:, None]
+    return np.linalg.lstsq(relative, np.ones(len(seconds)), rcond=None)[0] / scale
+
+
+def _left_out(design: Matrix, seconds: Vector) -> Vector:
+    """Each network predicted by a fit to all others."""
+    rests = [np.arange(len(seconds)) != i for i in range(len(seconds))]
+    fits = [_fit(design[rest], seconds[rest]) for rest in rests]
+    return np.array([row @ found for row, found in zip(design, fits, strict=True)])
