@@ -44,7 +44,7 @@ from edgenas.profiling import METHODS, calibration_archs, environment_of, random
 from edgenas.profiling.graph import operators_graph
 from edgenas.profiling.journal import open_journal
 from edgenas.profiling.networks import FURTHER
-from edgenas.profiling.units import FEWER, MORE, Unit, network_unit, units_of
+from edgenas.profiling.units import FEWER, MORE, Method, Unit, network_unit, units_of
 from edgenas.profiling.work import VISITS, Work, difference, timing
 from edgenas.search import Constraint, Limit, search
 from edgenas.space import Codes, Space
@@ -60,6 +60,7 @@ SPLITS, BOUND = 50, 40
 ANCHORS = 20  # networks that are timed again with those of another hour
 DISK = 4e9  # bytes: the graphs of one call of the clock lie on the disk meanwhile
 SUPERNET = "mbv3-cifar10"
+METHOD_OF: Mapping[str, Method] = {"layers alone": "alone", "copies of layers": "copies"}
 
 
 def main() -> None:
@@ -174,6 +175,14 @@ class Study:
             return difference(more, fewer)
         return self.timings[str(layer)]
 
+    def table(self, method: Method) -> LatencyTable:
+        """Of the layers, timed one way or the other."""
+        return LatencyTable(
+            target=self.clock.target,
+            provenance="measured",
+            layers={layer: self.layer(layer, method) for layer in layers(self.space)},
+        )
+
     def sums(self) -> dict[str, SumOf]:
         """By the words for it: what a network is taken for by sums of its parts."""
 
@@ -232,14 +241,19 @@ def on_host(given: argparse.Namespace) -> None:
         f"\n{len(tested)} random networks, {low:.2f} to {high:.2f} ms; lines through {len(lines)}"
     )
     print(f"{'':40}{'bias':>8}{'error':>8}{'worst':>8}{'in 10%':>8}{'tau':>7}")
-    ways, corrected = study.sums(), dict[str, Callable[[Vector], Vector]]()
-    for way, sum_of in ways.items():
-        sums = np.array([sum_of(arch) for arch in tested])
-        fitted = np.array([sum_of(arch) for arch in lines])
-        corrected[way] = fit_line(fitted, of(lines)[0])
+    corrected: dict[str, Callable[[Sequence[Arch]], Vector]] = {}
+    for way, sum_of in study.sums().items():
         if way != "MACs":
-            print(row(f"{way}, summed", sums, truth))
-        print(row(f"{way}, a line", corrected[way](sums), truth))
+            print(row(f"{way}, summed", np.array([sum_of(arch) for arch in tested]), truth))
+        corrected[f"{way}, a line"] = lined(sum_of, lines, of(lines)[0])
+        print(row(f"{way}, a line", corrected[f"{way}, a line"](tested), truth))
+        if way in METHOD_OF:
+            plain = LatencyPredictor(space, study.table(METHOD_OF[way]))
+            fitted = plain.fit(lines, of(lines)[0], spared=([], []))
+            if fitted.sums is plain.sums:
+                continue  # weights are no better known than by the line
+            corrected[f"{way}, line and weights"] = fitted.predict
+            print(row(f"{way}, line and weights", fitted.predict(tested), truth))
     for archs in (lines, [*lines, *further]):
         learned = LatencyPredictor(space).fit(archs, of(archs)[0], spared=([], []))
         print(row(f"learned from {len(archs)} networks", learned.predict(tested), truth))
@@ -249,12 +263,20 @@ def on_host(given: argparse.Namespace) -> None:
         f"\n{len(groups)} groups of {len(groups[0])} networks of equal MACs (+-3%); tau: inside a"
     )
     print(f"group, mean over groups\n{'':40}{'error':>8}{'tau':>7}")
-    for way, sum_of in ways.items():
-        predicted = [corrected[way](np.array([sum_of(a) for a in group])) for group in groups]
-        print(group_row(f"{way}, a line", predicted, [of(group)[0] for group in groups]))
+    for way, predict in corrected.items():
+        predicted = [predict(group) for group in groups]
+        print(group_row(way, predicted, [of(group)[0] for group in groups]))
     clocked = [of(group) for group in groups]
     print(group_row("the clock again", [b for _, b in clocked], [a for a, _ in clocked]))
     bounds(study, lines=lines, others=[*further, *tested], of=of, given=given)
+
+
+def lined(
+    sum_of: SumOf, archs: Sequence[Arch], seconds: Vector
+) -> Callable[[Sequence[Arch]], Vector]:
+    """Predictions by a line from sums to times, through some networks."""
+    line = fit_line(np.array([sum_of(arch) for arch in archs]), seconds)
+    return lambda others: line(np.array([sum_of(arch) for arch in others]))
 
 
 def bounds(
@@ -266,14 +288,9 @@ def bounds(
     given: argparse.Namespace,
 ) -> None:
     """How often bounds hold: on random networks, and on those that a search chose under them."""
-    space, target = study.space, study.clock.target
-    method = METHODS.get(target.runtime, "alone")
-    table = LatencyTable(
-        target=target,
-        provenance="measured",
-        layers={layer: study.layer(layer, method) for layer in layers(space)},
-    )
-    plain = LatencyPredictor(space, table)
+    space = study.space
+    method = METHODS.get(study.clock.target.runtime, "alone")
+    plain = LatencyPredictor(space, study.table(method))
     seconds, times = of(lines)[0], of(others)[0]
     rows = space.encode(others)
     held: list[float] = []

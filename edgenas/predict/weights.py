@@ -71,7 +71,8 @@ def _fit(design: Matrix, seconds: Vector) -> Vector:
     """The coefficients of least squared relative error."""
     scale = design.mean(0) / seconds.mean()  # so that all numbers are about one
     relative = design / scale / seconds[:, None]
-    return np.linalg.lstsq(relative, np.ones(len(seconds)), rcond=None)[0] / scale
+    found: Vector = np.linalg.lstsq(relative, np.ones(len(seconds)), rcond=None)[0]
+    return found / scale
 
 
 def _left_out(design: Matrix, seconds: Vector) -> Vector:
