@@ -69,8 +69,8 @@ def _with_weights(
 
 def _fit(design: Matrix, seconds: Vector) -> Vector:
     """The coefficients of least squared relative error."""
-    scale = design.mean(0) / seconds.mean()  # so that all numbers are about one
-    relative = design / scale / seconds[:, None]
+    scale: Vector = design.mean(0) / seconds.mean()  # so that all numbers are about one
+    relative: Matrix = design / scale / seconds[:, None]
     found = np.linalg.lstsq(relative, np.ones(len(seconds)), rcond=None)[0].astype(np.float64)
     return found / scale
 
