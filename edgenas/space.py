@@ -138,13 +138,13 @@ class Space:
         Raises:
             EdgenasError: a code is out of range, or a block that exists carries 0.
         """
-        rows = np.asarray(rows)
-        columns, least, limits = _rules(self)
+        rows, genes = np.asarray(rows), rules(self)
+        limits = genes.choices
         if rows.ndim != 2 or rows.shape[1] != len(limits):
             raise EdgenasError(
                 f"rows must have shape (n, {len(limits)}), found {tuple(rows.shape)}"
             )
-        present = rows[:, columns] >= least
+        present = genes.present(rows)
         result = np.where(present, rows, np.zeros((), rows.dtype))
         bad = (result > limits) | (present & (result < 1))
         if bad.any():
@@ -154,21 +154,6 @@ class Space:
                 f"{limits[column]}, found {rows[row, column]}"
             )
         return result.astype(np.uint8)
-
-    def completed(self, rows: Codes, *, rng: np.random.Generator) -> Codes:
-        """The canonical rows of children: genes of absent blocks are 0, of new ones drawn.
-
-        Args:
-            rows: codes in range, shape (n, genes); 0 where no parent had the block.
-            rng: the source of chance.
-        """
-        columns, least, limits = _rules(self)
-        present = rows[:, columns] >= least
-        result = rows * present
-        missing = np.flatnonzero(present & (rows == 0))
-        drawn = rng.random(len(missing)) * limits[missing % max(len(limits), 1)]
-        result.ravel()[missing] = 1 + drawn.astype(np.uint8)
-        return result
 
     def encode(self, archs: Iterable[Arch]) -> Codes:
         """The canonical rows of archs, shape (n, genes).
@@ -360,24 +345,56 @@ def layout(space: Space) -> Layout:
     return replace(lay, genes=tuple(genes))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Rules:
+    """Which genes exist, as arrays of shape (genes,).
+
+    Args:
+        depths: the column that decides whether the gene exists.
+        least: the least code in it with which the gene does.
+        choices: how many values the gene has.
+    """
+
+    depths: NDArray[np.intp]
+    least: Codes
+    choices: Codes
+
+    def present(self, rows: Codes) -> NDArray[np.bool_]:
+        """Which genes of rows exist, shape (n, genes)."""
+        return rows.take(self.depths, 1) >= self.least
+
+    def completed(self, rows: Codes, *, rng: np.random.Generator) -> Codes:
+        """The canonical rows of children: genes of absent blocks are 0, of new ones drawn.
+
+        Args:
+            rows: codes in range, shape (n, genes); 0 where no parent had the block.
+            rng: the source of chance.
+        """
+        present = self.present(rows).view(np.uint8)
+        result = rows * present
+        missing = np.flatnonzero(rows < present)
+        drawn = rng.random(len(missing)) * self.choices[missing % max(len(self.choices), 1)]
+        result.ravel()[missing] = 1 + drawn.astype(np.uint8)
+        return result
+
+
 @functools.lru_cache(maxsize=64)
-def _rules(space: Space) -> tuple[NDArray[np.intp], Codes, Codes]:
-    """Of each gene: a column, the least code in it with which the gene exists, its largest code."""
-    genes, depths = space.genes, layout(space).depths
-    columns = np.zeros(len(genes), np.intp)
+def rules(space: Space) -> Rules:
+    """The rules of a space's rows."""
+    genes, columns = space.genes, layout(space).depths
+    depths = np.zeros(len(genes), np.intp)
     least = np.zeros(len(genes), np.uint8)  # whatever is in column 0, the gene exists
     for column, gene in enumerate(genes):
         if gene.optional:
-            columns[column] = depths[gene.stage]
+            depths[column] = columns[gene.stage]
             # Depths ascend, so larger codes are of deeper stages.
             shallow = sum(depth <= gene.block for depth in space.stages[gene.stage].depths)
             least[column] = 1 + shallow
-    return columns, least, np.array([len(gene.values) for gene in genes], np.uint8)
+    return Rules(depths, least, np.array([len(gene.values) for gene in genes], np.uint8))
 
 
 def _zero_absent(space: Space, rows: Codes) -> Codes:
-    columns, least, _ = _rules(space)
-    return np.where(rows[:, columns] >= least, rows, np.zeros((), rows.dtype))
+    return np.where(rules(space).present(rows), rows, np.zeros((), rows.dtype))
 
 
 def _member(value: float, values: Sequence[float], path: str, space: str) -> None:

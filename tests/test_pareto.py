@@ -18,7 +18,7 @@ from test_table import fake_seconds
 from edgenas.cost import compile_tables, macs_table, params_table, peak_table
 from edgenas.errors import EdgenasError
 from edgenas.search import Front, Objective, least, pareto
-from edgenas.search.dominance import crowding, front_of, ranks
+from edgenas.search.dominance import crowding, front_of, fronts
 from edgenas.search.neighbours import every
 from edgenas.search.nsga2 import survivors
 from edgenas.space import Codes, Space
@@ -28,6 +28,15 @@ from edgenas.spaces import load_space, tiny
 def dominated(costs: np.ndarray, by: np.ndarray) -> np.ndarray:
     """The readable oracle: which costs some vector dominates, shape (n,)."""
     return np.array([any((b <= c).all() and (b < c).any() for b in by) for c in costs], bool)
+
+
+def ranks(costs: np.ndarray, *, enough: int | None = None) -> np.ndarray:
+    """The rank of each vector."""
+    order, rank = fronts(costs, enough=enough)
+    assert sorted(order) == list(range(len(costs)))
+    found = np.empty(len(costs), int)
+    found[order] = rank
+    return found
 
 
 costs_of = st.integers(2, 4).flatmap(
@@ -90,15 +99,24 @@ def test_a_large_front_is_found_in_pieces():
     assert {tuple(c) for c in costs[found]} == {tuple(c) for c in costs[rank == 0]}
 
 
+@settings(max_examples=150)
+@given(costs_of)
+def test_fronts_come_one_after_the_other_each_in_order(costs: np.ndarray):
+    order, rank = fronts(costs)
+    listed = [(int(r), *c) for r, c in zip(rank, costs[order].tolist(), strict=True)]
+    assert listed == sorted(listed)
+
+
 @settings(max_examples=60)
-@given(st.integers(2, 4), st.integers(3, 30), seeds)
+@given(st.integers(2, 4), st.integers(1, 60), seeds)
 def test_crowding_equals_pymoo(objectives: int, n: int, seed: int):
-    costs = np.random.default_rng(seed).random((2 * n, objectives))
-    rank = np.repeat([1, 0], n)
+    costs = np.random.default_rng(seed).random((n, objectives))
+    order, rank = fronts(costs)
+    costs = costs[order]
     found = crowding(costs, rank)
-    for part in (slice(n), slice(n, None)):
-        theirs = calc_crowding_distance(costs[part]) * objectives  # pymoo gives the mean
-        np.testing.assert_allclose(found[part], theirs)
+    for r in range(rank[-1] + 1):
+        theirs = calc_crowding_distance(costs[rank == r]) * objectives  # pymoo gives the mean
+        np.testing.assert_allclose(found[rank == r], theirs)
 
 
 # The search

@@ -14,8 +14,9 @@ a network twice in a search; in pymoo a network that died out may come back and 
 so are codings that differ in absent blocks only.
 
 Seconds are of the processor, with everything in one thread: on an idle machine, those of the clock.
-"alone" is without the function, which both sides spend alike. The second table says when the front
-of edgenas is as good as that of pymoo at its end.
+edgenas makes its first population within its seconds, pymoo is given one. "alone" is without the
+function, which both sides spend alike. The second table says when the front of edgenas is as good
+as that of pymoo at its end.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +66,9 @@ class Function:
     def __call__(self, rows: Codes) -> Matrix:
         """Canonical rows to costs, shape (n, genes) -> (n, 2)."""
         start = time.process_time()
-        costs = np.stack([-self.task.accuracy(rows), self.task.latency(rows)], 1)
+        costs = np.empty((len(rows), 2))
+        costs[:, 0] = -self.task.accuracy(rows)
+        costs[:, 1] = self.task.latency(rows)
         self.times.append(time.process_time())
         self.seconds += self.times[-1] - start
         self.found.append(costs)
@@ -106,10 +110,14 @@ def operators() -> dict[str, dict[str, Any]]:
     }
 
 
-def first(task: Task, *, seed: int, size: int) -> Codes:
-    """The first population of both sides."""
+def first(task: Task, *, seed: int, size: int) -> NDArray[np.int64]:
+    """The first population of both sides, as pymoo takes it, shape (size, genes)."""
     rng = np.random.default_rng(seed)
-    return first_population(_problem(task, seed, 1), rng, size=size, ends=_ends(task))
+    rows = first_population(_problem(task, seed, 1), rng, size=size, ends=_ends(task))
+    highest = np.array([len(gene.values) for gene in task.space.genes])
+    # Absent blocks have no code 0 there: any will do.
+    drawn = np.random.default_rng((seed, 1)).integers(1, highest + 1, size=rows.shape)
+    return np.where(rows == 0, drawn, rows)
 
 
 def _problem(task: Task, seed: int, evaluations: int) -> Problem:
@@ -133,16 +141,9 @@ def run_edgenas(function: Function, *, seed: int, population: int, generations: 
     nsga2(problem, function, population=population, ends=_ends(task))
 
 
-def run_pymoo(
-    function: Function, *, seed: int, population: int, generations: int, **rest: Any
-) -> None:
-    """One search of pymoo."""
-    start = first(function.task, seed=seed, size=population)
-    highest = np.array([len(gene.values) for gene in function.task.space.genes])
-    # Absent blocks have no code 0 there: any will do.
-    drawn = np.random.default_rng((seed, 1)).integers(1, highest + 1, size=start.shape)
-    whole: Any = np.where(start == 0, drawn, start)
-    algorithm = NSGA2(pop_size=population, sampling=whole, **rest)
+def run_pymoo(function: Function, *, start: Any, seed: int, generations: int, **rest: Any) -> None:
+    """One search of pymoo from a first population."""
+    algorithm = NSGA2(pop_size=len(start), sampling=start, **rest)
     minimize(Codings(function), algorithm, ("n_gen", generations), seed=seed)
 
 
@@ -227,17 +228,18 @@ def main() -> None:
 
 def compared(task: Task, box: Box, population: int, options: Any) -> dict[str, list[Run]]:
     """All searches of one population by side; prints their lines of the first table."""
-    size = {"population": population, "generations": options.generations}
-    sides: dict[str, Callable[[Function, int], None]] = {
-        "edgenas": lambda f, seed: run_edgenas(f, seed=seed, **size)
-    }
-    for name, rest in operators().items():
-        sides[name] = lambda f, seed, rest=rest: run_pymoo(f, seed=seed, **size, **rest)
+    sides = {"edgenas": {}} | operators()
     runs: dict[str, list[Run]] = {name: [] for name in sides}
     # One seed of each after the other: a slow minute of the machine meets all of them.
     for seed in range(options.seeds):
-        for name, side in sides.items():
-            runs[name].append(measured(task, lambda f, side=side, seed=seed: side(f, seed), box))
+        start = first(task, seed=seed, size=population)
+        size = {"seed": seed, "generations": options.generations}
+        for name, rest in sides.items():
+            if rest:
+                side = partial(run_pymoo, start=start, **size, **rest)
+            else:
+                side = partial(run_edgenas, population=population, **size)
+            runs[name].append(measured(task, side, box))
     volumes = {name: float(np.mean([r.volume for r in some])) for name, some in runs.items()}
     times = {n: np.median([(r.seconds, r.alone) for r in some], 0) for n, some in runs.items()}
     best = max(volume for name, volume in volumes.items() if name != "edgenas")

@@ -16,8 +16,8 @@ _ROWS = 512  # compared at once where a front is looked for
 _PEELED = 16  # fronts of two costs that are taken off one by one
 
 
-def ranks(costs: Matrix, *, enough: int | None = None) -> Indices:
-    """The rank of each vector: 0 for the front, 1 for the front of the rest, and so on.
+def fronts(costs: Matrix, *, enough: int | None = None) -> tuple[Indices, Indices]:
+    """All vectors, front by front: those that none dominates, then the front of the rest ...
 
     Two costs take O(n log n) (Jensen 2003, "Reducing the run-time complexity of multiobjective
     EAs", section III); more are compared by sets of bits, O(n^2 / 64) a front (Moreno, Rodriguez,
@@ -26,33 +26,30 @@ def ranks(costs: Matrix, *, enough: int | None = None) -> Indices:
 
     Args:
         costs: shape (n, objectives).
-        enough: once so many vectors are ranked, all others share the next rank.
+        enough: once so many vectors are in fronts, all others share the next rank.
 
     Returns:
-        Shape (n,).
+        The places of the vectors, shape (n,): by rank, within a rank by the first cost, then the
+        second ...; and their ranks, in that order, shape (n,): 0 for the first front, 1, 2 ...
     """
     enough = len(costs) if enough is None else enough
-    if costs.shape[1] == 2:
-        return _ranks_of_two(costs, enough=enough)
-    dominated = _dominated(costs)
-    result, left, rank = np.zeros(len(costs), np.intp), np.arange(len(costs)), 0
-    while len(left) and len(costs) - len(left) < enough:
-        union = np.bitwise_or.reduce(dominated[left], axis=0)
-        beaten = np.unpackbits(union.astype("<u8").view(np.uint8), bitorder="little")[left] > 0
-        left, rank = left[beaten], rank + 1
-        result[left] = rank
-    return result
+    order = _ascending(costs)
+    ordered = costs.take(order, 0)
+    rank = (_ranks_of_two if costs.shape[1] == 2 else _ranks_of_many)(ordered, enough=enough)
+    # Small numbers are counted, not compared.
+    by_rank = rank.astype(np.min_scalar_type(len(rank))).argsort(kind="stable")
+    return order[by_rank], rank[by_rank]
 
 
-def crowding(costs: Matrix, rank: Indices) -> NDArray[np.float64]:
+def crowding(costs: Matrix, rank: Indices) -> Vector:
     """The crowding distance of each vector within its rank (Deb et al. 2002, section III-B).
 
     The sum over objectives of the gap between its two neighbours, as a part of the rank's range;
     infinite at the ends.
 
     Args:
-        costs: shape (n, objectives).
-        rank: of each vector, shape (n,).
+        costs: shape (n, objectives), in the order that ``fronts`` gives.
+        rank: of each vector, shape (n,), in that order.
 
     Returns:
         Shape (n,).
@@ -60,20 +57,18 @@ def crowding(costs: Matrix, rank: Indices) -> NDArray[np.float64]:
     total = np.zeros(len(costs))
     if not len(costs):
         return total
-    orders = [np.lexsort((values, rank)) for values in costs.T]
-    # Whatever they are ordered by within a rank, the ranks lie at the same places.
-    among = rank[orders[0]]
-    ends = np.flatnonzero(among[1:] != among[:-1])
-    first, last = np.concatenate([[0], ends + 1]), np.concatenate([ends, [len(among) - 1]])
+    ends = np.flatnonzero(rank[1:] != rank[:-1])
+    first, last = np.concatenate([[0], ends + 1]), np.concatenate([ends, [len(rank) - 1]])
     sizes = last - first + 1
-    for values, order in zip(costs.T, orders, strict=True):
+    for values in costs.T:
+        # Of two costs, the second of a front descends where the first ascends.
+        order = slice(None) if costs.shape[1] == 2 else np.lexsort((values, rank))
         ordered = values[order]
-        spans = ordered[last] - ordered[first]
-        gaps = np.zeros(len(order))
-        gaps[1:-1] = ordered[2:] - ordered[:-2]
-        gaps /= np.repeat(np.where(spans > 0, spans, 1.0), sizes)
+        spans = abs(ordered[last] - ordered[first])
+        gaps = np.full(len(costs), np.inf)
+        gaps[1:-1] = abs(ordered[2:] - ordered[:-2])
         gaps[first] = gaps[last] = np.inf
-        total[order] += gaps
+        total[order] += gaps / np.repeat(np.where(spans > 0, spans, 1.0), sizes)
     return total
 
 
@@ -83,7 +78,7 @@ def front_of(costs: Matrix) -> Indices:
     Args:
         costs: shape (n, objectives).
     """
-    order = np.lexsort(costs.T[::-1])  # by the first objective, then the second ...
+    order = _ascending(costs)
     ordered = costs[order]
     if costs.shape[1] == 2:
         before = np.minimum.accumulate(np.concatenate([[np.inf], ordered[:-1, 1]]))
@@ -133,27 +128,42 @@ def _dominated(costs: Matrix) -> Bits:
     return np.bitwise_and(nowhere_above, somewhere_below)
 
 
-def _ranks_of_two(costs: Matrix, *, enough: int) -> Indices:
-    first, second = costs.T
-    order = np.lexsort((second, first))
-    first, second = first[order], second[order]
+def _ascending(costs: Matrix) -> Indices:
+    """The places of vectors, by their first costs, then their second ..."""
+    if costs.shape[1] != 2:
+        return np.lexsort(costs.T[::-1])
+    # Complex numbers are ordered just so, and sorted once instead of twice.
+    return np.ascontiguousarray(costs).view(np.complex128)[:, 0].argsort(kind="stable")
+
+
+def _ranks_of_two(ordered: Matrix, *, enough: int) -> Indices:
+    """The ranks of vectors that ascend."""
+    first, second = ordered.T
     # Equals share their rank: only the first of them is looked at.
-    new = np.ones(len(order), bool)
+    new = np.ones(len(ordered), bool)
     new[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
-    second = second[new]
-    found, left = np.zeros(len(second), np.intp), np.arange(len(second))
+    values = second[new]
+    found, left = np.zeros(len(values), np.intp), np.arange(len(values))
     rank = 0
-    while len(left) and len(second) - len(left) < enough and rank < _PEELED:
+    while len(left) and len(found) - len(left) < enough and rank < _PEELED:
         # In this order, the front is all that is below everything before it.
-        values = second[left]
-        front = np.ones(len(left), bool)
-        front[1:] = values[1:] < np.minimum.accumulate(values)[:-1]
-        left, rank = left[~front], rank + 1
+        beaten = values[1:] >= np.minimum.accumulate(values)[:-1]
+        left, values, rank = left[1:][beaten], values[1:][beaten], rank + 1
         found[left] = rank
-    if len(second) - len(left) < enough:
-        found[left] += _sorted_in(second[left])
-    result = np.empty(len(order), np.intp)
-    result[order] = found[np.cumsum(new) - 1]
+    if len(found) - len(left) < enough:
+        found[left] += _sorted_in(values)
+    return found[np.cumsum(new) - 1]
+
+
+def _ranks_of_many(costs: Matrix, *, enough: int) -> Indices:
+    """The ranks of vectors in any order."""
+    dominated = _dominated(costs)
+    result, left, rank = np.zeros(len(costs), np.intp), np.arange(len(costs)), 0
+    while len(left) and len(costs) - len(left) < enough:
+        union = np.bitwise_or.reduce(dominated[left], axis=0)
+        beaten = np.unpackbits(union.astype("<u8").view(np.uint8), bitorder="little")[left] > 0
+        left, rank = left[beaten], rank + 1
+        result[left] = rank
     return result
 
 

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgenas.search.dominance import Indices, Matrix, crowding, ranks
+from edgenas.search.dominance import Indices, Matrix, crowding, fronts
 from edgenas.search.feasible import first_population
 from edgenas.search.problem import Costs, Ledger, Problem
-from edgenas.space import Codes, Space
+from edgenas.space import Codes, Rules, rules
 
 _SUITORS = 10  # winners of tournaments, of which the nearest becomes the second parent
-_TAKEN = 0.1  # part of its genes that a child has from the second parent
+_TAKEN = 26  # of 256 genes, that a child has from the second parent
 _TRIES = 10  # matings of one generation, while too few children are new and keep the limits
 _STALE = 10  # generations in a row that brought nothing new
 
@@ -44,18 +44,17 @@ def nsga2(
     Raises:
         EdgenasError: no network keeps all limits.
     """
-    rng = np.random.default_rng(problem.seed)
+    rng, genes = np.random.default_rng(problem.seed), rules(problem.space)
     ledger = Ledger(problem.kept, problem.evaluations)
     rows = ledger.fresh(first_population(problem, rng, size=population, ends=ends), most=population)
     values = costs(rows)
     ledger.scored += len(rows)
     scored, found = [rows], [values]
     stale = 0
-    order = survivors(values, most=population)
-    rows, values = rows[order], values[order]
+    rows, values = _best(rows, values, most=population)
     while ledger.left > 0 and stale < _STALE and len(rows):
         count = min(population, ledger.left)
-        children = _children(problem.space, ledger, rows, values, rng=rng, count=count)
+        children = _children(genes, ledger, rows, values, rng=rng, count=count)
         stale = 0 if len(children) else stale + 1
         if not len(children):
             continue
@@ -64,8 +63,7 @@ def nsga2(
         scored.append(children)
         found.append(scores)
         rows, values = np.concatenate([rows, children]), np.concatenate([values, scores])
-        order = survivors(values, most=population)
-        rows, values = rows[order], values[order]
+        rows, values = _best(rows, values, most=population)
     return np.concatenate(scored), np.concatenate(found)
 
 
@@ -73,21 +71,28 @@ def survivors(costs: Matrix, *, most: int) -> Indices:
     """The places of those that live on, the best first: by rank, then the least crowded.
 
     Args:
-        costs: shape (n, objectives); vectors that are not finite do not live on.
+        costs: finite, shape (n, objectives).
         most: how many.
     """
-    finite = np.flatnonzero(np.isfinite(costs).all(1))
-    rank = ranks(costs[finite], enough=most)
-    # Crowding is told of the ranks that live on, whole.
+    order, rank = fronts(costs, enough=most)
     if len(rank) > most:
-        near = np.flatnonzero(rank <= np.partition(rank, most - 1)[most - 1])
-        finite, rank = finite[near], rank[near]
-    order = np.lexsort((-crowding(costs[finite], rank), rank))
-    return finite[order[:most]]
+        whole = np.searchsorted(rank, rank[most - 1], side="right")  # the ranks that live on
+        order, rank = order[:whole], rank[:whole]
+    best = np.lexsort((-crowding(costs.take(order, 0), rank), rank))
+    return order[best[:most]]
+
+
+def _best(rows: Codes, costs: Matrix, *, most: int) -> tuple[Codes, Matrix]:
+    """The survivors and their costs; what has no finite costs does not live on."""
+    if not np.isfinite(costs).all():
+        finite = np.isfinite(costs).all(1)
+        rows, costs = rows[finite], costs[finite]
+    order = survivors(costs, most=most)
+    return rows.take(order, 0), costs.take(order, 0)
 
 
 def _children(
-    space: Space,
+    genes: Rules,
     ledger: Ledger,
     rows: Codes,
     costs: Matrix,
@@ -97,14 +102,15 @@ def _children(
 ) -> Codes:
     """New rows that keep the limits, as many as asked for where so many are found."""
     found, made = list[Codes](), 0
-    matings = count + 5 * count // 8  # a third of the children, about, is not new
+    matings = count + 3 * count // 8  # a quarter of the children, about, is not new
     for _ in range(_TRIES):
         # The best come first: the winner of a binary tournament is the lower of two places.
-        chance = rng.random((matings, 1 + _SUITORS), dtype=np.float32)
+        chance = rng.random((1 + _SUITORS, matings), dtype=np.float32)
         lower = 1 - np.sqrt(1 - chance)  # of two numbers from 0 to 1
         winners = (len(rows) * lower).astype(np.intp)
-        other = _nearest(costs, winners[:, 0], winners[:, 1:])
-        children = _mated(space, rows[winners[:, 0]], rows[other], rng=rng)
+        one, suitors = winners[0], winners[1:]
+        other = _nearest(costs, one, suitors)
+        children = _mated(genes, rows.take(one, 0), rows.take(other, 0), rng=rng)
         found.append(ledger.fresh(children, most=count))
         count -= len(found[-1])
         made += matings
@@ -121,26 +127,28 @@ def _nearest(costs: Matrix, one: Indices, suitors: Indices) -> Indices:
     Args:
         costs: of all, shape (n, objectives).
         one: places, shape (k,).
-        suitors: places, shape (k, s).
+        suitors: places, shape (s, k).
     """
-    apart = np.where(suitors == one[:, None], np.inf, 0.0)
+    apart = np.zeros(suitors.shape)
     for values in costs.T:
-        scaled = values / ((values.max() - values.min()) or 1.0)
-        apart += (scaled[suitors] - scaled[one][:, None]) ** 2
-    return suitors[np.arange(len(one)), apart.argmin(1)]
+        scaled = values / (np.ptp(values) or 1.0)
+        apart += (scaled.take(suitors) - scaled.take(one)) ** 2
+    apart[suitors == one] = np.inf
+    return suitors[apart.argmin(0), np.arange(len(one))]
 
 
-def _mated(space: Space, one: Codes, other: Codes, *, rng: np.random.Generator) -> Codes:
+def _mated(genes: Rules, one: Codes, other: Codes, *, rng: np.random.Generator) -> Codes:
     """Uniform crossover, then one gene changed; blocks that appear are drawn anew."""
-    counts = np.array([len(gene.values) for gene in space.genes])
-    chance = np.frombuffer(rng.bytes(one.size), np.uint8).reshape(one.shape)
-    taken = (chance < _TAKEN * 256) & (other != 0)
-    children = np.where(taken | (one == 0), other, one)
-    if len(counts):
-        genes = rng.integers(len(counts), size=len(one))
-        at = np.arange(len(one)), genes
-        codes, choices = children[at], counts[genes]
+    chance = rng.bit_generator.random_raw(-(-one.size // 8)).view(np.uint8)
+    chance = chance[: one.size].reshape(one.shape)
+    taken = (chance < _TAKEN) & (other != 0) | (one == 0)
+    children = one + taken.view(np.uint8) * (other - one)  # codes go round at 256, there and back
+    n, count = one.shape
+    if count:
+        changed = rng.integers(count, size=n)
+        at = np.arange(0, n * count, count) + changed
+        codes, choices = children.ravel()[at], genes.choices[changed]
         # As many steps further, and round: any other code, or any at all where there was none.
-        steps = (rng.random(len(one)) * (choices - (codes != 0))).astype(np.intp)
-        children[at] = 1 + (codes + steps) % choices
-    return space.completed(children, rng=rng)
+        steps = (rng.random(n) * (choices - (codes != 0))).astype(np.intp)
+        children.ravel()[at] = 1 + (codes + steps) % choices
+    return genes.completed(children, rng=rng)

@@ -1,5 +1,6 @@
 """What a search is asked for, and the account of what it has scored."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -84,19 +85,17 @@ class Ledger:
             rng: draws them where there are more; None: the first ones are taken.
         """
         rows = rows[self.kept(rows)]
-        hashed = keys(rows)
-        _, lines = np.unique(hashed, return_index=True)
-        lines.sort()
-        named = hashed[lines].tolist()
-        new = [i for i, key in enumerate(named) if key not in self.seen]
-        lines, named = lines[new], [named[i] for i in new]
+        seen, names = self.seen, keys(rows).tolist()
+        lines = {name: line for line, name in enumerate(names) if name not in seen}
         most = self.left if most is None else min(most, self.left)
         if len(lines) > most:
-            drawn = rng.permutation(len(lines))[:most] if rng is not None else np.arange(most)
-            drawn.sort()
-            lines, named = lines[drawn], [named[i] for i in drawn]
-        self.seen.update(named)
-        return rows[lines]
+            if rng is not None:
+                drawn = np.zeros(len(lines), bool)
+                drawn[rng.permutation(len(lines))[:most]] = True
+                lines = dict(itertools.compress(lines.items(), drawn.tolist()))
+            lines = dict(itertools.islice(lines.items(), most))
+        seen.update(lines)
+        return rows[np.fromiter(lines.values(), np.intp, len(lines))]
 
 
 class Account:
