@@ -115,6 +115,9 @@ def test_crowding_equals_pymoo(objectives: int, n: int, seed: int):
     costs = costs[order]
     found = crowding(costs, rank)
     for r in range(rank[-1] + 1):
+        if (rank == r).sum() < 3:  # pymoo calls the only one of a front crowded
+            assert np.isinf(found[rank == r]).all()
+            continue
         theirs = calc_crowding_distance(costs[rank == r]) * objectives  # pymoo gives the mean
         np.testing.assert_allclose(found[rank == r], theirs)
 

@@ -242,7 +242,11 @@ def main() -> None:
     bench = bench_of(options)
     trained, space = bench.trained, bench.trained.supernet.space
     predictor = predictor_of(trained)
-    fitted = predictor.rows if predictor.rows is not None else space.sample(0)
+    fitted = (
+        predictor.rows
+        if predictor.rows is not None
+        else space.sample(0, rng=np.random.default_rng(0))
+    )
     archs = stratified(space, options.archs, seed=options.seed, without=fitted)
     rows = space.encode(archs)
     texts = [repr(space), str(bench.recipe), str(options.seed), str(torch.get_num_threads())]

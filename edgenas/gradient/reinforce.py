@@ -33,7 +33,7 @@ def reinforce(policy: Policy, paths: Paths, step: Step) -> tuple[Tensor, float]:
         baseline = functools.reduce(lambda m, cost: _MEMORY * m + (1 - _MEMORY) * cost, step.past)
         size = SAMPLES
     logs = [torch.log_softmax(scores, 0) for scores in policy.scores()]
-    surrogate = step.settings.entropy * sum((x.exp() * x).sum() for x in logs)
+    surrogate = step.settings.entropy * torch.stack([(x.exp() * x).sum() for x in logs]).sum()
     for picks, cost in zip(sampled, costs, strict=True):
         chances = [
             log[pick]

@@ -63,7 +63,9 @@ def quantized(
         raise EdgenasError(f"parts are {', '.join(known)}, found {unknown[0]!r}")
     if not any(node.op_type in ("Conv", "Gemm", "MatMul") for node in model.graph.node):
         raise EdgenasError("the model has no convolution or matrix product to quantise")
-    options: dict[str, Any] = {}
+    # The mean over images of what is smallest and largest: a single odd image would stretch the
+    # steps of all others.
+    options: dict[str, Any] = {"CalibMovingAverage": True}
     if signed:
         options |= {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
         options |= {"AddQDQPairToWeight": True}

@@ -76,7 +76,7 @@ def survivors(costs: Matrix, *, most: int) -> Indices:
     """
     order, rank = fronts(costs, enough=most)
     if len(rank) > most:
-        whole = np.searchsorted(rank, rank[most - 1], side="right")  # the ranks that live on
+        whole = int(np.searchsorted(rank, int(rank[most - 1]), side="right"))  # ranks that live on
         order, rank = order[:whole], rank[:whole]
     best = np.lexsort((-crowding(costs.take(order, 0), rank), rank))
     return order[best[:most]]
@@ -107,7 +107,7 @@ def _children(
         # The best come first: the winner of a binary tournament is the lower of two places.
         chance = rng.random((1 + _SUITORS, matings), dtype=np.float32)
         lower = 1 - np.sqrt(1 - chance)  # of two numbers from 0 to 1
-        winners = (len(rows) * lower).astype(np.intp)
+        winners: Indices = (len(rows) * lower).astype(np.intp)
         one, suitors = winners[0], winners[1:]
         other = _nearest(costs, one, suitors)
         children = _mated(genes, rows.take(one, 0), rows.take(other, 0), rng=rng)
@@ -145,7 +145,7 @@ def _mated(genes: Rules, one: Codes, other: Codes, *, rng: np.random.Generator) 
     children = one + taken.view(np.uint8) * (other - one)  # codes go round at 256, there and back
     n, count = one.shape
     if count:
-        changed = rng.integers(count, size=n)
+        changed: Indices = rng.integers(count, size=n, dtype=np.intp)
         at = np.arange(0, n * count, count) + changed
         codes, choices = children.ravel()[at], genes.choices[changed]
         # As many steps further, and round: any other code, or any at all where there was none.
