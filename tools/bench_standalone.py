@@ -111,18 +111,18 @@ class Bench:
         return found
 
 
-def stratified(space: Space, count: int, *, seed: int, without: Codes) -> list[Arch]:
+def stratified(space: Space, count: int, *, seed: int, without: Codes | None) -> list[Arch]:
     """Networks drawn by gene, one from each of ``count`` equal parts of the order of MACs.
 
     Args:
         space: of the networks.
         count: how many.
         seed: of the draw.
-        without: rows that are left out.
+        without: rows that are left out, if any.
     """
     rng = np.random.default_rng((seed, 10))
     rows = np.unique(space.sample(400 * count, rng=rng, by="gene"), axis=0)
-    known = {row.tobytes() for row in without}
+    known = set() if without is None else {row.tobytes() for row in without}
     rows = rows[[row.tobytes() not in known for row in rows]]
     rows = rows[np.argsort(macs_table(space)(rows), kind="stable")]
     parts = np.array_split(rows, count)
@@ -242,12 +242,7 @@ def main() -> None:
     bench = bench_of(options)
     trained, space = bench.trained, bench.trained.supernet.space
     predictor = predictor_of(trained)
-    fitted = (
-        predictor.rows
-        if predictor.rows is not None
-        else space.sample(0, rng=np.random.default_rng(0))
-    )
-    archs = stratified(space, options.archs, seed=options.seed, without=fitted)
+    archs = stratified(space, options.archs, seed=options.seed, without=predictor.rows)
     rows = space.encode(archs)
     texts = [repr(space), str(bench.recipe), str(options.seed), str(torch.get_num_threads())]
     data = [bench.images.pixels, bench.images.labels]

@@ -210,7 +210,10 @@ def main() -> None:
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES[:-1]))
     parser.add_argument("--evaluations", type=int, default=20_000, help="of the predictor")
     parser.add_argument("--steps", type=int, default=Settings().steps, help="of gradients")
-    parser.add_argument("--baseline", choices=["others", "average"], default=Settings().baseline)
+    parser.add_argument(
+        "--baseline", choices=["others", "average"], default="others", help="of reinforce"
+    )
+    parser.add_argument("--entropy", type=float, default=0.0, help="weight of a bonus")
     parser.add_argument("--macs", action="store_true", help="budgets of MACs")
     options = parser.parse_args()
     keep_memory()
@@ -218,7 +221,7 @@ def main() -> None:
     space, stored = trained.supernet.space, trained.preprocessing.stored
     calibration, validation = own_split(trained, load_images(options.data, stored=stored))
     images = {"validation": validation, "test": load_images(options.test, stored=stored)}
-    settings = Settings(steps=options.steps, baseline=options.baseline)
+    settings = Settings(steps=options.steps, baseline=options.baseline, entropy=options.entropy)
     predictor = predictor_of(trained)
     tables = macs_table(space) if options.macs else host_tables(trained)
     unit, scale = ("macs", 1e-6) if options.macs else ("latency", 1e3)

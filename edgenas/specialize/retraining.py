@@ -134,10 +134,10 @@ def tell_joint(job: Job, arch: Arch) -> None:
     assert training is not None, "checked with the request"
     assert material.search is not None, "as it was read with the request"
     assert material.train is not None, "likewise"
-    job.own[arch] = job.inherited.supernet.extract(arch)
+    job.own[arch] = job.network(arch)
     before, after = (
         _judged(job, network, material.search, "validation").value
-        for network in (job.trained.supernet.extract(arch), job.own[arch])
+        for network in (_inherited(job, arch), job.own[arch])
     )
     told = _told(job, arch)
     recipe = training[1].recipe
@@ -206,5 +206,10 @@ def _told(job: Job, arch: Arch) -> tuple[Accuracy, Accuracy]:
     """Accuracies before and after, on the images that the result is judged on."""
     judged, split = job.material.judged, job.material.split
     assert judged is not None, "there are validation images at least"
-    inherited = job.trained.supernet.extract(arch).to(memory_format=torch.channels_last)
-    return _judged(job, inherited, judged, split), _judged(job, job.own[arch], judged, split)
+    before = _judged(job, _inherited(job, arch), judged, split)
+    return before, _judged(job, job.own[arch], judged, split)
+
+
+def _inherited(job: Job, arch: Arch) -> Network:
+    """A network with the weights of the supernet as it was given."""
+    return job.trained.supernet.extract(arch).to(memory_format=torch.channels_last)
