@@ -29,6 +29,7 @@ from edgenas.errors import EdgenasError
 from edgenas.network import Network
 from edgenas.plan import plan
 from edgenas.recipe import Recipe, learning_rate
+from edgenas.space import Space
 from edgenas.spaces import mbv3_cifar, mbv3_photo, tiny
 from edgenas.supernet import Supernet
 from edgenas.train import (
@@ -44,7 +45,7 @@ from edgenas.train import (
     train,
 )
 from edgenas.train.course import indices_of
-from edgenas.trained import load_tensors
+from edgenas.trained import TrainedSupernet, load_tensors
 
 OLD = ROOT / "tests" / "data" / "run-1"
 RECIPE = Recipe(
@@ -63,6 +64,16 @@ def one_thread() -> Generator[None]:
 @pytest.fixture(scope="module")
 def toys() -> Images:
     return toy_images(60)
+
+
+def given_weights(space: Space, classes: tuple[str, ...]) -> TrainedSupernet:
+    """A supernet to start from."""
+    return TrainedSupernet(
+        supernet=Supernet(space.with_classes(len(classes)), seed=9),
+        classes=classes,
+        preprocessing=Preprocessing(stored=16, mean=(0.5,) * 3, std=(0.2,) * 3),
+        training={},
+    )
 
 
 class CutOffError(Exception):
@@ -401,7 +412,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
             "--resume: space.final of the run in .* is 32, now it is 16",
         ),
         (
-            {"init": Supernet(tiny().with_classes(3), seed=9)},
+            {"init": given_weights(tiny(), ("class 0", "class 1", "class 2"))},
             "--resume: init of the run in .* is null, now it is",
         ),
     ],
@@ -523,31 +534,33 @@ def test_training_pauses_while_the_machine_is_timed(toys: Images, tmp_path: Path
 # Where it starts from
 
 
-def test_training_starts_from_given_weights(toys: Images, tmp_path: Path):
-    same, other = (Supernet(tiny().with_classes(n), seed=9) for n in (3, 5))
+@pytest.mark.parametrize(
+    "classes", [("class 0", "class 1", "class 2"), ("a", "b", "c"), ("class 0", "class 1")]
+)
+def test_training_starts_from_given_weights(toys: Images, tmp_path: Path, classes):
     recipe = dataclasses.replace(RECIPE, learning_rate=0.0, weight_decay=0.0, epochs=1)
-    for init in (same, other):
-        out = tmp_path / str(init.space.classes)
-        found = train(tiny(), toys, recipe=recipe, out=out, init=init).supernet
-        fresh = Supernet(tiny().with_classes(3), seed=0)
-        for name, parameter in found.named_parameters():
-            kept = init is same or not name.startswith("head.classifier")
-            wanted = init.get_parameter(name) if kept else fresh.get_parameter(name)
-            assert torch.equal(parameter, wanted), name
+    init = given_weights(tiny(), classes)
+    found = train(tiny(), toys, recipe=recipe, out=tmp_path / "run", init=init).supernet
+    fresh = Supernet(tiny().with_classes(3), seed=0)
+    for name, parameter in found.named_parameters():
+        # A classifier of other classes is worth nothing, even of as many.
+        kept = classes == toys.classes or not name.startswith("head.classifier")
+        wanted = (init.supernet if kept else fresh).get_parameter(name)
+        assert torch.equal(parameter, wanted), name
 
 
 def test_weights_of_other_resolutions_and_strides_are_taken_over():
-    old, new = mbv3_cifar(), mbv3_photo().with_classes(3)
-    init, supernet = Supernet(old, seed=9), Supernet(new, seed=0)
-    fresh = {n: p.clone() for n, p in supernet.named_parameters()}
-    loop.start_from(init, supernet)
+    supernet = Supernet(mbv3_photo().with_classes(3), seed=0)
+    init = given_weights(mbv3_cifar(), tuple("abcdefghij"))
+    loop.start_from(init, supernet, classes=tuple("xyz"))
     for name, parameter in supernet.named_parameters():
-        wanted = fresh if name.startswith("head.classifier") else dict(init.named_parameters())
-        assert torch.equal(parameter, wanted[name]), name
+        same = parameter.shape == init.supernet.get_parameter(name).shape
+        assert same == (not name.startswith("head.classifier"))
+        assert not same or torch.equal(parameter, init.supernet.get_parameter(name)), name
 
 
 def test_weights_of_another_space_are_refused(toys: Images, tmp_path: Path):
-    init = Supernet(dataclasses.replace(tiny(), name="thin", final=16))
+    init = given_weights(dataclasses.replace(tiny(), name="thin", final=16), toys.classes)
     with pytest.raises(
         EdgenasError, match="--init must have the stages of the space tiny, found thin"
     ):

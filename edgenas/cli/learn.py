@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from edgenas.predict import AccuracyPredictor
     from edgenas.recipe import Recipe
     from edgenas.space import Space
-    from edgenas.supernet import Supernet
     from edgenas.train import Teacher
     from edgenas.trained import TrainedSupernet
 
@@ -78,7 +77,7 @@ def train(
         torch.set_num_threads(threads)
     if device == "cuda" and not torch.cuda.is_available():
         raise EdgenasError("--device cuda: torch finds no GPU", hint="use --device cpu")
-    start = None if init is None else load_supernet(find_supernet(init)).supernet
+    start = None if init is None else load_supernet(find_supernet(init))
     mean, std = (_triple(t, name=n) for t, n in ((teacher_mean, "mean"), (teacher_std, "std")))
     if teacher is None and (mean or std or teacher_size):
         raise EdgenasError("--teacher must be given with --teacher-size, --teacher-mean and -std")
@@ -136,7 +135,7 @@ def _trained(
     *,
     recipe: "Recipe",
     folder: Path,
-    init: "Supernet | None",
+    init: "TrainedSupernet | None",
     teacher: "Teacher | None",
     resume: bool,
     time_budget: float | None,

@@ -57,7 +57,7 @@ def train(
     recipe: Recipe,
     out: Path,
     seed: int = 0,
-    init: Supernet | None = None,
+    init: TrainedSupernet | None = None,
     teacher: Teacher | None = None,
     resume: bool = False,
     time_budget: float | None = None,
@@ -72,7 +72,7 @@ def train(
         recipe: how to train.
         out: the run folder: configuration, checkpoint and metrics.
         seed: of everything that is left to chance.
-        init: weights to start from; those of the classifier only for the same number of classes.
+        init: weights to start from; those of the classifier only for the same class names.
             Its space may have other classes, resolutions and strides.
         teacher: see ``load_teacher``; None: the networks learn from the largest one.
         resume: go on from the checkpoint in ``out``; start there if there is none yet.
@@ -100,7 +100,7 @@ def train(
     course = _course(space, images, recipe, teacher=teacher, seed=seed)
     supernet = Supernet(space, seed=seed)
     if init is not None:
-        start_from(init, supernet)
+        start_from(init, supernet, classes=images.classes)
     supernet.to(torch.device(device)).to(memory_format=torch.channels_last)
     if time_budget is not None:
         before = parallel.from_first(planned_before(out) if parallel.rank() == 0 else None)
@@ -240,7 +240,7 @@ def keep_memory() -> None:
 
 
 def _configuration(
-    course: Course, images: Images, init: Supernet | None, *, time_budget: float | None
+    course: Course, images: Images, init: TrainedSupernet | None, *, time_budget: float | None
 ) -> dict[str, Any]:
     return {
         "space": space_to_json(course.space),
@@ -255,36 +255,34 @@ def _configuration(
         },
         "threads": torch.get_num_threads(),
         "processes": parallel.world(),
-        "init": None if init is None else _digest(init),
+        "init": None if init is None else _digest(init.supernet),
         "teacher": None if course.teacher is None else course.teacher.record,
     }
 
 
-def start_from(init: Supernet, supernet: Supernet) -> None:
+def start_from(init: TrainedSupernet, supernet: Supernet, *, classes: tuple[str, ...]) -> None:
     """Copy weights; statistics stay behind, they belong to the networks of the old training.
 
-    Classes, resolutions and strides may be others: no weight but those of the classifier has a
-    shape that depends on them.
+    Classes, resolutions and strides may be others: no weight but those of the classifier
+    depends on them.
     """
-    space = supernet.space
-    stages = zip(init.space.stages, space.stages, strict=False)
+    space, old = supernet.space, init.supernet.space
+    pairs = zip(old.stages, space.stages, strict=False)
     alike = dataclasses.replace(
-        init.space.with_classes(space.classes),
+        old.with_classes(space.classes),
         name=space.name,
         resolutions=space.resolutions,
-        stages=tuple(dataclasses.replace(old, stride=new.stride) for old, new in stages),
+        stages=tuple(dataclasses.replace(one, stride=other.stride) for one, other in pairs),
     )
-    if alike != space or len(init.space.stages) != len(space.stages):
+    if alike != space or len(old.stages) != len(space.stages):
         raise EdgenasError(
-            f"--init must have the stages of the space {space.name}, found {init.space.name}",
+            f"--init must have the stages of the space {space.name}, found {old.name}",
             hint="classes, resolutions and strides may be others, nothing else",
         )
     with torch.no_grad():
-        for (name, old), new in zip(init.named_parameters(), supernet.parameters(), strict=True):
-            if old.shape == new.shape:
-                new.copy_(old)
-            else:
-                assert name.startswith("head.classifier"), name
+        for name, parameter in init.supernet.named_parameters():
+            if init.classes == classes or not name.startswith("head.classifier"):
+                supernet.get_parameter(name).copy_(parameter)
 
 
 def _digest(supernet: Supernet) -> str:

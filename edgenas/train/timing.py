@@ -10,6 +10,7 @@ import numpy as np
 from edgenas import parallel
 from edgenas.errors import EdgenasError
 from edgenas.evaluate import evaluate
+from edgenas.files import wait_for_machine
 from edgenas.supernet import Supernet
 from edgenas.train.course import Course, judge, take_step
 from edgenas.train.phases import phases
@@ -40,6 +41,7 @@ def fitted(course: Course, supernet: Supernet, *, seconds: float) -> dict[str, i
     Raises:
         EdgenasError: not even one epoch fits.
     """
+    wait_for_machine()
     recipe, begun = course.recipe, time.monotonic()
     step = _seconds_per_step(course, copy.deepcopy(supernet))
     judging = _timed(lambda: judge(course, State.of(supernet, recipe)))
@@ -54,7 +56,7 @@ def fitted(course: Course, supernet: Supernet, *, seconds: float) -> dict[str, i
         raise EdgenasError(
             f"--time must be enough for an epoch ({duration(epoch)}) and the evaluation of "
             f"{recipe.accuracy_archs} networks ({duration(evaluating)}), found {duration(seconds)}",
-            hint=f"give at least {duration(1.1 * least)}, or a smaller accuracy_archs in a recipe",
+            hint=f"give --time {math.ceil(1.1 * least)}s, or a smaller accuracy_archs in a recipe",
         )
     return {"epochs": epochs, "judge_every": min(every, epochs)}
 
