@@ -22,7 +22,7 @@ class Settings:
             what is sought; in nats, summed over choices. ENAS has 1e-4.
     """
 
-    steps: int = 200
+    steps: int = 400
     batch: int = 64
     rate: float = 0.05
     baseline: Literal["others", "average"] = "others"

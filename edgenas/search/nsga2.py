@@ -110,7 +110,7 @@ def _children(
         winners: Indices = (len(rows) * lower).astype(np.intp)
         one, suitors = winners[0], winners[1:]
         other = _nearest(costs, one, suitors)
-        children = _mated(genes, rows.take(one, 0), rows.take(other, 0), rng=rng)
+        children = _mated(genes, rows[one], rows[other], rng=rng)
         found.append(ledger.fresh(children, most=count))
         count -= len(found[-1])
         made += matings
@@ -143,10 +143,10 @@ def _mated(genes: Rules, one: Codes, other: Codes, *, rng: np.random.Generator) 
     chance = chance[: one.size].reshape(one.shape)
     taken = (chance < _TAKEN) & (other != 0) | (one == 0)
     children = one + taken.view(np.uint8) * (other - one)  # codes go round at 256, there and back
-    n, count = one.shape
+    n, count = len(one), len(genes.choices)
     if count:
-        changed: Indices = rng.integers(count, size=n, dtype=np.intp)
-        at = np.arange(0, n * count, count) + changed
+        changed: Indices = rng.integers(count, size=n)
+        at: Indices = np.arange(0, n * count, count) + changed
         codes, choices = children.ravel()[at], genes.choices[changed]
         # As many steps further, and round: any other code, or any at all where there was none.
         steps = (rng.random(n) * (choices - (codes != 0))).astype(np.intp)
