@@ -213,7 +213,7 @@ def main() -> None:
     parser.add_argument(
         "--baseline", choices=["others", "average"], default="others", help="of reinforce"
     )
-    parser.add_argument("--entropy", type=float, default=0.0, help="weight of a bonus")
+    parser.add_argument("--entropy", type=float, default=Settings().entropy, help="its weight")
     parser.add_argument("--macs", action="store_true", help="budgets of MACs")
     options = parser.parse_args()
     keep_memory()

@@ -3,8 +3,9 @@
 A sampled network's loss on a batch is its cost. Several networks share one batch, and the mean of
 the others' costs is the baseline of each (Kool et al. 2019, "Buy 4 REINFORCE samples, get a
 baseline for free!"): how hard a batch is cancels, which a moving average of past costs, as ENAS
-has it, cannot know. That average is a setting, and so is ENAS's bonus for the entropy of what is
-drawn from. Nothing is propagated back through the supernet, so a step costs forward passes alone.
+has it, cannot know; that average is a setting. As in ENAS, the entropy of what is drawn from is
+sought too, with a small weight. Nothing is propagated back through the supernet, so a step costs
+forward passes alone.
 """
 
 import functools

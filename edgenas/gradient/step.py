@@ -26,7 +26,7 @@ class Settings:
     batch: int = 64
     rate: float = 0.05
     baseline: Literal["others", "average"] = "others"
-    entropy: float = 0.0
+    entropy: float = 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
