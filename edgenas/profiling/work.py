@@ -270,10 +270,7 @@ class Work:
             if good[name]:
                 used[name] = good[name][-self._visits :]
             elif records:
-                least = min(
-                    reversed(records), key=lambda r: (r.measurement.noisy, r.measurement.canary)
-                )
-                used[name] = [least]
+                used[name] = [min(reversed(records), key=_doubt)]
         levels = self._levels(good)
         return {
             name: [at_usual_level(r.measurement, levels[self._kind(name), r.run]) for r in records]
