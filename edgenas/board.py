@@ -268,7 +268,7 @@ def summary(kept: Sequence[int], wall: Sequence[int], *, settings: Settings) -> 
 # --- the canary ----------------------------------------------------------------------------------
 
 
-def spin(times: int = 4) -> float:
+def spin() -> float:
     """Seconds that a fixed piece of arithmetic takes on the processor this thread runs on.
 
     A checksum of 16 KiB, which the first cache of every processor holds, and compiled code: a
@@ -278,7 +278,7 @@ def spin(times: int = 4) -> float:
     best = 1 << 62
     for _ in range(3):
         start = time.perf_counter_ns()
-        for _ in range(times):
+        for _ in range(4):
             zlib.crc32(_BLOCK)
         best = min(best, time.perf_counter_ns() - start)
     return best * 1e-9

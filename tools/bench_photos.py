@@ -33,6 +33,7 @@ from edgenas.recipe import Recipe, default_recipe
 from edgenas.spaces import load_space
 from edgenas.train import keep_memory
 from edgenas.train.augment import views
+from edgenas.train.state import State
 
 SCHEMA = "edgenas.bench-photos/1"
 SHARE = 5 / 6  # of the minutes for the training; the rest is for the profile and the search
@@ -109,14 +110,7 @@ def fit(
     seconds: float,
 ) -> int:
     """Train with the optimiser, views and label smoothing of a recipe; the steps made."""
-    weights = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    sgd = torch.optim.SGD(
-        [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": others}],
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        nesterov=True,
-    )
+    state = State.of(network, recipe)
     rng, order, steps = np.random.default_rng(0), np.empty(0, int), 0
     begun = time.monotonic()
     network.train()
@@ -125,14 +119,11 @@ def fit(
             order = rng.permutation(len(images))
         chosen, order = torch.from_numpy(order[: recipe.batch]), order[recipe.batch :]
         rate = recipe.learning_rate * min(1, passed / WARMUP)
-        for group in sgd.param_groups:
-            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * passed))
         pixels = views(images.pixels[chosen], recipe=recipe, rng=rng)
         logits = network(preprocessing.prepare(pixels, resolution=preprocessing.stored))
         labels, smooth = images.labels[chosen], recipe.label_smoothing
         F.cross_entropy(logits, labels, label_smoothing=smooth).backward()
-        sgd.step()
-        sgd.zero_grad(set_to_none=True)
+        state.step(rate * 0.5 * (1 + math.cos(math.pi * passed)))
         steps += 1
     return steps
 

@@ -32,13 +32,13 @@ from scipy.stats import kendalltau, spearmanr
 from edgenas.accuracy import predictor_of
 from edgenas.arch import Arch
 from edgenas.cost import Vector, macs_table
-from edgenas.data import Images, load_images, split
+from edgenas.data import Images, load_images
 from edgenas.evaluate import accuracy, calibrate
 from edgenas.gradient import digest
 from edgenas.network import initialise
 from edgenas.recipe import Recipe
 from edgenas.space import Codes, Space
-from edgenas.specialize.images import own_recipe, own_split
+from edgenas.specialize.images import own_parts, own_recipe
 from edgenas.train import train_alone
 from edgenas.trained import TrainedSupernet, find_supernet, load_supernet
 
@@ -202,14 +202,12 @@ def bench_of(options: argparse.Namespace) -> Bench:
     """Everything that is read from files."""
     trained = load_supernet(find_supernet(options.supernet))
     images = load_images(options.data, stored=trained.preprocessing.stored)
-    calibration, judged = own_split(trained, images)
+    parts, calibration = own_parts(trained, images)
     own = own_recipe(trained)
     recipe = dataclasses.replace(
         own, epochs=options.epochs, warmup=min(own.warmup, options.epochs / 2)
     )
-    # Divided as the training of the supernet divided them.
-    parts = split(images, validation=own.validation, seed=int(trained.training.get("seed", 0)))
-    train, name = parts.train, "validation"
+    train, judged, name = parts.train, parts.validation, "validation"
     if options.images:
         order = np.random.default_rng((options.seed, 11)).permutation(len(train))
         train = train.take(torch.from_numpy(order[: options.images]))

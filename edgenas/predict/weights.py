@@ -36,7 +36,9 @@ def fit_sums(space: Space, sums: Tables, rows: Codes, *, seconds: Vector) -> tup
         EdgenasError: nothing to fit to, or times that are not above zero.
     """
     line = fit_line(sums(rows), seconds)
-    found = _with_weights(space, sums, rows, seconds) if len(rows) >= _FEWEST else None
+    if len(rows) < _FEWEST or line.error is None:
+        return sums, line
+    found = _with_weights(space, sums, rows, seconds, without=line.error.error)
     if found is None:
         return sums, line
     total, left_out = found
@@ -50,17 +52,19 @@ def fit_sums(space: Space, sums: Tables, rows: Codes, *, seconds: Vector) -> tup
 
 
 def _with_weights(
-    space: Space, sums: Tables, rows: Codes, seconds: Vector
+    space: Space, sums: Tables, rows: Codes, seconds: Vector, *, without: float
 ) -> tuple[Tables, Vector] | None:
-    """The new sums, and each network predicted by a fit without it; None: no better."""
+    """The new sums, and each network predicted by a fit without it; None: no better.
+
+    ``without`` the rate, networks left out of the line are that far off.
+    """
     weights = weights_table(space)
     design = np.stack([np.ones(len(rows)), sums(rows), weights(rows)], 1)
     if np.linalg.matrix_rank(design / design.mean(0)) < design.shape[1]:
         return None
-    without, left_out = (_left_out(design[:, :n], seconds) for n in (2, 3))
-    errors = [float(np.abs(found / seconds - 1).mean()) for found in (without, left_out)]
+    left_out = _left_out(design, seconds)
     _, slope, rate = _fit(design, seconds)
-    if rate <= 0 or slope <= 0 or errors[1] > _BETTER * errors[0]:
+    if rate <= 0 or slope <= 0 or np.abs(left_out / seconds - 1).mean() > _BETTER * without:
         return None
     pairs = zip(sums.values, weights.values, strict=True)
     values = tuple(layer + rate / slope * count for layer, count in pairs)

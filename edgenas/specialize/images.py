@@ -52,7 +52,7 @@ def material(request: Request, trained: TrainedSupernet, tell: Tell) -> Material
     if request.data is None:
         return Material(trained.calibration_images(), test, "test")
     images = read(request.data)
-    parts, calibration = _own_parts(trained, images)
+    parts, calibration = own_parts(trained, images)
     validation, train, notes = parts.validation, None, ()
     if request.trains:
         train = unlike(parts.train, [validation] if test is None else [validation, test])
@@ -84,8 +84,8 @@ def material(request: Request, trained: TrainedSupernet, tell: Tell) -> Material
     return Material(calibration, validation, "validation", notes, search=validation, train=train)
 
 
-def own_split(trained: TrainedSupernet, images: Images) -> tuple[Tensor, Images]:
-    """Images divided as the training of the supernet divided them: nothing learnt from is judged.
+def own_parts(trained: TrainedSupernet, images: Images) -> tuple[Split, Tensor]:
+    """Images divided as the training of the supernet divided them, and those for calibration.
 
     An imported supernet has no such record; then as a training would by default.
 
@@ -93,13 +93,21 @@ def own_split(trained: TrainedSupernet, images: Images) -> tuple[Tensor, Images]
         trained: the supernet.
         images: those it was trained on, or others of the same classes.
 
-    Returns:
-        Calibration images, uint8, shape (n, 3, stored, stored), and validation images.
-
     Raises:
         EdgenasError: a class has a single image, or the record of the training is damaged.
     """
-    parts, calibration = _own_parts(trained, images)
+    recipe, seed = own_recipe(trained), int(_number(trained.training, "seed", 0))
+    parts = split(images, validation=recipe.validation, seed=seed)
+    return parts, calibration_pixels(parts.train, recipe, seed=seed)
+
+
+def own_split(trained: TrainedSupernet, images: Images) -> tuple[Tensor, Images]:
+    """Images of ``own_parts`` to calibrate with and to judge on: nothing learnt from is judged.
+
+    Returns:
+        Calibration images, uint8, shape (n, 3, stored, stored), and validation images.
+    """
+    parts, calibration = own_parts(trained, images)
     return calibration, parts.validation
 
 
@@ -117,12 +125,6 @@ def own_recipe(trained: TrainedSupernet) -> Recipe:
         else:
             known[name] = type(value)(_number(given, name, value))
     return Recipe(**known)
-
-
-def _own_parts(trained: TrainedSupernet, images: Images) -> tuple[Split, Tensor]:
-    recipe, seed = own_recipe(trained), int(_number(trained.training, "seed", 0))
-    parts = split(images, validation=recipe.validation, seed=seed)
-    return parts, calibration_pixels(parts.train, recipe, seed=seed)
 
 
 def _record(training: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ cache, under ``retrained/``, in a file of its own: what was killed goes on to th
 
 import dataclasses
 import time
+from typing import Literal
 
 import torch
 
@@ -102,24 +103,15 @@ def retrain(job: Job, first: Built) -> Built:
         )
         for i in sorted(order, key=lambda i: (archs[i] != built.arch, -after[i].value))
     )
-    told = _told(job, built.arch)
-    job.retrained.append(
-        Retraining(
-            start=request.retrain_from,
-            epochs=recipe.epochs,
-            learning_rate=recipe.learning_rate,
-            images=len(train),
-            validation=len(validation),
-            candidates=ranked,
-            before=told[0],
-            after=told[1],
-        )
+    _put_on_record(
+        job,
+        built.arch,
+        start=request.retrain_from,
+        recipe=recipe,
+        candidates=ranked,
+        worse="retraining made the network worse: give it more --retrain-epochs or another "
+        "--retrain-rate, or leave out --retrain-top",
     )
-    if told[1].value < told[0].value:
-        job.notes.append(
-            "retraining made the network worse: give it more --retrain-epochs or another "
-            "--retrain-rate, or leave out --retrain-top"
-        )
     return built
 
 
@@ -130,33 +122,52 @@ def tell_joint(job: Job, arch: Arch) -> None:
         job: whose strategy trained them.
         arch: the network to be delivered.
     """
-    training, material = joint_training(job), job.material
+    training, validation = joint_training(job), job.material.search
     assert training is not None, "checked with the request"
-    assert material.search is not None, "as it was read with the request"
-    assert material.train is not None, "likewise"
+    assert validation is not None, "as it was read with the request"
     job.own[arch] = job.network(arch)
     before, after = (
-        _judged(job, network, material.search, "validation").value
+        _judged(job, network, validation, "validation").value
         for network in (_inherited(job, arch), job.own[arch])
     )
-    told = _told(job, arch)
-    recipe = training[1].recipe
+    _put_on_record(
+        job,
+        arch,
+        start="joint",
+        recipe=training[1].recipe,
+        candidates=(Retrained(arch_id=arch.id, arch_text=str(arch), before=before, after=after),),
+        worse="training weights jointly made the network worse: --weights fixed",
+    )
+
+
+def _put_on_record(
+    job: Job,
+    arch: Arch,
+    *,
+    start: Literal["inherited", "scratch", "joint"],
+    recipe: Recipe,
+    candidates: tuple[Retrained, ...],
+    worse: str,
+) -> None:
+    """How the network that is delivered came by its weights; a note where they are ``worse``."""
+    train, validation = job.material.train, job.material.search
+    assert train is not None, "checked with the request"
+    assert validation is not None, "as it was read with them"
+    before, after = _told(job, arch)
     job.retrained.append(
         Retraining(
-            start="joint",
+            start=start,
             epochs=recipe.epochs,
             learning_rate=recipe.learning_rate,
-            images=len(material.train),
-            validation=len(material.search),
-            candidates=(
-                Retrained(arch_id=arch.id, arch_text=str(arch), before=before, after=after),
-            ),
-            before=told[0],
-            after=told[1],
+            images=len(train),
+            validation=len(validation),
+            candidates=candidates,
+            before=before,
+            after=after,
         )
     )
-    if told[1].value < told[0].value:
-        job.notes.append("training weights jointly made the network worse: --weights fixed")
+    if after.value < before.value:
+        job.notes.append(worse)
 
 
 def _trained(
