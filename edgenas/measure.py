@@ -130,6 +130,7 @@ def order(
     runtime: str,
     settings: Settings,
     batch: int,
+    evict: Callable[[str], int] = lambda name: 0,
     baseline: Event | None = None,
 ) -> str:
     """The work that `edgenas.board` reads on stdin.
@@ -140,6 +141,7 @@ def order(
         runtime: a runtime that the clock can load.
         settings: of the clock.
         batch: what free dimensions of the inputs become.
+        evict: bytes of other memory to read before each run of a unit, by its name.
         baseline: a ``baseline`` event of a moment ago, which saves taking it anew.
 
     Raises:
@@ -153,7 +155,7 @@ def order(
             source = {"path": str(onnx)}
         else:
             source = {"data": base64.b64encode(onnx).decode()}
-        work.append({"id": name, "batch": batch, **source})
+        work.append({"id": name, "batch": batch, "evict": evict(name), **source})
     assert len({unit["id"] for unit in work}) == len(work), "each unit needs a name of its own"
     given = {"schema": board.SCHEMA, "runtime": runtime, "settings": asdict(settings)}
     if baseline is not None:
@@ -195,6 +197,7 @@ def measure(
     runtime: str = "onnxruntime",
     settings: Settings = DEFAULT,
     batch: int = 1,
+    evict: Callable[[str], int] = lambda name: 0,
     watch: Callable[[Event], None] = lambda event: None,
 ) -> Generator[Measurement]:
     """Time ONNX graphs on this machine, in a process of its own, in random order.
@@ -210,6 +213,8 @@ def measure(
         runtime: a runtime that the clock can load.
         settings: threads, patience, seed.
         batch: what free dimensions of the inputs become.
+        evict: bytes of other memory to read before each run of a unit, by its name: what caches
+            then no longer hold. See `edgenas.profiling.units`.
         watch: called with each event that is no result: ``environment``, ``baseline``,
             ``progress`` (``finished`` of ``total``) and ``end`` (``unvisited`` when time ran out).
 
@@ -227,7 +232,7 @@ def measure(
         if settings.seconds:  # waiting for the lock and building graphs is in the time given
             left = settings.seconds - (time.monotonic() - started)
             settings = replace(settings, seconds=max(left, 1e-3))
-        text = order(stored, runtime=runtime, settings=settings, batch=batch)
+        text = order(stored, runtime=runtime, settings=settings, batch=batch, evict=evict)
         with (folder / "stderr").open("w+b") as stderr, _worker(text, stderr=stderr) as worker:
             assert worker.stdout is not None
             try:

@@ -264,13 +264,15 @@ def test_a_stream_that_breaks_off_is_an_error_but_what_came_is_told(last):
 
 def test_an_order_is_what_the_clock_reads():
     units = [("a", b"\x00\xff"), ("b", Path("/x/b.onnx"))]
-    text = measure.order(units, runtime="onnxruntime", settings=QUICK, batch=3)
+    text = measure.order(
+        units, runtime="onnxruntime", settings=QUICK, batch=3, evict=lambda name: 5 * (name == "b")
+    )
     order = json.loads(text)
     assert order["schema"] == board.SCHEMA
     assert Settings(**order["settings"]) == QUICK
     assert order["units"] == [
-        {"id": "a", "batch": 3, "data": "AP8="},
-        {"id": "b", "batch": 3, "path": "/x/b.onnx"},
+        {"id": "a", "batch": 3, "evict": 0, "data": "AP8="},
+        {"id": "b", "batch": 3, "evict": 5, "path": "/x/b.onnx"},
     ]
 
 

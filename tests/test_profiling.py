@@ -20,7 +20,7 @@ from conftest import ROOT
 from edgenas import measure as host
 from edgenas import spaces
 from edgenas.board import Settings
-from edgenas.cost import compile_tables, cost, macs_table
+from edgenas.cost import compile_tables, cost, macs_table, total
 from edgenas.device import Target
 from edgenas.errors import EdgenasError
 from edgenas.measure import Measurement
@@ -68,15 +68,19 @@ class Scripted:
         self.canary: Callable[[str], float] = lambda name: 1e-4
         self.flag: Callable[[str], str] = lambda name: ""
         self.timed: list[str] = []
+        self.evicted: dict[str, int] = {}
         self.after = lambda: None
         vars(self).update(changes)
 
     def environment(self, runtime: str, *, threads: int):
         return dict(self.machine)
 
-    def measure(self, units, *, runtime, settings, batch, watch) -> Iterator[Measurement]:
+    def measure(
+        self, units, *, runtime, settings, batch, watch, evict=None
+    ) -> Iterator[Measurement]:
         for name, _ in units:
             self.timed.append(name)
+            self.evicted[name] = evict(name) if evict else 0
             yield Measurement(
                 name=name,
                 median=1e-6 * (1 + len(self.timed)),
@@ -198,12 +202,19 @@ def test_a_network_is_timed():
 class Weighed(Scripted):
     """A clock for which a graph takes 5 us, and 10 us for each conv in it."""
 
-    def measure(self, units, *, runtime, settings, batch, watch) -> Iterator[Measurement]:
+    def measure(
+        self, units, *, runtime, settings, batch, watch, evict=None
+    ) -> Iterator[Measurement]:
         for name, graph in units:
             nodes = onnx.load_model_from_string(graph).graph.node
             seconds = 5e-6 + 1e-5 * sum(node.op_type == "Conv" for node in nodes)
             (found,) = super().measure(
-                [(name, graph)], runtime=runtime, settings=settings, batch=batch, watch=watch
+                [(name, graph)],
+                runtime=runtime,
+                settings=settings,
+                batch=batch,
+                watch=watch,
+                evict=evict,
             )
             yield replace(found, median=seconds, p90=2 * seconds)
 
@@ -217,11 +228,25 @@ def test_a_layer_is_what_more_copies_take_longer_than_fewer():
         convs = sum(part.op == "conv" for part in primitives(layer))
         # The convs before and behind the copies and the run itself cancel.
         assert timing.seconds == pytest.approx(1e-5 * convs)
-    assert "x4" not in "".join(map(str, table.layers))
+    assert " x4" not in "".join(map(str, table.layers))
     assert "copies of it side by side" in table.method
     again = Weighed()
     assert run(again, method="copies").layers == table.layers
     assert not again.timed
+
+
+def test_before_each_run_of_copies_as_much_is_read_as_a_network_goes_through():
+    clock = Scripted()
+    run(clock, method="copies")
+    every = [total(TINY, arch) for arch in random_archs(TINY, 400, seed=1)]
+    mean = sum(4 * (c.weights + c.peak) for c in every) / len(every)
+    networks = [name for name in clock.timed if name.startswith(TINY.name)]
+    assert networks
+    for name, evicted in clock.evicted.items():
+        assert evicted == (0 if name in networks else max(round(mean / 2**20), 1) * 2**20)
+    alone = Scripted()
+    run(alone, method="alone")
+    assert not any(alone.evicted.values())
 
 
 def test_a_layer_without_both_of_its_times_is_not_in_the_table(monkeypatch: pytest.MonkeyPatch):
@@ -231,7 +256,7 @@ def test_a_layer_without_both_of_its_times_is_not_in_the_table(monkeypatch: pyte
     def measure(units, **rest):
         nonlocal seconds
         seconds += 100.0
-        yield from Scripted.measure(clock, [u for u in units if not u[0].endswith("x4")], **rest)
+        yield from Scripted.measure(clock, [u for u in units if " x4 " not in u[0]], **rest)
 
     clock.measure = measure
     table = run(clock, method="copies", time_budget=50.0)
@@ -468,7 +493,9 @@ class Simulated(Scripted):
     def truth(self, rows) -> np.ndarray:
         return self.table(rows)
 
-    def measure(self, units, *, runtime, settings, batch, watch) -> Iterator[Measurement]:
+    def measure(
+        self, units, *, runtime, settings, batch, watch, evict=None
+    ) -> Iterator[Measurement]:
         deadline = self.now + (settings.seconds or np.inf)
         self.now += settings.baseline_seconds
         prefix = f"{self.space.name}/{self.space.classes} "

@@ -44,7 +44,7 @@ from edgenas.profiling import METHODS, calibration_archs, environment_of, random
 from edgenas.profiling.graph import operators_graph
 from edgenas.profiling.journal import open_journal
 from edgenas.profiling.networks import FURTHER
-from edgenas.profiling.units import FEWER, MORE, Method, Unit, network_unit, units_of
+from edgenas.profiling.units import FEWER, MORE, Method, Unit, layer_unit, network_unit, units_of
 from edgenas.profiling.work import VISITS, Work, difference, timing
 from edgenas.search import Constraint, Limit, search
 from edgenas.space import Codes, Space
@@ -171,7 +171,11 @@ class Study:
     def layer(self, layer: Layer, way: str) -> Timing:
         """The timing of a layer, one way or the other."""
         if way == "copies":
-            more, fewer = (self.timings[f"{layer} x{n}"] for n in (MORE, FEWER))
+            batch = self.clock.target.batch
+            more, fewer = (
+                self.timings[layer_unit(self.space, layer, copies=n, batch=batch).name]
+                for n in (MORE, FEWER)
+            )
             return difference(more, fewer)
         return self.timings[str(layer)]
 

@@ -21,6 +21,7 @@ OPENING = 20  # random networks beside those of the line: enough to say how far 
 # Of one visit: seconds at least, seconds for each weight that is written and loaded, and runs until
 # the median is known.
 _VISIT, _WEIGHT, _RUNS = 0.03, 5e-8, 40.0
+_EVICTED = 1e-10  # seconds for each byte that is read before a run
 _SHARE = 0.9  # of the time left that is given away at once
 
 
@@ -113,5 +114,6 @@ class Choice:
             weights = total(self._space, unit.of).weights
         else:
             copies = max(unit.copies, 1)
-            run, weights = learned.layer(unit.of) * copies, cost(unit.of).weights * copies
+            run = learned.layer(unit.of) * copies + _EVICTED * unit.evict
+            weights = cost(unit.of).weights * copies
         return self._work.making + _VISIT + _WEIGHT * weights + _RUNS * run

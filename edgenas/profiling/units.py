@@ -3,17 +3,23 @@
 A layer is timed in one of two ways. ``alone``: as a graph of its own. ``copies``: as what four
 copies side by side take longer than one, by three; see ``copies_graph``. The second is right where
 a runtime keeps activations in a layout of its own, which a graph of one layer has to convert to and
-from; docs/measuring.md has the comparison. Or no layer is timed at all, ``networks``: then there
+from; docs/measuring.md has the comparison. Run again and again, copies would find their weights in
+caches that a network has used for other things since its last run; so as much memory as a network
+goes through is read before each run of them. Or no layer is timed at all, ``networks``: then there
 are more whole networks, and layer costs are learned from them, see `edgenas.predict.learned`.
 """
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from edgenas import board
 from edgenas.arch import Arch
+from edgenas.cost import peak_table, weights_table
 from edgenas.plan import Layer, layers
 from edgenas.profiling.graph import copies_graph, layer_graph, network_graph
 from edgenas.runtimes import Form
@@ -33,6 +39,8 @@ FEWER, MORE = 1, 4
 # How many copies of a layer are timed, 0: the layer alone.
 COPIES: Mapping[Method, tuple[int, ...]] = {"alone": (0,), "copies": (FEWER, MORE), "networks": ()}
 
+_AVERAGED = 512  # networks, for their mean footprint
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
@@ -43,12 +51,14 @@ class Unit:
         of: the layer or the network.
         build: makes its ONNX graph, the same bytes each time.
         copies: of the layer in the graph, see ``copies_graph``; 0: the layer or network alone.
+        evict: bytes of other memory that are read before each run, see ``footprint``.
     """
 
     name: str
     of: Layer | Arch
     build: Callable[[], bytes]
     copies: int = 0
+    evict: int = 0
 
 
 def units_of(
@@ -82,15 +92,29 @@ def digest(graph: bytes) -> str:
     return hashlib.sha256(graph).hexdigest()
 
 
+@functools.lru_cache(maxsize=64)
+def footprint(space: Space, *, batch: int) -> int:
+    """Bytes that an average network of a space goes through in one run: what it evicts from caches.
+
+    All its weights and its largest set of live activations, fp32, mean over random networks; in
+    whole MB, and one at least.
+    """
+    rows = space.sample(_AVERAGED, rng=np.random.default_rng(0), by="gene")
+    weights, peak = (table(space)(rows).mean() for table in (weights_table, peak_table))
+    return max(round(4 * (weights + batch * peak) / 2**20), 1) << 20
+
+
 def layer_unit(space: Space, layer: Layer, *, copies: int, batch: int, form: Form = "fp32") -> Unit:
     """The unit of a layer of a space: alone, in some form, or so many copies of it in fp32."""
     if copies:
         assert form == "fp32", "copies are made in fp32"
+        evict = footprint(space, batch=batch)
         return Unit(
-            name=f"{layer} x{copies}",
+            name=f"{layer} x{copies} behind {evict >> 20} MB",
             of=layer,
             build=lambda: copies_graph(layer, copies, batch=batch),
             copies=copies,
+            evict=evict,
         )
 
     def build() -> bytes:

@@ -26,8 +26,8 @@ from edgenas.table import LatencyTable, MeasuredNetwork, Timing
 WORDS: Mapping[Method, str] = {
     "alone": "each layer alone as one fused ONNX graph, and whole networks likewise",
     "copies": f"each layer as (T({MORE}) - T({FEWER})) / {MORE - FEWER} where T(n) is the time of "
-    "n copies of it side by side in one ONNX graph, as many readers behind them whatever n is; and "
-    "whole networks",
+    "n copies of it side by side in one ONNX graph, as many readers behind them whatever n is, each"
+    " run coming after other memory of the size of a network was read; and whole networks",
     "networks": "whole networks, from which layer costs are learned",
 }
 _ALIKE = (
@@ -93,6 +93,7 @@ class Clock(Protocol):
         settings: Settings,
         batch: int,
         watch: Callable[[Event], None],
+        evict: Callable[[str], int] = lambda name: 0,
     ) -> Generator[Measurement]:
         """See `edgenas.measure.measure`."""
         ...
@@ -201,6 +202,7 @@ class Work:
             runtime=target.runtime,
             settings=replace(settings, seed=settings.seed + run),
             batch=target.batch,
+            evict=lambda name: self._units[name].evict,
             watch=self._watch,
         )
         with contextlib.closing(stream):

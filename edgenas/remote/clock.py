@@ -64,6 +64,7 @@ class Board:
         runtime: str,
         settings: Settings = DEFAULT,
         batch: int = 1,
+        evict: Callable[[str], int] = lambda name: 0,
         watch: Callable[[Event], None] = lambda event: None,
     ) -> Generator[Measurement]:
         """Time ONNX graphs on the board, in random order; see `edgenas.measure.measure`.
@@ -75,7 +76,14 @@ class Board:
         with tempfile.TemporaryDirectory(prefix="edgenas-") as folder:
             stored = list(measure.on_disk(units, folder=Path(folder)))
             random.Random(settings.seed).shuffle(stored)
-            job = _Job(dict(stored), runtime=runtime, settings=settings, batch=batch, watch=watch)
+            job = _Job(
+                dict(stored),
+                runtime=runtime,
+                settings=settings,
+                batch=batch,
+                evict=evict,
+                watch=watch,
+            )
             failures = 0
             while job.missing:
                 before = len(job.missing)
@@ -112,11 +120,13 @@ class _Job:
         runtime: str,
         settings: Settings,
         batch: int,
+        evict: Callable[[str], int],
         watch: Callable[[Event], None],
     ) -> None:
         self.missing, self.begun = missing, False
         self._total, self._started = len(missing), time.monotonic()
         self._runtime, self._settings, self._batch = runtime, settings, batch
+        self._evict = evict
         self._watch, self._unvisited = watch, list[str]()
         self._end: Event = {"event": "end", "readings": 0, "passes": 0}
 
@@ -140,6 +150,7 @@ class _Job:
                 runtime=self._runtime,
                 settings=settings,
                 batch=self._batch,
+                evict=self._evict,
                 baseline=baseline,
             )
             del graphs
