@@ -2,6 +2,7 @@
 
 from edgenas.table.file import SCHEMA, find_table, load_table, save_table, table_path
 from edgenas.table.values import (
+    COLD,
     MATCHED,
     Estimated,
     LatencySource,
@@ -16,6 +17,7 @@ from edgenas.table.values import (
 )
 
 __all__ = [
+    "COLD",
     "MATCHED",
     "SCHEMA",
     "Estimated",
