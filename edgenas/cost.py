@@ -8,13 +8,14 @@ one gather per place.
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgenas.arch import Arch
-from edgenas.plan import Layer, plan, primitives, slots
+from edgenas.plan import Layer, halved, plan, primitives, slots
 from edgenas.space import Codes, Space
 
 Vector = NDArray[np.float64]
@@ -73,12 +74,11 @@ def peak_elements(layer: Layer) -> int:
     Every operator needs its inputs and its output; activations work in place; the input stays
     alive as long as a shortcut still needs it.
     """
-    out_size = -(-layer.size // layer.stride)
-    before = layer.inputs * layer.size**2
-    after = layer.outputs * out_size**2
-    wide, narrow = layer.mid * layer.size**2, layer.mid * out_size**2
+    pixels, behind = prod(layer.in_size), prod(halved(layer.in_size, layer.stride))
+    before, after = layer.inputs * pixels, layer.outputs * behind
+    wide, narrow = layer.mid * pixels, layer.mid * behind
     if layer.kind == "head":
-        final = layer.final * layer.size**2
+        final = layer.final * pixels
         pooled = layer.final or layer.inputs
         steps = [before + final, (final or before) + pooled]
         steps += [pooled + layer.mix, (layer.mix or pooled) + layer.outputs]
@@ -95,12 +95,12 @@ def peak_elements(layer: Layer) -> int:
             steps.append(kept + 2 * narrow + layer.mid)
         steps += [kept + narrow + after, 3 * after * layer.residual]
     else:
-        pooled = layer.inputs * out_size**2 if layer.stride > 1 else 0
+        pooled = layer.inputs * behind if layer.stride > 1 else 0
         shortcut = after if layer.downsample else 0
         steps = [before + pooled + shortcut] if layer.downsample else []
         kept = shortcut if layer.downsample else before  # while the three convs run
         steps += [before + wide + shortcut, kept + wide + narrow, kept + narrow + after, 3 * after]
-    steps.append(after + layer.outputs * layer.out_size**2 if layer.pool > 1 else 0)
+    steps.append(after + layer.outputs * prod(layer.out_size) if layer.pool > 1 else 0)
     return max(steps)
 
 

@@ -1,8 +1,9 @@
 """Images as users have them: folders or archives of class folders, and CIFAR-10.
 
-Every image is decoded once, turned as its EXIF orientation says, cut to its centre square and
-brought to one stored size; the stored pixels (uint8) serve training, calibration, evaluation and
-the sample in a bundle. From there to a network's resolution there is one named interpolation.
+Every image is decoded once, turned as its EXIF orientation says, cut to its centre square (or to
+the shape of the space's inputs) and brought to one stored size; the stored pixels (uint8) serve
+training, calibration, evaluation and the sample in a bundle. From there to a network's resolution
+there is one named interpolation.
 """
 
 import hashlib
@@ -30,28 +31,43 @@ from edgenas.sources import (
     fingerprint,
     listing,
 )
+from edgenas.space import Space
 
 INTERPOLATION = "bilinear, antialiased, on uint8 (Pillow's BILINEAR)"
 PREPROCESSING_SCHEMA = "edgenas.preprocessing/1"
 
+# Pixels: the side of a square, or height and width.
+Size = int | tuple[int, int]
+
 Progress = Callable[[int, int], None]
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """Height and width."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def kept_at(space: Space) -> Size:
+    """What images are kept at for a space: the largest inputs of its networks."""
+    height, width = space.input_size(max(space.resolutions))
+    return height if height == width else (height, width)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
     """From an image file to the input of a network.
 
-    Decode to RGB, turn as the EXIF orientation says, cut the centre square, resize to ``stored``
-    pixels, resize to the resolution of the network, divide by 255, subtract ``mean``, divide by
-    ``std``; layout NCHW, float32.
+    Decode to RGB, turn as the EXIF orientation says, cut the largest centre part that has the
+    shape of ``stored``, resize to ``stored`` pixels, resize to the resolution of the network,
+    divide by 255, subtract ``mean``, divide by ``std``; layout NCHW, float32.
 
     Args:
-        stored: pixels of the square that images are kept at.
+        stored: pixels of the square that images are kept at, or their height and width.
         mean: per channel (R, G, B), of values in [0, 1].
         std: per channel, of values in [0, 1].
     """
 
-    stored: int
+    stored: Size
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -59,7 +75,7 @@ class Preprocessing:
         """The JSON object, schema first."""
         return {
             "schema": PREPROCESSING_SCHEMA,
-            "stored": self.stored,
+            "stored": list(self.stored) if isinstance(self.stored, tuple) else self.stored,
             "interpolation": INTERPOLATION,
             "mean": list(self.mean),
             "std": list(self.std),
@@ -80,7 +96,8 @@ class Preprocessing:
                 f"found {fields['interpolation']!r}"
             )
         stored = fields["stored"]
-        if type(stored) is not int or stored < 1:
+        pixels = stored if isinstance(stored, list) and len(stored) == 2 else [stored]
+        if not all(type(value) is int and value >= 1 for value in pixels):
             raise EdgenasError(f"{where}.stored must be pixels, at least 1, found {stored!r}")
         for name, least in (("mean", 0.0), ("std", 1e-6)):
             values = fields[name]
@@ -90,30 +107,41 @@ class Preprocessing:
                     f"{where}.{name} must be three numbers from {least:g} to 1, found {values!r}"
                 )
         mean, std = (tuple(float(v) for v in fields[name]) for name in ("mean", "std"))
-        return Preprocessing(stored=stored, mean=mean, std=std)
+        return Preprocessing(
+            stored=stored if isinstance(stored, int) else (stored[0], stored[1]), mean=mean, std=std
+        )
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        """Height and width of stored images."""
+        return sides(self.stored)
+
+    def size(self, resolution: int) -> tuple[int, int]:
+        """Height and width of the inputs of a network: in the shape of the stored images."""
+        height, width = self.kept
+        return resolution, resolution * width // height
 
     def prepare(self, pixels: Tensor, *, resolution: int) -> Tensor:
         """Stored pixels to the input of a network.
 
         Args:
-            pixels: uint8, shape (n, 3, stored, stored).
-            resolution: of the network, in pixels.
+            pixels: uint8, stored images, shape (n, 3, height, width).
+            resolution: of the network: the height of its input in pixels.
 
         Returns:
-            float32, shape (n, 3, resolution, resolution), channels last in memory.
+            float32, shape (n, 3, *size(resolution)), channels last in memory.
         """
-        resized = resize(pixels, resolution=resolution)
+        resized = resize(pixels, size=self.size(resolution))
         mean = torch.tensor(self.mean, device=pixels.device).view(1, -1, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(1, -1, 1, 1)
         scaled = resized.contiguous(memory_format=torch.channels_last).float()
         return scaled.div_(255).sub_(mean).div_(std)
 
 
-def resize(pixels: Tensor, *, resolution: int) -> Tensor:
-    """uint8 images (n, 3, h, w) to (n, 3, resolution, resolution), see ``INTERPOLATION``."""
-    if tuple(pixels.shape[2:]) == (resolution, resolution):
+def resize(pixels: Tensor, *, size: tuple[int, int]) -> Tensor:
+    """uint8 images (n, 3, h, w) to another height and width, see ``INTERPOLATION``."""
+    if tuple(pixels.shape[2:]) == size:
         return pixels
-    size = (resolution, resolution)
     return F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
 
 
@@ -122,7 +150,7 @@ class Images:
     """A set of labelled images.
 
     Args:
-        pixels: uint8, shape (n, 3, stored, stored).
+        pixels: uint8, shape (n, 3, height, width).
         labels: int64, shape (n,).
         classes: the name of each label.
         source: where they come from.
@@ -164,7 +192,7 @@ class Images:
 def load_images(
     source: str,
     *,
-    stored: int,
+    stored: Size,
     skip_bad_images: bool = False,
     progress: Progress | None = None,
 ) -> Images:
@@ -173,7 +201,7 @@ def load_images(
     Args:
         source: a folder of class folders, a .tar(.gz/.xz/.bz2) or .zip of one, or ``cifar10``
             (``cifar10-test`` for its test split).
-        stored: pixels of the square to keep every image at.
+        stored: pixels of the square to keep every image at, or height and width.
         skip_bad_images: leave out what cannot be decoded instead of refusing.
         progress: called with (images read, images in all).
 
@@ -195,7 +223,7 @@ def load_images(
                 return _images(arrays["pixels"], arrays["labels"], classes, source)
         except DAMAGED:
             kept.unlink(missing_ok=True)
-    pixels = np.empty((len(entries), stored, stored, 3), np.uint8)
+    pixels = np.empty((len(entries), *sides(stored), 3), np.uint8)
     labels = np.empty(len(entries), np.int64)
     names, bad = list[str](), list[str]()
     for done, (name, where, read) in enumerate(contents(path, entries)):
@@ -228,16 +256,23 @@ def load_images(
     return _images(pixels, labels, classes, source)
 
 
-def decode(data: bytes, *, stored: int) -> Pixels:
-    """An image file to its stored pixels, upright, shape (stored, stored, 3)."""
+def decode(data: bytes, *, stored: Size) -> Pixels:
+    """An image file to its stored pixels, upright, shape (height, width, 3)."""
     with Image.open(io.BytesIO(data)) as image:
         rgb = ImageOps.exif_transpose(image).convert("RGB")
-    side = min(rgb.size)
-    left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
-    square = rgb.crop((left, top, left + side, top + side))
-    if side != stored:
-        square = square.resize((stored, stored), Image.Resampling.BILINEAR)
-    return np.asarray(square, np.uint8)
+    return _fitted(rgb, stored)
+
+
+def _fitted(image: Image.Image, stored: Size) -> Pixels:
+    """The centre of an image, resized."""
+    height, width = sides(stored)
+    high = max(1, min(image.height, image.width * height // width))
+    wide = max(1, min(image.width, image.height * width // height))
+    left, top = (image.width - wide) // 2, (image.height - high) // 2
+    part = image.crop((left, top, left + wide, top + high))
+    if part.size != (width, height):
+        part = part.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(part, np.uint8)
 
 
 def in_both(first: Images, second: Images) -> int:
@@ -307,10 +342,7 @@ def _images(pixels: Pixels, labels: NDArray[np.int64], classes: list[str], sourc
     )
 
 
-def _restore(pixels: Pixels, stored: int) -> Pixels:
-    if pixels.shape[1] == stored:
+def _restore(pixels: Pixels, stored: Size) -> Pixels:
+    if pixels.shape[1:3] == sides(stored):
         return pixels
-    images = (
-        Image.fromarray(p).resize((stored, stored), Image.Resampling.BILINEAR) for p in pixels
-    )
-    return np.stack([np.asarray(image) for image in images])
+    return np.stack([_fitted(Image.fromarray(p), stored) for p in pixels])

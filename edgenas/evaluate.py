@@ -42,7 +42,7 @@ def calibrate(network: Network, pixels: Tensor, *, preprocessing: Preprocessing)
 
     Args:
         network: an extracted network.
-        pixels: stored images, uint8, shape (n, 3, stored, stored), n at least 2.
+        pixels: stored images, uint8, shape (n, 3, height, width), n at least 2.
         preprocessing: how they become inputs.
     """
     assert len(pixels) >= 2, "the variance of a single image is none"

@@ -50,7 +50,7 @@ def to_onnx(
 ) -> bytes:
     """The ONNX file of a network: IR 10, opset 20, batch norms folded into convs in float64.
 
-    Its input is ``image`` (batch, inputs, resolution, resolution), its output ``logits``
+    Its input is ``image`` (batch, inputs, height, width), its output ``logits``
     (batch, classes), both float32.
 
     Args:
@@ -198,7 +198,7 @@ def parity(
     Args:
         network: run in evaluation mode, and left in the mode it is in.
         onnx_bytes: the file.
-        images: float32 inputs, shape (n, inputs, resolution, resolution), n >= 1.
+        images: float32 inputs, shape (n, inputs, height, width), n >= 1.
         precision: of the file: ``fp32`` or ``int8``.
 
     Raises:
@@ -245,7 +245,7 @@ def run_onnx(
 
     Args:
         onnx_bytes: a model made by ``to_onnx``, of any batch, in any form.
-        images: shape (n, inputs, resolution, resolution), n >= 1.
+        images: shape (n, inputs, height, width), n >= 1.
         runtime: what runs it.
         precision: None: that of the file.
 

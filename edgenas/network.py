@@ -82,7 +82,7 @@ class Conv(nn.Module):
         self.pool = _pool(layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, inputs, size, size) -> (n, outputs, out_size, out_size)."""
+        """(n, inputs, *in_size) -> (n, outputs, *out_size)."""
         y = self.activation(self.unit(x))
         return self.pool(x + y if self.residual else y)
 
@@ -112,7 +112,7 @@ class MBConv(nn.Module):
         self.pool = _pool(layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, inputs, size, size) -> (n, outputs, out_size, out_size)."""
+        """(n, inputs, *in_size) -> (n, outputs, *out_size)."""
         y = x if self.expand is None else self.activation(self.expand(x))
         y = self.activation(self.depthwise(y))
         if self.squeeze is not None:
@@ -143,7 +143,7 @@ class Bottleneck(nn.Module):
         self.pool = _pool(layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, inputs, size, size) -> (n, outputs, out_size, out_size)."""
+        """(n, inputs, *in_size) -> (n, outputs, *out_size)."""
         shortcut = x if self.downsample is None else self.downsample(self.average(x))
         y = self.activation(self.reduce(x))
         y = self.activation(self.spatial(y))
@@ -169,7 +169,7 @@ class Head(nn.Module):
         self.classifier = nn.Linear(channels, layer.outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, inputs, size, size) -> logits (n, classes)."""
+        """(n, inputs, *in_size) -> logits (n, classes)."""
         if self.final is not None:
             x = self.activation(self.final(x))
         x = self.pool(x)
@@ -213,7 +213,7 @@ class Network(nn.Module):
         self.stages = nn.ModuleList(stages)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (n, inputs, resolution, resolution) -> logits (n, classes)."""
+        """Images (n, inputs, height, width) -> logits (n, classes)."""
         for stage in self.stages:
             for block in cast(nn.ModuleList, stage):
                 x = block(x)

@@ -13,6 +13,9 @@ from edgenas.errors import EdgenasError
 from edgenas.space import Space, layout
 from edgenas.stage import StageSpace, divisible, middle
 
+Size = tuple[int, int]
+_ONE: Size = (1, 1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
@@ -22,7 +25,7 @@ class Layer:
         kind: ``conv``, ``mbconv``, ``bottleneck`` or ``head``.
         inputs: input channels.
         outputs: output channels; of the head: classes.
-        size: height and width of the input in pixels.
+        size: height of the input in pixels, and its width where there are no ``columns``.
         kernel: kernel size (of the depthwise conv in ``mbconv``, of the middle one in
             ``bottleneck``).
         stride: of that conv.
@@ -34,6 +37,7 @@ class Layer:
         pool: stride of a 3x3 max-pool at the end; 1: none.
         final: head only: channels of the 1x1 conv before global pooling; 0: none.
         mix: head only: channels of the 1x1 conv behind global pooling; 0: none.
+        columns: width of the input in pixels; 0: as its height.
     """
 
     kind: Literal["conv", "mbconv", "bottleneck", "head"]
@@ -50,13 +54,19 @@ class Layer:
     pool: int = 1
     final: int = 0
     mix: int = 0
+    columns: int = 0
 
     @property
-    def out_size(self) -> int:
+    def in_size(self) -> tuple[int, int]:
+        """Height and width of the input in pixels."""
+        return self.size, self.columns or self.size
+
+    @property
+    def out_size(self) -> tuple[int, int]:
         """Height and width of the output in pixels; 1 for the head."""
         if self.kind == "head":
-            return 1
-        return _halved(_halved(self.size, self.stride), self.pool)
+            return _ONE
+        return halved(halved(self.in_size, self.stride), self.pool)
 
     def __str__(self) -> str:
         """Key of the latency table: ``mbconv(inputs=24,outputs=40,size=16,...)``.
@@ -172,7 +182,7 @@ def primitives(layer: Layer) -> tuple[Primitive, ...]:
 
 
 def _primitives(layer: Layer) -> Iterator[Primitive]:
-    size, out, stride = layer.size, _halved(layer.size, layer.stride), layer.stride
+    size, out, stride = layer.in_size, halved(layer.in_size, layer.stride), layer.stride
     mid, outputs = layer.mid, layer.outputs
     if layer.kind == "conv":
         yield _conv(layer.inputs, outputs, size, kernel=layer.kernel, stride=stride)
@@ -184,11 +194,11 @@ def _primitives(layer: Layer) -> Iterator[Primitive]:
         yield _conv(mid, mid, size, kernel=layer.kernel, stride=stride, groups=mid)
         yield _act(mid, out, layer.activation)
         if layer.squeeze:
-            yield _simple("globalpool", mid, out, to=1)
-            yield dataclasses.replace(_conv(mid, layer.squeeze, 1), norm=False, bias=True)
-            yield _act(layer.squeeze, 1, "relu")
-            yield dataclasses.replace(_conv(layer.squeeze, mid, 1), norm=False, bias=True)
-            yield _act(mid, 1, "hsigmoid")
+            yield _simple("globalpool", mid, out, to=_ONE)
+            yield dataclasses.replace(_conv(mid, layer.squeeze, _ONE), norm=False, bias=True)
+            yield _act(layer.squeeze, _ONE, "relu")
+            yield dataclasses.replace(_conv(layer.squeeze, mid, _ONE), norm=False, bias=True)
+            yield _act(mid, _ONE, "hsigmoid")
             yield _simple("mul", mid, out, to=out)
         yield _conv(mid, outputs, out)
         if layer.residual:
@@ -211,17 +221,17 @@ def _primitives(layer: Layer) -> Iterator[Primitive]:
             yield _conv(channels, layer.final, size)
             yield _act(layer.final, size, layer.activation)
             channels = layer.final
-        yield _simple("globalpool", channels, size, to=1)
+        yield _simple("globalpool", channels, size, to=_ONE)
         if layer.mix:
-            yield dataclasses.replace(_conv(channels, layer.mix, 1), norm=False)
-            yield _act(layer.mix, 1, layer.activation)
+            yield dataclasses.replace(_conv(channels, layer.mix, _ONE), norm=False)
+            yield _act(layer.mix, _ONE, layer.activation)
             channels = layer.mix
         yield Primitive(
             op="linear",
             inputs=channels,
             outputs=outputs,
-            in_size=(1, 1),
-            out_size=(1, 1),
+            in_size=_ONE,
+            out_size=_ONE,
             bias=True,
         )
     if layer.kind == "conv" and layer.residual:
@@ -231,9 +241,8 @@ def _primitives(layer: Layer) -> Iterator[Primitive]:
 
 
 def _conv(
-    inputs: int, outputs: int, size: int, *, kernel: int = 1, stride: int = 1, groups: int = 1
+    inputs: int, outputs: int, size: Size, *, kernel: int = 1, stride: int = 1, groups: int = 1
 ) -> Primitive:
-    to = _halved(size, stride)
     return Primitive(
         op="conv",
         inputs=inputs,
@@ -241,18 +250,18 @@ def _conv(
         kernel=(kernel, kernel),
         stride=stride,
         groups=groups,
-        in_size=(size, size),
-        out_size=(to, to),
+        in_size=size,
+        out_size=halved(size, stride),
         norm=True,
     )
 
 
-def _act(channels: int, size: int, activation: str) -> Primitive:
+def _act(channels: int, size: Size, activation: str) -> Primitive:
     return dataclasses.replace(_simple("act", channels, size, to=size), activation=activation)
 
 
 def _simple(
-    op: str, channels: int, size: int, *, to: int, kernel: int = 1, stride: int = 1
+    op: str, channels: int, size: Size, *, to: Size, kernel: int = 1, stride: int = 1
 ) -> Primitive:
     return Primitive(
         op=op,
@@ -260,8 +269,8 @@ def _simple(
         outputs=channels,
         kernel=(kernel, kernel),
         stride=stride,
-        in_size=(size, size),
-        out_size=(to, to),
+        in_size=size,
+        out_size=to,
     )
 
 
@@ -378,7 +387,7 @@ def _block(
     stride = stage.stride if j == 0 else 1
     size = _size_before(space, i, resolution)
     if j > 0:
-        size = _halved(size, stage.stride)
+        size = halved(size, stage.stride)
     mid, squeeze = 0, 0
     if stage.kind == "mbconv":
         mid = middle(inputs, block.expand)
@@ -389,7 +398,8 @@ def _block(
         kind=stage.kind,
         inputs=inputs,
         outputs=width,
-        size=size,
+        size=size[0],
+        columns=_columns(size),
         kernel=block.kernel,
         stride=stride,
         mid=mid,
@@ -408,23 +418,30 @@ def _residual(stage: StageSpace, stride: int, inputs: int, width: int) -> bool:
 
 
 def _head(space: Space, resolution: int, inputs: int) -> Layer:
+    size = _size_before(space, len(space.stages), resolution)
     return Layer(
         kind="head",
         inputs=inputs,
         outputs=space.classes,
-        size=_size_before(space, len(space.stages), resolution),
+        size=size[0],
+        columns=_columns(size),
         activation=space.activation,
         final=space.final,
         mix=space.mix,
     )
 
 
-def _size_before(space: Space, i: int, resolution: int) -> int:
-    size = resolution
+def _size_before(space: Space, i: int, resolution: int) -> Size:
+    size = space.input_size(resolution)
     for stage in space.stages[:i]:
-        size = _halved(_halved(size, stage.stride), stage.pool)
+        size = halved(halved(size, stage.stride), stage.pool)
     return size
 
 
-def _halved(size: int, stride: int) -> int:
-    return -(-size // stride)
+def _columns(size: Size) -> int:
+    return 0 if size[0] == size[1] else size[1]
+
+
+def halved(size: Size, stride: int) -> Size:
+    """Height and width behind a stride, rounded up."""
+    return -(-size[0] // stride), -(-size[1] // stride)

@@ -131,7 +131,7 @@ class Batch:
     """The images that proxies look at.
 
     Args:
-        pixels: uint8, shape (n, 3, stored, stored), n at least 2.
+        pixels: uint8, shape (n, 3, height, width), n at least 2.
         labels: classes, shape (n,).
         preprocessing: how pixels become inputs.
         source: what they are, in words.

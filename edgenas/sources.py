@@ -228,7 +228,7 @@ def check_classes(entries: list[Entry], classes: list[str], source: str) -> None
         )
 
 
-def fingerprint(path: Path, entries: list[Entry], stored: int) -> str:
+def fingerprint(path: Path, entries: list[Entry], stored: int | tuple[int, int]) -> str:
     """A name for what would be decoded now: it changes with the path, a size or a time."""
     digest = hashlib.sha256(f"{_DECODING} {stored} {path.resolve()}".encode())
     files = [path]

@@ -31,7 +31,7 @@ class Space:
 
     Args:
         name: for people and file headers.
-        resolutions: square input sizes in pixels to choose from.
+        resolutions: input heights in pixels to choose from.
         stages: the stem and the stages, in order.
         final: channels of the 1x1 conv-BN-activation before global pooling; 0: none.
         mix: channels of the 1x1 conv-activation behind it (no BN, no bias); 0: none.
@@ -43,6 +43,7 @@ class Space:
         epsilon: of every batch norm.
         kept_in_float: parts of its networks that stay in float where the rest is int8, of
             ``PARTS``: fixed before a device is profiled, so that tables and models agree.
+        aspect: height to width of the inputs, in lowest terms: (3, 5) for 96x160.
 
     Raises:
         EdgenasError: a choice is illegal, or two choices would give the same network.
@@ -59,6 +60,7 @@ class Space:
     kernel_transform: Literal["linear", "crop"] = "linear"
     epsilon: float = 1e-5
     kept_in_float: tuple[str, ...] = ()
+    aspect: tuple[int, int] = (1, 1)
 
     def __post_init__(self) -> None:
         _check_space(self)
@@ -263,6 +265,10 @@ class Space:
         resolutions = _narrow(self.resolutions, resolution, "resolutions")
         return replace(self, resolutions=resolutions, stages=stages)
 
+    def input_size(self, resolution: int) -> tuple[int, int]:
+        """Height and width of the inputs of a resolution."""
+        return resolution, resolution * self.aspect[1] // self.aspect[0]
+
     def with_classes(self, classes: int) -> "Space":
         """The same space with another number of classes."""
         return replace(self, classes=classes)
@@ -439,6 +445,17 @@ def _check_space(space: Space) -> None:
     for part in space.kept_in_float:
         if part not in PARTS:
             raise EdgenasError(f"kept_in_float must be of {', '.join(PARTS)}, found {part!r}")
+    terms = [*space.aspect]
+    if len(terms) != 2 or not all(map(whole(1), terms)) or math.gcd(*terms) != 1:
+        raise EdgenasError(
+            f"aspect must be height to width in lowest terms, like [3, 5], found {terms}"
+        )
+    for resolution in space.resolutions:
+        if resolution % terms[0]:
+            raise EdgenasError(
+                f"resolutions must be multiples of {terms[0]} for the aspect {terms}, "
+                f"found {resolution}"
+            )
     if not 0 < space.epsilon < 1:
         raise EdgenasError(f"epsilon must be between 0 and 1, found {space.epsilon}")
     for i, stage in enumerate(space.stages):

@@ -268,10 +268,11 @@ def load_space(name: str) -> Space:
 
 
 def space_to_json(space: Space) -> dict[str, Any]:
-    """The JSON object of a space, schema first; ``kept_in_float`` where something is."""
+    """The JSON object of a space, schema first; newer fields only where they say something."""
     fields = {"schema": SCHEMA, **dataclasses.asdict(space)}
-    if not space.kept_in_float:
-        del fields["kept_in_float"]
+    for field, usual in (("kept_in_float", ()), ("aspect", (1, 1))):
+        if fields[field] == usual:
+            del fields[field]
     return fields
 
 

@@ -51,7 +51,7 @@ class Supernet(nn.Module):
         """Logits of one network.
 
         Args:
-            x: images, shape (n, inputs, resolution, resolution) with the arch's resolution.
+            x: images, shape (n, inputs, height, width) with the arch's resolution as height.
             arch: the network.
 
         Returns:
@@ -61,9 +61,10 @@ class Supernet(nn.Module):
             EdgenasError: the arch is not in the space or the images have another size.
         """
         self.space.check(arch)
-        if tuple(x.shape[2:]) != (arch.resolution, arch.resolution):
+        size = self.space.input_size(arch.resolution)
+        if tuple(x.shape[2:]) != size:
             raise EdgenasError(
-                f"images must be {arch.resolution}x{arch.resolution} pixels for this arch, "
+                f"images must be {size[0]}x{size[1]} pixels for this arch, "
                 f"found {'x'.join(map(str, x.shape[2:]))}"
             )
         for name, layer in plan(self.space, arch):

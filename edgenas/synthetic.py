@@ -59,7 +59,7 @@ def synthesise(
 
     Args:
         supernet: trained; left as it is.
-        pixels: stored training images, uint8, shape (n, 3, stored, stored); only averages over
+        pixels: stored training images, uint8, shape (n, 3, height, width); only averages over
             them are used.
         preprocessing: how pixels become inputs.
         count: images to make; a multiple of ``evaluate.BATCH``, or fewer than that.
@@ -68,7 +68,7 @@ def synthesise(
         tell: called after every step.
 
     Returns:
-        The images, uint8, shape (count, 3, stored, stored).
+        The images, uint8, shape (count, 3, height, width).
     """
     rng = np.random.default_rng((seed, 11))
     archs = sample_archs(supernet, rng=rng)
@@ -121,7 +121,7 @@ def statistics(network: Network, inputs: Tensor) -> list[Tensor]:
 
     Args:
         network: left in training mode; its stored statistics are left alone.
-        inputs: shape (n, 3, resolution, resolution).
+        inputs: shape (n, 3, *preprocessing.size(resolution)).
 
     Returns:
         One tensor a batch norm, shape (2, channels): means, and variances over n - 1 as batch
@@ -169,21 +169,22 @@ def coloured_noise(pixels: Tensor, *, count: int, rng: np.random.Generator) -> T
     not depend on where in the image they are.
 
     Args:
-        pixels: uint8, shape (n, 3, side, side).
+        pixels: uint8, shape (n, 3, height, width).
         count: images to make.
         rng: the source of chance.
 
     Returns:
-        float32, shape (count, 3, side, side), from 0 to 255.
+        float32, shape (count, 3, height, width), from 0 to 255.
     """
     values = pixels.double()
     mean = values.mean(0)
     spectrum = torch.fft.fft2(values - mean).movedim(1, 3)
     products = torch.einsum("nhwc,nhwd->hwcd", spectrum, spectrum.conj()) / len(pixels)
-    side = pixels.shape[-1]
+    height, width = pixels.shape[2:]
+    area = height * width
     ridge = 1e-6 * products.diagonal(dim1=2, dim2=3).real.mean() * torch.eye(3)
-    root = torch.linalg.cholesky(products / side**2 + ridge / side**2)
-    white = torch.from_numpy(rng.standard_normal((count, 3, side, side)))
+    root = torch.linalg.cholesky(products / area + ridge / area)
+    white = torch.from_numpy(rng.standard_normal((count, 3, height, width)))
     coloured = torch.einsum("hwcd,nhwd->nhwc", root, torch.fft.fft2(white).movedim(1, 3))
     noise = torch.fft.ifft2(coloured.movedim(3, 1)).real
     return (mean + noise).clamp(0, 255).float()
@@ -193,9 +194,9 @@ def _inputs(part: Tensor, arch: Arch, preprocessing: Preprocessing) -> Tensor:
     """The inputs that the rounded images will give, exactly, with the gradient of a smooth twin."""
     exact = part.detach().round().to(torch.uint8)
     inputs = preprocessing.prepare(exact, resolution=arch.resolution)
-    size = [arch.resolution, arch.resolution]
+    size = inputs.shape[2:]
     smooth = part
-    if size != list(part.shape[2:]):
+    if size != part.shape[2:]:
         smooth = F.interpolate(part, size, mode="bilinear", antialias=True)
     smooth = smooth / 255 / torch.tensor(preprocessing.std).view(1, -1, 1, 1)
     return inputs + (smooth - smooth.detach())

@@ -50,7 +50,7 @@ class TrainedSupernet:
     folder: Path | None = None
 
     def calibration_images(self) -> Tensor:
-        """The synthetic calibration images, uint8, shape (n, 3, stored, stored).
+        """The synthetic calibration images, uint8, shape (n, 3, height, width).
 
         Raises:
             EdgenasError: the folder has none, or they are damaged.
@@ -63,12 +63,12 @@ class TrainedSupernet:
             )
         tensors = load_tensors(path)
         pixels = tensors.get("pixels", torch.empty(0))
-        stored = self.preprocessing.stored
+        shape = (3, *self.preprocessing.kept)
         if len(tensors) != 1 or pixels.dtype != torch.uint8 or not len(pixels):
             raise EdgenasError(f"{path} must hold one uint8 tensor, pixels, found {[*tensors]}")
-        if tuple(pixels.shape[1:]) != (3, stored, stored):
+        if tuple(pixels.shape[1:]) != shape:
             raise EdgenasError(
-                f"{path}: pixels must have shape (n, 3, {stored}, {stored}), "
+                f"{path}: pixels must have shape (n, {', '.join(map(str, shape))}), "
                 f"found {tuple(pixels.shape)}"
             )
         return pixels
@@ -141,7 +141,7 @@ def add_calibration(folder: Path, pixels: Tensor) -> None:
 
     Args:
         folder: of a supernet that was saved before.
-        pixels: uint8, shape (n, 3, stored, stored); images that may be given away.
+        pixels: uint8, shape (n, 3, height, width); images that may be given away.
 
     Raises:
         EdgenasError: there is no supernet in the folder, or the disk is full.

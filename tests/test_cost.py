@@ -25,7 +25,7 @@ def counted(space: Space, arch: Arch) -> cost.Cost:
     """The cost of an arch by looking at its module and at its run; nothing is computed."""
     with torch.device("meta"):
         network = Network(space, arch)
-        images = torch.zeros(1, space.inputs, arch.resolution, arch.resolution)
+        images = torch.zeros(1, space.inputs, *space.input_size(arch.resolution))
         with FlopCounterMode(display=False) as counter:
             assert network.eval()(images).shape == (1, space.classes)
     parts = [p for p in network.modules() if isinstance(p, (nn.Conv2d, nn.Linear))]

@@ -99,7 +99,7 @@ def test_a_network_has_the_macs_and_constants_of_its_plan(space):
 @pytest.mark.parametrize("batch", [1, 2])
 def test_a_network_runs_and_its_numbers_stay_in_bounds(space, batch):
     (arch,) = archs(space, 1)
-    size = [batch, space.inputs, arch.resolution, arch.resolution]
+    size = [batch, space.inputs, *space.input_size(arch.resolution)]
     data = network_graph(space, arch, batch=batch)
     graph = parsed(data)
     assert shapes(graph)[INPUT] == size
@@ -122,7 +122,7 @@ def test_a_network_runs_and_its_numbers_stay_in_bounds(space, batch):
 def test_a_network_is_what_torch_exports(space):
     (arch,) = archs(space, 1)
     network, stream = Network(space, arch).eval(), io.BytesIO()
-    x = torch.zeros(1, space.inputs, arch.resolution, arch.resolution)
+    x = torch.zeros(1, space.inputs, *space.input_size(arch.resolution))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(network, (x,), stream, dynamo=False, opset_version=20)
@@ -162,8 +162,8 @@ def test_layers_alone_have_the_shapes_of_their_text(space):
     for layer in every[:: max(1, len(every) // 12)]:
         data = layer_graph(layer, batch=2)
         graph = parsed(data)
-        y = run(data, [2, layer.inputs, layer.size, layer.size])
-        spatial = () if layer.kind == "head" else (layer.out_size, layer.out_size)
+        y = run(data, [2, layer.inputs, *layer.in_size])
+        spatial = () if layer.kind == "head" else layer.out_size
         assert y.shape == (2, layer.outputs, *spatial)
         assert macs(graph) == 2 * sum(part.macs for part in primitives(layer))
 
@@ -179,7 +179,7 @@ def test_more_copies_have_the_operators_of_the_layer_more_often(space):
         own_nodes = len(outline(parsed(layer_graph(layer))))
         assert len(outline(three)) - len(outline(one)) == 2 * own_nodes
         session = board.onnxruntime_session(data[1], threads=1, batch=2)
-        x = np.ones([2, layer.inputs, layer.size, layer.size], np.float32)
+        x = np.ones([2, layer.inputs, *layer.in_size], np.float32)
         outputs = session.run(None, {INPUT: x})
         assert len(outputs) == (3 if layer.kind == "head" else READERS)
         assert all(np.isfinite(y).all() for y in outputs)

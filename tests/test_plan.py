@@ -30,11 +30,11 @@ def check_plan(space: Space, rows: Codes) -> None:
         assert filled(space, row) == list(walked)
         assert {layer for _, layer in walked} <= known
         # Each layer takes what the one before gives.
-        channels, size = space.inputs, arch.resolution
+        channels, size = space.inputs, space.input_size(arch.resolution)
         for _, layer in walked:
-            assert (layer.inputs, layer.size) == (channels, size)
+            assert (layer.inputs, layer.in_size) == (channels, size)
             channels, size = layer.outputs, layer.out_size
-        assert (channels, size) == (space.classes, 1)
+        assert (channels, size) == (space.classes, (1, 1))
 
 
 @settings(max_examples=60)
@@ -106,9 +106,9 @@ def test_primitives_of_a_layer_fit_each_other(space: Space):
     for layer in layers(space):
         parts = primitives(layer)
         assert parts[0].inputs == layer.inputs
-        assert parts[0].in_size == (layer.size, layer.size)
+        assert parts[0].in_size == layer.in_size
         assert parts[-1].outputs == layer.outputs
-        assert parts[-1].out_size == (layer.out_size, layer.out_size)
+        assert parts[-1].out_size == layer.out_size
         for part in parts:
             assert part.op in (
                 "conv linear globalpool avgpool maxpool add mul act".split()  # as documented
@@ -132,7 +132,7 @@ def test_a_layer_worked_out_by_hand():
         residual=True,
         downsample=True,
     )
-    assert layer.out_size == 5
+    assert layer.out_size == (5, 5)
     convs = [p for p in primitives(layer) if p.op == "conv"]
     assert [(p.inputs, p.outputs, p.kernel[0], p.in_size[0], p.out_size[0]) for p in convs] == [
         (64, 256, 1, 5, 5),

@@ -41,7 +41,7 @@ def check_parity(space: Space, *, seed: int, n: int) -> None:
     for training in (True, False):
         supernet.train(training)
         for arch in archs[training::2]:
-            shape = (2, space.inputs, arch.resolution, arch.resolution)
+            shape = (2, space.inputs, *space.input_size(arch.resolution))
             images = torch.randn(shape, generator=generator)
             network = supernet.extract(arch)
             assert network.training is training

@@ -247,7 +247,7 @@ def cut(path: Path) -> Path:
             lambda p: flat(p, shape=[1, 16, 16, 3]),
             "net.onnx",
             {},
-            r"must take float images of shape \(n, 3, size, size\), its input x is tensor\(float\)",
+            r"must take float images of shape \(n, 3, height, width\), its input x is tensor\(fl",
         ),
         (
             lambda p: flat(p, shape=["n", 3, 16, 16], kind=TensorProto.DOUBLE),
@@ -279,7 +279,7 @@ def cut(path: Path) -> Path:
             lambda p: drawn(p, shape=["n", 3, 16, 16]),
             "net.onnx",
             {"size": 24},
-            "--teacher-size must be 16, as .* takes, found 24",
+            r"takes inputs of 16 x 16 pixels, found 24 x 24",
         ),
         (
             lambda p: drawn(p, shape=["n", 3, 16, 16]),

@@ -49,7 +49,13 @@ from edgenas.trained import TrainedSupernet, load_tensors
 
 OLD = ROOT / "tests" / "data" / "run-1"
 RECIPE = Recipe(
-    epochs=2, batch=16, learning_rate=0.1, calibration=48, validation=0.2, checkpoint_seconds=0.0
+    epochs=2,
+    batch=16,
+    learning_rate=0.1,
+    calibration=48,
+    validation=0.2,
+    watched=2,
+    checkpoint_seconds=0.0,
 )
 
 

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from edgenas.data import Images, Preprocessing, load_images, split
+from edgenas.data import Images, Preprocessing, kept_at, load_images, split
 from edgenas.files import read_json, write_json
 from edgenas.recipe import Recipe, default_recipe
 from edgenas.spaces import load_space
@@ -82,7 +82,7 @@ def reference(given: argparse.Namespace, *, seconds: float) -> dict[str, Any]:
     """The network of torchvision, trained for a time."""
     torch.set_num_threads(int(given.threads) or torch.get_num_threads())
     keep_memory()
-    stored = max(load_space(given.space).resolutions)
+    stored = kept_at(load_space(given.space))
     images = load_images(given.data, stored=stored)
     test = load_images(given.test, stored=stored)
     recipe = default_recipe(load_space(given.space), images=len(images))
@@ -120,7 +120,7 @@ def fit(
         chosen, order = torch.from_numpy(order[: recipe.batch]), order[recipe.batch :]
         rate = recipe.learning_rate * min(1, passed / WARMUP)
         pixels = views(images.pixels[chosen], recipe=recipe, rng=rng)
-        logits = network(preprocessing.prepare(pixels, resolution=preprocessing.stored))
+        logits = network(preprocessing.prepare(pixels, resolution=preprocessing.kept[0]))
         labels, smooth = images.labels[chosen], recipe.label_smoothing
         F.cross_entropy(logits, labels, label_smoothing=smooth).backward()
         state.step(rate * 0.5 * (1 + math.cos(math.pi * passed)))
@@ -132,7 +132,7 @@ def accuracy(network: nn.Module, images: Images, *, preprocessing: Preprocessing
     """Of all images, in evaluation mode."""
 
     def right(pixels: Tensor, labels: Tensor) -> int:
-        logits = network(preprocessing.prepare(pixels, resolution=preprocessing.stored))
+        logits = network(preprocessing.prepare(pixels, resolution=preprocessing.kept[0]))
         return int((logits.argmax(1) == labels).sum())
 
     network.eval()

@@ -76,11 +76,15 @@ def _steps(preprocessing: Mapping[str, Any]) -> list[str]:
     return [
         f"decode to {preprocessing['decode']}",
         f"cut the {preprocessing['crop']}",
-        f"resize to {stored}x{stored}, then to {resolution}x{resolution} pixels, "
+        f"resize to {_pixels(stored)}, then to {_pixels(resolution)} pixels, "
         f"{preprocessing['interpolation']}",
         f"divide by 255, subtract {preprocessing['mean']}, divide by {preprocessing['std']} "
         f"({preprocessing['channel_order']})",
     ]
+
+
+def _pixels(size: int | list[int]) -> str:
+    return "x".join(map(str, size if isinstance(size, list) else [size, size]))
 
 
 def _shape(shape: list[Any]) -> str:

@@ -31,13 +31,17 @@ def load_image(path: Path, preprocessing: dict[str, Any]) -> np.ndarray:
     """
     with Image.open(path) as image:
         pixels = ImageOps.exif_transpose(image).convert("RGB")
-    side = min(pixels.size)
-    left, top = (pixels.width - side) // 2, (pixels.height - side) // 2
-    pixels = pixels.crop((left, top, left + side, top + side))
+    # A number is the side of a square, a list holds height and width.
+    sizes = [s if isinstance(s, list) else [s, s] for s in preprocessing["resize"]]
+    height, width = sizes[0]
+    high = max(1, min(pixels.height, pixels.width * height // width))
+    wide = max(1, min(pixels.width, pixels.height * width // height))
+    left, top = (pixels.width - wide) // 2, (pixels.height - high) // 2
+    pixels = pixels.crop((left, top, left + wide, top + high))
     # In two steps, as in training: to the size images are kept at, then to the model's.
-    for size in preprocessing["resize"]:
-        if pixels.size != (size, size):
-            pixels = pixels.resize((size, size), Image.Resampling.BILINEAR)
+    for height, width in sizes:
+        if pixels.size != (width, height):
+            pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
     x = np.asarray(pixels, np.float32) / np.float32(255)
     x = (x - np.float32(preprocessing["mean"])) / np.float32(preprocessing["std"])
     return np.ascontiguousarray(x.transpose(2, 0, 1)[None])

@@ -13,6 +13,7 @@ History: format 1 had neither ``search.json`` nor ``report.html``; it is still r
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,8 +73,8 @@ def preprocessing_in_full(preprocessing: "Preprocessing", *, resolution: int) ->
     """Every step from an image file to the input of the model, in order."""
     return {
         "decode": "8-bit RGB, turned as its EXIF orientation says; transparency is dropped",
-        "crop": "centre square of the shorter side, offsets rounded down",
-        "resize": [preprocessing.stored, resolution],
+        "crop": _crop(preprocessing),
+        "resize": [_pixels(preprocessing.kept), _pixels(preprocessing.size(resolution))],
         "interpolation": preprocessing.to_json()["interpolation"],
         "channel_order": "RGB",
         "scale": 1 / 255,
@@ -82,6 +83,20 @@ def preprocessing_in_full(preprocessing: "Preprocessing", *, resolution: int) ->
         "layout": "NCHW",
         "dtype": "float32",
     }
+
+
+def _crop(preprocessing: "Preprocessing") -> str:
+    height, width = (size // math.gcd(*preprocessing.kept) for size in preprocessing.kept)
+    if height == width:
+        return "centre square of the shorter side, offsets rounded down"
+    return (
+        f"largest centre part of {height}:{width} (height to width), sizes and offsets rounded down"
+    )
+
+
+def _pixels(size: tuple[int, int]) -> int | list[int]:
+    """A square by its side, anything else by height and width."""
+    return size[0] if size[0] == size[1] else list(size)
 
 
 def text(manifest: Mapping[str, Any]) -> str:
@@ -163,6 +178,10 @@ def _check_types(fields: Mapping[str, Any], *, where: str) -> None:
     for name, size, least in (("resize", 2, 1), ("mean", 3, 0), ("std", 3, 1e-6)):
         values = steps[name]
         fits = isinstance(values, list) and len(values) == size
+        if name == "resize" and fits:
+            values = [
+                v for s in values for v in (s if isinstance(s, list) and len(s) == 2 else [s])
+            ]
         limit = _LARGEST if name == "resize" else 1
         kinds = (int,) if name == "resize" else (int, float)
         if not fits or not all(type(v) in kinds and least <= v <= limit for v in values):

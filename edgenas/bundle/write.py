@@ -84,7 +84,7 @@ def write_bundle(
         "space": json.loads(json.dumps(space_to_json(space))),
         "model": {
             "input": INPUT,
-            "input_shape": [batch or "n", space.inputs, arch.resolution, arch.resolution],
+            "input_shape": [batch or "n", space.inputs, *space.input_size(arch.resolution)],
             "output": OUTPUT,
             "output_shape": [batch or "n", space.classes],
         },
@@ -105,7 +105,7 @@ def write_bundle(
         told = Contents(space=space, arch=arch, record=record, trace=trace, manifest=fields)
         write_text(made / "report.html", page(told))
         write_text(made / "MODEL_CARD.md", model_card(record, manifest=fields))
-        Image.fromarray(sample_image(preprocessing.stored)).save(made / "sample_image.png")
+        Image.fromarray(sample_image(max(preprocessing.kept))).save(made / "sample_image.png")
         x = example.load_image(made / "sample_image.png", fields["preprocessing"])
         x = np.repeat(x, batch or 1, axis=0)
         np.save(made / "sample_input.npy", x)
@@ -189,7 +189,7 @@ def sample_image(size: int) -> NDArray[np.uint8]:
     """A synthetic photo: soft waves and a disc, wider than high, so that every step shows.
 
     Args:
-        size: pixels that images are kept at; the sample is larger.
+        size: pixels that images are kept at, at most; the sample is larger.
 
     Returns:
         RGB, uint8, shape (height, width, 3).

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from edgenas.data import Images
+    from edgenas.data import Images, Size
     from edgenas.predict import AccuracyPredictor
     from edgenas.recipe import Recipe
     from edgenas.space import Space
@@ -70,6 +70,7 @@ def train(
     import torch
 
     from edgenas import parallel
+    from edgenas.data import kept_at
     from edgenas.train import load_teacher
     from edgenas.trained import find_supernet, load_supernet
 
@@ -83,7 +84,7 @@ def train(
         raise EdgenasError("--teacher must be given with --teacher-size, --teacher-mean and -std")
     with parallel.processes(device) as place:
         log.quiet = out.quiet = parallel.rank() > 0
-        stored = max(declared.resolutions)
+        stored = kept_at(declared)
         images = _read(data, stored=stored, skip_bad_images=skip_bad_images)
         note(f"{len(images)} images of {len(images.classes)} classes from {data}")
         chosen = default_recipe(declared, images=len(images))
@@ -228,7 +229,7 @@ def _introduce(teacher: "Teacher", images: "Images", *, recipe: "Recipe", seed: 
     accuracy, n = teacher.accuracy(parts.validation)
     note(
         f"teacher {teacher.record['file']}: {accuracy:.2%} of {n} validation images right, at "
-        f"{teacher.size}x{teacher.size} pixels"
+        f"{'x'.join(map(str, teacher.preprocessing.size(teacher.size)))} pixels"
     )
     if accuracy < min(2 / len(images.classes), 0.6):
         first = ", ".join(images.classes[:3])
@@ -308,7 +309,7 @@ def _stopping(how: str) -> Generator[None]:
         raise KeyboardInterrupt(how) from None
 
 
-def _read(source: str, *, stored: int, skip_bad_images: bool) -> "Images":
+def _read(source: str, *, stored: "Size", skip_bad_images: bool) -> "Images":
     from edgenas.data import load_images
 
     with bar("reading images") as tell:

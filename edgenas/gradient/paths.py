@@ -54,7 +54,7 @@ class Paths:
 
         Args:
             picks: of every choice.
-            pixels: stored images, uint8, shape (n, 3, stored, stored).
+            pixels: stored images, uint8, shape (n, 3, height, width).
             labels: shape (n,).
         """
         with torch.no_grad():
@@ -75,7 +75,7 @@ class Paths:
             picks: of every choice.
             others: the second alternative, by index of the choice; of blocks.
             gates: of these choices, shape (2,), of the first and the second alternative: 1 and 0.
-            pixels: stored images, uint8, shape (n, 3, stored, stored).
+            pixels: stored images, uint8, shape (n, 3, height, width).
             labels: shape (n,).
 
         Returns:
@@ -104,7 +104,7 @@ class Paths:
             other: its alternative.
             inputs: of every stage, as ``gated`` gave them for the picks: what stands before the
                 choice is not computed again.
-            pixels: stored images, uint8, shape (n, 3, stored, stored).
+            pixels: stored images, uint8, shape (n, 3, height, width).
             labels: shape (n,).
         """
         arch = self.arch([*picks[:place], other, *picks[place + 1 :]])

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from edgenas.arch import Arch
-from edgenas.plan import Layer, Primitive, plan, primitives
+from edgenas.plan import Layer, Primitive, halved, plan, primitives
 from edgenas.space import Space
 
 # Read by every runtime in use; the defaults of the onnx package are ahead of some.
@@ -33,7 +33,7 @@ def layer_graph(layer: Layer, *, batch: int = 1, seed: int = 0) -> bytes:
     """The ONNX graph of one layer alone.
 
     Args:
-        layer: its input has shape (batch, inputs, size, size).
+        layer: its input has shape (batch, inputs, height, width).
         batch: images a run.
         seed: of the random weights.
     """
@@ -51,7 +51,7 @@ def copies_graph(layer: Layer, copies: int, *, batch: int = 1, seed: int = 0) ->
     graph, half a microsecond each, cancel as well.
 
     Args:
-        layer: its input has shape (batch, inputs, size, size).
+        layer: its input has shape (batch, inputs, height, width).
         copies: how many, at least 1 and at most READERS.
         batch: images a run.
         seed: of the random weights.
@@ -59,15 +59,16 @@ def copies_graph(layer: Layer, copies: int, *, batch: int = 1, seed: int = 0) ->
     builder = _Builder(random_weights(seed))
     x = INPUT
     if layer.inputs > _IMAGE:
-        x = builder.operator(_pointwise(layer.inputs, layer.inputs, size=layer.size), x)
+        x = builder.operator(_pointwise(layer.inputs, layer.inputs, size=layer.in_size), x)
     outputs = [_append(builder, layer, x) for _ in range(copies)]
     if layer.kind != "head":
-        pixel = _pointwise(layer.outputs, _PIXEL, size=layer.out_size, stride=layer.out_size)
+        stride = max(layer.out_size)
+        pixel = _pointwise(layer.outputs, _PIXEL, size=layer.out_size, stride=stride)
         outputs = [builder.operator(pixel, outputs[i % copies]) for i in range(READERS)]
     shape = [batch, layer.outputs] if layer.kind == "head" else [batch, _PIXEL, 1, 1]
     return _model(
         builder,
-        inputs={INPUT: [batch, layer.inputs, layer.size, layer.size]},
+        inputs={INPUT: [batch, layer.inputs, *layer.in_size]},
         outputs=dict.fromkeys(outputs, shape),
     )
 
@@ -93,15 +94,14 @@ def operators_graph(parts: Sequence[Primitive], *, batch: int = 1, seed: int = 0
     )
 
 
-def _pointwise(inputs: int, outputs: int, *, size: int, stride: int = 1) -> Primitive:
-    out = -(-size // stride)
+def _pointwise(inputs: int, outputs: int, *, size: tuple[int, int], stride: int = 1) -> Primitive:
     return Primitive(
         op="conv",
         inputs=inputs,
         outputs=outputs,
         stride=stride,
-        in_size=(size, size),
-        out_size=(out, out),
+        in_size=size,
+        out_size=halved(size, stride),
         bias=True,
     )
 
@@ -113,7 +113,7 @@ def network_graph(
 
     Args:
         space: the space of the arch.
-        arch: its input has shape (batch, space.inputs, resolution, resolution).
+        arch: its input has shape (batch, space.inputs, height, width).
         batch: images a run, or the name of an open dimension.
         weights: where its constants come from; None: random ones, which take as long.
         seed: of the random weights.
@@ -153,8 +153,8 @@ def _graph(layers: list[Layer], *, batch: int | str, weights: Weights) -> bytes:
         x = _append(builder, layer, x)
     builder.nodes[-1].output[0] = OUTPUT
     first, last = layers[0], layers[-1]
-    inputs = [batch, first.inputs, first.size, first.size]
-    outputs = [batch, last.outputs, last.out_size, last.out_size]
+    inputs = [batch, first.inputs, *first.in_size]
+    outputs = [batch, last.outputs, *last.out_size]
     if last.kind == "head":
         outputs = outputs[:2]
     return _model(builder, inputs={INPUT: inputs}, outputs={OUTPUT: outputs})

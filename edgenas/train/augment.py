@@ -147,13 +147,15 @@ def augment(pixels: Tensor, *, kind: str, rng: np.random.Generator) -> Tensor:
         ]
         return torch.stack(views)
     area = rng.uniform(0.35, 1.0, n) * height * width
+    # The ratio is that to the shape of the image, so that nothing is distorted by more.
+    shape = width / height
     ratio = np.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3), n))
-    heights = np.clip(np.round(np.sqrt(area / ratio)), 1, height).astype(int)
-    widths = np.clip(np.round(np.sqrt(area * ratio)), 1, width).astype(int)
+    heights = np.clip(np.round(np.sqrt(area / ratio / shape)), 1, height).astype(int)
+    widths = np.clip(np.round(np.sqrt(area * ratio * shape)), 1, width).astype(int)
     tops = (rng.random(n) * (height - heights + 1)).astype(int)
     lefts = (rng.random(n) * (width - widths + 1)).astype(int)
     views = [
-        resize(p[None, :, t : t + h, x : x + w], resolution=height)[0]
+        resize(p[None, :, t : t + h, x : x + w], size=(height, width))[0]
         for p, t, h, x, w in zip(pixels, tops, heights, lefts, widths, strict=True)
     ]
     return torch.stack(views)

@@ -73,7 +73,7 @@ def train(
         out: the run folder: configuration, checkpoint and metrics.
         seed: of everything that is left to chance.
         init: weights to start from; those of the classifier only for the same class names.
-            Its space may have other classes, resolutions and strides.
+            Its space may have other classes, resolutions, aspect and strides.
         teacher: see ``load_teacher``; None: the networks learn from the largest one.
         resume: go on from the checkpoint in ``out``; start there if there is none yet.
         time_budget: seconds for the training and the evaluation of the networks that an accuracy
@@ -87,8 +87,8 @@ def train(
 
     Raises:
         EdgenasError: ``out`` holds another run or a damaged checkpoint, ``init`` is of another
-            space, there are fewer training images than a batch, there is no GPU for fp16, the time
-            is too short for an epoch, or the training diverges.
+            space, images have another aspect than the space or are fewer than a batch, there is no
+            GPU for fp16, the time is too short for an epoch, or the training diverges.
     """
     keep_memory()
     if recipe.precision == "fp16" and torch.device(device).type != "cuda":
@@ -139,6 +139,13 @@ def _course(
             f"the training images must fill a batch of {step_images}, found {count}",
             hint="use more images or a recipe with a smaller batch",
         )
+    height, width = (int(size) for size in images.pixels.shape[2:])
+    if height * space.aspect[1] != width * space.aspect[0]:
+        raise EdgenasError(
+            f"images must have the aspect {[*space.aspect]} of the space {space.name}, "
+            f"found {height}x{width} pixels",
+            hint="load them with stored=kept_at(space)",
+        )
     mean, std = parts.train.statistics()
     rows = space.sample(recipe.watched, rng=np.random.default_rng((seed, 6)), by="gene")
     return Course(
@@ -146,7 +153,9 @@ def _course(
         recipe=recipe,
         seed=seed,
         parts=parts,
-        preprocessing=Preprocessing(stored=images.pixels.shape[-1], mean=mean, std=std),
+        preprocessing=Preprocessing(
+            stored=height if height == width else (height, width), mean=mean, std=std
+        ),
         calibration=calibration_pixels(parts.train, recipe, seed=seed),
         watched=(space.largest(), space.smallest(), *space.decode(rows)),
         teacher=teacher,
@@ -263,7 +272,7 @@ def _configuration(
 def start_from(init: TrainedSupernet, supernet: Supernet, *, classes: tuple[str, ...]) -> None:
     """Copy weights; statistics stay behind, they belong to the networks of the old training.
 
-    Classes, resolutions and strides may be others: no weight but those of the classifier
+    Classes, resolutions, aspect and strides may be others: no weight but those of the classifier
     depends on them.
     """
     space, old = supernet.space, init.supernet.space
@@ -272,12 +281,13 @@ def start_from(init: TrainedSupernet, supernet: Supernet, *, classes: tuple[str,
         old.with_classes(space.classes),
         name=space.name,
         resolutions=space.resolutions,
+        aspect=space.aspect,
         stages=tuple(dataclasses.replace(one, stride=other.stride) for one, other in pairs),
     )
     if alike != space or len(old.stages) != len(space.stages):
         raise EdgenasError(
             f"--init must have the stages of the space {space.name}, found {old.name}",
-            hint="classes, resolutions and strides may be others, nothing else",
+            hint="classes, resolutions, aspect and strides may be others, nothing else",
         )
     with torch.no_grad():
         for name, parameter in init.supernet.named_parameters():

@@ -124,7 +124,7 @@ def attended(
     Args:
         supernet: the weights as they are.
         groups: candidates, each group of nearly the same MACs.
-        pixels: of the batch, uint8, shape (n, 3, stored, stored).
+        pixels: of the batch, uint8, shape (n, 3, height, width).
         labels: int64, shape (n,), or the share of every class, float32, shape (n, classes).
         recipe: says which.
         preprocessing: how pixels become inputs.

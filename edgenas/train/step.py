@@ -46,7 +46,7 @@ def sandwich_step(
     Args:
         supernet: whose gradients grow.
         archs: the first is the largest.
-        pixels: uint8, shape (n, 3, stored, stored), on the device of the supernet.
+        pixels: uint8, shape (n, 3, height, width), on the device of the supernet.
         labels: int64, shape (n,), or the share of every class, float32, shape (n, classes).
         preprocessing: how pixels become inputs.
         label_smoothing: of the labels.

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgenas.data import PREPROCESSING_SCHEMA, Images, Preprocessing
+from edgenas.data import PREPROCESSING_SCHEMA, Images, Preprocessing, Size, sides
 from edgenas.errors import EdgenasError
 from edgenas.files import sha256
 
@@ -32,9 +32,9 @@ class Teacher:
     """A trained model, ready to be asked.
 
     Args:
-        run: from inputs, float32, shape (n, 3, size, size), to answers, shape (n, classes).
+        run: from inputs, float32, shape (n, 3, height, width), to answers, shape (n, classes).
         batch: the number of images that ``run`` takes; None: any.
-        size: of the inputs in pixels.
+        size: height of the inputs in pixels; they have the shape of the stored images.
         preprocessing: from stored pixels to the inputs.
         shares: whether it answers the shares of the classes, not logits.
         record: what a run remembers of it.
@@ -49,7 +49,7 @@ class Teacher:
 
     @torch.no_grad()
     def logits(self, pixels: Tensor) -> Tensor:
-        """Its answers on stored pixels, uint8, shape (n, 3, stored, stored): (n, classes)."""
+        """Its answers on stored pixels, uint8, shape (n, 3, height, width): (n, classes)."""
         answers = _answers(self.run, self.preprocessing, pixels, size=self.size, batch=self.batch)
         # The logarithms of shares are logits, whatever constant is missing.
         return answers.clamp_min(1e-12).log() if self.shares else answers
@@ -68,7 +68,7 @@ def load_teacher(
     path: Path,
     *,
     classes: int,
-    stored: int,
+    stored: Size,
     place: torch.device,
     size: int | None = None,
     mean: Sequence[float] | None = None,
@@ -82,9 +82,9 @@ def load_teacher(
     Args:
         path: an ONNX file, or a TorchScript file (``torch.jit.save``).
         classes: it has to tell apart, in the order of the images' class names.
-        stored: pixels of the squares that images are kept at.
+        stored: pixels that images are kept at.
         place: where the training runs.
-        size: of its inputs; None: what an ONNX file says, else ``stored``.
+        size: height of its inputs; None: what an ONNX file says, else that of stored images.
         mean: per channel, of values in [0, 1]; None: what an ONNX file of edgenas says.
         std: per channel, likewise.
 
@@ -96,18 +96,24 @@ def load_teacher(
     if path.suffix == ".onnx":
         run, batch, fixed, known = _onnx(path, place)
     elif path.suffix in TORCHSCRIPT:
-        run, batch, fixed, known = _torchscript(path, place), None, None, None
+        run, batch, fixed, known = _torchscript(path, place), None, [None, None], None
     else:
         raise EdgenasError(
             f"--teacher must be an .onnx file or TorchScript ({', '.join(TORCHSCRIPT)}), "
             f"found {path.name}"
         )
-    if size is not None and fixed is not None and size != fixed:
-        raise EdgenasError(f"--teacher-size must be {fixed}, as {path} takes, found {size}")
     preprocessing = _preprocessing(path, known, stored=stored, mean=mean, std=std)
-    size = size or fixed or stored
+    height, width = sides(stored)
+    size = size or fixed[0] or height
+    given = preprocessing.size(size)
+    if any(f not in (None, g) for f, g in zip(fixed, given, strict=True)):
+        raise EdgenasError(
+            f"--teacher {path} takes inputs of {' x '.join(str(f or 'any') for f in fixed)} "
+            f"pixels, found {given[0]} x {given[1]}",
+            hint="the size is --teacher-size, the shape that of the space's inputs",
+        )
     generator = torch.Generator().manual_seed(0)
-    shape = (_PROBED, 3, stored, stored)
+    shape = (_PROBED, 3, height, width)
     probes = torch.randint(256, shape, generator=generator, dtype=torch.uint8).to(place)
     with torch.no_grad():
         answers = _answers(run, preprocessing, probes, size=size, batch=batch)
@@ -131,7 +137,7 @@ def load_teacher(
         record={
             "file": path.name,
             "sha256": sha256(path),
-            "size": size,
+            "size": list(given),
             "mean": list(preprocessing.mean),
             "std": list(preprocessing.std),
         },
@@ -159,7 +165,7 @@ def _preprocessing(
     path: Path,
     known: str | None,
     *,
-    stored: int,
+    stored: Size,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> Preprocessing:
@@ -183,8 +189,8 @@ def _preprocessing(
 
 def _onnx(
     path: Path, place: torch.device
-) -> tuple[Callable[[Tensor], Tensor], int | None, int | None, str | None]:
-    """What runs an ONNX file, its batch and size where they are fixed, and its preprocessing."""
+) -> tuple[Callable[[Tensor], Tensor], int | None, list[int | None], str | None]:
+    """What runs an ONNX file, its batch, height and width where fixed, and its preprocessing."""
     runtime: Any = importlib.import_module("onnxruntime")
     state: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     refusals = (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented)
@@ -207,11 +213,10 @@ def _onnx(
         )
     (entry,) = entries
     shape, kinds = list(entry.shape), {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-    fixed = [size for size in shape[2:] if isinstance(size, int)]
     fits = len(shape) == 4 and (shape[1] == 3 or not isinstance(shape[1], int))
-    if entry.type not in kinds or not fits or len(set(fixed)) > 1:
+    if entry.type not in kinds or not fits:
         raise EdgenasError(
-            f"--teacher {path} must take float images of shape (n, 3, size, size), its input "
+            f"--teacher {path} must take float images of shape (n, 3, height, width), its input "
             f"{entry.name} is {entry.type} of shape ({', '.join(map(str, shape))})",
             hint="export it again with channels first",
         )
@@ -229,7 +234,7 @@ def _onnx(
 
     batch = shape[0] if isinstance(shape[0], int) else None
     known = session.get_modelmeta().custom_metadata_map.get("preprocessing")
-    return run, batch, fixed[0] if fixed else None, known
+    return run, batch, [size if isinstance(size, int) else None for size in shape[2:]], known
 
 
 def _torchscript(path: Path, place: torch.device) -> Callable[[Tensor], Tensor]:
