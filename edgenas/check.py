@@ -372,8 +372,7 @@ def _canaries(table: LatencyTable, space: Space) -> list[Layer | Arch]:
     networks = {
         network.arch: network.timing
         for network in table.networks
-        if (network.space, network.classes) == (space.name, space.classes)
-        and not network.timing.noisy
+        if network.belongs_to(space) and not network.timing.noisy
     }
     ordered = sorted(own, key=lambda layer: (timings[layer].seconds, str(layer)))
     chosen: list[Layer | Arch] = [*_spread(ordered[len(ordered) // 2 :], LAYERS)]
@@ -399,9 +398,7 @@ def _rows(table: LatencyTable, found: LatencyTable, space: Space) -> tuple[Row, 
         return Row(kind=kind, name=name, stored=seconds[0], now=seconds[1], noisy=now.noisy)
 
     stored = {
-        network.arch: network.timing
-        for network in table.networks
-        if (network.space, network.classes) == (space.name, space.classes)
+        network.arch: network.timing for network in table.networks if network.belongs_to(space)
     }
     rows = [row("layer", str(la), table.layers[la], timing) for la, timing in found.layers.items()]
     rows += [

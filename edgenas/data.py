@@ -47,10 +47,14 @@ def sides(size: Size) -> tuple[int, int]:
     return size if isinstance(size, tuple) else (size, size)
 
 
+def as_size(height: int, width: int) -> Size:
+    """A square by its side, anything else by height and width."""
+    return height if height == width else (height, width)
+
+
 def kept_at(space: Space) -> Size:
     """What images are kept at for a space: the largest inputs of its networks."""
-    height, width = space.input_size(max(space.resolutions))
-    return height if height == width else (height, width)
+    return as_size(*space.input_size(max(space.resolutions)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +100,9 @@ class Preprocessing:
                 f"found {fields['interpolation']!r}"
             )
         stored = fields["stored"]
-        pixels = stored if isinstance(stored, list) and len(stored) == 2 else [stored]
+        pixels: list[Any] = [stored]
+        if isinstance(stored, list) and len(stored) == 2:
+            pixels = stored
         if not all(type(value) is int and value >= 1 for value in pixels):
             raise EdgenasError(f"{where}.stored must be pixels, at least 1, found {stored!r}")
         for name, least in (("mean", 0.0), ("std", 1e-6)):
@@ -107,9 +113,7 @@ class Preprocessing:
                     f"{where}.{name} must be three numbers from {least:g} to 1, found {values!r}"
                 )
         mean, std = (tuple(float(v) for v in fields[name]) for name in ("mean", "std"))
-        return Preprocessing(
-            stored=stored if isinstance(stored, int) else (stored[0], stored[1]), mean=mean, std=std
-        )
+        return Preprocessing(stored=as_size(pixels[0], pixels[-1]), mean=mean, std=std)
 
     @property
     def kept(self) -> tuple[int, int]:

@@ -40,8 +40,9 @@ class Recipe:
             from batch * accumulate * processes images.
         ema: decay of a moving average of the weights, which then is what is evaluated and saved;
             0: none.
-        augmentation: ``shift``: random shifts by an eighth and mirroring, for images of objects
-            that fill the frame; ``crop``: random resized crops (scale 0.35 to 1) and mirroring.
+        augmentation: ``shift``: random shifts by an eighth of the shorter side and mirroring, for
+            images of objects that fill the frame; ``crop``: random resized crops (scale 0.35 to 1)
+            and mirroring.
         randaugment: random operations on every image (RandAugment, arXiv 1909.13719).
         magnitude: of those operations, 0 to 30.
         mixup: parameter of the Beta distribution that mixes pairs of images (arXiv 1710.09412);
@@ -119,7 +120,7 @@ _RANGES = {
 
 def default_recipe(space: Space, *, images: int | None = None) -> Recipe:
     """The recipe that suits the image size of a space and a number of images; None: many."""
-    if max(space.resolutions) <= 64:
+    if max(space.input_size(max(space.resolutions))) <= 64:
         return Recipe()
     recipe = Recipe(batch=64, learning_rate=0.06, augmentation="crop")
     if images is None or images > _FEW:

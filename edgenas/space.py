@@ -8,21 +8,20 @@ the gene. A row is canonical when exactly the absent blocks carry 0.
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgenas.arch import Arch, Block, Stage
 from edgenas.errors import EdgenasError
-from edgenas.stage import ACTIVATIONS, StageSpace, check_choices, check_stage, join, whole
+from edgenas.stage import ACTIVATIONS, StageSpace, check_inputs, check_stage, member, narrow, whole
 
 Codes = NDArray[np.uint8]
 
 # The first conv, the convs of squeeze-and-excitation, the depthwise ones, the classifier.
 PARTS = ("first", "squeeze", "depthwise", "classifier")
-Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +30,7 @@ class Space:
 
     Args:
         name: for people and file headers.
-        resolutions: input heights in pixels to choose from.
+        resolutions: heights of the input in pixels to choose from; ``aspect`` gives its width.
         stages: the stem and the stages, in order.
         final: channels of the 1x1 conv-BN-activation before global pooling; 0: none.
         mix: channels of the 1x1 conv-activation behind it (no BN, no bias); 0: none.
@@ -64,6 +63,16 @@ class Space:
 
     def __post_init__(self) -> None:
         _check_space(self)
+
+    def __repr__(self) -> str:
+        """As of any dataclass, ``aspect`` only where inputs are no squares: digests hold it."""
+        told = [f.name for f in fields(self) if f.name != "aspect" or self.aspect != (1, 1)]
+        return f"Space({', '.join(f'{name}={getattr(self, name)!r}' for name in told)})"
+
+    @property
+    def filed_as(self) -> str:
+        """What measured networks are filed under: the name, and the aspect if it is no square."""
+        return self.name + ("" if self.aspect == (1, 1) else " {}:{}".format(*self.aspect))
 
     @property
     def genes(self) -> tuple["Gene", ...]:
@@ -201,18 +210,18 @@ class Space:
         Raises:
             EdgenasError: names the first part that does not fit.
         """
-        _member(arch.resolution, self.resolutions, "resolution", self.name)
+        member(arch.resolution, self.resolutions, "resolution", self.name)
         if len(arch.stages) != len(self.stages):
             raise EdgenasError(
                 f"stages must be {len(self.stages)} in space {self.name}, found {len(arch.stages)}"
             )
         for i, (found, stage) in enumerate(zip(arch.stages, self.stages, strict=True)):
             path = f"stages[{i}]"
-            _member(found.width, stage.widths, f"{path}.width", self.name)
-            _member(len(found.blocks), stage.depths, f"{path}.depth", self.name)
+            member(found.width, stage.widths, f"{path}.width", self.name)
+            member(len(found.blocks), stage.depths, f"{path}.depth", self.name)
             for j, block in enumerate(found.blocks):
-                _member(block.kernel, stage.kernels, f"{path}.blocks[{j}].kernel", self.name)
-                _member(block.expand, stage.expands, f"{path}.blocks[{j}].expand", self.name)
+                member(block.kernel, stage.kernels, f"{path}.blocks[{j}].kernel", self.name)
+                member(block.expand, stage.expands, f"{path}.blocks[{j}].expand", self.name)
 
     def contains(self, arch: Arch) -> bool:
         """Whether an arch is in this space."""
@@ -256,13 +265,13 @@ class Space:
         stages = tuple(
             replace(
                 stage,
-                depths=_narrow(stage.depths, depth, f"stages[{i}].depths"),
-                kernels=_narrow(stage.kernels, kernel, f"stages[{i}].kernels"),
-                expands=_narrow(stage.expands, expand, f"stages[{i}].expands"),
+                depths=narrow(stage.depths, depth, f"stages[{i}].depths"),
+                kernels=narrow(stage.kernels, kernel, f"stages[{i}].kernels"),
+                expands=narrow(stage.expands, expand, f"stages[{i}].expands"),
             )
             for i, stage in enumerate(self.stages)
         )
-        resolutions = _narrow(self.resolutions, resolution, "resolutions")
+        resolutions = narrow(self.resolutions, resolution, "resolutions")
         return replace(self, resolutions=resolutions, stages=stages)
 
     def input_size(self, resolution: int) -> tuple[int, int]:
@@ -403,27 +412,8 @@ def _zero_absent(space: Space, rows: Codes) -> Codes:
     return np.where(rules(space).present(rows), rows, np.zeros((), rows.dtype))
 
 
-def _member(value: float, values: Sequence[float], path: str, space: str) -> None:
-    if value not in values:
-        raise EdgenasError(
-            f"{path} must be one of {join(values)} in space {space}, found {value:g}"
-        )
-
-
-def _narrow(
-    values: tuple[Number, ...], only: Iterable[float] | None, path: str
-) -> tuple[Number, ...]:
-    if only is None or len(values) == 1:
-        return values
-    wanted = tuple(only)
-    kept = tuple(v for v in values if v in wanted)
-    if not kept:
-        raise EdgenasError(f"{path} must keep one of {join(values)}, found {join(wanted)}")
-    return kept
-
-
 def _check_space(space: Space) -> None:
-    check_choices(space.resolutions, "pixels of at least 8", "resolutions", whole(8))
+    check_inputs(space.resolutions, space.aspect)
     if not space.stages:
         raise EdgenasError("stages must not be empty")
     for path, value, least in (
@@ -445,17 +435,6 @@ def _check_space(space: Space) -> None:
     for part in space.kept_in_float:
         if part not in PARTS:
             raise EdgenasError(f"kept_in_float must be of {', '.join(PARTS)}, found {part!r}")
-    terms = [*space.aspect]
-    if len(terms) != 2 or not all(map(whole(1), terms)) or math.gcd(*terms) != 1:
-        raise EdgenasError(
-            f"aspect must be height to width in lowest terms, like [3, 5], found {terms}"
-        )
-    for resolution in space.resolutions:
-        if resolution % terms[0]:
-            raise EdgenasError(
-                f"resolutions must be multiples of {terms[0]} for the aspect {terms}, "
-                f"found {resolution}"
-            )
     if not 0 < space.epsilon < 1:
         raise EdgenasError(f"epsilon must be between 0 and 1, found {space.epsilon}")
     for i, stage in enumerate(space.stages):

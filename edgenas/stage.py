@@ -1,14 +1,16 @@
 """The choices of one stage of a space, and the rules they keep."""
 
 import itertools
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from edgenas.errors import EdgenasError
 
 KINDS = ("conv", "mbconv", "bottleneck")
 ACTIVATIONS = ("relu", "relu6", "hswish")
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,3 +133,45 @@ def whole(least: int) -> Callable[[float], bool]:
 def join(values: Iterable[float]) -> str:
     """Numbers for people: ``3, 5, 7``."""
     return ", ".join(f"{v:g}" for v in values)
+
+
+def check_inputs(resolutions: tuple[int, ...], aspect: tuple[int, ...]) -> None:
+    """Refuse heights, or a ratio of height to width, that make no inputs of whole pixels."""
+    check_choices(resolutions, "pixels of at least 8", "resolutions", whole(8))
+    terms = [*aspect]
+    if len(terms) != 2 or not all(map(whole(1), terms)) or math.gcd(*terms) != 1:
+        raise EdgenasError(
+            f"aspect must be height to width in lowest terms, like [3, 5], found {terms}"
+        )
+    for resolution in resolutions:
+        if resolution % terms[0]:
+            raise EdgenasError(
+                f"resolutions must be multiples of {terms[0]} for the aspect {terms}, "
+                f"found {resolution}"
+            )
+        if resolution * terms[1] // terms[0] < 8:
+            raise EdgenasError(
+                f"resolutions must give widths of at least 8 pixels for the aspect {terms}, "
+                f"found {resolution}"
+            )
+
+
+def member(value: float, values: Sequence[float], path: str, space: str) -> None:
+    """Refuse a value that is not among those of a space."""
+    if value not in values:
+        raise EdgenasError(
+            f"{path} must be one of {join(values)} in space {space}, found {value:g}"
+        )
+
+
+def narrow(
+    values: tuple[Number, ...], only: Iterable[float] | None, path: str
+) -> tuple[Number, ...]:
+    """Those values that are wanted, all for None; a choice of one stays. Refuses to leave none."""
+    if only is None or len(values) == 1:
+        return values
+    wanted = tuple(only)
+    kept = tuple(v for v in values if v in wanted)
+    if not kept:
+        raise EdgenasError(f"{path} must keep one of {join(values)}, found {join(wanted)}")
+    return kept

@@ -175,6 +175,13 @@ def load_supernet(folder: Path) -> TrainedSupernet:
         raise EdgenasError(
             f"{path}: classes must be {space.classes} names, as its space says, found {classes!r}"
         )
+    steps = Preprocessing.from_json(fields["preprocessing"], where=f"{path}: preprocessing")
+    largest = max(space.resolutions)
+    if steps.size(largest) != space.input_size(largest):
+        raise EdgenasError(
+            f"{path}: preprocessing.stored must have the aspect {[*space.aspect]} of its space, "
+            f"found {steps.stored}"
+        )
     supernet = Supernet(space)
     wanted = supernet.state_dict()
     for name in tensors:
@@ -195,9 +202,7 @@ def load_supernet(folder: Path) -> TrainedSupernet:
     return TrainedSupernet(
         supernet=supernet.eval(),
         classes=tuple(classes),
-        preprocessing=Preprocessing.from_json(
-            fields["preprocessing"], where=f"{path}: preprocessing"
-        ),
+        preprocessing=steps,
         training=fields["training"],
         folder=folder,
     )

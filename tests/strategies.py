@@ -42,7 +42,7 @@ def spaces(draw: st.DrawFn, most: int = 3) -> Space:
     chain = tuple(draw(st.lists(stages(), min_size=1, max_size=most)))
     # Three channels times two ratios would round to the same middle channels.
     inputs = 16 if chain[0].kind == "mbconv" else draw(st.sampled_from((1, 3)))
-    shapes = [((1, 1), (9, 12, 16)), ((3, 5), (9, 12, 15)), ((2, 1), (8, 12, 16))]
+    shapes = [((1, 1), (9, 12, 16)), ((3, 5), (9, 12, 15)), ((2, 1), (16, 18, 24))]
     aspect, heights = draw(st.sampled_from(shapes))
     return Space(
         name="random",

@@ -1,6 +1,7 @@
 """Inputs that are no squares: the whole way, from images to a bundle."""
 
 import dataclasses
+import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -15,15 +16,24 @@ from hypothesis import strategies as st
 from PIL import Image
 from toys import toy_images
 
-from edgenas.cost import total
+from edgenas.cost import cost, peak_elements, total
 from edgenas.data import Preprocessing, decode, kept_at, load_images
 from edgenas.errors import EdgenasError
-from edgenas.plan import Layer, plan
-from edgenas.recipe import Recipe
-from edgenas.spaces import space_from_json, space_to_json, tiny
+from edgenas.plan import Layer, layers, plan
+from edgenas.predict.narrow import codes_of
+from edgenas.recipe import Recipe, default_recipe
+from edgenas.spaces import load_space, space_from_json, space_to_json, tiny
+from edgenas.synthetic import coloured_noise
+from edgenas.table import MeasuredNetwork, Timing
 from edgenas.train import augment, train
 
 WIDE = dataclasses.replace(tiny(), name="wide", resolutions=(12, 15), aspect=(3, 5))
+
+# Of squares, written down before there was any other shape.
+DIGESTS = {
+    "tiny": ["c1ed36059159319b", "e2138e4d995e1a1c", "aceb70273c363a60"],
+    "mbv3-cifar": ["d99173bac8bbbf6f", "0b83c07ed00bb0f7", "c006abd1aa5a1c1d"],
+}
 
 
 def test_a_space_says_the_shape_of_its_inputs():
@@ -37,15 +47,46 @@ def test_a_space_says_the_shape_of_its_inputs():
         ((3,), "aspect must be height to width"),
         ((0, 1), "aspect must be height to width"),
         ((5, 3), r"resolutions must be multiples of 5 for the aspect \[5, 3\], found 12"),
+        ((2, 1), r"must give widths of at least 8 pixels for the aspect \[2, 1\], found 12"),
     ):
         with pytest.raises(EdgenasError, match=words):
-            dataclasses.replace(WIDE, aspect=wrong)
+            dataclasses.replace(WIDE, resolutions=(12,), aspect=wrong)
+
+
+def test_digests_of_squares_are_those_of_before():
+    # Histories and checkpoints are found by the first, weights by the second, tables by the third.
+    for name, wanted in DIGESTS.items():
+        space = load_space(name)
+        costs = [
+            (str(layer), dataclasses.astuple(cost(layer)), peak_elements(layer))
+            for layer in layers(space)
+        ]
+        texts = repr(space), json.dumps(space_to_json(space)), repr(costs)
+        assert [hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts] == wanted
+    assert "aspect" not in repr(tiny())
+    assert "aspect=(3, 5)" in repr(WIDE)
+    turned = dataclasses.replace(WIDE, aspect=(3, 4))
+    assert len({WIDE.filed_as, turned.filed_as, tiny().filed_as}) == 3
+
+
+def test_what_was_measured_on_squares_is_not_used_for_others():
+    square = dataclasses.replace(WIDE, aspect=(1, 1))
+    arch = square.largest()
+    assert WIDE.contains(arch)
+    network = MeasuredNetwork(
+        space=square.name, classes=square.classes, arch=arch, timing=Timing(mean=1.0, n=1)
+    )
+    assert network.belongs_to(square)
+    assert not network.belongs_to(WIDE)
+    with pytest.raises(EdgenasError, match=r"must have the aspect \[1, 1\] of space wide, found"):
+        codes_of(square, WIDE)
+    assert set(layers(square)).isdisjoint(layers(WIDE))
 
 
 def test_layers_name_their_width_where_it_is_another():
-    layers = [str(layer) for _, layer in plan(WIDE, WIDE.largest())]
-    assert layers[0] == "conv(inputs=3,outputs=8,size=15,kernel=3,activation=hswish,columns=25)"
-    assert all(Layer.parse(text) in dict(plan(WIDE, WIDE.largest())).values() for text in layers)
+    texts = [str(layer) for _, layer in plan(WIDE, WIDE.largest())]
+    assert texts[0] == "conv(inputs=3,outputs=8,size=15,kernel=3,activation=hswish,columns=25)"
+    assert all(Layer.parse(text) in dict(plan(WIDE, WIDE.largest())).values() for text in texts)
     # By hand: the stem reads 3x3 of 3 channels at every pixel.
     stem = dict(plan(WIDE, WIDE.largest()))["stages.0.0"]
     assert (stem.in_size, stem.out_size) == ((15, 25), (15, 25))
@@ -89,6 +130,30 @@ def test_images_of_another_shape_are_refused(tmp_path: Path):
     words = r"images must have the aspect \[3, 5\] of the space wide, found 16x16 pixels"
     with pytest.raises(EdgenasError, match=words):
         train(WIDE, toy_images(60), recipe=Recipe(batch=16), out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("kind", ["shift", "crop"])
+def test_narrow_images_have_views_too(kind: str):
+    pixels = torch.randint(256, (5, 3, 64, 8), dtype=torch.uint8)
+    views = augment(pixels, kind=kind, rng=np.random.default_rng(0))
+    assert views.shape == pixels.shape
+    assert not torch.equal(views, pixels)
+
+
+def test_the_longer_side_decides_the_recipe():
+    for aspect, kind in (((1, 1), "shift"), ((1, 2), "crop"), ((2, 1), "shift")):
+        space = dataclasses.replace(tiny(), resolutions=(48,), aspect=aspect)
+        assert default_recipe(space).augmentation == kind
+
+
+def test_noise_has_the_shape_and_the_mean_of_images():
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(100, 140, (300, 3, 9, 15), dtype=torch.uint8, generator=generator)
+    pixels[..., :5] += 60
+    noise = coloured_noise(pixels, count=400, rng=np.random.default_rng(0))
+    assert noise.shape == (400, 3, 9, 15)
+    torch.testing.assert_close(noise.mean(0), pixels.float().mean(0), rtol=0, atol=4)
+    torch.testing.assert_close(noise.std(0), pixels.float().std(0), rtol=0.25, atol=0)
 
 
 @pytest.mark.parametrize("kind", ["shift", "crop"])

@@ -1,6 +1,7 @@
 """What ships is what was trained: parity, folding, counts, metadata."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -56,7 +57,12 @@ def residual() -> Space:
     )
 
 
-SPACES = {space.name: space for space in (tiny(), residual(), mbv3_cifar())}
+def wide() -> Space:
+    """Inputs that are no squares, through everything."""
+    return replace(residual(), name="wide", resolutions=(21, 33), aspect=(3, 5))
+
+
+SPACES = {space.name: space for space in (tiny(), residual(), wide(), mbv3_cifar())}
 
 
 def trained(space: Space, arch: Arch, *, seed: int) -> Network:
@@ -85,9 +91,9 @@ def some_arch(space: Space, seed: int) -> Arch:
 
 
 def images(network: Network, n: int, *, seed: int = 0) -> torch.Tensor:
-    size = network.arch.resolution
+    size = network.space.input_size(network.arch.resolution)
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, network.space.inputs, size, size, generator=generator)
+    return torch.randn(n, network.space.inputs, *size, generator=generator)
 
 
 @pytest.mark.parametrize("name", SPACES)

@@ -1,5 +1,6 @@
 import io
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -46,7 +47,9 @@ MOBILENET2 = Space(
     activation="relu6",
     final=64,
 )
-SPACES = [tiny(), mbv3_cifar(), RESNET, MOBILENET2]
+WIDE = replace(RESNET, name="wide", resolutions=(21,), aspect=(3, 5))
+TALL = replace(tiny(), name="tall", resolutions=(16, 20), aspect=(2, 1))
+SPACES = [tiny(), mbv3_cifar(), RESNET, MOBILENET2, WIDE, TALL]
 
 
 def each(spaces):
@@ -182,6 +185,8 @@ def test_more_copies_have_the_operators_of_the_layer_more_often(space):
         x = np.ones([2, layer.inputs, *layer.in_size], np.float32)
         outputs = session.run(None, {INPUT: x})
         assert len(outputs) == (3 if layer.kind == "head" else READERS)
+        if layer.kind != "head":
+            assert {y.shape[2:] for y in outputs} == {(1, 1)}, "a pixel is read"
         assert all(np.isfinite(y).all() for y in outputs)
         assert not np.allclose(outputs[0], outputs[1]), "copies have weights of their own"
 

@@ -12,6 +12,7 @@ from edgenas.profiling.graph import INPUT, layer_graph, network_graph
 from edgenas.profiling.units import layer_unit, network_unit
 from edgenas.runtimes.forms import form, formed, formed_layer, half, random_images
 from edgenas.runtimes.quantize import parts, quantized, with_integer_activations
+from edgenas.space import Space
 
 STEM = Layer(kind="conv", inputs=3, outputs=8, size=8, kernel=3, activation="hswish")
 SQUEEZED = next(
@@ -19,8 +20,11 @@ SQUEEZED = next(
 )
 
 
-def network() -> bytes:
-    space = spaces.tiny()
+TINY = spaces.tiny()
+WIDE = replace(TINY, name="wide", resolutions=(12, 15), aspect=(3, 5))
+
+
+def network(space: Space = TINY) -> bytes:
     return network_graph(space, space.largest())
 
 
@@ -90,9 +94,11 @@ def test_all_of_a_network_runs_in_integers_between_its_two_ends():
 
 
 @pytest.mark.parametrize("wanted", ["int8-unsigned", "int8-integer", "int8-signed", "fp16"])
-def test_another_form_computes_nearly_the_same(wanted):
-    graph = network()
-    images = np.random.default_rng(3).standard_normal((64, 3, 16, 16)).astype(np.float32)
+@pytest.mark.parametrize("space", [TINY, WIDE], ids=["square", "wide"])
+def test_another_form_computes_nearly_the_same(wanted, space):
+    graph = network(space)
+    size = space.input_size(max(space.resolutions))
+    images = np.random.default_rng(3).standard_normal((64, 3, *size)).astype(np.float32)
     made = formed(graph, wanted=wanted, images=images)
     exact, found = (np.stack([run(g, x[None])[0] for x in images[:16]]) for g in (graph, made))
     error = np.abs(found - exact).mean() / exact.std()

@@ -85,10 +85,21 @@ def test_the_smallest_network_of_every_kind_of_space_is_the_same(name):
     same(network_graph(space, arch), x)
 
 
-@pytest.mark.parametrize(("size", "mid"), [(16, 16), (8, 16), (7, 16), (5, 8)])
-def test_excitation_scales_channels_also_where_there_are_as_many_as_columns(size, mid):
-    layer = Layer(kind="mbconv", inputs=8, outputs=12, size=size, kernel=3, mid=mid, squeeze=4)
-    same(layer_graph(layer), normal(1, 8, size, size))
+@pytest.mark.parametrize(("aspect", "resolution"), [((3, 5), 24), ((2, 1), 32)])
+def test_inputs_that_are_no_squares_keep_height_and_width_apart(aspect, resolution):
+    space = replace(TINY, resolutions=(resolution,), aspect=aspect)
+    x = normal(2, 3, *space.input_size(resolution))
+    same(network_graph(space, space.largest(), batch=2), x)
+
+
+@pytest.mark.parametrize(
+    ("size", "columns", "mid"),
+    [(16, 0, 16), (8, 0, 16), (7, 0, 16), (5, 0, 8), (7, 16, 16), (16, 7, 16)],
+)
+def test_excitation_scales_channels_also_where_there_are_as_many_as_columns(size, columns, mid):
+    shapes = {"inputs": 8, "outputs": 12, "size": size, "columns": columns, "mid": mid}
+    layer = Layer(kind="mbconv", kernel=3, squeeze=4, **shapes)
+    same(layer_graph(layer), normal(1, 8, *layer.in_size))
 
 
 def test_a_batch_is_so_many_images():

@@ -1,5 +1,6 @@
 """PyTorch as a runtime: graphs become modules and programs here; a GPU runs them."""
 
+import dataclasses
 import io
 import warnings
 
@@ -58,6 +59,13 @@ def test_the_smallest_network_of_every_space_is_the_same(name):
     space = spaces.load_space(name)
     arch = space.smallest()
     same(network_graph(space, arch), normal(1, space.inputs, arch.resolution, arch.resolution))
+
+
+@pytest.mark.parametrize(("aspect", "resolution"), [((3, 5), 24), ((2, 1), 32)])
+def test_networks_of_inputs_that_are_no_squares_are_the_same(aspect, resolution):
+    space = dataclasses.replace(spaces.tiny(), resolutions=(resolution,), aspect=aspect)
+    x = normal(2, 3, *space.input_size(resolution))
+    same(network_graph(space, space.largest(), batch=2), x)
 
 
 @pytest.mark.parametrize("name", ["tiny", "mbv3-cifar"])

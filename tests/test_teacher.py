@@ -313,6 +313,20 @@ def test_a_pickle_is_not_even_opened(tmp_path: Path):
     assert not (tmp_path / "exploded").exists()
 
 
+def test_a_teacher_sees_the_shape_of_the_images(tmp_path: Path):
+    path = drawn(tmp_path / "wide.onnx", shape=["n", 3, 24, 40])
+    teacher = load(path, stored=(15, 25))
+    assert (teacher.size, teacher.record["size"]) == (24, [24, 40])
+    pixels = torch.randint(256, (4, 3, 15, 25), dtype=torch.uint8)
+    seen = teacher.preprocessing.prepare(pixels, resolution=24)
+    assert seen.shape == (4, 3, 24, 40)
+    torch.testing.assert_close(teacher.logits(pixels), 5 * seen.mean((2, 3)))
+    with pytest.raises(EdgenasError, match="takes inputs of 24 x 40 pixels, found 24 x 24"):
+        load(path)
+    # As runs of before have it on record.
+    assert load(drawn(tmp_path / "net.onnx", shape=["n", 3, 16, 16])).record["size"] == 16
+
+
 # A training with one
 
 

@@ -565,6 +565,14 @@ def test_weights_of_other_resolutions_and_strides_are_taken_over():
         assert not same or torch.equal(parameter, init.supernet.get_parameter(name)), name
 
 
+def test_weights_of_another_aspect_are_taken_over():
+    wide = dataclasses.replace(tiny(), resolutions=(12, 15), aspect=(3, 5))
+    supernet, init = Supernet(wide, seed=0), given_weights(tiny(), tuple("abcdefghij"))
+    loop.start_from(init, supernet, classes=tuple("abcdefghij"))
+    for name, parameter in supernet.named_parameters():
+        assert torch.equal(parameter, init.supernet.get_parameter(name)), name
+
+
 def test_weights_of_another_space_are_refused(toys: Images, tmp_path: Path):
     init = given_weights(dataclasses.replace(tiny(), name="thin", final=16), toys.classes)
     with pytest.raises(

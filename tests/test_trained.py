@@ -65,6 +65,12 @@ def vouch(folder: Path, **fields: object) -> None:
     path.write_text(json.dumps(value))
 
 
+def test_images_of_another_aspect_than_the_space_are_refused(folder: Path):
+    steps = json.loads((folder / "supernet.json").read_text())["preprocessing"]
+    vouch(folder, preprocessing=steps | {"stored": [15, 25]})
+    refused(folder, "preprocessing.stored must have the aspect [1, 1] of its space, found (15, 25)")
+
+
 # Round trips
 
 

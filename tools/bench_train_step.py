@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from edgenas.arch import Arch
 from edgenas.cost import total
-from edgenas.data import Preprocessing
+from edgenas.data import Preprocessing, kept_at, sides
 from edgenas.files import machine_lock
 from edgenas.ofa import import_supernet
 from edgenas.space import Space
@@ -118,10 +118,9 @@ def main() -> None:
         space = space.restrict(resolution=given.resolutions)
     rows = space.sample(given.random, rng=np.random.default_rng(given.seed), by="gene")
     archs = [space.largest(), space.smallest(), *space.decode(rows)]
-    side = max(space.resolutions)
     generator = torch.Generator().manual_seed(given.seed)
     pixels = torch.randint(
-        256, (given.batch, 3, side, side), generator=generator, dtype=torch.uint8
+        256, (given.batch, 3, *sides(kept_at(space))), generator=generator, dtype=torch.uint8
     )
     labels = torch.randint(space.classes, (given.batch,), generator=generator)
     steps: dict[str, Callable[[], list[float]]] = {}
@@ -132,7 +131,7 @@ def main() -> None:
         net.to(memory_format=order)
         supernet.to(memory_format=order)
         kind = Preprocessing if order is torch.channels_last else ChannelsFirst
-        usual = kind(stored=side, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+        usual = kind(stored=kept_at(space), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
         steps[f"ofa, {name}"] = partial(
             reference_step,
             net,

@@ -267,7 +267,7 @@ def _specialized_layers(raw: dict[str, str]) -> Iterator[Layer]:
     size, channels = int(raw["resolution"]), int(raw["first_conv_c"])
     first = Layer(kind="conv", inputs=3, outputs=channels, size=size, kernel=3, stride=2)
     yield dataclasses.replace(first, activation="relu6")
-    size = first.out_size
+    size, _ = first.out_size
     for text in raw["blocks"].split():
         _, mid, outputs, kernel, stride, squeeze, activation = text.split(":")
         assert squeeze == "se0", text
@@ -283,7 +283,7 @@ def _specialized_layers(raw: dict[str, str]) -> Iterator[Layer]:
             residual=stride == "s1" and channels == int(outputs),
         )
         yield block
-        size, channels = block.out_size, block.outputs
+        size, channels = block.out_size[0], block.outputs
     assert not raw["final_expand"]
     mix = int(raw["feature_mix"])
     yield Layer(

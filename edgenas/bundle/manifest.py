@@ -158,6 +158,12 @@ def read(folder: Path) -> dict[str, Any]:
     return fields
 
 
+def _flat(sizes: list[Any]) -> list[Any]:
+    """Sides of squares, and heights and widths of others, one after the other."""
+    pairs: list[list[Any]] = [s if isinstance(s, list) and len(s) == 2 else [s] for s in sizes]
+    return [value for pair in pairs for value in pair]
+
+
 def _check_types(fields: Mapping[str, Any], *, where: str) -> None:
     """Refuse what no edgenas wrote, before anything is done with it."""
     for name, kind in _FIELDS.items():
@@ -179,9 +185,7 @@ def _check_types(fields: Mapping[str, Any], *, where: str) -> None:
         values = steps[name]
         fits = isinstance(values, list) and len(values) == size
         if name == "resize" and fits:
-            values = [
-                v for s in values for v in (s if isinstance(s, list) and len(s) == 2 else [s])
-            ]
+            values = _flat(values)
         limit = _LARGEST if name == "resize" else 1
         kinds = (int,) if name == "resize" else (int, float)
         if not fits or not all(type(v) in kinds and least <= v <= limit for v in values):

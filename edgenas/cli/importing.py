@@ -61,7 +61,7 @@ def import_ofa(
     names = numbered if labels is None else _labels(labels, declared)
     import torch
 
-    from edgenas.data import Preprocessing
+    from edgenas.data import Preprocessing, kept_at
     from edgenas.files import cache_folder, new_folder, sha256
     from edgenas.ofa import address_of, download, import_supernet
     from edgenas.trained import TrainedSupernet, save_supernet
@@ -81,7 +81,7 @@ def import_ofa(
     trained = TrainedSupernet(
         supernet=import_supernet(file, space=declared),
         classes=names,
-        preprocessing=Preprocessing(stored=max(declared.resolutions), mean=_MEAN, std=_STD),
+        preprocessing=Preprocessing(stored=kept_at(declared), mean=_MEAN, std=_STD),
         training={"imported": {"file": file.name, "sha256": found, "address": source}},
     )
     with new_folder(out_folder.resolve()) as made:

@@ -36,7 +36,7 @@ class Step:
     Args:
         number: from 0.
         settings: of all steps.
-        pixels: of the batch, uint8, shape (n, 3, stored, stored).
+        pixels: of the batch, uint8, shape (n, 3, height, width).
         labels: shape (n,).
         past: cross entropies of the steps before.
         generator: of all chance.

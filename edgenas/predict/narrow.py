@@ -28,6 +28,11 @@ def codes_of(space: Space, narrow: Space) -> tuple[tuple[int, Indices], ...]:
     if narrow == space:
         whole = (np.arange(len(gene.values) + 1) for gene in space.genes)
         return tuple(enumerate(whole))
+    if narrow.aspect != space.aspect:
+        raise EdgenasError(
+            f"space {narrow.name} must have the aspect {[*space.aspect]} of space {space.name}, "
+            f"found {[*narrow.aspect]}"
+        )
     try:
         decided = space.encode([narrow.largest()])[0]
     except EdgenasError as error:

@@ -159,7 +159,7 @@ def _networks(
     found: list[tuple[Arch, float]] = []
     for network in table.networks:
         seconds = network.timing.statistic(statistic)
-        if (network.space, network.classes) == (space.name, space.classes) and seconds is not None:
+        if network.belongs_to(space) and seconds is not None:
             found.append((network.arch, seconds))
     return sorted((pair for pair in found if space.contains(pair[0])), key=lambda pair: pair[0].id)
 

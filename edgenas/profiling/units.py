@@ -132,7 +132,7 @@ def layer_unit(space: Space, layer: Layer, *, copies: int, batch: int, form: For
 def network_unit(space: Space, arch: Arch, *, batch: int, form: Form = "fp32") -> Unit:
     """The unit of a whole network, in some form."""
     return Unit(
-        name=f"{space.name}/{space.classes} {arch}",
+        name=f"{space.filed_as}/{space.classes} {arch}",
         of=arch,
         build=lambda: formed(
             network_graph(space, arch, batch=batch), wanted=form, keep=space.kept_in_float

@@ -324,7 +324,7 @@ class Work:
             if isinstance(unit.of, Arch):
                 networks.append(
                     MeasuredNetwork(
-                        space=space.name, classes=space.classes, arch=unit.of, timing=made
+                        space=space.filed_as, classes=space.classes, arch=unit.of, timing=made
                     )
                 )
             elif unit.copies:

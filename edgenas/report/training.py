@@ -220,7 +220,8 @@ def _facts(told: Mapping[str, Any]) -> list[tuple[str, Node]]:
     if told.get("init"):
         rows.append(("started from", f"another supernet, digest {told['init']}"))
     if teacher := told.get("teacher"):
-        size = "x".join(map(str, teacher["size"]))
+        size = teacher["size"]  # the side of a square, or height and width
+        size = "x".join(map(str, size if isinstance(size, list) else [size, size]))
         words = f"{teacher['file']}, SHA-256 {teacher['sha256'][:16]}, asked at {size} pixels"
         rows.append(("teacher", words))
     return rows

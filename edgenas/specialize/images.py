@@ -105,7 +105,7 @@ def own_split(trained: TrainedSupernet, images: Images) -> tuple[Tensor, Images]
     """Images of ``own_parts`` to calibrate with and to judge on: nothing learnt from is judged.
 
     Returns:
-        Calibration images, uint8, shape (n, 3, stored, stored), and validation images.
+        Calibration images, uint8, shape (n, 3, height, width), and validation images.
     """
     parts, calibration = own_parts(trained, images)
     return calibration, parts.validation

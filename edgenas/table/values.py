@@ -68,7 +68,7 @@ class MeasuredNetwork:
     """A whole network, timed end to end.
 
     Args:
-        space: the name of its space.
+        space: what its space is filed as, ``Space.filed_as``.
         classes: its number of classes, part of the last layer.
         arch: the network.
         timing: its timing.
@@ -78,6 +78,10 @@ class MeasuredNetwork:
     classes: int
     arch: Arch
     timing: Timing
+
+    def belongs_to(self, space: Space) -> bool:
+        """Whether it is filed as a network of this space."""
+        return (self.space, self.classes) == (space.filed_as, space.classes)
 
 
 class LatencySource(Protocol):
@@ -242,7 +246,7 @@ class LatencyTable:
         found: list[tuple[MeasuredNetwork, float, float]] = []
         for network in self.networks:
             measured = network.timing.statistic(statistic)
-            if (network.space, network.classes) != (space.name, space.classes) or measured is None:
+            if not network.belongs_to(space) or measured is None:
                 continue
             timings = [
                 self._timing(layer, resolution=network.arch.resolution)

@@ -139,7 +139,7 @@ def augment(pixels: Tensor, *, kind: str, rng: np.random.Generator) -> Tensor:
     mirrored = torch.from_numpy(rng.random(n) < 0.5).view(n, 1, 1, 1)
     pixels = torch.where(mirrored, pixels.flip(3), pixels)
     if kind == "shift":
-        margin = max(1, height // 8)
+        margin = max(1, min(height, width) // 8)
         padded = F.pad(pixels.float(), (margin,) * 4, mode="reflect").to(torch.uint8)
         offsets = rng.integers(0, 2 * margin + 1, size=(n, 2)).tolist()
         views = [

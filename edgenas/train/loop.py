@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from edgenas import parallel
-from edgenas.data import Images, Preprocessing, split
+from edgenas.data import Images, Preprocessing, as_size, split
 from edgenas.errors import EdgenasError
 from edgenas.files import wait_for_machine
 from edgenas.recipe import Recipe
@@ -153,9 +153,7 @@ def _course(
         recipe=recipe,
         seed=seed,
         parts=parts,
-        preprocessing=Preprocessing(
-            stored=height if height == width else (height, width), mean=mean, std=std
-        ),
+        preprocessing=Preprocessing(stored=as_size(height, width), mean=mean, std=std),
         calibration=calibration_pixels(parts.train, recipe, seed=seed),
         watched=(space.largest(), space.smallest(), *space.decode(rows)),
         teacher=teacher,

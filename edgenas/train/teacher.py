@@ -137,7 +137,7 @@ def load_teacher(
         record={
             "file": path.name,
             "sha256": sha256(path),
-            "size": list(given),
+            "size": given[0] if given[0] == given[1] else list(given),
             "mean": list(preprocessing.mean),
             "std": list(preprocessing.std),
         },
