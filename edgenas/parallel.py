@@ -5,6 +5,7 @@ process, and nothing here does anything. Every process draws the same archs; wha
 images, and networks to be evaluated.
 """
 
+import importlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -39,6 +40,10 @@ def processes(device: str) -> Iterator[torch.device]:
         return
     if device == "cuda":
         torch.cuda.set_device(found)
+    # This module has the group of the moment as a default of its functions. Optimisers import it,
+    # late: then the group outlives its end here, and a thread of gloo that gives a tensor back
+    # while the interpreter closes ends the process with SIGABRT (pytorch/pytorch issue 190489).
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         yield found
