@@ -159,6 +159,8 @@ class Images:
         classes: the name of each label.
         source: where they come from.
         digest: SHA-256 over pixels, labels and classes.
+        held: which ones their folder sets aside for validation, bool, shape (n,); None: it does
+            not say.
     """
 
     pixels: Tensor
@@ -166,6 +168,7 @@ class Images:
     classes: tuple[str, ...]
     source: str
     digest: str
+    held: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -178,6 +181,7 @@ class Images:
             classes=self.classes,
             source=self.source,
             digest=self.digest,
+            held=None if self.held is None else self.held[indices],
         )
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -204,7 +208,8 @@ def load_images(
 
     Args:
         source: a folder of class folders, a .tar(.gz/.xz/.bz2) or .zip of one, or ``cifar10``
-            (``cifar10-test`` for its test split).
+            (``cifar10-test`` for its test split). Folders ``train`` and ``val`` of class folders
+            say what is for validation.
         stored: pixels of the square to keep every image at, or height and width.
         skip_bad_images: leave out what cannot be decoded instead of refusing.
         progress: called with (images read, images in all).
@@ -218,13 +223,14 @@ def load_images(
         return _images(_restore(pixels, stored), labels, classes, source)
     path = Path(source)
     entries = listing(path)
-    classes = sorted({name for name, _, _ in entries})
+    classes = sorted({name for name, *_ in entries})
     check_classes(entries, classes, source)
     kept = cache_folder() / "images" / f"{fingerprint(path, entries, stored)}.npz"
     if kept.exists():
         try:
             with np.load(kept, allow_pickle=False) as arrays:
-                return _images(arrays["pixels"], arrays["labels"], classes, source)
+                held = arrays.get("held")
+                return _images(arrays["pixels"], arrays["labels"], classes, source, held=held)
         except DAMAGED:
             kept.unlink(missing_ok=True)
     pixels = np.empty((len(entries), *sides(stored), 3), np.uint8)
@@ -248,6 +254,8 @@ def load_images(
     # An archive is read in its own order; one order makes it the same data set as its folder.
     order = np.lexsort((np.array(names, str), labels[: len(names)]))
     pixels, labels = pixels[order], labels[order]
+    aside = {where for _, where, _, held in entries if held}
+    held = np.array([names[i] in aside for i in order], bool) if aside else None
     empty = sorted(set(range(len(classes))) - set(labels.tolist()))
     if empty:
         raise EdgenasError(
@@ -256,8 +264,9 @@ def load_images(
         )
     if not bad:
         with writing(kept) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, pixels=pixels, labels=labels)
-    return _images(pixels, labels, classes, source)
+            told = {} if held is None else {"held": held}
+            np.savez(stream, pixels=pixels, labels=labels, **told)
+    return _images(pixels, labels, classes, source, held=held)
 
 
 def decode(data: bytes, *, stored: Size) -> Pixels:
@@ -304,7 +313,7 @@ class Split:
 
 
 def split(images: Images, *, validation: float, seed: int) -> Split:
-    """Set a part of every class aside for validation.
+    """Set a part of every class aside for validation, or what its folder sets aside.
 
     Args:
         images: all images that may be learnt from.
@@ -312,8 +321,10 @@ def split(images: Images, *, validation: float, seed: int) -> Split:
         seed: of the choice.
 
     Raises:
-        EdgenasError: a class has a single image.
+        EdgenasError: a class has a single image, or none in one of the two folders.
     """
+    if images.held is not None:
+        return _by_folder(images, images.held)
     rng, chosen = np.random.default_rng((seed, 7)), list[NDArray[np.int64]]()
     labels = images.labels.numpy()
     for label, name in enumerate(images.classes):
@@ -333,16 +344,38 @@ def split(images: Images, *, validation: float, seed: int) -> Split:
     )
 
 
-def _images(pixels: Pixels, labels: NDArray[np.int64], classes: list[str], source: str) -> Images:
+def _by_folder(images: Images, held: Tensor) -> Split:
+    for name, part in (("training", ~held), ("validation", held)):
+        counts = images.labels[part].bincount(minlength=len(images.classes))
+        if not counts.all():
+            raise EdgenasError(
+                f"class {images.classes[int(counts.argmin())]!r} of {images.source} must have "
+                f"images for training and for validation, found none for {name}",
+                hint="add images, or remove the class from both folders",
+            )
+    return Split(images.take(torch.nonzero(~held)[:, 0]), images.take(torch.nonzero(held)[:, 0]))
+
+
+def _images(
+    pixels: Pixels,
+    labels: NDArray[np.int64],
+    classes: list[str],
+    source: str,
+    *,
+    held: NDArray[np.bool_] | None = None,
+) -> Images:
     digest = hashlib.sha256("\0".join(classes).encode())
     digest.update(labels.tobytes())
     digest.update(pixels.tobytes())
+    if held is not None:
+        digest.update(held.tobytes())
     return Images(
         pixels=torch.from_numpy(pixels).permute(0, 3, 1, 2),
         labels=torch.from_numpy(labels),
         classes=tuple(classes),
         source=source,
         digest=digest.hexdigest(),
+        held=None if held is None else torch.from_numpy(held),
     )
 
 

@@ -54,8 +54,14 @@ _DECODING = 2
 
 Pixels = NDArray[np.uint8]
 
-# An entry: class name, path for people, handle inside an archive (or None in a folder).
-Entry = tuple[str, str, Any]
+# An entry: class name, path for people, handle inside an archive (or None in a folder), and
+# whether its folder sets it aside for validation.
+Entry = tuple[str, str, Any, bool]
+
+# Folders that divide a source, with class folders inside each.
+_TRAINING = ("train", "training")
+_VALIDATION = ("val", "valid", "validation")
+_TEST = ("test", "testing")
 
 
 def listing(path: Path) -> list[Entry]:
@@ -76,7 +82,8 @@ def listing(path: Path) -> list[Entry]:
         return _listed(path)
     if not path.name.lower().endswith(ARCHIVES):
         raise EdgenasError(
-            f"images must be a folder or one of {', '.join(ARCHIVES)}, .csv, found {path}"
+            f"images must be a folder or one of {', '.join(ARCHIVES)}, .csv, found {path}",
+            hint="give a folder of class folders, an archive of one, or a CSV of path,label",
         )
     try:
         if path.suffix.lower() == ".zip":
@@ -116,12 +123,15 @@ def _listed(path: Path) -> list[Entry]:
                 name, where = (row["label"] or "").strip(), (row["path"] or "").strip()
                 if not name or not where:
                     raise EdgenasError(
-                        f"{path}, line {rows.line_num}: path and label must both be there"
+                        f"{path}, line {rows.line_num}: path and label must both be there",
+                        hint="complete or remove the line",
                     )
-                entries.append((name, where, None))
+                entries.append((name, where, None, False))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise EdgenasError(f"{path} is no CSV file: {error}") from error
-    twice = [where for where, n in Counter(where for _, where, _ in entries).items() if n > 1]
+        raise EdgenasError(
+            f"{path} is no CSV file: {error}", hint="its first line must be path,label, in UTF-8"
+        ) from error
+    twice = [where for where, n in Counter(where for _, where, _, _ in entries).items() if n > 1]
     if twice:
         raise EdgenasError(f"{path} names {twice[0]} more than once", hint="one label an image")
     return sorted(entries, key=lambda e: (e[0], e[1]))
@@ -157,7 +167,9 @@ def _walk(path: Path) -> tuple[list[tuple[str, None]], list[str]]:
 def _classed(files: list[tuple[str, Any]], folders: list[str], path: Path) -> list[Entry]:
     """The images with their class: the folder right below the outermost folder that branches.
 
-    So a folder, an archive of it and an archive of its parent are the same data set.
+    So a folder, an archive of it and an archive of its parent are the same data set. Where that
+    folder has ``train`` and ``val`` inside, these divide the images; what is in ``test`` beside
+    them is left out.
     """
     images = [
         (PurePosixPath(name).parts[:-1], name, handle)
@@ -173,15 +185,36 @@ def _classed(files: list[tuple[str, Any]], folders: list[str], path: Path) -> li
         top = (*top, *first)
         places = {place for place in places if place[: len(top)] == top}
     level = len(top)
-    entries = [(p[level], name, handle) for p, name, handle in images if len(p) > level]
-    empty = {place[level] for place in places if len(place) > level} - {e[0] for e in entries}
+    inside = [(p, name, handle) for p, name, handle in images if len(p) > level]
+    divided = _divided(inside, level)
+    if divided:
+        inside = [image for image in inside if image[0][level].lower() not in _TEST]
+        places = {p for p in places if len(p) > level and p[level].lower() not in _TEST}
+        level += 1
+    entries = [
+        (p[level], name, handle, divided and p[level - 1].lower() in _VALIDATION)
+        for p, name, handle in inside
+    ]
+    known = {p[: level + 1] for p, _, _ in inside}
+    empty = {place[: level + 1] for place in places if len(place) > level} - known
     if entries and empty:
         raise EdgenasError(
-            f"class folder {PurePosixPath(*top, min(empty))} in {path} has no images "
+            f"class folder {PurePosixPath(*min(empty))} in {path} has no images "
             f"({', '.join(SUFFIXES)})",
             hint="add images or remove the folder",
         )
     return sorted(entries, key=lambda e: (e[0], e[1]))
+
+
+def _divided(images: list[tuple[tuple[str, ...], str, Any]], level: int) -> bool:
+    """Whether the folders at a level are ``train``, ``val`` and ``test``, not classes."""
+    names = {parts[level].lower() for parts, _, _ in images}
+    return (
+        len(names) > 1
+        and names <= {*_TRAINING, *_VALIDATION, *_TEST}
+        and not names.isdisjoint(_TRAINING)
+        and all(len(parts) > level + 1 for parts, _, _ in images)
+    )
 
 
 def _hidden(name: str) -> bool:
@@ -196,16 +229,16 @@ def contents(path: Path, entries: list[Entry]) -> Iterator[tuple[str, str, Calla
     Nothing is ever unpacked to the disk, so a name inside an archive cannot do harm.
     """
     if path.is_dir() or path.suffix.lower() == ".csv":
-        for name, where, _ in entries:
+        for name, where, *_ in entries:
             yield name, where, (_base(path) / where).read_bytes
     elif path.suffix.lower() == ".zip":
         with zipfile.ZipFile(path) as archive:
-            for name, where, member in entries:
+            for name, where, member, _ in entries:
                 yield name, where, lambda m=member: archive.read(m)
     else:
         # A tar is read forwards once: seeking back in a compressed one starts it over.
         with tarfile.open(path) as archive:
-            for name, where, member in sorted(entries, key=lambda e: e[2].offset_data):
+            for name, where, member, _ in sorted(entries, key=lambda e: e[2].offset_data):
                 yield name, where, lambda m=member: archive.extractfile(m).read()  # pyright: ignore[reportOptionalMemberAccess]
 
 
@@ -231,10 +264,12 @@ def check_classes(entries: list[Entry], classes: list[str], source: str) -> None
 def fingerprint(path: Path, entries: list[Entry], stored: int | tuple[int, int]) -> str:
     """A name for what would be decoded now: it changes with the path, a size or a time."""
     digest = hashlib.sha256(f"{_DECODING} {stored} {path.resolve()}".encode())
+    if any(held for *_, held in entries):
+        digest.update(bytes(held for *_, held in entries))
     files = [path]
     if path.is_dir() or path.suffix.lower() == ".csv":
-        files = [_base(path) / where for _, where, _ in entries]
-        digest.update("\0".join(name for name, _, _ in entries).encode())
+        files = [_base(path) / where for _, where, *_ in entries]
+        digest.update("\0".join(name for name, *_ in entries).encode())
     for file in files:
         try:
             status = os.stat(file)

@@ -505,6 +505,56 @@ def test_a_split_is_chosen_by_its_seed():
     assert held[0] == held[1] != held[2]
 
 
+DIVIDED = {
+    f"{part}/{name}/{i}.png": encoded(seed)
+    for seed, (part, name, i) in enumerate(
+        (part, name, i)
+        for part, count in (("train", 3), ("val", 2), ("test", 1))
+        for name in ("cat", "dog")
+        for i in range(count)
+    )
+}
+
+
+@pytest.mark.parametrize("name", ["folder", "a.zip", "a.tar.gz"])
+@pytest.mark.parametrize("top", ["", "photos/"])
+def test_folders_say_what_is_for_validation(tmp_path: Path, own_cache: Path, name: str, top: str):
+    files = {top + path: content for path, content in DIVIDED.items()}
+    made = folder_of if name == "folder" else archive_of
+    source = str(made(tmp_path / name, files))
+    folder_of(tmp_path / "plain", DIVIDED)
+    wanted = [load_images(str(tmp_path / "plain" / part), stored=8) for part in ("train", "val")]
+    for _ in range(2):  # decoded, then from the cache
+        images = load_images(source, stored=8)
+        assert images.classes == ("cat", "dog")
+        assert len(images) == 10
+        for seed in (0, 1):
+            parts = split(images, validation=0.1, seed=seed)
+            for found, part in zip((parts.train, parts.validation), wanted, strict=True):
+                assert torch.equal(found.pixels, part.pixels)
+                assert torch.equal(found.labels, part.labels)
+
+
+def test_every_class_needs_images_in_both_folders(tmp_path: Path):
+    kept = {path: c for path, c in DIVIDED.items() if not path.startswith("val/dog")}
+    images = load_images(str(folder_of(tmp_path / "a", kept)), stored=8)
+    with pytest.raises(EdgenasError, match=r"class 'dog' of .* found none for validation"):
+        split(images, validation=0.1, seed=0)
+    (tmp_path / "a/val/dog").mkdir()
+    refused(tmp_path / "a", "class folder val/dog in", "has no images")
+
+
+def test_classes_may_be_called_like_a_part(tmp_path: Path):
+    names = ("train", "bus", "val")
+    files = {f"{name}/{i}.png": encoded(i) for name in names for i in range(2)}
+    images = load_images(str(folder_of(tmp_path / "a", files)), stored=8)
+    assert images.classes == ("bus", "train", "val")
+    assert images.held is None
+    # Images right below are no class folders.
+    files = {f"{name}/{i}.png": encoded(i) for name in ("train", "test") for i in range(2)}
+    assert load_images(str(folder_of(tmp_path / "b", files)), stored=8).classes == ("test", "train")
+
+
 def test_a_class_of_one_image_cannot_be_split():
     with pytest.raises(EdgenasError, match="class 'class 1' must have at least 2 images"):
         split(many((5, 1)), validation=0.2, seed=0)
