@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from edgenas.errors import EdgenasError
@@ -242,7 +242,7 @@ def load_images(
         except DAMAGED as error:
             if not skip_bad_images:
                 raise EdgenasError(
-                    f"cannot read the image {where} in {source}: {error or type(error).__name__}",
+                    f"cannot read the image {where} in {source}: {_reason(error)}",
                     hint="repair or remove it, or pass --skip-bad-images",
                 ) from error
             bad.append(where)
@@ -264,9 +264,16 @@ def load_images(
         )
     if not bad:
         with writing(kept) as temporary, temporary.open("wb") as stream:
-            told = {} if held is None else {"held": held}
+            told: dict[str, Any] = {} if held is None else {"held": held}
             np.savez(stream, pixels=pixels, labels=labels, **told)
     return _images(pixels, labels, classes, source, held=held)
+
+
+def _reason(error: Exception) -> str:
+    """Why an image cannot be decoded."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image of a known kind"  # Pillow names an object in memory
+    return str(error) or type(error).__name__
 
 
 def decode(data: bytes, *, stored: Size) -> Pixels:

@@ -116,7 +116,7 @@ def _listed(path: Path) -> list[Entry]:
                 raise EdgenasError(
                     f"the first line of {path} must name the columns path and label, "
                     f"found {','.join(rows.fieldnames or ()) or 'nothing'}",
-                    hint="path,label",
+                    hint="write path,label there",
                 )
             entries: list[Entry] = []
             for row in rows:
@@ -249,15 +249,14 @@ def _base(path: Path) -> Path:
 
 def check_classes(entries: list[Entry], classes: list[str], source: str) -> None:
     """Refuse what no classifier can learn from: no images, or a single class."""
+    listed = source.lower().endswith(".csv")
+    hint = "one line per image: path,label" if listed else "one folder per class, images inside"
     if not entries:
-        raise EdgenasError(
-            f"no images in {source}",
-            hint="it must hold one folder per class, with images inside",
-        )
+        raise EdgenasError(f"no images in {source}", hint=hint)
     if len(classes) < 2:
         raise EdgenasError(
             f"{source} must have at least 2 classes, found {len(classes)} ({classes[0]!r})",
-            hint="one folder per class, with images inside",
+            hint=hint,
         )
 
 

@@ -21,7 +21,10 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from edgenas.cli.console import time_left
+from edgenas.errors import EdgenasError
 from edgenas.files import sha256
+from edgenas.train import check_out
 
 ESCAPE = "\x1b"
 
@@ -38,7 +41,7 @@ def refused(done: SimpleNamespace, message: str, hint: str = "") -> None:
     assert done.code == 2, done.log
     assert done.out == ""
     lines = [line for line in done.log.splitlines() if not re.match(r"[\w ]+: \d+/\d+", line)]
-    lines = [line for line in lines if not re.match(r"\d+ images of", line)]
+    lines = [line for line in lines if not re.match(r"\d+ images of|warning: ", line)]
     assert lines[0].startswith("error: "), done.log
     assert re.search(message, lines[0]), lines[0]
     assert len(lines) == 2, done.log
@@ -261,6 +264,55 @@ def test_test_images_are_looked_at_before_the_training(edgenas, photos: Path):
     words = ("train", "--space", "tiny", "--data", photos, "--out", "run", "--test", "nowhere")
     refused(edgenas(*words), "no images at nowhere")
     assert everything(Path()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        ("--mean 0.5,0.5 --std 0.2,0.2,0.2", "--mean must be three numbers", "of ImageNet: --mean"),
+        ("--mean a,b,c --std 0.2,0.2,0.2", "--mean must be three numbers", "0.485"),
+        ("--mean 124,116,104 --std 58,57,57", "--mean must be .* found '124", "divide them by 255"),
+        ("--mean 0.5,0.5,0.5 --std 0,0.2,0.2", "--std must be three numbers", "0.229"),
+        ("--mean 0.5,0.5,0.5", "--mean and --std must be given together", "--std 0.229"),
+        ("--teacher t.onnx --teacher-std 1", "--teacher-std must be three", "--teacher-std 0.229"),
+        ("--teacher-size 32", "--teacher must be given with", "--teacher FILE"),
+    ],
+)
+def test_bad_numbers_of_inputs_are_refused(
+    edgenas, photos: Path, words: str, message: str, hint: str
+):
+    given = ("train", "--space", "tiny", "--data", photos, "--out", "run")
+    refused(edgenas(*given, *words.split()), message, hint)
+    assert everything(Path()) == []
+
+
+@pytest.mark.parametrize(
+    ("make", "out", "message"),
+    [
+        (lambda: Path("file").write_text("x"), "file", "--out file is a file"),
+        (lambda: Path("file").write_text("x"), "file/run", "cannot be made: a file is in its way"),
+        (lambda: Path("mine/x").mkdir(parents=True), "mine", "exists and is no training run"),
+    ],
+)
+def test_where_a_run_is_to_be_is_looked_at_first(
+    edgenas, make: Callable[[], object], out: str, message: str
+):
+    make()
+    done = edgenas("train", "--space", "tiny", "--data", "nowhere", "--out", out)
+    refused(done, message, "choose another --out")
+
+
+def test_a_folder_that_may_not_be_written_to_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(EdgenasError, match=r"--out run cannot be made: .* may not be written to"):
+        check_out(Path("run"), resume=False)
+
+
+def test_what_is_left_of_long_work_is_told():
+    assert time_left(10, 90, 40.0) == "about 6 min left"
+    assert time_left(50, 50, 30.0) == "about 30 s left"
+    # Nothing is known yet, or it is over soon.
+    assert time_left(0, 100, 30.0) == time_left(99, 1, 30.0) == ""
 
 
 @pytest.mark.parametrize(

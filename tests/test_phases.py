@@ -13,6 +13,7 @@ from toys import toy_images
 from edgenas.recipe import Recipe
 from edgenas.space import Space
 from edgenas.spaces import load_space, mbv3_cifar, tiny
+from edgenas.stage import StageSpace
 from edgenas.supernet import Supernet
 from edgenas.train import CHECKPOINT, train
 from edgenas.train.phases import phases, sort_channels
@@ -52,8 +53,39 @@ def test_the_phases_share_the_steps_and_grow_to_the_whole_space(space: Space, st
     assert phases(space, Recipe(), steps=steps)[0].steps == steps
 
 
-@pytest.mark.parametrize("space", [tiny(), residual()], ids=["tiny", "residual"])
-def test_sorted_channels_compute_and_learn_the_same(space: Space):
+def wide() -> Space:
+    """Stages of several widths, one of them read by a classifier."""
+    return Space(
+        name="wide",
+        resolutions=(16,),
+        stages=(
+            StageSpace(kind="conv", widths=(8, 16), stride=2),
+            StageSpace(kind="mbconv", widths=(24, 32), depths=(1, 2), expands=(2.0, 3.0), stride=2),
+            # Its inputs are added to its outputs, where both are 32.
+            StageSpace(kind="mbconv", widths=(32, 40), expands=(2.0, 3.0)),
+            StageSpace(kind="mbconv", widths=(48, 64), expands=(2.0, 3.0), stride=2),
+        ),
+    )
+
+
+# What reads the channels that are sorted, group by group.
+INSIDE = (".project.conv.weight", ".restore.conv.weight")
+RESIDUAL = ["stages.2.1.reduce", "stages.3.0.reduce", "stages.3.0.downsample"]
+
+
+@pytest.mark.parametrize(
+    ("space", "elastic", "readers"),
+    [
+        (tiny(), "expands", None),
+        (residual(), "expands", None),
+        (residual(), "widths", [[f"{name}.conv.weight" for name in RESIDUAL]]),
+        (wide(), "widths", [["stages.1.0.expand.conv.weight"], ["head.classifier.weight"]]),
+    ],
+    ids=["tiny", "residual", "residual-widths", "wide-widths"],
+)
+def test_sorted_channels_compute_and_learn_the_same(
+    space: Space, elastic: str, readers: list[list[str]] | None
+):
     supernet = Supernet(space, seed=3).double()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -82,7 +114,7 @@ def test_sorted_channels_compute_and_learn_the_same(space: Space):
             parameter.copy_(before[name])
             optimiser.state[parameter].update(momenta[parameter])
     average = {name: tensor.clone() for name, tensor in before.items()}
-    sort_channels(supernet, optimiser, average)
+    sort_channels(supernet, optimiser, average, elastic=elastic)
     # The next step too: momenta moved with their weights.
     assert all(torch.equal(average[n], p) for n, p in supernet.named_parameters())
     moved = [n for n, p in supernet.named_parameters() if not torch.equal(p, before[n])]
@@ -90,10 +122,11 @@ def test_sorted_channels_compute_and_learn_the_same(space: Space):
     in_order = supernet(x, arch).detach(), step()
     for one, other in zip(plain, in_order, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
-    for name in moved:
-        if name.endswith(("project.conv.weight", "restore.conv.weight")):
-            norms = average[name].abs().sum((0, 2, 3))
-            assert (norms.diff() <= 0).all(), name
+    for group in readers or [[name] for name in moved if name.endswith(INSIDE)]:
+        norms = [average[name].abs().transpose(0, 1).flatten(1).sum(1) for name in group]
+        assert (sum(norms).diff() <= 0).all(), group
+    if space.name == "wide":  # where a stage is added to another, their order stays
+        assert not any(name.startswith("stages.2") for name in moved)
 
 
 def test_a_progressive_training_learns_and_goes_on_where_it_was(tmp_path: Path):

@@ -421,6 +421,10 @@ def contents(folder: Path) -> dict[Path, bytes]:
             {"init": given_weights(tiny(), ("class 0", "class 1", "class 2"))},
             "--resume: init of the run in .* is null, now it is",
         ),
+        (
+            {"normalisation": ((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))},
+            "--resume: normalisation of the run in .* is null, now it is",
+        ),
     ],
 )
 def test_resuming_with_other_arguments_is_refused(
@@ -437,10 +441,25 @@ def test_resuming_with_other_arguments_is_refused(
             out=tmp_path / "run",
             seed=given["seed"],
             init=given["init"],
+            normalisation=given.get("normalisation"),
             resume=True,
         )
     assert "same arguments" in caught.value.hint
     assert contents(tmp_path / "run") == before
+
+
+def test_inputs_are_normalised_as_asked_for(toys: Images, tmp_path: Path):
+    asked = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+    recipe, out = dataclasses.replace(RECIPE, epochs=1), tmp_path / "run"
+    trained = train(tiny(), toys, recipe=recipe, out=out, normalisation=asked)
+    assert (trained.preprocessing.mean, trained.preprocessing.std) == asked
+    usual = train(tiny(), toys, recipe=recipe, out=tmp_path / "usual")
+    assert usual.preprocessing.mean != asked[0]
+    # The same normalisation, given or found, is the same training.
+    own = usual.preprocessing.mean, usual.preprocessing.std
+    again = train(tiny(), toys, recipe=recipe, out=tmp_path / "again", normalisation=own)
+    for name, parameter in usual.supernet.named_parameters():
+        assert torch.equal(again.supernet.get_parameter(name), parameter)
 
 
 def test_resuming_with_other_threads_is_refused(toys: Images, tmp_path: Path):

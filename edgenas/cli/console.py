@@ -5,6 +5,7 @@ Results go to stdout, progress and logs to stderr. rich drops colours for NO_COL
 
 import json
 import sys
+import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
@@ -13,6 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+from edgenas.units import duration
+
+_SOON = 20.0  # seconds
 
 # Without a terminal rich takes 80 columns for granted, and would fold what others parse or log.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
@@ -56,18 +61,35 @@ def note(text: str) -> None:
     log.print(text, markup=False, soft_wrap=True)
 
 
+def time_left(done: int, to_do: int, seconds: float) -> str:
+    """How long the rest will take, in words; nothing where that is soon or not known yet.
+
+    Args:
+        done: units done in ``seconds``.
+        to_do: units that are left.
+        seconds: since the first word about this work.
+    """
+    left = seconds / done * to_do if done > 0 else 0.0
+    return f"about {duration(left)} left" if left >= _SOON else ""
+
+
 @contextmanager
 def bar(title: str) -> Generator[Bar]:
     """A progress bar on stderr with the time that is left; a line now and then without a TTY."""
     if not log.is_terminal:
-        shown = -1
+        shown, begun = -1, (0, 0.0)
 
         def tell_line(done: int, total: int, note: str = "") -> None:
-            nonlocal shown
+            nonlocal shown, begun
             tenth = 10 * done // max(total, 1)
-            if tenth != shown:
-                shown = tenth
-                log.print(f"{title}: {done}/{total} {note}".rstrip(), markup=False, soft_wrap=True)
+            if tenth == shown:
+                return
+            if shown < 0:
+                begun = done, time.monotonic()
+            shown = tenth
+            left = time_left(done - begun[0], total - done, time.monotonic() - begun[1])
+            text = f"{title}: {done}/{total} {note}".rstrip()
+            log.print(f"{text}  {left}".rstrip(), markup=False, soft_wrap=True)
 
         yield tell_line
         return

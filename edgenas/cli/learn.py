@@ -1,5 +1,6 @@
 """``train`` and ``fit-accuracy``: where supernets and their accuracy predictors come from."""
 
+import math
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +20,13 @@ if TYPE_CHECKING:
     from edgenas.predict import AccuracyPredictor
     from edgenas.recipe import Recipe
     from edgenas.space import Space
-    from edgenas.train import Teacher
+    from edgenas.train import Normalisation, Teacher
     from edgenas.trained import TrainedSupernet
 
+_FEW = 100  # validation images
 DATA = "Images: a folder of class folders, a .tar or .zip of one, a CSV of path,label, or cifar10."
+LIKE = {"mean": "0.485,0.456,0.406", "std": "0.229,0.224,0.225"}  # of ImageNet
+OWN = "Of the inputs: R,G,B, 0 to 1. Default: of the training images."
 NAME = "Of the data set, for people. Default: its file or folder."
 
 
@@ -39,6 +43,8 @@ def train(
     teacher_size: Annotated[int | None, typer.Option(min=1, help="Pixels of its inputs.")] = None,
     teacher_mean: Annotated[str | None, typer.Option(help="Of its inputs: R,G,B, 0 to 1.")] = None,
     teacher_std: Annotated[str | None, typer.Option(help="Of its inputs: R,G,B, 0 to 1.")] = None,
+    mean: Annotated[str | None, typer.Option(help=OWN)] = None,
+    std: Annotated[str | None, typer.Option(help=OWN)] = None,
     recipe: Annotated[Path | None, typer.Option(help="TOML file; its fields override.")] = None,
     time: Annotated[
         str | None,
@@ -71,7 +77,7 @@ def train(
 
     from edgenas import parallel
     from edgenas.data import kept_at
-    from edgenas.train import load_teacher
+    from edgenas.train import check_out, load_teacher
     from edgenas.trained import find_supernet, load_supernet
 
     if threads:
@@ -79,11 +85,22 @@ def train(
     if device == "cuda" and not torch.cuda.is_available():
         raise EdgenasError("--device cuda: torch finds no GPU", hint="use --device cpu")
     start = None if init is None else load_supernet(find_supernet(init))
-    mean, std = (_triple(t, name=n) for t, n in ((teacher_mean, "mean"), (teacher_std, "std")))
-    if teacher is None and (mean or std or teacher_size):
-        raise EdgenasError("--teacher must be given with --teacher-size, --teacher-mean and -std")
+    asked_mean, asked_std = (
+        _triple(teacher_mean, "teacher-mean"),
+        _triple(teacher_std, "teacher-std"),
+    )
+    if teacher is None and (asked_mean or asked_std or teacher_size):
+        raise EdgenasError(
+            "--teacher must be given with --teacher-size, --teacher-mean and -std",
+            hint="add --teacher FILE.onnx",
+        )
+    own_mean, own_std = _triple(mean, "mean"), _triple(std, "std")
+    if (own_mean is None) != (own_std is None):
+        raise EdgenasError("--mean and --std must be given together", hint=_like("mean", "std"))
     with parallel.processes(device) as place:
         log.quiet = out.quiet = parallel.rank() > 0
+        if parallel.rank() == 0:
+            check_out(out_folder, resume=resume)  # before images are read, which takes long
         stored = kept_at(declared)
         images = _read(data, stored=stored, skip_bad_images=skip_bad_images)
         note(f"{len(images)} images of {len(images.classes)} classes from {data}")
@@ -100,8 +117,8 @@ def train(
                 stored=stored,
                 place=place,
                 size=teacher_size,
-                mean=mean,
-                std=std,
+                mean=asked_mean,
+                std=asked_std,
             )
             _introduce(asked, images, recipe=chosen, seed=seed)
         report = _trained(
@@ -112,6 +129,7 @@ def train(
             folder=out_folder,
             init=start,
             teacher=asked,
+            normalisation=None if own_mean is None or own_std is None else (own_mean, own_std),
             resume=resume,
             time_budget=time_budget,
             seed=seed,
@@ -138,6 +156,7 @@ def _trained(
     folder: Path,
     init: "TrainedSupernet | None",
     teacher: "Teacher | None",
+    normalisation: "Normalisation | None",
     resume: bool,
     time_budget: float | None,
     seed: int,
@@ -175,6 +194,7 @@ def _trained(
             seed=seed,
             init=init,
             teacher=teacher,
+            normalisation=normalisation,
             resume=resume,
             time_budget=time_budget,
             device=place,
@@ -206,19 +226,28 @@ def _trained(
     return report
 
 
-def _triple(text: str | None, *, name: str) -> tuple[float, ...] | None:
-    """The numbers of ``--teacher-mean`` and ``--teacher-std``."""
+def _triple(text: str | None, name: str) -> tuple[float, ...] | None:
+    """The three numbers of an option like ``--mean``."""
     if text is None:
         return None
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         values = ()
-    if len(values) != 3:
+    kind = name.removeprefix("teacher-")
+    if len(values) != 3 or not all(0 <= v <= 1 for v in values) or (kind == "std" and 0 in values):
+        above = max(values, default=0.0) > 1
         raise EdgenasError(
-            f"--teacher-{name} must be three numbers like 0.485,0.456,0.406, found {text!r}"
+            f"--{name} must be three numbers from 0 to 1 like {LIKE[kind]}, found {text!r}",
+            hint="divide them by 255" if above else _like(name),
         )
     return values
+
+
+def _like(*names: str) -> str:
+    """The options as ImageNet has them."""
+    told = (f"--{name} {LIKE[name.removeprefix('teacher-')]}" for name in names)
+    return f"for those of ImageNet: {' '.join(told)}"
 
 
 def _introduce(teacher: "Teacher", images: "Images", *, recipe: "Recipe", seed: int) -> None:
@@ -250,6 +279,11 @@ def _warn(images: "Images", judged: "Images | None", *, recipe: "Recipe", seed: 
                 f"warning: {copies} of {len(others)} {name} images are training images too; "
                 f"accuracy on them is too high"
             )
+    if (judged_on := len(parts.validation)) < _FEW:
+        note(
+            f"warning: only {judged_on} validation images: an accuracy on them is known to about "
+            f"{100 / math.sqrt(judged_on):.0f} points"
+        )
     sizes = images.labels.bincount(minlength=len(images.classes))
     least, most = int(sizes.argmin()), int(sizes.argmax())
     if sizes[most] > 3 * sizes[least]:

@@ -4,8 +4,8 @@ from edgenas.train.alone import train_alone
 from edgenas.train.augment import augment, mixed, randaugment
 from edgenas.train.course import calibration_pixels
 from edgenas.train.history import History, read_history
-from edgenas.train.loop import Progress, keep_memory, train
-from edgenas.train.runs import CHECKPOINT, METRICS, RUN, TENSORBOARD
+from edgenas.train.loop import Normalisation, Progress, keep_memory, train
+from edgenas.train.runs import CHECKPOINT, METRICS, RUN, TENSORBOARD, check_out
 from edgenas.train.sampling import fair
 from edgenas.train.step import distillation_loss, sandwich_step
 from edgenas.train.teacher import Teacher, load_teacher
@@ -16,10 +16,12 @@ __all__ = [
     "RUN",
     "TENSORBOARD",
     "History",
+    "Normalisation",
     "Progress",
     "Teacher",
     "augment",
     "calibration_pixels",
+    "check_out",
     "distillation_loss",
     "fair",
     "keep_memory",

@@ -29,13 +29,15 @@ from edgenas.space import Space
 from edgenas.spaces import space_to_json
 from edgenas.supernet import Supernet
 from edgenas.train.course import Course, calibration_pixels, judge, take_step
-from edgenas.train.phases import phases, sort_channels
+from edgenas.train.phases import SORTED, phases, sort_channels
 from edgenas.train.runs import Run, planned_before
 from edgenas.train.state import State
 from edgenas.train.teacher import Teacher
 from edgenas.train.timing import fitted
 from edgenas.trained import TrainedSupernet
 from edgenas.units import duration
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,7 @@ def train(
     seed: int = 0,
     init: TrainedSupernet | None = None,
     teacher: Teacher | None = None,
+    normalisation: Normalisation | None = None,
     resume: bool = False,
     time_budget: float | None = None,
     device: str | torch.device = "cpu",
@@ -75,6 +78,8 @@ def train(
         init: weights to start from; those of the classifier only for the same class names.
             Its space may have other classes, resolutions, aspect and strides.
         teacher: see ``load_teacher``; None: the networks learn from the largest one.
+        normalisation: mean and standard deviation of the inputs, see ``Preprocessing``; None:
+            those of the training images.
         resume: go on from the checkpoint in ``out``; start there if there is none yet.
         time_budget: seconds for the training and the evaluation of the networks that an accuracy
             predictor is fitted to. The recipe gets as many epochs as fit, see ``timing.fitted``;
@@ -97,7 +102,7 @@ def train(
             hint="use --device cuda, or precision fp32",
         )
     space = space.with_classes(len(images.classes))
-    course = _course(space, images, recipe, teacher=teacher, seed=seed)
+    course = _course(space, images, recipe, teacher=teacher, normalisation=normalisation, seed=seed)
     supernet = Supernet(space, seed=seed)
     if init is not None:
         start_from(init, supernet, classes=images.classes)
@@ -109,7 +114,8 @@ def train(
         course = dataclasses.replace(course, recipe=recipe)
         tell(_start(course, note=f"{duration(time_budget)} are enough for {recipe.epochs} epochs"))
     state = State.of(supernet, recipe)
-    run = Run(out, _configuration(course, images, init, time_budget=time_budget))
+    configuration = _configuration(course, images, init, time_budget=time_budget)
+    run = Run(out, configuration | {"normalisation": normalisation})
     with contextlib.closing(run):
         start, seconds = 0, 0.0
         if parallel.from_first(parallel.rank() == 0 and run.open(resume=resume)):
@@ -130,7 +136,13 @@ def train(
 
 
 def _course(
-    space: Space, images: Images, recipe: Recipe, *, teacher: Teacher | None, seed: int
+    space: Space,
+    images: Images,
+    recipe: Recipe,
+    *,
+    teacher: Teacher | None,
+    normalisation: Normalisation | None,
+    seed: int,
 ) -> Course:
     parts = split(images, validation=recipe.validation, seed=seed)
     count, step_images = len(parts.train), recipe.batch * recipe.accumulate * parallel.world()
@@ -146,7 +158,7 @@ def _course(
             f"found {height}x{width} pixels",
             hint="load them with stored=kept_at(space)",
         )
-    mean, std = parts.train.statistics()
+    mean, std = normalisation or parts.train.statistics()
     rows = space.sample(recipe.watched, rng=np.random.default_rng((seed, 6)), by="gene")
     return Course(
         space=space,
@@ -179,8 +191,8 @@ def _steps(
         waited = wait_for_machine()
         clock, saved = clock + waited, saved + waited
         phase = next(p for p in reversed(planned) if p.first <= step)
-        if step == phase.first and phase.elastic == "expands":
-            sort_channels(state.model, state.optimiser, state.average)
+        if step == phase.first and phase.elastic in SORTED:
+            sort_channels(state.model, state.optimiser, state.average, elastic=phase.elastic)
         rate = phase.learning_rate(step, per_epoch, recipe)
         losses = take_step(course, state, phase.space, step=step, rate=rate)
 

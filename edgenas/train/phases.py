@@ -3,16 +3,19 @@
 Progressive shrinking (once-for-all, arXiv 1908.09791, section 3.3) trains the largest network
 first and lets smaller ones join phase by phase: smaller kernels, then depths, expands, widths.
 Resolutions are elastic from the start. Before expands become elastic, the channels inside every
-block are sorted by importance, so that smaller blocks keep the important ones. Differing from the
-paper, the teacher is the largest network as it is now, not as it was after the first phase.
+block are sorted by importance, so that smaller blocks keep the important ones; before widths do,
+those between blocks are. Differing from the paper, the teacher is the largest network as it is now,
+not as it was after the first phase.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from edgenas.network import Bottleneck, MBConv
+from edgenas.network import Bottleneck, Conv, Head, MBConv
+from edgenas.plan import Layer, slots
 from edgenas.recipe import Recipe, learning_rate
 from edgenas.space import Space
 from edgenas.supernet import Supernet
@@ -78,11 +81,20 @@ def _elastic(space: Space, names: list[str]) -> Space:
     return replace(space, stages=tuple(stages))
 
 
+Places = list[tuple[str, int]]  # parameters, by name, and their dimension along some channels
+
+SORTED = ("expands", "widths")  # channels are sorted before these become elastic
+
+
 @torch.no_grad()
 def sort_channels(
-    supernet: Supernet, optimiser: torch.optim.Optimizer, average: dict[str, Tensor]
+    supernet: Supernet,
+    optimiser: torch.optim.Optimizer,
+    average: dict[str, Tensor],
+    *,
+    elastic: str,
 ) -> None:
-    """Put the channels inside every block in order of importance, the most important first.
+    """Put channels in order of importance, the most important first.
 
     Importance is the L1 norm of the weights that read a channel (once-for-all, section 3.3). What
     the largest network computes stays the same; so do momenta and averages, which move along.
@@ -91,34 +103,95 @@ def sort_channels(
         supernet: the weights, changed in place.
         optimiser: its momenta move along.
         average: of the weights, by name; moves along.
+        elastic: of ``SORTED``: the channels inside every block, or the outputs of stages that have
+            several widths.
     """
-    for name, block in supernet.named_modules():
-        for reader, places in _channels(block):
-            weight = block.get_parameter(reader)
-            order = weight.abs().sum((0, 2, 3)).argsort(descending=True, stable=True)
-            for key, dimension in places:
-                parameter = block.get_parameter(key)
-                momentum = optimiser.state[parameter].get("momentum_buffer")
-                for tensor in (parameter, momentum, average.get(f"{name}.{key}")):
-                    if tensor is not None:
-                        tensor.copy_(tensor.index_select(dimension, order))
+    for readers, places in _inside(supernet) if elastic == "expands" else _between(supernet):
+        norms = [_along(supernet.get_parameter(name), place) for name, place in readers]
+        order = torch.stack(norms).sum(0).argsort(descending=True, stable=True)
+        for name, dimension in places:
+            parameter = supernet.get_parameter(name)
+            momentum = optimiser.state[parameter].get("momentum_buffer")
+            for tensor in (parameter, momentum, average.get(name)):
+                if tensor is not None:
+                    tensor.copy_(tensor.index_select(dimension, order))
 
 
-def _channels(block: nn.Module) -> list[tuple[str, list[tuple[str, int]]]]:
+def _along(weight: Tensor, dimension: int) -> Tensor:
+    """L1 norms of the slices along a dimension."""
+    return weight.abs().sum([d for d in range(weight.ndim) if d != dimension])
+
+
+def _unit(name: str) -> Places:
+    """The outputs of a conv and its batch norm."""
+    return [(f"{name}.conv.weight", 0), (f"{name}.bn.weight", 0), (f"{name}.bn.bias", 0)]
+
+
+def _inside(supernet: Supernet) -> Iterator[tuple[Places, Places]]:
     """What reads each group of channels inside a block, and all parameters along the group."""
+    for name, block in supernet.named_modules():
+        if isinstance(block, Bottleneck):
+            for unit, reader in (("spatial", "restore"), ("reduce", "spatial")):
+                read = [(f"{name}.{reader}.conv.weight", 1)]
+                yield read, [*_unit(f"{name}.{unit}"), *read]
+        # Without an expansion the channels are those of the block's input, which others read too.
+        elif isinstance(block, MBConv) and block.expand is not None:
+            read = [(f"{name}.project.conv.weight", 1)]
+            places = [*_unit(f"{name}.expand"), *_unit(f"{name}.depthwise"), *read]
+            if block.squeeze is not None:
+                places += [(f"{name}.squeeze.reduce.weight", 1)]
+                places += [(f"{name}.squeeze.expand.{part}", 0) for part in ("weight", "bias")]
+            yield read, places
 
-    def norm(name: str) -> list[tuple[str, int]]:
-        return [(f"{name}.conv.weight", 0), (f"{name}.bn.weight", 0), (f"{name}.bn.bias", 0)]
 
+def _between(supernet: Supernet) -> Iterator[tuple[Places, Places]]:
+    """The same for the outputs of every stage that has several widths.
+
+    Stages whose channels another stage's may be added to are left out, and those that a depthwise
+    conv reads: their order is not theirs alone.
+    """
+    space = supernet.space
+    firsts = [f"stages.{i}.0" for i in range(len(space.stages))]
+    tied = {slot.name for slot in slots(space) if any(map(_adds, slot.layers.values()))}
+    for i, stage in enumerate(space.stages):
+        if len(stage.widths) == 1 or tied & {*firsts[i : i + 2]}:
+            continue
+        blocks = [f"stages.{i}.{j}" for j in range(max(stage.depths))]
+        follower = firsts[i + 1] if i + 1 < len(firsts) else "head"
+        made = [place for name in blocks for place in _made(supernet, name)]
+        read = [_read(supernet, name) for name in [*blocks[1:], follower]]
+        if all(read):
+            readers = [place for places in read for place in places]
+            yield readers, [*made, *readers]
+
+
+def _adds(layer: Layer | None) -> bool:
+    """Whether a layer adds its inputs to its outputs as they are."""
+    if layer is None:
+        return False
+    return not layer.downsample if layer.kind == "bottleneck" else layer.residual
+
+
+def _made(supernet: Supernet, name: str) -> Places:
+    """The outputs of a block."""
+    block = supernet.get_submodule(name)
     if isinstance(block, Bottleneck):
-        first, second = "spatial.conv.weight", "restore.conv.weight"
-        return [(second, [*norm("spatial"), (second, 1)]), (first, [*norm("reduce"), (first, 1)])]
-    # Without an expansion the channels are those of the block's input, which others read too.
-    if not isinstance(block, MBConv) or block.expand is None:
-        return []
-    reader = "project.conv.weight"
-    places = [*norm("expand"), *norm("depthwise"), (reader, 1)]
-    if block.squeeze is not None:
-        places += [("squeeze.reduce.weight", 1)]
-        places += [("squeeze.expand.weight", 0), ("squeeze.expand.bias", 0)]
-    return [(reader, places)]
+        shortcut = [] if block.downsample is None else _unit(f"{name}.downsample")
+        return [*_unit(f"{name}.restore"), *shortcut]
+    return _unit(f"{name}.unit" if isinstance(block, Conv) else f"{name}.project")
+
+
+def _read(supernet: Supernet, name: str) -> Places:
+    """What reads the inputs of a block or of the head; nothing where they do not stay apart."""
+    block = supernet.get_submodule(name)
+    if isinstance(block, Bottleneck):
+        units = ["reduce"] if block.downsample is None else ["reduce", "downsample"]
+        return [(f"{name}.{unit}.conv.weight", 1) for unit in units]
+    if isinstance(block, MBConv):
+        return [] if block.expand is None else [(f"{name}.expand.conv.weight", 1)]
+    if isinstance(block, Head):
+        part = "mix" if block.final is None and block.mix is not None else "classifier"
+        return [
+            (f"{name}.final.conv.weight" if block.final is not None else f"{name}.{part}.weight", 1)
+        ]
+    return [(f"{name}.unit.conv.weight", 1)]

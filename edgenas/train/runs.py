@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 
 # What runs of an edgenas that did not have a field yet were trained with.
-_BEFORE = {"processes": 1, "time_budget": None}
+_BEFORE = {"processes": 1, "time_budget": None, "normalisation": None}
 
 # What a time budget decides of a recipe.
 PLANNED = ("epochs", "judge_every")
@@ -56,19 +57,10 @@ class Run:
 
     def _open(self, *, resume: bool) -> bool:
         path, checkpoint = self.out / RUN, self.out / CHECKPOINT
+        check_out(self.out, resume=resume)
         if not path.exists():
-            # A temporary run.json is what a kill at the very start leaves.
-            if self.out.exists() and not all(".run.json." in p.name for p in self.out.iterdir()):
-                raise EdgenasError(
-                    f"--out {self.out} exists and is no training run", hint="choose another --out"
-                )
             write_json(path, {"schema": RUN_SCHEMA, **self.configuration})
             return False
-        if not resume:
-            raise EdgenasError(
-                f"--out {self.out} already holds a training run",
-                hint="add --resume to go on with it, or choose another --out",
-            )
         found = _BEFORE | read_json(path, schema=RUN_SCHEMA)
         if isinstance(found.get("recipe"), dict):
             usual = json.loads(json.dumps(dataclasses.asdict(Recipe())))
@@ -145,6 +137,32 @@ class Run:
     def _forget_after(self, step: int) -> None:
         kept = [json.dumps(line) for line in read_metrics(self.out) if line["step"] <= step]
         write_text(self.out / METRICS, "".join(f"{line}\n" for line in kept))
+
+
+def check_out(out: Path, *, resume: bool) -> None:
+    """Refuse a run folder that cannot be used, before anything is read or written.
+
+    Raises:
+        EdgenasError: it is a file, it holds something else or a run that is not to be gone on
+            with, or nothing can be written there.
+    """
+    another = "choose another --out"
+    if out.exists() and not out.is_dir():
+        raise EdgenasError(f"--out {out} is a file", hint=another)
+    if (out / RUN).exists():
+        if not resume:
+            raise EdgenasError(
+                f"--out {out} already holds a training run",
+                hint=f"add --resume to go on with it, or {another}",
+            )
+        return
+    # A temporary run.json is what a kill at the very start leaves.
+    if out.exists() and not all(".run.json." in p.name for p in out.iterdir()):
+        raise EdgenasError(f"--out {out} exists and is no training run", hint=another)
+    place = next(p for p in (out, *out.absolute().parents) if p.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        what = "a file is in its way" if not place.is_dir() else f"{place} may not be written to"
+        raise EdgenasError(f"--out {out} cannot be made: {what}", hint=another)
 
 
 def planned_before(out: Path) -> dict[str, int] | None:
