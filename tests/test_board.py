@@ -397,23 +397,33 @@ def test_the_canary_visits_each_processor_and_comes_back():
     assert min(readings) > 0
 
 
-def resident() -> int:
-    """Bytes of this process that are in memory."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+RESIDENT = """
+import os, board
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+before = resident()
+run = board.behind_other_memory(lambda: None, size=64 << 20)
+print(resident() - before)
+"""
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc")
 def test_memory_that_is_read_between_runs_is_really_there():
-    before = resident()
-    run = board.behind_other_memory(lambda: None, size=64 << 20)
-    assert resident() - before > 60 << 20
-    told = run()
+    done = subprocess.run(
+        [sys.executable, "-c", RESIDENT],
+        cwd=ROOT / "edgenas",
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    assert int(done.stdout) > 60 << 20
+
+
+def test_reading_other_memory_is_not_in_the_time_of_a_run():
+    told = board.behind_other_memory(lambda: None, size=1 << 20)()
     assert isinstance(told, int)
-    assert told > 0
+    assert told >= 0
     # What tells its own time, as a GPU does, goes on doing so.
-    assert board.behind_other_memory(lambda: 7, size=64 << 20)() == 7
-    board.behind_other_memory(lambda: None, size=1)
+    assert board.behind_other_memory(lambda: 7, size=1 << 20)() == 7
 
 
 def test_the_environment_says_what_it_knows_and_none_for_the_rest(monkeypatch):

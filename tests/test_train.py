@@ -390,7 +390,7 @@ def test_a_run_of_an_older_edgenas_goes_on(tmp_path: Path):
     out = shutil.copytree(OLD, tmp_path / "run")
     told: list[Progress] = []
     toys = toy_images(30)
-    recipe = dataclasses.replace(RECIPE, epochs=2, batch=8, calibration=24)
+    recipe = dataclasses.replace(RECIPE, epochs=2, batch=8, calibration=24, watched=4)
     trained = train(tiny(), toys, recipe=recipe, out=out, resume=True, tell=told.append)
     assert told[0].step == 4
     assert [point["epoch"] for point in trained.training["curve"]] == [1, 2]
