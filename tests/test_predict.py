@@ -40,7 +40,7 @@ from edgenas.predict.line import Line, fit_line, halves, with_spared
 from edgenas.predict.mlp import one_hot
 from edgenas.space import Codes, Space
 from edgenas.spaces import load_space, tiny
-from edgenas.table import COLD, Estimated, MeasuredNetwork, Timing
+from edgenas.table import Estimated, MeasuredNetwork, Timing
 from tools.bench_latency import read_published
 
 # The error of predictions
@@ -538,18 +538,6 @@ def test_weights_that_cost_nothing_are_left_out(networks: int):
     fitted = plain.fit(rows[:networks], seconds[:networks])
     assert fitted.sums is plain.sums
     assert fitted.predict(rows) == pytest.approx(seconds, rel=1e-6)
-
-
-def test_layers_that_were_timed_with_cold_weights_get_no_rate_for_them():
-    space = load_space("mbv3-cifar")
-    table, rows, seconds = with_cold_weights(space, rate=0.3, networks=60, noise=0.0, seed=0)
-    cold = replace(table, method=f"layers, {COLD}")
-    plain = LatencyPredictor(space, cold)
-    fitted = plain.fit(rows[:10], seconds[:10])
-    assert fitted.sums is plain.sums
-    # Two numbers alone fit less well than three would.
-    assert fitted.error.error > 0.001
-    assert LatencyPredictor(space, table).fit(rows[:10], seconds[:10]).error.error < 1e-6
 
 
 def test_a_bound_with_weights_holds_as_often_as_it_says():

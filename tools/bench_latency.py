@@ -45,7 +45,7 @@ from edgenas.profiling.graph import operators_graph
 from edgenas.profiling.journal import open_journal
 from edgenas.profiling.networks import FURTHER
 from edgenas.profiling.units import FEWER, MORE, Method, Unit, layer_unit, network_unit, units_of
-from edgenas.profiling.work import VISITS, WORDS, Work, difference, timing
+from edgenas.profiling.work import VISITS, Work, difference, timing
 from edgenas.search import Constraint, Limit, search
 from edgenas.space import Codes, Space
 from edgenas.spaces import load_space
@@ -184,7 +184,6 @@ class Study:
         return LatencyTable(
             target=self.clock.target,
             provenance="measured",
-            method=WORDS[method],
             layers={layer: self.layer(layer, method) for layer in layers(self.space)},
         )
 

@@ -112,8 +112,6 @@ class LatencyPredictor:
     ) -> None:
         self.space = space
         self.layers: Tables | None = None if table is None else table.compile(space)
-        # Whether what weights cost that are in no cache is in the layers already.
-        self.cold = isinstance(table, LatencyTable) and table.cold
         self.sums = self.layers
         self.target: Target | None = target if table is None else table.target
         self.provenance: Provenance = "measured" if table is None else table.provenance
@@ -169,9 +167,7 @@ class LatencyPredictor:
             others, further = self._rows(spared[0]), np.asarray(spared[1], float)
         rates: Mapping[str, float] | None = None
         if self.layers is not None:
-            sums, line = fit_sums(
-                self.space, self.layers, rows, seconds=measured, weights=not self.cold
-            )
+            sums, line = fit_sums(self.space, self.layers, rows, seconds=measured)
         else:
             found = learn(self.space, rows, seconds=measured, priors=priors)
             sums, rates = found.sums, found.rates
@@ -317,7 +313,6 @@ def load_latency(path: Path) -> LatencyPredictor:
         predictor.sums = tables_of(header["columns"], arrays, constant=float(header["constant"]))
         predictor.provenance = header["provenance"]
         predictor.layers = predictor.sums if rates is None else None
-        predictor.cold = True  # what weights cost is in these sums, where it was found to matter
         if rates is not None:
             predictor.rates = {str(name): float(rate) for name, rate in rates.items()}
         if line is not None:

@@ -23,9 +23,7 @@ _FEWEST = 8  # networks from which on a third number is fitted
 _BETTER = 0.9  # error of networks left out with the rate, as a part of that without
 
 
-def fit_sums(
-    space: Space, sums: Tables, rows: Codes, *, seconds: Vector, weights: bool = True
-) -> tuple[Tables, Line]:
+def fit_sums(space: Space, sums: Tables, rows: Codes, *, seconds: Vector) -> tuple[Tables, Line]:
     """Sums of layers, with a rate for each weight where it helps, and the line from them to times.
 
     Args:
@@ -33,13 +31,12 @@ def fit_sums(
         sums: of layers, compiled over the space.
         rows: of n measured networks, canonical, shape (n, genes).
         seconds: measured, shape (n,).
-        weights: whether a rate for them is looked for; not where layers were timed with cold ones.
 
     Raises:
         EdgenasError: nothing to fit to, or times that are not above zero.
     """
     line = fit_line(sums(rows), seconds)
-    if not weights or len(rows) < _FEWEST or line.error is None:
+    if len(rows) < _FEWEST or line.error is None:
         return sums, line
     found = _with_weights(space, sums, rows, seconds, without=line.error.error)
     if found is None:

@@ -21,13 +21,13 @@ from edgenas.profiling.levels import at_usual_level, run_levels
 from edgenas.profiling.units import FEWER, MORE, Method, Unit, digest
 from edgenas.runtimes import for_clock
 from edgenas.space import Space
-from edgenas.table import COLD, LatencyTable, MeasuredNetwork, Timing
+from edgenas.table import LatencyTable, MeasuredNetwork, Timing
 
 WORDS: Mapping[Method, str] = {
     "alone": "each layer alone as one fused ONNX graph, and whole networks likewise",
     "copies": f"each layer as (T({MORE}) - T({FEWER})) / {MORE - FEWER} where T(n) is the time of "
-    "n copies of it side by side in one ONNX graph, as many readers behind them whatever n is, "
-    f"{COLD}; and whole networks",
+    "n copies of it side by side in one ONNX graph, as many readers behind them whatever n is, each"
+    " run coming after other memory of the size of a network was read; and whole networks",
     "networks": "whole networks, from which layer costs are learned",
 }
 _ALIKE = (

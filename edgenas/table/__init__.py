@@ -2,7 +2,6 @@
 
 from edgenas.table.file import SCHEMA, find_table, load_table, save_table, table_path
 from edgenas.table.values import (
-    COLD,
     MATCHED,
     Estimated,
     LatencySource,
@@ -17,7 +16,6 @@ from edgenas.table.values import (
 )
 
 __all__ = [
-    "COLD",
     "MATCHED",
     "SCHEMA",
     "Estimated",

@@ -19,8 +19,6 @@ Statistic = Literal["typical", "wall_p50", "wall_p95"]
 
 # Tables merge and apply only where these agree; the rest of the environment is recorded.
 MATCHED = ("cpu", "gpu", "power_mode")
-# In the words of a method by which layers find in caches what a network leaves there.
-COLD = "each run coming after other memory of the size of a network was read"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,11 +163,6 @@ class LatencyTable:
         default_factory=dict[tuple[int, Layer], Timing]
     )
     networks: tuple[MeasuredNetwork, ...] = ()
-
-    @property
-    def cold(self) -> bool:
-        """Whether layers were timed as a network leaves the caches, their weights not in them."""
-        return COLD in self.method
 
     def seconds(self, layer: Layer) -> float:
         """The typical time of one layer.
