@@ -540,6 +540,55 @@ def test_weights_that_cost_nothing_are_left_out(networks: int):
     assert fitted.predict(rows) == pytest.approx(seconds, rel=1e-6)
 
 
+def both_ways(space: Space, *, noise: float, seed: int):
+    """A table of layers with cold caches, each noisy, that knows their times alone as well."""
+    table, rows, seconds = with_cold_weights(space, rate=0.3, networks=60, noise=0.0, seed=seed)
+    sums, weights = table.compile(space)(rows), weights_table(space)(rows)
+    rate, rng = 0.3 * sums.mean() / weights.mean(), np.random.default_rng(seed)
+    cold = {
+        layer: Timing(
+            median=(1.1 * timing.seconds + rate * cost(layer).weights)
+            * float(np.exp(noise * rng.normal())),
+            n=1,
+            alone=timing.seconds,
+        )
+        for layer, timing in table.layers.items()
+    }
+    return replace(table, layers=cold), rows, seconds
+
+
+def test_of_layers_timed_both_ways_those_are_taken_that_predict_networks_left_out():
+    space = load_space("mbv3-cifar")
+    table, rows, seconds = both_ways(space, noise=0.1, seed=0)
+    plain = LatencyPredictor(space, table)
+    fitted = plain.fit(rows[:10], seconds[:10])
+    assert fitted.predict(rows[10:]) == pytest.approx(seconds[10:], rel=1e-6)
+    narrow = space.restrict(resolution=[32])
+    codes = narrow.sample(12, rng=np.random.default_rng(1))
+    wide = space.encode(narrow.decode(codes))
+    there = fitted.on(narrow)
+    assert there.predict(codes) == pytest.approx(fitted.predict(wide))
+    assert there.fit(codes, fitted.predict(wide)).predict(codes) == pytest.approx(
+        fitted.predict(wide)
+    )
+    # Cold layers without noise are right as they are, and simpler.
+    table, rows, seconds = both_ways(space, noise=0.0, seed=0)
+    plain = LatencyPredictor(space, table)
+    fitted = plain.fit(rows[:10], seconds[:10])
+    assert fitted.sums is plain.sums
+    assert fitted.predict(rows[10:]) == pytest.approx(seconds[10:], rel=1e-6)
+
+
+def test_layers_that_were_not_all_timed_alone_are_taken_as_copies():
+    space = load_space("mbv3-cifar")
+    table, rows, seconds = both_ways(space, noise=0.1, seed=0)
+    first = next(iter(table.layers))
+    timings = {**table.layers, first: replace(table.layers[first], alone=None)}
+    predictor = LatencyPredictor(space, replace(table, layers=timings))
+    assert predictor.alone is None
+    assert predictor.fit(rows[:10], seconds[:10]).error.error > 1e-3
+
+
 def test_a_bound_with_weights_holds_as_often_as_it_says():
     space = load_space("mbv3-cifar")
     held: list[float] = []

@@ -180,12 +180,12 @@ class Study:
         return self.timings[str(layer)]
 
     def table(self, method: Method) -> LatencyTable:
-        """Of the layers, timed one way or the other."""
-        return LatencyTable(
-            target=self.clock.target,
-            provenance="measured",
-            layers={layer: self.layer(layer, method) for layer in layers(self.space)},
-        )
+        """As a profile by this method makes it."""
+        made = {layer: self.layer(layer, method) for layer in layers(self.space)}
+        if method == "copies":
+            alone = {layer: self.layer(layer, "alone").seconds for layer in made}
+            made = {layer: replace(timing, alone=alone[layer]) for layer, timing in made.items()}
+        return LatencyTable(target=self.clock.target, provenance="measured", layers=made)
 
     def sums(self) -> dict[str, SumOf]:
         """By the words for it: what a network is taken for by sums of its parts."""
@@ -255,9 +255,12 @@ def on_host(given: argparse.Namespace) -> None:
             plain = LatencyPredictor(space, study.table(METHOD_OF[way]))
             fitted = plain.fit(lines, of(lines)[0], spared=([], []))
             if fitted.sums is plain.sums:
-                continue  # weights are no better known than by the line
-            corrected[f"{way}, line and weights"] = fitted.predict
-            print(row(f"{way}, line and weights", fitted.predict(tested), truth))
+                continue  # networks left out are predicted no better than by the line
+            chosen = f"{way}, line and weights"
+            if way == "copies of layers":
+                chosen = "what edgenas chooses of these"
+            corrected[chosen] = fitted.predict
+            print(row(chosen, fitted.predict(tested), truth))
     for archs in (lines, [*lines, *further]):
         learned = LatencyPredictor(space).fit(archs, of(archs)[0], spared=([], []))
         print(row(f"learned from {len(archs)} networks", learned.predict(tested), truth))
@@ -303,7 +306,7 @@ def bounds(
         some, rest = order[:BOUND], order[BOUND:]
         bounded = plain.fit(lines, seconds, spared=(rows[some], times[some]))
         held.append(float((times[rest] <= bounded.upper(rows[rest])).mean()))
-    print(f"\nbound of 95% ({method}, a line through {len(lines)}, {BOUND} others for the bound)")
+    print(f"\nbound of 95% ({method}, a fit to {len(lines)}, {BOUND} others for the bound)")
     print(f"holds for {np.mean(held):.1%} of the other {len(others) - BOUND}", end="")
     print(f" (mean of {SPLITS} splits, {min(held):.1%} to {max(held):.1%})")
 

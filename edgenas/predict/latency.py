@@ -4,7 +4,7 @@ Three ways to predict behind one interface, told apart by what there is:
 
 * a table (or device model) and no measured networks: sums of layers, as they are;
 * a table and measured networks: sums of layers, corrected by a line through the networks, and by
-  a rate for each weight where that helps (`edgenas.predict.weights`);
+  a rate for each weight where that helps (`edgenas.predict.sums`);
 * measured networks alone: layer costs learned from them (`edgenas.predict.learned`).
 """
 
@@ -41,7 +41,7 @@ from edgenas.predict.line import (
     without_line,
 )
 from edgenas.predict.narrow import narrow_tables
-from edgenas.predict.weights import fit_sums
+from edgenas.predict.sums import fit_sums
 from edgenas.space import Codes, Space
 from edgenas.spaces import space_from_json, space_to_json
 from edgenas.table import (
@@ -88,7 +88,9 @@ class LatencyPredictor:
     Attributes:
         space: whose networks it predicts.
         layers: sums of layers as the table has them, compiled; None: there is no table.
-        sums: those, with what weights cost beside them, or learned; None: not known yet.
+        alone: sums of the same layers timed alone, where they were timed both ways.
+        sums: those of either way, with what weights cost beside them, or learned; None: not known
+            yet.
         target: what the latencies belong to; None where nothing but measured networks is known.
         provenance: of the layers: ``measured``, ``published`` or ``estimated``; of the networks
             where there is no table.
@@ -112,6 +114,7 @@ class LatencyPredictor:
     ) -> None:
         self.space = space
         self.layers: Tables | None = None if table is None else table.compile(space)
+        self.alone = table.compile_alone(space) if isinstance(table, LatencyTable) else None
         self.sums = self.layers
         self.target: Target | None = target if table is None else table.target
         self.provenance: Provenance = "measured" if table is None else table.provenance
@@ -167,7 +170,7 @@ class LatencyPredictor:
             others, further = self._rows(spared[0]), np.asarray(spared[1], float)
         rates: Mapping[str, float] | None = None
         if self.layers is not None:
-            sums, line = fit_sums(self.space, self.layers, rows, seconds=measured)
+            sums, line = fit_sums(self.space, self.layers, rows, seconds=measured, alone=self.alone)
         else:
             found = learn(self.space, rows, seconds=measured, priors=priors)
             sums, rates = found.sums, found.rates
@@ -246,11 +249,11 @@ class LatencyPredictor:
         Raises:
             EdgenasError: the space is no narrower one.
         """
-        layers, sums = (
+        layers, alone, sums = (
             None if tables is None else narrow_tables(tables, space=self.space, narrow=narrow)
-            for tables in (self.layers, self._sums())
+            for tables in (self.layers, self.alone, self._sums())
         )
-        return self._with(space=narrow, layers=layers, sums=sums)
+        return self._with(space=narrow, layers=layers, alone=alone, sums=sums)
 
     def save(self, path: Path) -> None:
         """Write the predictor as one safetensors file, atomically.

@@ -5,8 +5,10 @@ copies side by side take longer than one, by three; see ``copies_graph``. The se
 a runtime keeps activations in a layout of its own, which a graph of one layer has to convert to and
 from; docs/measuring.md has the comparison. Run again and again, copies would find their weights in
 caches that a network has used for other things since its last run; so as much memory as a network
-goes through is read before each run of them. Or no layer is timed at all, ``networks``: then there
-are more whole networks, and layer costs are learned from them, see `edgenas.predict.learned`.
+goes through is read before each run of them. That makes their times right on average and uncertain
+one by one, so a profile times the layers alone as well, see `edgenas.predict.sums`. Or no layer is
+timed at all, ``networks``: then there are more whole networks, and layer costs are learned from
+them, see `edgenas.predict.learned`.
 """
 
 import functools
@@ -81,7 +83,7 @@ def units_of(
     units = [
         layer_unit(space, layer, copies=n, batch=batch, form=form)
         for layer in layers(space)
-        for n in COPIES[method]
+        for n in ((0, *COPIES[method]) if method == "copies" else COPIES[method])
     ]
     units += [network_unit(space, arch, batch=batch, form=form) for arch in archs]
     return {unit.name: unit for unit in units}

@@ -27,7 +27,8 @@ WORDS: Mapping[Method, str] = {
     "alone": "each layer alone as one fused ONNX graph, and whole networks likewise",
     "copies": f"each layer as (T({MORE}) - T({FEWER})) / {MORE - FEWER} where T(n) is the time of "
     "n copies of it side by side in one ONNX graph, as many readers behind them whatever n is, each"
-    " run coming after other memory of the size of a network was read; and whole networks",
+    " run coming after other memory of the size of a network was read; and each layer alone, and "
+    "whole networks",
     "networks": "whole networks, from which layer costs are learned",
 }
 _ALIKE = (
@@ -316,7 +317,7 @@ class Work:
             raise EdgenasError(
                 "no unit was timed in the time given", hint="give more of it: --time 60s"
             )
-        layers: dict[Layer, Timing] = {}
+        alone: dict[Layer, Timing] = {}
         pairs: dict[Layer, dict[int, Timing]] = {}
         networks: list[MeasuredNetwork] = []
         for name, made in timings.items():
@@ -330,10 +331,15 @@ class Work:
             elif unit.copies:
                 pairs.setdefault(unit.of, {})[unit.copies] = made
             else:
-                layers[unit.of] = made
-        for layer, pair in pairs.items():
-            if len(pair) == 2:
-                layers[layer] = difference(pair[MORE], pair[FEWER])
+                alone[unit.of] = made
+        layers = {
+            layer: replace(
+                difference(pair[MORE], pair[FEWER]),
+                alone=alone[layer].seconds if layer in alone else None,
+            )
+            for layer, pair in pairs.items()
+            if len(pair) == 2
+        }
         return LatencyTable(
             target=target,
             provenance="measured",
@@ -341,7 +347,7 @@ class Work:
             environment=self._environment | {"canary": self._canary()},
             method=words(method, space=space, target=target),
             date=max(record.at for records in self._found.values() for record in records)[:10],
-            layers=layers,
+            layers=layers if method == "copies" else alone,
             networks=tuple(networks),
         )
 

@@ -35,6 +35,8 @@ class Timing:
         wall_p50: median of all runs, whatever the machine did meanwhile.
         wall_p95: 95th percentile of all runs.
         noisy: whether too few runs met the machine at full speed.
+        alone: of a layer timed as copies with cold caches: seconds in a graph of its own, run again
+            and again.
     """
 
     median: float | None = None
@@ -46,6 +48,7 @@ class Timing:
     wall_p50: float | None = None
     wall_p95: float | None = None
     noisy: bool = False
+    alone: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -203,6 +206,13 @@ class LatencyTable:
                     if layer is not None and at in self.layers_at:
                         values[codes] = self.layers_at[at[0], layer].seconds
         return tables
+
+    def compile_alone(self, space: Space) -> Tables | None:
+        """Sums of layers timed alone, for rows of a space; None: some were not."""
+        alone = {layer: timing.alone for layer, timing in self.layers.items()}
+        if any(alone.get(layer) is None for layer in layers(space)):
+            return None
+        return compile_tables(space, lambda layer: alone[layer] or 0.0)
 
     def _timing(self, layer: Layer, *, resolution: int) -> Timing | None:
         return self.layers_at.get((resolution, layer)) or self.layers.get(layer)

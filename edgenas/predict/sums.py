@@ -1,10 +1,13 @@
-"""What a network's weights cost where they do not stay in the processor's caches.
+"""Sums of layers from which a line leads to whole networks.
 
 A layer that is timed by itself, again and again, finds its weights in a cache. A network whose
 weights are larger than that cache reads them from further away in every run, so its time exceeds
-the sum of its layers by so much for each weight. The rate is found together with the line from
-sums to times, from the same few networks, and kept where networks left out of the fit are
-predicted better with it.
+the sum of its layers by so much for each weight. Layers timed with cold caches hold that already,
+but what memory does changes from one visit to the next and makes each of them uncertain by some
+percent; a search finds those that came out too low. So where layers were timed alone as well,
+their sums with a rate for each weight compete with those of cold layers. The rate is found together
+with the line from sums to times, from the same few networks, and what predicts networks better that
+were left out of the fit is kept.
 """
 
 import math
@@ -23,12 +26,15 @@ _FEWEST = 8  # networks from which on a third number is fitted
 _BETTER = 0.9  # error of networks left out with the rate, as a part of that without
 
 
-def fit_sums(space: Space, sums: Tables, rows: Codes, *, seconds: Vector) -> tuple[Tables, Line]:
+def fit_sums(
+    space: Space, sums: Tables, rows: Codes, *, seconds: Vector, alone: Tables | None = None
+) -> tuple[Tables, Line]:
     """Sums of layers, with a rate for each weight where it helps, and the line from them to times.
 
     Args:
         space: of the networks.
         sums: of layers, compiled over the space.
+        alone: of layers timed alone, where ``sums`` are of layers with cold caches.
         rows: of n measured networks, canonical, shape (n, genes).
         seconds: measured, shape (n,).
 
@@ -38,7 +44,8 @@ def fit_sums(space: Space, sums: Tables, rows: Codes, *, seconds: Vector) -> tup
     line = fit_line(sums(rows), seconds)
     if len(rows) < _FEWEST or line.error is None:
         return sums, line
-    found = _with_weights(space, sums, rows, seconds, without=line.error.error)
+    warm = sums if alone is None else alone
+    found = _with_weights(space, warm, rows, seconds, without=line.error.error)
     if found is None:
         return sums, line
     total, left_out = found
