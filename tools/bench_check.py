@@ -44,11 +44,17 @@ class Slowed:
         settings: Settings,
         batch: int,
         watch: Callable[[Event], None],
+        evict: Callable[[str], int] = lambda name: 0,
     ) -> Generator[Measurement]:
         """See `edgenas.profiling.Clock`."""
         graphs = [(n, g if isinstance(g, bytes) else g.read_bytes()) for n, g in units]
         loaders = [
-            (name, self._loader(graph, runtime=runtime, settings=settings, batch=batch))
+            (
+                name,
+                self._loader(
+                    graph, runtime=runtime, settings=settings, batch=batch, evict=evict(name)
+                ),
+            )
             for name, graph in graphs
         ]
         with machine_lock():
@@ -61,9 +67,9 @@ class Slowed:
                     watch(event)
 
     def _loader(
-        self, graph: bytes, *, runtime: str, settings: Settings, batch: int
-    ) -> Callable[[], Callable[[], None]]:
-        def slowed() -> Callable[[], None]:
+        self, graph: bytes, *, runtime: str, settings: Settings, batch: int, evict: int
+    ) -> Callable[[], Callable[[], Any]]:
+        def slowed() -> Callable[[], Any]:
             run = board.LOADERS[runtime](graph, threads=settings.threads, batch=batch)
             clock, factor = time.perf_counter_ns, self._factor
 
@@ -74,7 +80,7 @@ class Slowed:
                 while clock() < end:
                     pass
 
-            return both
+            return board.behind_other_memory(both, size=evict) if evict else both
 
         return slowed
 
