@@ -433,9 +433,7 @@ def _visit(
     while True:
         batch: list[int] = []
         for _ in range(size):
-            before = now()
-            told = run()
-            batch.append(told if isinstance(told, int) else now() - before)
+            batch.append(_nanoseconds(run, now=now))
         is_open = gate.open()
         # Runs behind a closed gate count for the distribution that users live with; running only
         # while it is open would make that one look better than it is.
@@ -1135,10 +1133,15 @@ def canary_of(runtime: str) -> Callable[[tuple[int, ...]], Sequence[float]]:
 
 
 def _timed(run: Callable[[], Any]) -> float:
-    """Seconds of one run: its own nanoseconds where it tells them, or else those of this clock."""
-    before = time.perf_counter_ns()
+    """Seconds of one run."""
+    return 1e-9 * _nanoseconds(run)
+
+
+def _nanoseconds(run: Callable[[], Any], *, now: Callable[[], int] = time.perf_counter_ns) -> int:
+    """Of one run: its own, where it tells them, or else those of a clock."""
+    before = now()
     told = run()
-    return 1e-9 * (told if isinstance(told, int) else time.perf_counter_ns() - before)
+    return told if isinstance(told, int) else now() - before
 
 
 # --- the machine ---------------------------------------------------------------------------------
@@ -1289,9 +1292,7 @@ def behind_other_memory(run: Callable[[], Any], *, size: int) -> Callable[[], in
 
     def timed() -> int:
         other.find(absent)  # reads all of it, at the speed of memory
-        before = time.perf_counter_ns()
-        told = run()
-        return told if isinstance(told, int) else time.perf_counter_ns() - before
+        return _nanoseconds(run)
 
     return timed
 

@@ -32,6 +32,7 @@ from edgenas.sources import (
     listing,
 )
 from edgenas.space import Space
+from edgenas.units import in_file
 
 INTERPOLATION = "bilinear, antialiased, on uint8 (Pillow's BILINEAR)"
 PREPROCESSING_SCHEMA = "edgenas.preprocessing/1"
@@ -79,7 +80,7 @@ class Preprocessing:
         """The JSON object, schema first."""
         return {
             "schema": PREPROCESSING_SCHEMA,
-            "stored": list(self.stored) if isinstance(self.stored, tuple) else self.stored,
+            "stored": in_file(self.kept),
             "interpolation": INTERPOLATION,
             "mean": list(self.mean),
             "std": list(self.std),

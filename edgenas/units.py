@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 
 from edgenas.errors import EdgenasError
 
@@ -76,6 +77,16 @@ def count(value: float) -> str:
 def size(value: float) -> str:
     """A number of bytes as ``"3.4 MB"``."""
     return _scaled(value, {" B": 1.0, " kB": 1e3, " MB": 1e6, " GB": 1e9})
+
+
+def pixels(sides: int | Sequence[int], *, by: str = "x") -> str:
+    """``"96x160"``: height and width of an image, or the side of a square."""
+    return by.join(map(str, (sides, sides) if isinstance(sides, int) else sides))
+
+
+def in_file(sides: tuple[int, int]) -> int | list[int]:
+    """Height and width as files hold them: a square by its side."""
+    return sides[0] if sides[0] == sides[1] else list(sides)
 
 
 def _scaled(value: float, scales: dict[str, float]) -> str:

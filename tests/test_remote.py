@@ -32,7 +32,7 @@ TINY = spaces.tiny()
 TARGET = Target("sill", "onnxruntime", "fp32")
 QUICK = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0)
 FEW = {"networks": 3, "further": 2, "visits": 1}
-UNITS = 3 * len(layers(TINY)) + 5  # two numbers of copies of each layer, and networks
+UNITS = 3 * len(layers(TINY)) + 5  # each layer alone and in two numbers of copies, and networks
 PROFILE = """
 schema = "edgenas.device/1"
 name = "sill"

@@ -36,7 +36,7 @@ from edgenas.spaces import load_space
 from edgenas.stage import StageSpace
 from edgenas.supernet import Supernet
 from edgenas.train import keep_memory
-from edgenas.train.sampling import drawn
+from edgenas.train.sampling import Draw, drawn
 from tools.bench_train_step import optimiser, own_step
 
 _NARROW = 0.7  # the narrower of two output widths, to the other
@@ -100,6 +100,11 @@ def _between(values: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(sorted({*values, *middles}))
 
 
+def networks_of(draw: Draw) -> list[Arch]:
+    """Those that a step trains, of uniform or fair sampling."""
+    return [*draw.corners, *(group[0] for group in draw.groups)]
+
+
 @dataclass(slots=True)
 class Runner:
     """Steps of one space.
@@ -128,8 +133,7 @@ class Runner:
 
     def networks(self, turn: int) -> list[Arch]:
         """Those of a step, as ``edgenas train`` draws them."""
-        draw = drawn(self.space, Recipe(), seed=0, step=turn)
-        return [*draw.corners, *(group[0] for group in draw.groups)]
+        return networks_of(drawn(self.space, Recipe(), seed=0, step=turn))
 
     def turn(
         self, turn: int, *, pixels: Tensor, labels: Tensor, preprocessing: Preprocessing

@@ -27,6 +27,7 @@ import dataclasses
 import json
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ from edgenas.train import CHECKPOINT, Progress, train
 from edgenas.train.phases import phases
 from edgenas.train.sampling import drawn
 from edgenas.trained import load_tensors
-from tools.bench_standalone import lines_of
+from tools.bench_growth import networks_of
+from tools.bench_standalone import lines_of, some
 
 _STEPS = 200  # of a phase, whose networks are counted
 
@@ -92,7 +94,7 @@ def trained_macs(space: Space, recipe: Recipe, *, images: int, seed: int) -> flo
             drawn(phase.space, recipe, seed=seed, step=step)
             for step in range(phase.first, last, every)
         ]
-        archs = [a for d in draws for a in (*d.corners, *(group[0] for group in d.groups))]
+        archs = [arch for draw in draws for arch in networks_of(draw)]
         macs = macs_table(space)(space.encode(archs)).sum()
         summed += float(macs) / len(draws) * phase.steps
     return summed * recipe.batch * recipe.accumulate
@@ -256,13 +258,7 @@ def main() -> None:
 def _read(given: argparse.Namespace) -> tuple[Images, dict[str, Images]]:
     """The images to learn from, and those to judge on beside the validation images."""
     stored = max(load_space(given.space).resolutions)
-
-    def part(images: Images) -> Images:
-        if not given.images or given.images >= len(images):
-            return images
-        order = np.random.default_rng((given.seed, 11)).permutation(len(images))
-        return images.take(torch.from_numpy(order[: given.images]))
-
+    part = partial(some, count=given.images, seed=given.seed)
     found: dict[str, Any] = {}
     if given.test:
         found["test"] = part(load_images(given.test, stored=stored))

@@ -198,6 +198,14 @@ def tell(rows: list[dict[str, Any]], *, n: int, seed: int) -> None:
     )
 
 
+def some(images: Images, *, count: int | None, seed: int) -> Images:
+    """So many of some images, at random; None: all."""
+    if not count or count >= len(images):
+        return images
+    order = np.random.default_rng((seed, 11)).permutation(len(images))
+    return images.take(torch.from_numpy(order[:count]))
+
+
 def bench_of(options: argparse.Namespace) -> Bench:
     """Everything that is read from files."""
     trained = load_supernet(find_supernet(options.supernet))
@@ -208,9 +216,7 @@ def bench_of(options: argparse.Namespace) -> Bench:
         own, epochs=options.epochs, warmup=min(own.warmup, options.epochs / 2)
     )
     train, judged, name = parts.train, parts.validation, "validation"
-    if options.images:
-        order = np.random.default_rng((options.seed, 11)).permutation(len(train))
-        train = train.take(torch.from_numpy(order[: options.images]))
+    train = some(train, count=options.images, seed=options.seed)
     if options.test:
         judged, name = load_images(options.test, stored=trained.preprocessing.stored), "test"
     return Bench(

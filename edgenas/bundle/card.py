@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgenas.bundle.record import Record
+from edgenas.units import pixels
 
 
 def model_card(record: Record, *, manifest: Mapping[str, Any]) -> str:
@@ -76,15 +77,11 @@ def _steps(preprocessing: Mapping[str, Any]) -> list[str]:
     return [
         f"decode to {preprocessing['decode']}",
         f"cut the {preprocessing['crop']}",
-        f"resize to {_pixels(stored)}, then to {_pixels(resolution)} pixels, "
+        f"resize to {pixels(stored)}, then to {pixels(resolution)} pixels, "
         f"{preprocessing['interpolation']}",
         f"divide by 255, subtract {preprocessing['mean']}, divide by {preprocessing['std']} "
         f"({preprocessing['channel_order']})",
     ]
-
-
-def _pixels(size: int | list[int]) -> str:
-    return "x".join(map(str, size if isinstance(size, list) else [size, size]))
 
 
 def _shape(shape: list[Any]) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgenas.errors import EdgenasError
 from edgenas.files import check_fields, check_schema, sha256
+from edgenas.units import in_file
 
 if TYPE_CHECKING:  # it needs torch, a bundle does not
     from edgenas.data import Preprocessing
@@ -74,7 +75,7 @@ def preprocessing_in_full(preprocessing: "Preprocessing", *, resolution: int) ->
     return {
         "decode": "8-bit RGB, turned as its EXIF orientation says; transparency is dropped",
         "crop": _crop(preprocessing),
-        "resize": [_pixels(preprocessing.kept), _pixels(preprocessing.size(resolution))],
+        "resize": [in_file(preprocessing.kept), in_file(preprocessing.size(resolution))],
         "interpolation": preprocessing.to_json()["interpolation"],
         "channel_order": "RGB",
         "scale": 1 / 255,
@@ -92,11 +93,6 @@ def _crop(preprocessing: "Preprocessing") -> str:
     return (
         f"largest centre part of {height}:{width} (height to width), sizes and offsets rounded down"
     )
-
-
-def _pixels(size: tuple[int, int]) -> int | list[int]:
-    """A square by its side, anything else by height and width."""
-    return size[0] if size[0] == size[1] else list(size)
 
 
 def text(manifest: Mapping[str, Any]) -> str:

@@ -258,7 +258,7 @@ def _introduce(teacher: "Teacher", images: "Images", *, recipe: "Recipe", seed: 
     accuracy, n = teacher.accuracy(parts.validation)
     note(
         f"teacher {teacher.record['file']}: {accuracy:.2%} of {n} validation images right, at "
-        f"{'x'.join(map(str, teacher.preprocessing.size(teacher.size)))} pixels"
+        f"{units.pixels(teacher.preprocessing.size(teacher.size))} pixels"
     )
     if accuracy < min(2 / len(images.classes), 0.6):
         first = ", ".join(images.classes[:3])

@@ -9,7 +9,7 @@ from edgenas.plan import Layer, plan
 from edgenas.report.charts import WIDTH, drawing
 from edgenas.report.markup import node, short
 from edgenas.space import Space
-from edgenas.units import count, milliseconds
+from edgenas.units import count, milliseconds, pixels
 
 _LEFT = 84  # of the blocks; stages are named before
 _STEP, _HIGH = 50, 36
@@ -34,14 +34,14 @@ def network(space: Space, arch: Arch, *, seconds: Mapping[str, float]) -> Elemen
     widest = max(e for stage in space.stages for e in stage.expands)
     kernels = sorted({k for stage in space.stages for k in stage.kernels})
     parts: list[Element | None] = [
-        _row_name(0, "input", f"{_pixels(space.input_size(arch.resolution), 'x')} pixels")
+        _row_name(0, "input", f"{pixels(space.input_size(arch.resolution))} pixels")
     ]
     top = 34
     for i, (stage, options) in enumerate(zip(arch.stages, space.stages, strict=True)):
         first = layers[f"stages.{i}.0"]
         last = layers[f"stages.{i}.{len(stage.blocks) - 1}"]
         stride = f", stride {first.stride}" if first.stride > 1 else ""
-        shape = f"{stage.width} x {_pixels(last.out_size, ' x ')}"
+        shape = f"{stage.width} x {pixels(last.out_size, by=' x ')}"
         parts.append(_flow(top))
         parts.append(_row_name(top, f"stage {i}", shape))
         for j in range(max(options.depths)):
@@ -99,10 +99,6 @@ def layer_words(name: str, layer: Layer) -> str:
     stride = f", stride {layer.stride}" if layer.stride > 1 else ""
     size = f"{layer.kernel}x{layer.kernel}"
     return f"{place} {layer.kind} {size}, {layer.inputs}{wide} to {layer.outputs}{stride}"
-
-
-def _pixels(size: tuple[int, int], by: str) -> str:
-    return by.join(map(str, size))
 
 
 def _told(name: str, layer: Layer, seconds: float | None) -> str:

@@ -9,7 +9,7 @@ from edgenas.report.charts import Plane, drawing, span
 from edgenas.report.markup import Node, facts, legend, node, page, section, table
 from edgenas.space import Space
 from edgenas.train.history import History
-from edgenas.units import count
+from edgenas.units import count, pixels
 
 Points = list[tuple[float, float]]
 _LINES = ("front", "front second", "front third")
@@ -220,8 +220,7 @@ def _facts(told: Mapping[str, Any]) -> list[tuple[str, Node]]:
     if told.get("init"):
         rows.append(("started from", f"another supernet, digest {told['init']}"))
     if teacher := told.get("teacher"):
-        size = teacher["size"]  # the side of a square, or height and width
-        size = "x".join(map(str, size if isinstance(size, list) else [size, size]))
+        size = pixels(teacher["size"])
         words = f"{teacher['file']}, SHA-256 {teacher['sha256'][:16]}, asked at {size} pixels"
         rows.append(("teacher", words))
     return rows

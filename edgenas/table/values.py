@@ -209,10 +209,10 @@ class LatencyTable:
 
     def compile_alone(self, space: Space) -> Tables | None:
         """Sums of layers timed alone, for rows of a space; None: some were not."""
-        alone = {layer: timing.alone for layer, timing in self.layers.items()}
-        if any(alone.get(layer) is None for layer in layers(space)):
+        alone = {layer: t.alone for layer, t in self.layers.items() if t.alone is not None}
+        if any(layer not in alone for layer in layers(space)):
             return None
-        return compile_tables(space, lambda layer: alone[layer] or 0.0)
+        return compile_tables(space, alone.__getitem__)
 
     def _timing(self, layer: Layer, *, resolution: int) -> Timing | None:
         return self.layers_at.get((resolution, layer)) or self.layers.get(layer)

@@ -21,6 +21,7 @@ from torch import Tensor
 from edgenas.data import PREPROCESSING_SCHEMA, Images, Preprocessing, Size, sides
 from edgenas.errors import EdgenasError
 from edgenas.files import sha256
+from edgenas.units import in_file
 
 TORCHSCRIPT = (".pt", ".pth", ".ts", ".torchscript")
 _IMAGENET = "--teacher-mean 0.485,0.456,0.406 --teacher-std 0.229,0.224,0.225"
@@ -137,7 +138,7 @@ def load_teacher(
         record={
             "file": path.name,
             "sha256": sha256(path),
-            "size": given[0] if given[0] == given[1] else list(given),
+            "size": in_file(given),
             "mean": list(preprocessing.mean),
             "std": list(preprocessing.std),
         },
