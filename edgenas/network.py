@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgenas.arch import Arch
+from edgenas.depthwise import DepthwiseConv2d
 from edgenas.plan import Layer, plan
 from edgenas.space import Space
 
@@ -43,9 +44,12 @@ class ConvNorm(nn.Module):
         epsilon: float = 1e-5,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False
-        )
+        if groups == inputs == outputs > 1:
+            self.conv = DepthwiseConv2d(inputs, kernel, stride=stride)
+        else:
+            self.conv = nn.Conv2d(
+                inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False
+            )
         self.bn = nn.BatchNorm2d(outputs, eps=epsilon)
 
     def forward(self, x: Tensor) -> Tensor:

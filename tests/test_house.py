@@ -19,8 +19,8 @@ PACKAGE = ROOT / "edgenas"
 ORDER = """
     errors units files arch stage space spaces plan cost device table estimate
     relatives foreign predict search
-    network supernet ofa sources data trained parallel evaluate accuracy synthetic recipe train
-    proxies gradient
+    depthwise network supernet ofa sources data trained parallel evaluate accuracy synthetic recipe
+    train proxies gradient
     board measure runtimes profiling remote check
     export bundle report specialize cli __main__
 """.split()

@@ -1,0 +1,102 @@
+"""Depthwise convs whose weights get their gradients quickly on a CPU.
+
+oneDNN, which computes convs for torch, has fast code for the gradients of depthwise weights that
+are at most 3 wide; wider ones get that of grouped convs, which takes 5 to 30 times as long.
+A kernel 5 or 7 wide is several narrow ones side by side, each of which sees the image shifted.
+Measured in docs/training.md.
+"""
+
+import functools
+import math
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+WIDEST = 3
+
+# Bytes of inputs that a thread shifts at a time, so that the copies stay in the caches of its core.
+_NEAR = 3 << 20
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """A depthwise conv without bias; the same numbers as ``torch.nn.Conv2d``, up to rounding.
+
+    Args:
+        channels: of inputs and outputs.
+        kernel: kernel size; padding is ``kernel // 2``.
+        stride: stride.
+    """
+
+    def __init__(self, channels: int, kernel: int, *, stride: int) -> None:
+        super().__init__(
+            channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(n, channels, h, w) -> (n, channels, ceil(h / stride), ceil(w / stride))."""
+        learns = torch.is_grad_enabled() and self.weight.requires_grad
+        if (
+            not learns
+            or self.kernel_size[1] <= WIDEST
+            or input.device.type != "cpu"
+            or input.dtype != self.weight.dtype
+            or torch.is_autocast_enabled("cpu")
+        ):
+            return super().forward(input)
+        return cast(Tensor, _InParts.apply(input, self.weight, self.stride[0]))
+
+
+class _InParts(torch.autograd.Function):
+    """A depthwise conv; the gradient of its weights is computed ``WIDEST`` columns at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride = stride
+        return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        (grad,), (x, weight), stride = grads, ctx.saved_tensors, ctx.stride
+        pad, of_x = weight.shape[-1] // 2, None
+        if ctx.needs_input_grad[0]:
+            of_x = _gradients(grad, x, weight, stride, pad=pad, of_weight=False)
+        near = _NEAR * torch.get_num_threads()
+        few = max(1, near // (x[0].numel() * x.element_size()))
+        parts = [
+            _of_weight(grads, images, weight, stride)
+            for grads, images in zip(grad.split(few), x.split(few), strict=True)
+        ]
+        return of_x, functools.reduce(torch.add, parts), None
+
+
+def _of_weight(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    left = pad = weight.shape[-1] // 2
+    columns: list[Tensor] = []
+    for part in weight.tensor_split(math.ceil(weight.shape[-1] / WIDEST), -1):
+        right = (grad.shape[-1] - 1) * stride + part.shape[-1] - x.shape[-1] - left
+        seen = F.pad(x, (left, right, pad, pad))
+        columns.append(_gradients(grad, seen, part, stride, pad=0, of_weight=True))
+        left -= part.shape[-1]
+    return torch.cat(columns, -1)
+
+
+def _gradients(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: int, *, pad: int, of_weight: bool
+) -> Tensor:
+    found = torch.ops.aten.convolution_backward(
+        grad,
+        x,
+        weight,
+        None,
+        [stride, stride],
+        [pad, pad],
+        [1, 1],
+        False,
+        [0, 0],
+        len(weight),
+        [not of_weight, of_weight, False],
+    )
+    return found[int(of_weight)]
