@@ -106,7 +106,8 @@ def listing(path: Path) -> list[Entry]:
 def _listed(path: Path) -> list[Entry]:
     """The images that a CSV file of the columns ``path`` and ``label`` names, sorted.
 
-    Paths are relative to the folder of the file.
+    Paths are relative to the folder of the file. A column ``split`` divides them as folders of
+    these names do; what is for tests is left out.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
@@ -126,7 +127,8 @@ def _listed(path: Path) -> list[Entry]:
                         f"{path}, line {rows.line_num}: path and label must both be there",
                         hint="complete or remove the line",
                     )
-                entries.append((name, where, None, False))
+                if (part := _part(row, path, rows.line_num)) not in _TEST:
+                    entries.append((name, where, None, part in _VALIDATION))
     except (csv.Error, UnicodeDecodeError) as error:
         raise EdgenasError(
             f"{path} is no CSV file: {error}", hint="its first line must be path,label, in UTF-8"
@@ -135,6 +137,17 @@ def _listed(path: Path) -> list[Entry]:
     if twice:
         raise EdgenasError(f"{path} names {twice[0]} more than once", hint="one label an image")
     return sorted(entries, key=lambda e: (e[0], e[1]))
+
+
+def _part(row: dict[str, str | None], path: Path, line: int) -> str:
+    """What a row of a CSV file is for; training, where there is no column for that."""
+    part = (row.get("split", _TRAINING[0]) or "").strip().lower()
+    if part not in {*_TRAINING, *_VALIDATION, *_TEST}:
+        raise EdgenasError(
+            f"{path}, line {line}: split must be train, val or test, found {part!r}",
+            hint="or leave the column split out: then a part of every class is set aside",
+        )
+    return part
 
 
 def _check_end(archive: tarfile.TarFile) -> None:

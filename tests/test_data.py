@@ -535,6 +535,24 @@ def test_folders_say_what_is_for_validation(tmp_path: Path, own_cache: Path, nam
                 assert torch.equal(found.labels, part.labels)
 
 
+def test_a_column_says_what_is_for_validation(tmp_path: Path):
+    folder_of(tmp_path / "images", DIVIDED)
+    wanted = load_images(str(tmp_path / "images"), stored=8)
+    rows = [f"images/{path},{path.split('/')[1]},{path.split('/')[0]}" for path in DIVIDED]
+    path = listed(tmp_path / "list.csv", rows, head="path,label,split")
+    found = load_images(str(path), stored=8)
+    assert wanted.held is not None
+    assert found.digest == wanted.digest
+    # What is for what can change while no image does.
+    listed(path, [row.replace(",val", ",train") for row in rows], head="path,label,split")
+    assert load_images(str(path), stored=8).held is None
+    listed(path, [row.replace(",val", ", Valid ") for row in rows], head="path,label,split")
+    assert load_images(str(path), stored=8).digest == wanted.digest
+    bad = [*rows[:2], "images/train/cat/2.png,cat,fold3"]
+    refused(listed(path, bad, head="path,label,split"), "line 4: split must be", "found 'fold3'")
+    refused(listed(path, ["a.png,cat,"], head="path,label,split"), "line 2: split must be")
+
+
 def test_every_class_needs_images_in_both_folders(tmp_path: Path):
     kept = {path: c for path, c in DIVIDED.items() if not path.startswith("val/dog")}
     images = load_images(str(folder_of(tmp_path / "a", kept)), stored=8)

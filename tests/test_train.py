@@ -767,3 +767,19 @@ def test_crops_cover_35_to_100_percent_of_the_image():
     assert widths.max() <= side + 1
     assert widths.min() >= np.sqrt(0.35 * 3 / 4) * side - 1.5
     assert 0.6 * side < widths.mean() < 0.95 * side
+
+
+def test_what_was_learnt_from_is_never_set_aside(tmp_path: Path, toys: Images):
+    recipe = dataclasses.replace(RECIPE, epochs=1)
+    init = train(tiny(), toys, recipe=recipe, out=tmp_path / "first", seed=3)
+    with pytest.raises(
+        EdgenasError, match=r"divided by seed 3 with .* seed 4 .* sets images aside"
+    ):
+        train(tiny(), toys, recipe=recipe, out=tmp_path / "second", seed=4, init=init)
+    more = dataclasses.replace(recipe, validation=2 * recipe.validation)
+    with pytest.raises(EdgenasError, match="has learnt from"):
+        train(tiny(), toys, recipe=more, out=tmp_path / "second", seed=3, init=init)
+    assert not (tmp_path / "second").exists()
+    train(tiny(), toys, recipe=recipe, out=tmp_path / "second", seed=3, init=init)
+    others = dataclasses.replace(toys, digest="another data set")
+    train(tiny(), others, recipe=recipe, out=tmp_path / "third", seed=4, init=init)

@@ -105,6 +105,7 @@ def train(
     course = _course(space, images, recipe, teacher=teacher, normalisation=normalisation, seed=seed)
     supernet = Supernet(space, seed=seed)
     if init is not None:
+        _check_divided(init, images, recipe=recipe, seed=seed)
         start_from(init, supernet, classes=images.classes)
     supernet.to(torch.device(device)).to(memory_format=torch.channels_last)
     if time_budget is not None:
@@ -303,6 +304,21 @@ def start_from(init: TrainedSupernet, supernet: Supernet, *, classes: tuple[str,
         for name, parameter in init.supernet.named_parameters():
             if init.classes == classes or not name.startswith("head.classifier"):
                 supernet.get_parameter(name).copy_(parameter)
+
+
+def _check_divided(init: TrainedSupernet, images: Images, *, recipe: Recipe, seed: int) -> None:
+    """Refuse to set images aside for validation that the weights to start from have learnt."""
+    record = init.training
+    if images.held is not None or record.get("data", {}).get("digest") != images.digest:
+        return
+    then = record.get("seed"), record.get("recipe", {}).get("validation")
+    if then != (seed, recipe.validation):
+        raise EdgenasError(
+            f"--init was trained on these very images, divided by seed {then[0]} with "
+            f"{then[1]:.0%} for validation: seed {seed} with {recipe.validation:.0%} sets images "
+            "aside that it has learnt from",
+            hint=f"use --seed {then[0]} and a recipe with validation = {then[1]}",
+        )
 
 
 def _digest(supernet: Supernet) -> str:
