@@ -14,6 +14,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+from edgenas.errors import EdgenasError
 
 
 def world() -> int:
@@ -47,6 +50,11 @@ def processes(device: str) -> Iterator[torch.device]:
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         yield found
+    except EdgenasError as error:
+        # Only the first process talks; what another one alone has met, torchrun tells at the end.
+        if rank() > 0:
+            get_error_handler().record_exception(error)
+        raise
     finally:
         dist.destroy_process_group()
 

@@ -45,6 +45,19 @@ assert not any("gloo" in name for name in names), names
 SHARED_OUT = {"epochs": 7, "batch": 8, "mixup": 0.2, "sampling": "best-up"}
 
 
+def torchrun(script: Path, *words: Path) -> subprocess.CompletedProcess[str]:
+    """Two processes on this machine."""
+    command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    return subprocess.run(
+        [sys.executable, *command, script, *words],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
 def test_two_processes_are_one_that_accumulates(tmp_path: Path):
     torch.set_num_threads(1)
     toys, one, two = toy_images(60), tmp_path / "one", tmp_path / "two"
@@ -52,15 +65,7 @@ def test_two_processes_are_one_that_accumulates(tmp_path: Path):
     trained = train(tiny(), toys, recipe=recipe, out=one)
     script = tmp_path / "process.py"
     script.write_text(PROCESS)
-    command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    done = subprocess.run(
-        [sys.executable, *command, script, two],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = torchrun(script, two)
     assert done.returncode == 0, done.stderr[-3000:]
     ends = [load_tensors(out / CHECKPOINT) for out in (one, two)]
     for name, parameter in trained.supernet.named_parameters():
@@ -76,6 +81,31 @@ def test_two_processes_are_one_that_accumulates(tmp_path: Path):
     # A run belongs to its number of processes.
     with pytest.raises(EdgenasError, match=r"recipe.accumulate of the run in .* is 1, now it is 2"):
         train(tiny(), toys, recipe=recipe, out=two, resume=True)
+
+
+REFUSED = r"""
+import sys, time
+from edgenas import parallel
+from edgenas.errors import EdgenasError
+
+try:
+    with parallel.processes("cpu"):
+        if parallel.rank() == 1:
+            raise EdgenasError("only here is no image", hint="look for it")
+        time.sleep(100)
+except EdgenasError:
+    sys.exit(2)  # and not a word, as the command line does in all processes but the first
+"""
+
+
+def test_what_one_process_alone_has_met_is_told(tmp_path: Path):
+    script = tmp_path / "process.py"
+    script.write_text(REFUSED)
+    done = torchrun(script)
+    assert done.returncode == 1
+    root = done.stderr.partition("Root Cause")[2]
+    assert "only here is no image" in root
+    assert "look for it" in root
 
 
 def test_a_step_of_two_batches_has_the_mean_of_their_gradients():
