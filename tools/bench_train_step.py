@@ -6,13 +6,16 @@ A step is the same on both sides: the same images, the same archs (the largest, 
 --random random ones), the labels for the largest, its soft answers for the others, one step of SGD
 with Nesterov's momentum. The reference network (PyPI package ``ofa``, MIT) runs as released, its
 tensors with channels first, and once more with weights and images in channels-last order, which is
-how edgenas trains; edgenas runs in both orders too. All four take turns, so that a machine whose
-speed changes changes it for all. The first turn of each warms up and is not counted.
+how edgenas trains; edgenas runs in both orders too, and once without its own gradients of depthwise
+weights (``edgenas.depthwise``). All five take turns, so that a machine whose speed changes changes
+it for all. The first turn of each warms up and is not counted.
 
-Losses are compared as well: all four start from the same random weights and see the same images.
+Losses are compared as well: all five start from the same random weights and see the same images.
 """
 
 import argparse
+import copy
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -92,6 +96,12 @@ def own_step(
     return losses
 
 
+def with_torch_gradients(step: Callable[[], list[float]]) -> list[float]:
+    """A step whose depthwise weights get their gradients from torch alone."""
+    with patch("edgenas.depthwise.WIDEST", math.inf):
+        return step()
+
+
 class ChannelsFirst(Preprocessing):
     """Preprocessing whose inputs have torch's usual order in memory."""
 
@@ -142,15 +152,22 @@ def main() -> None:
             labels=labels,
             preprocessing=usual,
         )
-        steps[f"edgenas, {name}"] = partial(
-            own_step,
-            supernet,
-            optimiser(supernet),
-            archs=archs,
-            pixels=pixels,
-            labels=labels,
-            preprocessing=usual,
+        of_torch = copy.deepcopy(supernet)
+        ours, plain = (
+            partial(
+                own_step,
+                one,
+                optimiser(one),
+                archs=archs,
+                pixels=pixels,
+                labels=labels,
+                preprocessing=usual,
+            )
+            for one in (supernet, of_torch)
         )
+        steps[f"edgenas, {name}"] = ours
+        if order is torch.channels_last:
+            steps["edgenas, torch's gradients"] = partial(with_torch_gradients, plain)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     losses: dict[str, list[float]] = {}
     with machine_lock():
@@ -167,13 +184,13 @@ def main() -> None:
         f"{space.name}, {len(archs)} archs of {macs / 1e6:.0f}M MACs together, batch "
         f"{given.batch}, {torch.get_num_threads()} threads, {given.turns} turns"
     )
-    print(f"{'':24} images/s   [p10, p90]     to the first one   losses of the first step")
+    print(f"{'':26} images/s   [p10, p90]     to the first one   losses of the first step")
     slow = statistics.median(seconds["ofa, channels first"])
     for name, times in seconds.items():
         p10, middle, p90 = np.quantile(times, (0.1, 0.5, 0.9))
         told = ", ".join(f"{loss:.4f}" for loss in losses[name])
         print(
-            f"{name:24} {given.batch / middle:8.2f}   [{given.batch / p90:.2f}, "
+            f"{name:26} {given.batch / middle:8.2f}   [{given.batch / p90:.2f}, "
             f"{given.batch / p10:.2f}]   {slow / middle:10.2f} times   {told}"
         )
 
