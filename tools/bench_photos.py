@@ -36,7 +36,7 @@ from edgenas.train.augment import views
 from edgenas.train.state import State
 
 SCHEMA = "edgenas.bench-photos/1"
-SHARE = 5 / 6  # of the minutes for the training; the rest is for the profile and the search
+SHARE = 3 / 4  # of the minutes for the training; the rest is for images, the profile and the search
 WARMUP = 0.03  # of the steps of the reference
 
 
