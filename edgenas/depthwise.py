@@ -20,32 +20,29 @@ WIDEST = 3
 _NEAR = 3 << 20
 
 
-class DepthwiseConv2d(nn.Conv2d):
-    """A depthwise conv without bias; the same numbers as ``torch.nn.Conv2d``, up to rounding.
+def conv2d(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """What a conv without bias makes of ``x``; where its weights learn, by the fast gradients.
 
     Args:
-        channels: of inputs and outputs.
-        kernel: kernel size; padding is ``kernel // 2``.
-        stride: stride.
+        conv: any conv whose padding is ``kernel // 2``. Where it is not depthwise, not wider than
+            ``WIDEST``, not on the CPU, not learning or in half precision, torch does everything.
+        x: shape (n, channels, h, w).
     """
+    # What is no tensor is torch.fx, which writes down the modules that are called.
+    if isinstance(x, Tensor) and _in_parts(conv):
+        return cast(Tensor, _InParts.apply(x, conv.weight, conv.stride[0]))
+    return conv(x)
 
-    def __init__(self, channels: int, kernel: int, *, stride: int) -> None:
-        super().__init__(
-            channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False
-        )
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(n, channels, h, w) -> (n, channels, ceil(h / stride), ceil(w / stride))."""
-        learns = torch.is_grad_enabled() and self.weight.requires_grad
-        if (
-            not learns
-            or self.kernel_size[1] <= WIDEST
-            or input.device.type != "cpu"
-            or input.dtype != self.weight.dtype
-            or torch.is_autocast_enabled("cpu")
-        ):
-            return super().forward(input)
-        return cast(Tensor, _InParts.apply(input, self.weight, self.stride[0]))
+def _in_parts(conv: nn.Conv2d) -> bool:
+    return (
+        conv.kernel_size[1] > WIDEST
+        and conv.groups == conv.in_channels == conv.out_channels
+        and conv.weight.device.type == "cpu"
+        and conv.weight.requires_grad
+        and torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 class _InParts(torch.autograd.Function):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgenas.arch import Arch
-from edgenas.depthwise import DepthwiseConv2d
+from edgenas.depthwise import conv2d
 from edgenas.plan import Layer, plan
 from edgenas.space import Space
 
@@ -44,17 +44,14 @@ class ConvNorm(nn.Module):
         epsilon: float = 1e-5,
     ) -> None:
         super().__init__()
-        if groups == inputs == outputs > 1:
-            self.conv = DepthwiseConv2d(inputs, kernel, stride=stride)
-        else:
-            self.conv = nn.Conv2d(
-                inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False
-            )
+        self.conv = nn.Conv2d(
+            inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False
+        )
         self.bn = nn.BatchNorm2d(outputs, eps=epsilon)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs, h, w) -> (n, outputs, ceil(h / stride), ceil(w / stride))."""
-        return self.bn(self.conv(x))
+        return self.bn(conv2d(self.conv, x))
 
 
 class SqueezeExcite(nn.Module):

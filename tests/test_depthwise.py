@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from torch import fx, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
-from edgenas.depthwise import DepthwiseConv2d
+from edgenas.depthwise import conv2d
+from edgenas.network import ConvNorm
 from edgenas.spaces import load_space
 from edgenas.supernet import Supernet
 
@@ -18,10 +21,14 @@ SHAPES = [  # channels, height, width, kernel, stride
 ]
 
 
-def differentiated(conv: DepthwiseConv2d, images: torch.Tensor, seed: int) -> list[torch.Tensor]:
+def depthwise(channels: int, kernel: int, *, stride: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False)
+
+
+def differentiated(conv: nn.Conv2d, images: torch.Tensor, seed: int) -> list[torch.Tensor]:
     """Outputs, then the gradients of the images and of the weights."""
     images = images.clone().requires_grad_()
-    out = conv(images)
+    out = conv2d(conv, images)
     weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(seed))
     (out * weights.to(out.dtype)).sum().backward()
     assert images.grad is not None
@@ -36,10 +43,10 @@ def test_gradients_are_those_of_torch_in_double_precision(
 ):
     channels, height, width, kernel, stride = shape
     torch.manual_seed(0)
-    conv = DepthwiseConv2d(channels, kernel, stride=stride)
+    conv = depthwise(channels, kernel, stride=stride)
     images = torch.randn(20, channels, height, width).to(memory_format=layout)
     found = differentiated(conv, images, 1)
-    assert "InParts" in type(conv(images).grad_fn).__name__
+    assert "InParts" in type(conv2d(conv, images).grad_fn).__name__
     weight = conv.weight.detach().double().requires_grad_()
     exact = images.double().requires_grad_()
     out = F.conv2d(exact, weight, None, stride, kernel // 2, groups=channels)
@@ -52,30 +59,42 @@ def test_gradients_are_those_of_torch_in_double_precision(
 
 
 def test_gradients_of_gradients():
-    conv = DepthwiseConv2d(2, 5, stride=2).double()
+    norm = ConvNorm(2, 2, kernel=5, stride=2, groups=2).double().eval()
+
+    def outputs(images: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return functional_call(norm, {"conv.weight": weight}, (images,))
+
     images = torch.randn(2, 2, 6, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(conv, (images,))
-    assert torch.autograd.gradgradcheck(conv, (images,))
-
-    def by_weight(weight: torch.Tensor) -> torch.Tensor:
-        return torch.func.functional_call(conv, {"weight": weight}, (images.detach(),))
-
-    assert torch.autograd.gradgradcheck(by_weight, (conv.weight.detach().requires_grad_(),))
+    weight = torch.randn(2, 1, 5, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(outputs, (images, weight))
+    assert torch.autograd.gradgradcheck(outputs, (images, weight))
 
 
 @pytest.mark.parametrize("kernel", [3, 5, 7])
 def test_half_precision_and_evaluation_are_left_to_torch(kernel: int):
-    conv = DepthwiseConv2d(8, kernel, stride=1)
+    conv = depthwise(8, kernel, stride=1)
     images = torch.randn(2, 8, 9, 9)
     with torch.autocast("cpu", torch.bfloat16):
-        halved = conv(images)
+        halved = conv2d(conv, images)
     assert halved.dtype is torch.bfloat16
     assert "InParts" not in type(halved.grad_fn).__name__
     assert conv.weight.grad is None
     halved.float().sum().backward()
     with torch.no_grad():
         plain = F.conv2d(images, conv.weight, padding=kernel // 2, groups=8)
-        assert torch.equal(conv(images), plain)
+        assert torch.equal(conv2d(conv, images), plain)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_a_trace_names_the_modules(kernel: int):
+    norm = ConvNorm(8, 8, kernel=kernel, groups=8).eval()
+    images = torch.randn(2, 8, 9, 9)
+    traced = fx.symbolic_trace(norm)
+    assert [node.target for node in traced.graph.nodes if node.op == "call_module"] == [
+        "conv",
+        "bn",
+    ]
+    assert torch.equal(traced(images), norm(images))
 
 
 def test_a_supernet_learns_with_them():
