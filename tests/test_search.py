@@ -144,7 +144,8 @@ def test_the_least_of_tables_equals_brute_force(space: Space, reduce: Any, seed:
     table = compile_tables(space, value, reduce=reduce, constant=2.0)
     row = least(space, table)
     assert (space.canonical(row) == row).all()
-    assert table(row)[0] == table(every(space)).min()
+    # Sums in another order may differ in the last bit.
+    assert table(row)[0] == pytest.approx(table(every(space)).min(), rel=1e-12)
 
 
 def test_the_least_of_a_large_space_is_its_smallest_network():
