@@ -63,8 +63,8 @@ class _InParts(torch.autograd.Function):
         near = _NEAR * torch.get_num_threads()
         few = max(1, near // (x[0].numel() * x.element_size()))
         parts = [
-            _of_weight(grads, images, weight, stride)
-            for grads, images in zip(grad.split(few), x.split(few), strict=True)
+            _of_weight(some, images, weight, stride)
+            for some, images in zip(grad.split(few), x.split(few), strict=True)
         ]
         return of_x, functools.reduce(torch.add, parts), None
 

@@ -152,22 +152,12 @@ def main() -> None:
             labels=labels,
             preprocessing=usual,
         )
-        of_torch = copy.deepcopy(supernet)
-        ours, plain = (
-            partial(
-                own_step,
-                one,
-                optimiser(one),
-                archs=archs,
-                pixels=pixels,
-                labels=labels,
-                preprocessing=usual,
-            )
-            for one in (supernet, of_torch)
-        )
-        steps[f"edgenas, {name}"] = ours
+        own = partial(own_step, archs=archs, pixels=pixels, labels=labels, preprocessing=usual)
+        steps[f"edgenas, {name}"] = partial(own, supernet, optimiser(supernet))
         if order is torch.channels_last:
-            steps["edgenas, torch's gradients"] = partial(with_torch_gradients, plain)
+            same = copy.deepcopy(supernet)
+            of_torch = partial(own, same, optimiser(same))
+            steps["edgenas, torch's gradients"] = partial(with_torch_gradients, of_torch)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     losses: dict[str, list[float]] = {}
     with machine_lock():
