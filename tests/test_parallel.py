@@ -24,17 +24,33 @@ from edgenas.trained import load_tensors
 PROCESS = r"""
 import dataclasses, sys
 sys.path.insert(0, "tests")
+import numpy as np
 import torch
 torch.set_num_threads(1)
 from pathlib import Path
+from unittest.mock import patch
 from test_parallel import RECIPE, SHARED_OUT, tiny, toy_images
 from edgenas import parallel
+from edgenas.evaluate import evaluate, evaluate_together
+from edgenas.supernet import Supernet
 from edgenas.train import train
 
 recipe = dataclasses.replace(RECIPE, **SHARED_OUT)
 with parallel.processes("cpu"):
     assert parallel.world() == 2
-    train(tiny(), toy_images(60), recipe=recipe, out=Path(sys.argv[1]))
+    toys = toy_images(60)
+    trained = train(tiny(), toys, recipe=recipe, out=Path(sys.argv[1]))
+    # Networks are shared out, and each process gets all accuracies, in order.
+    space = trained.supernet.space
+    drawn = space.sample(1, rng=np.random.default_rng(0), by="gene")
+    archs = [space.largest(), space.smallest(), *space.decode(drawn)]
+    given = {"images": toys, "calibration": toys.pixels[:16], "split": "test"}
+    given["preprocessing"] = trained.preprocessing
+    with patch.object(Supernet, "extract", autospec=True, side_effect=Supernet.extract) as extract:
+        found = evaluate_together(trained.supernet, archs, **given)
+    assert extract.call_count == (2, 1)[parallel.rank()], extract.call_count
+    assert found == list(evaluate(trained.supernet, archs, **given)), found
+    assert len({accuracy.value for accuracy in found}) > 1, found
 # A thread of gloo that outlives its group may end the process with SIGABRT.
 tasks = Path("/proc/self/task")
 names = [(task / "comm").read_text() for task in tasks.iterdir()] if tasks.exists() else []

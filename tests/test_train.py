@@ -24,13 +24,14 @@ from torch import Tensor
 from toys import toy_images
 
 from edgenas import files
-from edgenas.data import Images, Preprocessing
+from edgenas.data import Images, Preprocessing, split
 from edgenas.errors import EdgenasError
 from edgenas.network import Network
 from edgenas.plan import plan
 from edgenas.recipe import Recipe, learning_rate
 from edgenas.space import Space
 from edgenas.spaces import mbv3_cifar, mbv3_photo, tiny
+from edgenas.specialize import own_split
 from edgenas.supernet import Supernet
 from edgenas.train import (
     CHECKPOINT,
@@ -771,15 +772,29 @@ def test_crops_cover_35_to_100_percent_of_the_image():
 
 def test_what_was_learnt_from_is_never_set_aside(tmp_path: Path, toys: Images):
     recipe = dataclasses.replace(RECIPE, epochs=1)
-    init = train(tiny(), toys, recipe=recipe, out=tmp_path / "first", seed=3)
-    with pytest.raises(
-        EdgenasError, match=r"divided by seed 3 with .* seed 4 .* sets images aside"
-    ):
-        train(tiny(), toys, recipe=recipe, out=tmp_path / "second", seed=4, init=init)
+    first = train(tiny(), toys, recipe=recipe, out=tmp_path / "first", seed=3)
+    aside, other = (
+        split(toys, validation=recipe.validation, seed=s).validation.pixels for s in (3, 4)
+    )
+    assert not torch.equal(aside, other)
+    # Restarts with other seeds see the images in another order, divided as for the first weights.
+    second = train(tiny(), toys, recipe=recipe, out=tmp_path / "second", seed=4, init=first)
+    third = train(tiny(), toys, recipe=recipe, out=tmp_path / "third", seed=5, init=second)
+    for trained in (first, second, third):
+        assert torch.equal(own_split(trained, toys)[1].pixels, aside)
+    again = train(tiny(), toys, recipe=recipe, out=tmp_path / "again", seed=6, init=second)
+    ends = (next(t.supernet.parameters()) for t in (third, again))
+    assert not torch.equal(*ends)
+    # A run that is gone on with is divided as it was.
+    resumed = train(
+        tiny(), toys, recipe=recipe, out=tmp_path / "third", seed=5, init=second, resume=True
+    )
+    assert resumed.training["split_seed"] == 3
     more = dataclasses.replace(recipe, validation=2 * recipe.validation)
-    with pytest.raises(EdgenasError, match="has learnt from"):
-        train(tiny(), toys, recipe=more, out=tmp_path / "second", seed=3, init=init)
-    assert not (tmp_path / "second").exists()
-    train(tiny(), toys, recipe=recipe, out=tmp_path / "second", seed=3, init=init)
+    with pytest.raises(EdgenasError, match="has learnt from") as caught:
+        train(tiny(), toys, recipe=more, out=tmp_path / "refused", seed=3, init=first)
+    assert f"validation = {recipe.validation}" in caught.value.hint
+    assert not (tmp_path / "refused").exists()
     others = dataclasses.replace(toys, digest="another data set")
-    train(tiny(), others, recipe=recipe, out=tmp_path / "third", seed=4, init=init)
+    free = train(tiny(), others, recipe=recipe, out=tmp_path / "free", seed=4, init=first)
+    assert free.training["split_seed"] is None

@@ -76,8 +76,9 @@ def train(
     import torch
 
     from edgenas import parallel
+    from edgenas.accuracy import check_classes
     from edgenas.data import kept_at
-    from edgenas.train import check_out, load_teacher
+    from edgenas.train import check_out, load_teacher, split_seed
     from edgenas.trained import find_supernet, load_supernet
 
     if threads:
@@ -107,6 +108,7 @@ def train(
         chosen = default_recipe(declared, images=len(images))
         if recipe is not None:
             chosen = load_recipe(recipe, chosen)
+        divided_by = split_seed(images, recipe=chosen, seed=seed, init=start)
         # Read before the training, which takes hours, not after it.
         judged = _read(test, stored=stored, skip_bad_images=skip_bad_images) if test else None
         asked = None
@@ -120,7 +122,10 @@ def train(
                 mean=asked_mean,
                 std=asked_std,
             )
-            _introduce(asked, images, recipe=chosen, seed=seed)
+            _introduce(asked, images, recipe=chosen, seed=divided_by)
+        if judged is not None:
+            check_classes(judged, images.classes)
+        _warn(images, judged, recipe=chosen, seed=divided_by)
         report = _trained(
             declared,
             images,
@@ -167,7 +172,6 @@ def _trained(
     import torch
 
     from edgenas import parallel
-    from edgenas.accuracy import check_classes
     from edgenas.files import write_text
     from edgenas.report import training_page
     from edgenas.specialize import own_split
@@ -175,9 +179,6 @@ def _trained(
     from edgenas.train import train as run_training
     from edgenas.trained import load_supernet, save_supernet
 
-    if judged is not None:
-        check_classes(judged, images.classes)
-    _warn(images, judged, recipe=recipe, seed=seed)
     with _stopping("to go on, run the same command with --resume"), bar("training") as step:
 
         def tell(progress: Progress) -> None:
@@ -394,10 +395,10 @@ def _corners(
     trained: "TrainedSupernet", images: "Images", calibration: "Tensor"
 ) -> list[dict[str, Any]]:
     """Test accuracy of the largest and the smallest network."""
-    from edgenas.evaluate import evaluate
+    from edgenas.evaluate import evaluate_together
 
     space = trained.supernet.space
-    found = evaluate(
+    found = evaluate_together(
         trained.supernet,
         [space.largest(), space.smallest()],
         images=images,

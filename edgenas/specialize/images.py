@@ -97,7 +97,10 @@ def own_parts(trained: TrainedSupernet, images: Images) -> tuple[Split, Tensor]:
         EdgenasError: a class has a single image, or the record of the training is damaged.
     """
     recipe, seed = own_recipe(trained), int(_number(trained.training, "seed", 0))
-    parts = split(images, validation=recipe.validation, seed=seed)
+    divided_by = seed
+    if trained.training.get("split_seed") is not None:
+        divided_by = int(_number(trained.training, "split_seed", 0))
+    parts = split(images, validation=recipe.validation, seed=divided_by)
     return parts, calibration_pixels(parts.train, recipe, seed=seed)
 
 

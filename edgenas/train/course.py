@@ -15,7 +15,7 @@ from edgenas import parallel
 from edgenas.arch import Arch
 from edgenas.data import Images, Preprocessing, Split
 from edgenas.errors import EdgenasError
-from edgenas.evaluate import evaluate
+from edgenas.evaluate import evaluate_together
 from edgenas.recipe import Recipe
 from edgenas.space import Space
 from edgenas.supernet import Supernet
@@ -138,17 +138,16 @@ def _batch(
 
 
 def judge(course: Course, state: State[Supernet]) -> list[float]:
-    """Validation accuracy of the watched networks, shared out over the processes."""
-    mine = evaluate(
+    """Validation accuracy of the watched networks."""
+    found = evaluate_together(
         state.judged(),
-        course.watched[parallel.rank() :: parallel.world()],
+        course.watched,
         images=course.parts.validation,
         calibration=course.calibration,
         preprocessing=course.preprocessing,
         split="validation",
     )
-    found = parallel.gathered([round(a.value, 4) for a in mine])
-    return [found[i % len(found)][i // len(found)] for i in range(len(course.watched))]
+    return [round(accuracy.value, 4) for accuracy in found]
 
 
 def calibration_pixels(images: Images, recipe: Recipe, *, seed: int) -> Tensor:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from edgenas import parallel
-from edgenas.data import Images, Preprocessing, as_size, split
+from edgenas.data import Images, Preprocessing, Split, as_size, split
 from edgenas.errors import EdgenasError
 from edgenas.files import wait_for_machine
 from edgenas.recipe import Recipe
@@ -102,10 +102,11 @@ def train(
             hint="use --device cuda, or precision fp32",
         )
     space = space.with_classes(len(images.classes))
-    course = _course(space, images, recipe, teacher=teacher, normalisation=normalisation, seed=seed)
+    divided_by = split_seed(images, recipe=recipe, seed=seed, init=init)
+    parts = split(images, validation=recipe.validation, seed=divided_by)
+    course = _course(space, parts, recipe, teacher=teacher, normalisation=normalisation, seed=seed)
     supernet = Supernet(space, seed=seed)
     if init is not None:
-        _check_divided(init, images, recipe=recipe, seed=seed)
         start_from(init, supernet, classes=images.classes)
     supernet.to(torch.device(device)).to(memory_format=torch.channels_last)
     if time_budget is not None:
@@ -116,7 +117,8 @@ def train(
         tell(_start(course, note=f"{duration(time_budget)} are enough for {recipe.epochs} epochs"))
     state = State.of(supernet, recipe)
     configuration = _configuration(course, images, init, time_budget=time_budget)
-    run = Run(out, configuration | {"normalisation": normalisation})
+    other = None if divided_by == seed else divided_by
+    run = Run(out, configuration | {"normalisation": normalisation, "split_seed": other})
     with contextlib.closing(run):
         start, seconds = 0, 0.0
         if parallel.from_first(parallel.rank() == 0 and run.open(resume=resume)):
@@ -138,21 +140,20 @@ def train(
 
 def _course(
     space: Space,
-    images: Images,
+    parts: Split,
     recipe: Recipe,
     *,
     teacher: Teacher | None,
     normalisation: Normalisation | None,
     seed: int,
 ) -> Course:
-    parts = split(images, validation=recipe.validation, seed=seed)
     count, step_images = len(parts.train), recipe.batch * recipe.accumulate * parallel.world()
     if count < step_images:
         raise EdgenasError(
             f"the training images must fill a batch of {step_images}, found {count}",
             hint="use more images or a recipe with a smaller batch",
         )
-    height, width = (int(size) for size in images.pixels.shape[2:])
+    height, width = (int(size) for size in parts.train.pixels.shape[2:])
     if height * space.aspect[1] != width * space.aspect[0]:
         raise EdgenasError(
             f"images must have the aspect {[*space.aspect]} of the space {space.name}, "
@@ -306,19 +307,33 @@ def start_from(init: TrainedSupernet, supernet: Supernet, *, classes: tuple[str,
                 supernet.get_parameter(name).copy_(parameter)
 
 
-def _check_divided(init: TrainedSupernet, images: Images, *, recipe: Recipe, seed: int) -> None:
-    """Refuse to set images aside for validation that the weights to start from have learnt."""
-    record = init.training
+def split_seed(images: Images, *, recipe: Recipe, seed: int, init: TrainedSupernet | None) -> int:
+    """The seed by which a training sets images aside for validation.
+
+    That of the training, unless it starts from weights that have learnt from these very images:
+    then they are divided as they were for those weights, so that what was set aside stays unseen.
+
+    Args:
+        images: everything that may be learnt from.
+        recipe: of the training.
+        seed: of the training.
+        init: the weights to start from, if any.
+
+    Raises:
+        EdgenasError: the recipe sets another part of the images aside than that of the weights.
+    """
+    record = {} if init is None else init.training
     if images.held is not None or record.get("data", {}).get("digest") != images.digest:
-        return
-    then = record.get("seed"), record.get("recipe", {}).get("validation")
-    if then != (seed, recipe.validation):
+        return seed
+    part = record.get("recipe", {}).get("validation")
+    if part != recipe.validation:
         raise EdgenasError(
-            f"--init was trained on these very images, divided by seed {then[0]} with "
-            f"{then[1]:.0%} for validation: seed {seed} with {recipe.validation:.0%} sets images "
-            "aside that it has learnt from",
-            hint=f"use --seed {then[0]} and a recipe with validation = {then[1]}",
+            f"--init was trained on these very images with {part:.0%} of them for validation: "
+            f"with {recipe.validation:.0%} images would be set aside that it has learnt from",
+            hint=f"use a recipe with validation = {part}",
         )
+    given = record.get("split_seed")
+    return record.get("seed", 0) if given is None else given
 
 
 def _digest(supernet: Supernet) -> str:

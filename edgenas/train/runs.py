@@ -24,7 +24,7 @@ METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 
 # What runs of an edgenas that did not have a field yet were trained with.
-_BEFORE = {"processes": 1, "time_budget": None, "normalisation": None}
+_BEFORE = {"processes": 1, "time_budget": None, "normalisation": None, "split_seed": None}
 
 # What a time budget decides of a recipe.
 PLANNED = ("epochs", "judge_every")
