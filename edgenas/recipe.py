@@ -35,7 +35,10 @@ class Recipe:
         sampling: of those: ``uniform``: every choice of a gene is drawn with equal probability;
             ``fair``: equally often (FairNAS, arXiv 1907.01845); ``best-up`` and ``worst-up``: the
             best or the worst of some candidates of the same MACs (AttentiveNAS, arXiv 2011.09011).
-        candidates: of which each such network is chosen, by their loss on the batch of the step.
+        candidates: of which each such network is chosen.
+        guide: what they are chosen by: ``predictor``: the losses of past steps, see
+            ``edgenas.train.guide``; ``batch``: their losses on the batch of the step, a forward
+            pass each.
         accumulate: batches of a step. With several processes each has as many, so a step learns
             from batch * accumulate * processes images.
         ema: decay of a moving average of the weights, which then is what is evaluated and saved;
@@ -74,6 +77,7 @@ class Recipe:
     random_archs: int = 2
     sampling: Literal["uniform", "fair", "best-up", "worst-up"] = "uniform"
     candidates: int = 3
+    guide: Literal["predictor", "batch"] = "predictor"
     accumulate: int = 1
     ema: float = 0.0
     augmentation: Literal["shift", "crop"] = "shift"
@@ -97,6 +101,7 @@ _WORDS = {
     "method": ("sandwich", "progressive"),
     "augmentation": ("shift", "crop"),
     "sampling": ("uniform", "fair", "best-up", "worst-up"),
+    "guide": ("predictor", "batch"),
     "precision": ("fp32", "bf16", "fp16"),
 }
 _RANGES = {

@@ -1,6 +1,7 @@
 """Which networks a step trains: candidates of the same MACs, and the best or the worst of them."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,16 @@ import torch.nn.functional as F
 from test_train import RECIPE, CutOffError, cut_off_at, metrics
 from toys import toy_images
 
+from edgenas.arch import Arch
 from edgenas.cost import macs_table
 from edgenas.data import Preprocessing
+from edgenas.space import Codes
 from edgenas.spaces import mbv3_cifar, tiny
 from edgenas.supernet import Supernet
 from edgenas.train import CHECKPOINT, train
+from edgenas.train.guide import Guide
 from edgenas.train.phases import phases
-from edgenas.train.sampling import alike, attended, drawn
+from edgenas.train.sampling import alike, attended, batch_losses, drawn
 from edgenas.trained import load_tensors
 
 ATTENTIVE = dataclasses.replace(RECIPE, sampling="best-up")
@@ -55,7 +59,7 @@ def test_a_step_draws_the_same_whenever_it_is_made():
 
 
 @pytest.mark.parametrize("shares", [False, True], ids=["labels", "mixtures"])
-def test_the_best_or_the_worst_on_the_batch_is_trained(shares: bool):
+def test_losses_on_the_batch_are_those_of_the_networks(shares: bool):
     space, toys = tiny().with_classes(3), toy_images(24)
     preprocessing = Preprocessing(stored=16, mean=(0.4, 0.4, 0.4), std=(0.2, 0.2, 0.2))
     supernet = Supernet(space, seed=5)
@@ -63,29 +67,70 @@ def test_the_best_or_the_worst_on_the_batch_is_trained(shares: bool):
     labels = toys.labels
     if shares:
         labels = F.one_hot(labels, 3).float().lerp(F.one_hot(labels.flip(0), 3).float(), 0.3)
-    groups = drawn(space, ATTENTIVE, seed=1, step=0).groups
-    groups.append([space.smallest()])
-    for sampling, pick in (("best-up", min), ("worst-up", max)):
-        recipe = dataclasses.replace(ATTENTIVE, sampling=sampling)
-        found = attended(
-            supernet, groups, toys.pixels, labels, recipe=recipe, preprocessing=preprocessing
-        )
-        for group, chosen in zip(groups, found, strict=True):
-            losses = []
-            for arch in group:
-                inputs = preprocessing.prepare(toys.pixels, resolution=arch.resolution)
-                logits = supernet.extract(arch).train()(inputs)
-                losses.append(F.cross_entropy(logits, labels).item())
-            assert losses[group.index(chosen)] == pytest.approx(pick(losses), abs=1e-6)
+    archs = [space.smallest(), *drawn(space, ATTENTIVE, seed=1, step=0).groups[0]]
+    found = batch_losses(
+        archs,
+        supernet=supernet,
+        pixels=toys.pixels,
+        labels=labels,
+        recipe=ATTENTIVE,
+        preprocessing=preprocessing,
+    )
+    for arch, loss in zip(archs, found, strict=True):
+        inputs = preprocessing.prepare(toys.pixels, resolution=arch.resolution)
+        logits = supernet.extract(arch).train()(inputs)
+        assert loss == pytest.approx(F.cross_entropy(logits, labels).item(), abs=1e-6)
     assert all(torch.equal(tensor, before[n]) for n, tensor in supernet.state_dict().items())
     assert all(parameter.grad is None for parameter in supernet.parameters())
 
 
-@pytest.mark.parametrize("sampling", ["best-up", "worst-up"])
-def test_an_attentive_training_goes_on_where_it_was(tmp_path: Path, sampling: str):
+def test_the_best_or_the_worst_candidate_is_trained():
+    space = tiny().with_classes(3)
+    groups = drawn(space, ATTENTIVE, seed=1, step=0).groups
+    macs = macs_table(space)
+
+    def losses(archs: Sequence[Arch]) -> list[float]:
+        return macs(space.encode(archs)).tolist()
+
+    for worst, pick in ((False, min), (True, max)):
+        for group, chosen in zip(groups, attended(groups, losses, worst=worst), strict=True):
+            assert losses([chosen])[0] == pick(losses(group))
+    # The one that was drawn, where nothing is known of any.
+    assert attended(groups, Guide.of(space).predict, worst=True) == [group[0] for group in groups]
+
+
+def test_the_guide_learns_what_choices_are_worth():
+    space, rng = mbv3_cifar(), np.random.default_rng(0)
+    guide = Guide.of(space)
+    worth = [rng.normal(size=1 + len(gene.values)) for gene in space.genes]
+
+    def loss(rows: Codes) -> np.ndarray:
+        return sum((w[rows[:, i]] for i, w in enumerate(worth)), np.zeros(len(rows)))
+
+    for hardness in rng.normal(size=1000):  # of the images of a step, the same for all networks
+        rows = space.sample(2, rng=rng, by="gene")
+        noisy = loss(rows) + hardness + rng.normal(size=2)
+        guide.learn(space.decode(rows), noisy.tolist(), smallest=hardness)
+    rows = space.sample(300, rng=rng, by="gene")
+    predicted = np.array(guide.predict(space.decode(rows)))
+    assert np.corrcoef(predicted, loss(rows))[0, 1] > 0.97
+    assert np.abs(predicted - loss(rows)).mean() < 0.15 * loss(rows).std()
+    # Weights change: what was true long ago is forgotten.
+    for _ in range(5000):
+        rows = space.sample(2, rng=rng, by="gene")
+        guide.learn(space.decode(rows), (-loss(rows)).tolist(), smallest=0.0)
+    predicted = np.array(guide.predict(space.decode(rows)))
+    assert np.allclose(predicted, -loss(rows), atol=0.3)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "guide"),
+    [("best-up", "predictor"), ("worst-up", "predictor"), ("best-up", "batch")],
+)
+def test_an_attentive_training_goes_on_where_it_was(tmp_path: Path, sampling: str, guide: str):
     torch.set_num_threads(1)
     toys, whole, cut = toy_images(60), tmp_path / "whole", tmp_path / "cut"
-    recipe = dataclasses.replace(RECIPE, sampling=sampling)
+    recipe = dataclasses.replace(RECIPE, sampling=sampling, guide=guide)
     train(tiny(), toys, recipe=recipe, out=whole)
     with pytest.raises(CutOffError):
         train(tiny(), toys, recipe=recipe, out=cut, tell=cut_off_at(4))
@@ -94,3 +139,5 @@ def test_an_attentive_training_goes_on_where_it_was(tmp_path: Path, sampling: st
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
     assert metrics(whole) == metrics(cut)
     assert len(metrics(whole)[0]["losses"]) == 4
+    assert ("guide.sums" in ends[0]) == (guide == "predictor")
+    assert all(ends[0][name].abs().sum() > 0 for name in ends[0] if name.startswith("guide."))

@@ -6,6 +6,7 @@ All chance of a step comes from (seed, step).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from edgenas.recipe import Recipe
 from edgenas.space import Space
 from edgenas.supernet import Supernet
 from edgenas.train.augment import mixed, views
-from edgenas.train.sampling import attended, drawn
+from edgenas.train.sampling import attended, batch_losses, drawn
 from edgenas.train.state import State
 from edgenas.train.step import sandwich_step
 from edgenas.train.teacher import Teacher
@@ -92,14 +93,16 @@ def _gradients(course: Course, state: State[Supernet], space: Space, *, step: in
             # Of several processes, the first one chooses for all.
             chosen = None
             if parallel.rank() == 0:
-                chosen = attended(
-                    supernet,
-                    draw.groups,
-                    pixels,
-                    labels,
+                by_batch = partial(
+                    batch_losses,
+                    supernet=supernet,
+                    pixels=pixels,
+                    labels=labels,
                     recipe=recipe,
                     preprocessing=course.preprocessing,
                 )
+                guide = by_batch if state.guide is None else state.guide.predict
+                chosen = attended(draw.groups, guide, worst=recipe.sampling == "worst-up")
             archs = [*draw.corners, *parallel.from_first(chosen)]
             sums = torch.zeros(len(archs), dtype=torch.float64)
         losses = sandwich_step(
@@ -121,7 +124,10 @@ def _gradients(course: Course, state: State[Supernet], space: Space, *, step: in
     parallel.add_up(p.grad for p in supernet.parameters() if p.grad is not None)
     sums = sums.to(place)
     parallel.add_up([sums])
-    return sums.tolist()
+    losses = sums.tolist()
+    if state.guide is not None and draw.groups:
+        state.guide.learn(archs[2:], losses[2:], smallest=losses[1])
+    return losses
 
 
 def _batch(

@@ -1,6 +1,6 @@
 """Which networks a step trains beside the largest and the smallest."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -105,39 +105,54 @@ def alike(space: Space, count: int, *, rng: np.random.Generator) -> Codes:
     return pool[np.argsort(distance, kind="stable")[:count]]
 
 
-@torch.no_grad()
 def attended(
-    supernet: Supernet,
     groups: Sequence[Sequence[Arch]],
-    pixels: Tensor,
-    labels: Tensor,
+    losses: Callable[[Sequence[Arch]], Sequence[float]],
     *,
-    recipe: Recipe,
-    preprocessing: Preprocessing,
+    worst: bool,
 ) -> list[Arch]:
-    """One network of each group: the best on a batch, or the worst.
+    """One network of each group: the best, or the worst.
 
     AttentiveNAS (arXiv 2011.09011, section 3.3): training the best up pushes the Pareto front of
-    the best networks, the worst up that of the worst. The loss on the very batch of the step says
-    which is which, as in its variants of a mini-batch loss.
+    the best networks, the worst up that of the worst.
 
     Args:
+        groups: candidates, each group of nearly the same MACs, the one that was drawn first.
+        losses: says which is which.
+        worst: which of them.
+    """
+    sign = -1 if worst else 1
+    return [
+        group[int(np.argmin(sign * np.array(losses(group))))] if len(group) > 1 else group[0]
+        for group in groups
+    ]
+
+
+@torch.no_grad()
+def batch_losses(
+    archs: Sequence[Arch],
+    *,
+    supernet: Supernet,
+    pixels: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+) -> list[float]:
+    """Losses of networks on the batch of a step, before it is made.
+
+    Args:
+        archs: the networks.
         supernet: the weights as they are.
-        groups: candidates, each group of nearly the same MACs.
         pixels: of the batch, uint8, shape (n, 3, height, width).
         labels: int64, shape (n,), or the share of every class, float32, shape (n, classes).
-        recipe: says which.
+        recipe: its precision.
         preprocessing: how pixels become inputs.
     """
     supernet.train()
-    found: list[Arch] = []
-    for group in groups:
-        losses: list[float] = []
-        for arch in group if len(group) > 1 else ():
-            inputs = preprocessing.prepare(pixels, resolution=arch.resolution)
-            with autocast(pixels.device, recipe.precision):
-                logits = supernet(inputs, arch)
-            losses.append(F.cross_entropy(logits.float(), labels).item())
-        order = np.argsort(losses, kind="stable") if losses else [0]
-        found.append(group[int(order[-1 if recipe.sampling == "worst-up" else 0])])
-    return found
+    losses: list[float] = []
+    for arch in archs:
+        inputs = preprocessing.prepare(pixels, resolution=arch.resolution)
+        with autocast(pixels.device, recipe.precision):
+            logits = supernet(inputs, arch)
+        losses.append(F.cross_entropy(logits.float(), labels).item())
+    return losses

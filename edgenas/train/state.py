@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from edgenas.recipe import Recipe
+from edgenas.train.guide import Guide
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -24,15 +25,17 @@ class State(Generic[Model]):
         average: a moving average of the weights, by name; empty: none.
         scaler: scales gradients in fp16, where small ones would vanish (arXiv 1710.03740, section
             3.2), and leaves a step out in which they overflow; else it does nothing.
+        guide: of attentive sampling; None: there is none.
     """
 
     model: Model
     optimiser: torch.optim.SGD
     average: dict[str, Tensor]
     scaler: GradScaler
+    guide: Guide | None = None
 
     @staticmethod
-    def of(model: Model, recipe: Recipe) -> "State[Model]":
+    def of(model: Model, recipe: Recipe, *, guide: Guide | None = None) -> "State[Model]":
         """The start of a training from given weights."""
         named, place = model.named_parameters, next(model.parameters()).device
         return State(
@@ -40,6 +43,7 @@ class State(Generic[Model]):
             optimiser=_optimiser(model, recipe),
             average={n: p.detach().clone() for n, p in named()} if recipe.ema else {},
             scaler=GradScaler(place.type, enabled=recipe.precision == "fp16"),
+            guide=guide,
         )
 
     def metadata(self) -> dict[str, Any]:
@@ -54,14 +58,15 @@ class State(Generic[Model]):
             momentum = self.optimiser.state[parameter].get("momentum_buffer")
             if momentum is not None:
                 found[f"momentum.{name}"] = momentum
-        return found
+        return found | ({} if self.guide is None else self.guide.tensors())
 
     def take(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bool:
         """Take up a checkpoint; False, and nothing changed, if it is of another training."""
         state = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
         shapes = {n: t.shape for n, t in state.items()}
         wanted = {n: t.shape for n, t in self.model.state_dict().items()}
-        known = all(f"average.{name}" in tensors for name in self.average)
+        guide = {} if self.guide is None else self.guide.tensors()
+        known = tensors.keys() >= {*guide, *(f"average.{name}" for name in self.average)}
         if shapes != wanted or not known or not metadata.keys() >= self.metadata().keys():
             return False
         if self.scaler.is_enabled():
@@ -69,6 +74,8 @@ class State(Generic[Model]):
         self.model.load_state_dict(state)
         for name, tensor in self.average.items():
             tensor.copy_(tensors[f"average.{name}"])
+        for name, tensor in guide.items():
+            tensor.copy_(tensors[name])
         for name, parameter in self.model.named_parameters():
             if f"momentum.{name}" in tensors:
                 buffer = torch.empty_like(parameter)
