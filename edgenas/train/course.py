@@ -21,6 +21,7 @@ from edgenas.recipe import Recipe
 from edgenas.space import Space
 from edgenas.supernet import Supernet
 from edgenas.train.augment import mixed, views
+from edgenas.train.guide import Guide
 from edgenas.train.sampling import attended, batch_losses, drawn
 from edgenas.train.state import State
 from edgenas.train.step import sandwich_step
@@ -62,6 +63,13 @@ class Course:
     def step_images(self) -> int:
         """Images of a step."""
         return self.recipe.batch * self.recipe.accumulate * parallel.world()
+
+
+def state_of(course: Course, supernet: Supernet) -> State[Supernet]:
+    """The start of a training from given weights."""
+    recipe = course.recipe
+    attentive = recipe.sampling in ("best-up", "worst-up") and recipe.guide == "predictor"
+    return State.of(supernet, recipe, guide=Guide.of(course.space) if attentive else None)
 
 
 def take_step(

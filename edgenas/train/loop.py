@@ -28,8 +28,7 @@ from edgenas.recipe import Recipe
 from edgenas.space import Space
 from edgenas.spaces import space_to_json
 from edgenas.supernet import Supernet
-from edgenas.train.course import Course, calibration_pixels, judge, take_step
-from edgenas.train.guide import Guide
+from edgenas.train.course import Course, calibration_pixels, judge, state_of, take_step
 from edgenas.train.phases import SORTED, phases, sort_channels
 from edgenas.train.runs import Run, planned_before
 from edgenas.train.state import State
@@ -116,8 +115,7 @@ def train(
         recipe = dataclasses.replace(recipe, **found)
         course = dataclasses.replace(course, recipe=recipe)
         tell(_start(course, note=f"{duration(time_budget)} are enough for {recipe.epochs} epochs"))
-    attentive = recipe.sampling in ("best-up", "worst-up") and recipe.guide == "predictor"
-    state = State.of(supernet, recipe, guide=Guide.of(space) if attentive else None)
+    state = state_of(course, supernet)
     configuration = _configuration(course, images, init, time_budget=time_budget)
     other = None if divided_by == seed else divided_by
     run = Run(out, configuration | {"normalisation": normalisation, "split_seed": other})

@@ -12,9 +12,8 @@ from edgenas.errors import EdgenasError
 from edgenas.evaluate import evaluate
 from edgenas.files import wait_for_machine
 from edgenas.supernet import Supernet
-from edgenas.train.course import Course, judge, take_step
+from edgenas.train.course import Course, judge, state_of, take_step
 from edgenas.train.phases import phases
-from edgenas.train.state import State
 from edgenas.units import duration
 
 _WARM, _STEPS = 2, 6  # steps of a phase: to warm up, and to measure
@@ -44,7 +43,7 @@ def fitted(course: Course, supernet: Supernet, *, seconds: float) -> dict[str, i
     wait_for_machine()
     recipe, begun = course.recipe, time.monotonic()
     step = _seconds_per_step(course, copy.deepcopy(supernet))
-    judging = _timed(lambda: judge(course, State.of(supernet, recipe)))
+    judging = _timed(lambda: judge(course, state_of(course, supernet)))
     evaluating = recipe.accuracy_archs * _seconds_per_network(course, supernet)
     epoch = step * course.steps_per_epoch
     every = max(1, math.ceil(judging / (_JUDGING * epoch)))
@@ -69,7 +68,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 def _seconds_per_step(course: Course, supernet: Supernet) -> float:
     """The mean over the phases, each as long as it is; changes the weights."""
-    state, mean = State.of(supernet, course.recipe), 0.0
+    state, mean = state_of(course, supernet), 0.0
     for phase in phases(course.space, course.recipe, steps=_NOMINAL):
         begun = time.monotonic()
         for step in range(_WARM + _STEPS):
