@@ -3,13 +3,14 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgenas import runtimes, spaces
 from edgenas.errors import EdgenasError
 from edgenas.plan import Layer, layers, plan
 from edgenas.profiling.graph import INPUT, layer_graph, network_graph
 from edgenas.profiling.units import layer_unit, network_unit
+from edgenas.runtimes import quantize
 from edgenas.runtimes.forms import form, formed, formed_layer, half, random_images
 from edgenas.runtimes.quantize import parts, quantized, with_integer_activations
 from edgenas.space import Space
@@ -55,6 +56,63 @@ def every_input(onnx_bytes: bytes, *, of: str) -> tuple[np.ndarray, np.ndarray]:
     x = (q - constants[own.input[2]].astype(int)) * constants[own.input[1]]
     factor = (capped - constants[gate.input[2]].astype(int)) * constants[gate.input[1]]
     return x, factor
+
+
+# The range of a hard swish
+
+
+def uneven(factor: float) -> bytes:
+    """A conv, a hard swish and a depthwise conv; channels grow in size up to a factor.
+
+    The depthwise conv makes all channels alike again, as trained networks do.
+    """
+    rng = np.random.default_rng(0)
+    size = np.geomspace(5 / factor, 5, 8)[:, None, None, None]
+    weights = {
+        "first": 0.2 * size * rng.standard_normal((8, 3, 3, 3)),
+        "depthwise": rng.standard_normal((8, 1, 3, 3)) / size,
+    }
+    pads = {"pads": [1, 1, 1, 1]}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "first"], ["a"], "Conv_0", **pads),
+            helper.make_node("HardSwish", ["a"], ["b"], "HardSwish_1"),
+            helper.make_node("Conv", ["b", "depthwise"], ["y"], "Conv_2", group=8, **pads),
+        ],
+        "uneven",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 12, 12])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 8, 12, 12])],
+        [numpy_helper.from_array(w.astype(np.float32), name) for name, w in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return model.SerializeToString()
+
+
+def error_of(model: bytes, made: bytes, x: np.ndarray) -> float:
+    """Mean squared error of the outputs, relative to their variance, over channels."""
+    real, found = (np.concatenate([run_on(m, one[None]) for one in x]) for m in (model, made))
+    return float((((found - real) ** 2).mean((0, 2, 3)) / real.var((0, 2, 3))).mean())
+
+
+def run_on(onnx_bytes: bytes, x: np.ndarray) -> np.ndarray:
+    session = runtimes.get("onnxruntime").compile(onnx_bytes, precision=None, threads=1, batch=1)
+    return session.run({"x": x})[0]
+
+
+@pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
+def test_a_large_channel_does_not_coarsen_the_others(signed: bool, monkeypatch):
+    x = np.random.default_rng(1).standard_normal((40, 3, 12, 12)).astype(np.float32)
+    model = uneven(100.0)
+    own = error_of(model, quantized(model, signed=signed, images=x[:20]), x[20:])
+    monkeypatch.setattr(quantize, "_activation_ranges", lambda *words, **given: {})
+    plain = error_of(model, quantized(model, signed=signed, images=x[:20]), x[20:])
+    assert own < 0.6 * plain
+    # Channels that are alike lose nothing by it.
+    monkeypatch.undo()
+    model = uneven(1.0)
+    own = error_of(model, quantized(model, signed=signed, images=x[:20]), x[20:])
+    monkeypatch.setattr(quantize, "_activation_ranges", lambda *words, **given: {})
+    assert own < 1.2 * error_of(model, quantized(model, signed=signed, images=x[:20]), x[20:])
 
 
 # Integer activations: exact, whatever the scale

@@ -39,6 +39,8 @@ KEPT = "kept_in_float"  # in the metadata of a model
 
 _CHUNK = 25
 _STEPS = 255
+_VALUES = 500_000  # of a tensor, over all calibration images: more say nothing new
+_CLIPPED = 24  # candidates for the largest value, each a tenth below the other
 
 
 def quantized(
@@ -70,8 +72,7 @@ def quantized(
         options |= {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
         options |= {"AddQDQPairToWeight": True}
         options |= {"OpTypesToExcludeOutputQuantization": ["Conv", "Gemm", "MatMul"]}
-    else:
-        options["TensorQuantOverrides"] = _activation_ranges(model, images)
+    options["TensorQuantOverrides"] = _activation_ranges(model, images, signed=signed)
     reader: Any = _Reader(model.graph.input[0].name, images, batch=_batch(model))
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     with tempfile.TemporaryDirectory(prefix="edgenas-") as folder, _quiet():
@@ -190,29 +191,90 @@ class _Reader:
         return None if batch is None else {self._name: np.ascontiguousarray(batch, np.float32)}
 
 
-def _activation_ranges(model: ModelProto, images: Array) -> dict[str, list[dict[str, Array]]]:
-    """Scales and zero points of what hard swishes and hard sigmoids read."""
+def _activation_ranges(
+    model: ModelProto, images: Array, *, signed: bool
+) -> dict[str, list[dict[str, Array]]]:
+    """Scales and zero points of what hard swishes read and give, and hard sigmoids read.
+
+    In the signed style swishes are computed in float, and only what they give is quantised.
+    """
     nodes = [node for node in model.graph.node if _is_integer_activation(node)]
-    swishes = [node.input[0] for node in nodes if node.op_type == "HardSwish"]
-    found = {node.input[0]: _affine(6 / 254, 127) for node in nodes}
-    largest = dict.fromkeys(swishes, 0.0)
-    if swishes:
-        watched = ModelProto()
-        watched.CopyFrom(model)
-        for name in largest:
-            watched.graph.output.append(helper.make_empty_tensor_value_info(name))
-        session = board.onnxruntime_session(
-            watched.SerializeToString(), threads=1, batch=_batch(model)
-        )
-        reader = _Reader(model.graph.input[0].name, images, batch=_batch(model))
-        while (inputs := reader.get_next()) is not None:
-            for name, value in zip(largest, session.run([*largest], inputs), strict=True):
-                largest[name] = max(largest[name], float(value.max()))
-    for name, top in largest.items():
-        # Integers below k are -3 to 0, those above 0 to the largest: k to (255 - k) as 3 to top.
-        k = min(int(_STEPS * 3 / (3 + max(top, 0.1))), _STEPS - 1)
-        found[name] = _affine(3 / max(k, 1), max(k, 1))
+    swishes = {node.input[0]: node.output[0] for node in nodes if node.op_type == "HardSwish"}
+    found = {} if signed else {node.input[0]: _affine(6 / 254, 127) for node in nodes}
+    for name, values in _values(model, list(swishes), images).items():
+        top = _top(values, signed=signed)
+        if not signed:
+            found[name] = _affine(3 / _middle(top), _middle(top))
+        found[swishes[name]] = _swish_steps(top, signed=signed)
     return {name: [value] for name, value in found.items()}
+
+
+def _values(model: ModelProto, names: list[str], images: Array) -> dict[str, Array]:
+    """Some values over calibration images, by name: float32, shape (channels, n)."""
+    if not names:
+        return {}
+    watched = ModelProto()
+    watched.CopyFrom(model)
+    for name in names:
+        watched.graph.output.append(helper.make_empty_tensor_value_info(name))
+    session = board.onnxruntime_session(watched.SerializeToString(), threads=1, batch=_batch(model))
+    reader = _Reader(model.graph.input[0].name, images, batch=_batch(model))
+    rng = np.random.default_rng(0)
+    parts: dict[str, list[Array]] = {name: [] for name in names}
+    while (inputs := reader.get_next()) is not None:
+        for name, value in zip(names, session.run(names, inputs), strict=True):
+            values = np.moveaxis(value, 1, 0).reshape(value.shape[1], -1)
+            count = -(-_VALUES * len(value) // (len(images) * len(values)))
+            if count < values.shape[1]:
+                values = values[:, rng.permutation(values.shape[1])[:count]]
+            parts[name].append(values)
+    return {name: np.concatenate(values, 1) for name, values in parts.items()}
+
+
+def _top(values: Array, *, signed: bool) -> float:
+    """The largest value that is worth its integers, of what a hard swish reads.
+
+    A channel with few large values would stretch the steps of all others. So values are clipped
+    where the error of the swish, relative to the variance of each channel, is least on average:
+    what reads it has weights for each channel and was trained to use them all.
+
+    Args:
+        values: over calibration images, float32, shape (channels, n).
+        signed: the style.
+    """
+    swish = _swish(values)
+    variance = swish.var(1) + 1e-6
+    best = np.inf, 0.0
+    for top in max(float(values.max()), 0.1) * 0.9 ** np.arange(_CLIPPED):
+        read = values if signed else _quantised(values, _affine(3 / _middle(top), _middle(top)))
+        made = _quantised(_swish(read), _swish_steps(top, signed=signed))
+        error = float((np.square(made - swish).mean(1) / variance).mean())
+        best = min(best, (error, float(top)))
+    return best[1]
+
+
+def _swish(values: Array) -> Array:
+    return values * np.clip(values / 6 + 0.5, 0, 1)
+
+
+def _quantised(values: Array, steps: dict[str, Array]) -> Array:
+    """Values as integers give them back."""
+    zero, kind = steps["zero_point"], np.iinfo(steps["zero_point"].dtype)
+    least, most = kind.min - float(zero), kind.max - float(zero)
+    return np.clip(np.rint(values / steps["scale"]), least, most) * steps["scale"]
+
+
+def _swish_steps(top: float, *, signed: bool) -> dict[str, Array]:
+    """Scale and zero point of what a hard swish gives, which is nowhere below -3/8."""
+    if signed:
+        return {"scale": np.array(top / 127, np.float32), "zero_point": np.array(0, np.int8)}
+    scale = (top + 0.375) / _STEPS
+    return _affine(scale, round(0.375 / scale))
+
+
+def _middle(top: float) -> int:
+    """The integer for 0, where 0 stands for -3 and 255 for the largest value."""
+    return max(1, min(int(_STEPS * 3 / (3 + top)), _STEPS - 1))
 
 
 def _affine(scale: float, zero_point: int) -> dict[str, Array]:

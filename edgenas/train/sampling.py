@@ -16,6 +16,7 @@ from edgenas.space import Codes, Space
 from edgenas.supernet import Supernet
 from edgenas.train.step import autocast
 
+_ALIKE = 1e-5  # losses that differ by less are those of equals
 _POOL = 64  # networks drawn for each candidate: the nearest ones differ little in MACs
 
 
@@ -121,11 +122,13 @@ def attended(
         losses: says which is which.
         worst: which of them.
     """
-    sign = -1 if worst else 1
-    return [
-        group[int(np.argmin(sign * np.array(losses(group))))] if len(group) > 1 else group[0]
-        for group in groups
-    ]
+    found: list[Arch] = []
+    for group in groups:
+        values = np.array(losses(group)) if len(group) > 1 else np.zeros(1)
+        values = -values if worst else values
+        # Of those that differ by rounding alone the first, so that rounding decides nothing.
+        found.append(group[int(np.argmax(values <= values.min() + _ALIKE))])
+    return found
 
 
 @torch.no_grad()
