@@ -14,7 +14,7 @@ need no arithmetic but another reading of the same integers. With a scale of 3 /
 point k, x is known from -3 on (below, the product is 0 anyway) and ``min(q, 2 k)`` read with the
 scale 1 / 2k and the zero point 0 is the second factor. One integer product remains, and a hard
 sigmoid costs nothing at all. Functions that do this are ``_integer_activations`` and
-``_activation_ranges``.
+``_activation_ranges``; the latter also clips swishes, see ``_top``.
 """
 
 import logging
