@@ -118,7 +118,7 @@ def attended(
     the best networks, the worst up that of the worst.
 
     Args:
-        groups: candidates, each group of nearly the same MACs, the one that was drawn first.
+        groups: candidates, each group of nearly the same MACs; the first one wins among equals.
         losses: says which is which.
         worst: which of them.
     """
