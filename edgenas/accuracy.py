@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from edgenas import parallel
+from edgenas.arch import Arch
 from edgenas.data import Images
 from edgenas.errors import EdgenasError
 from edgenas.evaluate import evaluate
@@ -108,27 +109,29 @@ def measure_accuracies(
     """
     archs = trained.supernet.space.decode(rows)
     known = parallel.from_first(_read(journal) if parallel.rank() == 0 else {})
-    mine = archs[parallel.rank() :: parallel.world()]
-    for done, arch in enumerate(mine):
-        tell(done * parallel.world(), len(archs), "")
-        if arch.id in known:
-            continue
-        wait_for_machine()
-        (found,) = evaluate(
-            trained.supernet,
-            [arch],
-            images=images,
-            calibration=calibration,
-            preprocessing=trained.preprocessing,
-            split=split,
-        )
-        known[arch.id] = found.value
-        line = {"arch": arch.id, "accuracy": found.value, "n": found.n, "split": split}
-        with disk_errors(journal), journal.open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
-    known = {name: value for found in parallel.gathered(known) for name, value in found.items()}
+
+    def accuracies(mine: Sequence[Arch]) -> Iterator[float]:
+        for done, arch in enumerate(mine):
+            tell(done * parallel.world(), len(archs), "")
+            if arch.id not in known:
+                wait_for_machine()
+                (found,) = evaluate(
+                    trained.supernet,
+                    [arch],
+                    images=images,
+                    calibration=calibration,
+                    preprocessing=trained.preprocessing,
+                    split=split,
+                )
+                known[arch.id] = found.value
+                line = {"arch": arch.id, "accuracy": found.value, "n": found.n, "split": split}
+                with disk_errors(journal), journal.open("a") as stream:
+                    stream.write(json.dumps(line) + "\n")
+            yield known[arch.id]
+
+    values = parallel.shared_out(archs, accuracies)
     tell(len(archs), len(archs), "")
-    return np.array([known[arch.id] for arch in archs])
+    return np.array(values)
 
 
 def fit_accuracy(

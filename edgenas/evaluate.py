@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from edgenas import parallel
 from edgenas.arch import Arch
 from edgenas.data import Images, Preprocessing
 from edgenas.network import Network
@@ -107,25 +106,3 @@ def evaluate(
         network = supernet.extract(arch).to(memory_format=torch.channels_last)
         calibrate(network, calibration, preprocessing=preprocessing)
         yield accuracy(network, images, preprocessing=preprocessing, split=split)
-
-
-def evaluate_together(
-    supernet: Supernet,
-    archs: Sequence[Arch],
-    *,
-    images: Images,
-    calibration: Tensor,
-    preprocessing: Preprocessing,
-    split: str,
-) -> list[Accuracy]:
-    """``evaluate``, shared out over the processes: each gets all accuracies, in order."""
-    mine = evaluate(
-        supernet,
-        archs[parallel.rank() :: parallel.world()],
-        images=images,
-        calibration=calibration,
-        preprocessing=preprocessing,
-        split=split,
-    )
-    found = parallel.gathered(list(mine))
-    return [found[i % len(found)][i // len(found)] for i in range(len(archs))]

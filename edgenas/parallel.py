@@ -7,9 +7,9 @@ images, and networks to be evaluated.
 
 import importlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -17,6 +17,9 @@ from torch import Tensor
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from edgenas.errors import EdgenasError
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 def world() -> int:
@@ -77,6 +80,19 @@ def gathered(value: Any) -> list[Any]:
     values: list[Any] = [None] * world()
     dist.all_gather_object(values, value)
     return values
+
+
+def shared_out(
+    items: Sequence[Item], work: Callable[[Sequence[Item]], Iterable[Found]]
+) -> list[Found]:
+    """What work makes of items, one for each, in their order; every process gets all.
+
+    Args:
+        items: the same in every process.
+        work: done by every process with its own part of them.
+    """
+    found = gathered(list(work(items[rank() :: world()])))
+    return [found[i % len(found)][i // len(found)] for i in range(len(items))]
 
 
 def from_first(value: Any) -> Any:

@@ -31,7 +31,7 @@ from pathlib import Path
 from unittest.mock import patch
 from test_parallel import RECIPE, SHARED_OUT, tiny, toy_images
 from edgenas import parallel
-from edgenas.evaluate import evaluate, evaluate_together
+from edgenas.evaluate import evaluate
 from edgenas.supernet import Supernet
 from edgenas.train import train
 
@@ -47,7 +47,7 @@ with parallel.processes("cpu"):
     given = {"images": toys, "calibration": toys.pixels[:16], "split": "test"}
     given["preprocessing"] = trained.preprocessing
     with patch.object(Supernet, "extract", autospec=True, side_effect=Supernet.extract) as extract:
-        found = evaluate_together(trained.supernet, archs, **given)
+        found = parallel.shared_out(archs, lambda mine: evaluate(trained.supernet, mine, **given))
     assert extract.call_count == (2, 1)[parallel.rank()], extract.call_count
     assert found == list(evaluate(trained.supernet, archs, **given)), found
     assert len({accuracy.value for accuracy in found}) > 1, found

@@ -75,12 +75,12 @@ def uneven(factor: float) -> bytes:
     pads = {"pads": [1, 1, 1, 1]}
     graph = helper.make_graph(
         [
-            helper.make_node("Conv", ["x", "first"], ["a"], "Conv_0", **pads),
+            helper.make_node("Conv", [INPUT, "first"], ["a"], "Conv_0", **pads),
             helper.make_node("HardSwish", ["a"], ["b"], "HardSwish_1"),
             helper.make_node("Conv", ["b", "depthwise"], ["y"], "Conv_2", group=8, **pads),
         ],
         "uneven",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 12, 12])],
+        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [1, 3, 12, 12])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 8, 12, 12])],
         [numpy_helper.from_array(w.astype(np.float32), name) for name, w in weights.items()],
     )
@@ -90,13 +90,13 @@ def uneven(factor: float) -> bytes:
 
 def error_of(model: bytes, made: bytes, x: np.ndarray) -> float:
     """Mean squared error of the outputs, relative to their variance, over channels."""
-    real, found = (np.concatenate([run_on(m, one[None]) for one in x]) for m in (model, made))
+    real, found = (run_each(m, x) for m in (model, made))
     return float((((found - real) ** 2).mean((0, 2, 3)) / real.var((0, 2, 3))).mean())
 
 
-def run_on(onnx_bytes: bytes, x: np.ndarray) -> np.ndarray:
+def run_each(onnx_bytes: bytes, x: np.ndarray) -> np.ndarray:
     session = runtimes.get("onnxruntime").compile(onnx_bytes, precision=None, threads=1, batch=1)
-    return session.run({"x": x})[0]
+    return np.concatenate([session.run({INPUT: one[None]})[0] for one in x])
 
 
 @pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -395,21 +396,22 @@ def _corners(
     trained: "TrainedSupernet", images: "Images", calibration: "Tensor"
 ) -> list[dict[str, Any]]:
     """Test accuracy of the largest and the smallest network."""
-    from edgenas.evaluate import evaluate_together
+    from edgenas import parallel
+    from edgenas.evaluate import evaluate
 
     space = trained.supernet.space
-    found = evaluate_together(
+    work = partial(
+        evaluate,
         trained.supernet,
-        [space.largest(), space.smallest()],
         images=images,
         calibration=calibration,
         preprocessing=trained.preprocessing,
         split="test",
     )
-    names = ("largest", "smallest")
+    names, archs = ("largest", "smallest"), [space.largest(), space.smallest()]
     return [
         {"network": name, "accuracy": a.value, "n": a.n}
-        for name, a in zip(names, found, strict=True)
+        for name, a in zip(names, parallel.shared_out(archs, work), strict=True)
     ]
 
 

@@ -16,7 +16,7 @@ from edgenas import parallel
 from edgenas.arch import Arch
 from edgenas.data import Images, Preprocessing, Split
 from edgenas.errors import EdgenasError
-from edgenas.evaluate import evaluate_together
+from edgenas.evaluate import evaluate
 from edgenas.recipe import Recipe
 from edgenas.space import Space
 from edgenas.supernet import Supernet
@@ -153,14 +153,15 @@ def _batch(
 
 def judge(course: Course, state: State[Supernet]) -> list[float]:
     """Validation accuracy of the watched networks."""
-    found = evaluate_together(
+    work = partial(
+        evaluate,
         state.judged(),
-        course.watched,
         images=course.parts.validation,
         calibration=course.calibration,
         preprocessing=course.preprocessing,
         split="validation",
     )
+    found = parallel.shared_out(course.watched, work)
     return [round(accuracy.value, 4) for accuracy in found]
 
 

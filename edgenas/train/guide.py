@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from edgenas.arch import Arch
+from edgenas.predict.gaussian import inputs_of
+from edgenas.predict.mlp import one_hot
 from edgenas.space import Space
 
 _KEPT = 1 - 1 / 2000  # of what is known, from one network to the next: weights change
@@ -36,7 +38,7 @@ class Guide:
     @staticmethod
     def of(space: Space) -> "Guide":
         """One that knows nothing: to it all networks are alike."""
-        d = 1 + sum(len(gene.values) for gene in space.genes)
+        d = 1 + len(inputs_of(space)[0])
         return Guide(space, torch.zeros(d, d).double(), torch.zeros(d).double())
 
     def learn(self, archs: Sequence[Arch], losses: Sequence[float], *, smallest: float) -> None:
@@ -63,8 +65,5 @@ class Guide:
 
     def _inputs(self, archs: Sequence[Arch]) -> Tensor:
         """1, and whether each gene has each choice: float64, shape (n, d)."""
-        rows = self.space.encode(archs)
-        parts = [np.ones((len(rows), 1))]
-        for column, gene in enumerate(self.space.genes):
-            parts.append(rows[:, column, None] == np.arange(1, 1 + len(gene.values)))
-        return torch.from_numpy(np.hstack(parts).astype(np.float64))
+        inputs = one_hot(self.space.encode(archs), *inputs_of(self.space))
+        return torch.from_numpy(np.insert(inputs.astype(np.float64), 0, 1.0, axis=1))
