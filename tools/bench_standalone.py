@@ -14,7 +14,9 @@ To hold a supernet against networks that were trained as long, train it first (e
 give its folder with --supernet.
 
 Every training is a file in --out and every result a line of ``results.jsonl``: the same command
-goes on where it was stopped, to the same numbers. Seconds are those of the processor.
+goes on where it was stopped, to the same numbers. Seconds are those of the processor. Two processes
+share the networks out with ``--part 1/2`` and ``--part 2/2`` and the same --out; the command
+without a part then prints all.
 """
 
 import argparse
@@ -206,6 +208,18 @@ def some(images: Images, *, count: int | None, seed: int) -> Images:
     return images.take(torch.from_numpy(order[:count]))
 
 
+def part_of(text: str) -> tuple[int, int]:
+    """``K/N``: the K-th of N parts, counted from 1.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    part, parts = (int(number) for number in text.split("/"))
+    if not 1 <= part <= parts:
+        raise ValueError(text)
+    return part, parts
+
+
 def bench_of(options: argparse.Namespace) -> Bench:
     """Everything that is read from files."""
     trained = load_supernet(find_supernet(options.supernet))
@@ -242,6 +256,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--images", type=int, help="train on so many only: to try the tool")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--part", type=part_of, default=(1, 1), help="K/N: train these alone")
     options = parser.parse_args()
     bench = bench_of(options)
     trained, space = bench.trained, bench.trained.supernet.space
@@ -257,15 +272,18 @@ def main() -> None:
     told: list[dict[str, Any]] = []
     # In an order that shows networks of all sizes early.
     names = [f"{arch.id}-{state}" for arch in archs]
-    for i in np.random.default_rng(options.seed).permutation(len(archs)).tolist():
+    part, parts = options.part
+    order = np.random.default_rng(options.seed).permutation(len(archs)).tolist()
+    for i in order[part - 1 :: parts]:
         if names[i] not in known:
             known[names[i]] = bench.measured(archs[i], name=names[i])
             with path.open("a") as stream:
                 stream.write(json.dumps({"name": names[i], **known[names[i]]}) + "\n")
-    for i, (macs, value) in enumerate(
-        zip(macs_table(space)(rows), predictor.predict(rows), strict=True)
+    for arch, name, macs, value in zip(
+        archs, names, macs_table(space)(rows), predictor.predict(rows), strict=True
     ):
-        told.append(known[names[i]] | {"macs": macs, "predicted": value, "text": str(archs[i])})
+        if name in known:
+            told.append(known[name] | {"macs": macs, "predicted": value, "text": str(arch)})
     print(
         f"\n{Path(options.supernet).name}, trained for "
         f"{trained.training.get('recipe', {}).get('epochs', '?')} epochs; alone: "
