@@ -3,7 +3,8 @@
     python tools/bench_budgets.py --budgets 5 --out RESULTS.json
 
 Budgets spread evenly over the reachable range on ``--device host``; ``edgenas specialize`` as a
-user types it, then ``tools/retime.py`` in a process of its own on the delivered model.
+user types it, then ``tools/retime.py`` in a process of its own on the delivered model. A budget
+that ``specialize`` refuses is told, with its words, and counts as not delivered.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from edgenas.device import load
+from edgenas.errors import EdgenasError
 from edgenas.files import machine_lock, write_json
 from edgenas.profiling import NoTableError, predictor_for, profile, table_for
 from edgenas.trained import find_supernet, load_supernet
@@ -26,13 +28,17 @@ from edgenas.trained import find_supernet, load_supernet
 def specialise(
     budget_ms: float, *, supernet: str, folder: Path, seed: int
 ) -> tuple[dict[str, Any], float]:
-    """The JSON result of the command, and the seconds that it took."""
+    """The JSON result of the command, and the seconds that it took.
+
+    Raises:
+        EdgenasError: the command failed; what it said.
+    """
     start = time.monotonic()
     command = [sys.executable, "-m", "edgenas", "specialize", "--device", "host", "--json"]
     command += ["--latency", f"{budget_ms:.4f}ms", "--supernet", supernet, "--seed", str(seed)]
     done = subprocess.run([*command, "--out", str(folder)], capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"budget {budget_ms:.4f} ms: {done.stderr.strip()}")
+        raise EdgenasError(done.stderr.strip())
     return json.loads(done.stdout), time.monotonic() - start
 
 
@@ -77,12 +83,18 @@ def main() -> int:
     )
     rows: list[dict[str, Any]] = []
     spin: float | None = None
+    delivered = 0
     with tempfile.TemporaryDirectory() as folder:
         for i, budget in enumerate(budgets.tolist()):
             place = Path(folder) / str(i)
-            result, seconds = specialise(
-                budget, supernet=arguments.supernet, folder=place, seed=arguments.seed
-            )
+            try:
+                result, seconds = specialise(
+                    budget, supernet=arguments.supernet, folder=place, seed=arguments.seed
+                )
+            except EdgenasError as error:
+                print(f"{budget:9.3f}  not delivered: {error}", flush=True)
+                continue
+            delivered += 1
             again = retime(place / "model.onnx", spin=spin)
             if again["median_ms"] is None:
                 print(f"{budget:9.3f}  the machine was never at full speed", flush=True)
@@ -110,13 +122,14 @@ def main() -> int:
             )
     used = np.array([row["again_ms"] / row["budget_ms"] for row in rows])
     print(
-        f"delivered {len(budgets)}, timed again {len(used)}; "
+        f"delivered {delivered} of {len(budgets)}, timed again {len(used)}; "
         f"within 1.02 x budget: {(used <= 1.02).sum()} of {len(used)}; at least 0.85 of it: "
-        f"{(used >= 0.85).sum()}; median use {np.median(used):.3f}"
+        f"{(used >= 0.85).sum()}; median use "
+        f"{np.median(used) if len(used) else float('nan'):.3f}"
     )
     if arguments.out:
         write_json(arguments.out, {"schema": "edgenas.bench-budgets/1", "rows": rows})
-    return 0
+    return 0 if delivered == len(budgets) else 1
 
 
 if __name__ == "__main__":
