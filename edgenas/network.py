@@ -222,7 +222,11 @@ class Network(nn.Module):
 
 
 def initialise(module: nn.Module, *, generator: torch.Generator | None = None) -> None:
-    """He initialisation by fan-out for convs (arXiv 1502.01852), small normals for linears."""
+    """Random weights in place of all that a module has, trained ones too.
+
+    He initialisation by fan-out for convs (arXiv 1502.01852), small normals for linears; batch
+    norms scale by one, shift by zero and forget their statistics.
+    """
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             fan_out = part.out_channels // part.groups * part.kernel_size[0] * part.kernel_size[1]
@@ -232,6 +236,8 @@ def initialise(module: nn.Module, *, generator: torch.Generator | None = None) -
         elif isinstance(part, nn.Linear):
             nn.init.normal_(part.weight, 0.0, 0.01, generator=generator)
             nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.BatchNorm2d):
+            part.reset_parameters()
 
 
 def _pool(layer: Layer) -> nn.Module:

@@ -316,6 +316,11 @@ def test_from_scratch_nothing_is_inherited(tiny: Path, photos: Path, seen):
     inherited = load_supernet(tiny).supernet.extract(start.arch)
     kernels = [(a, b) for a, b in zip(start.parameters(), inherited.parameters(), strict=True)]
     assert not any(torch.equal(a, b) for a, b in kernels if a.ndim > 1)
+    norms = [part for part in start.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    assert norms
+    for norm in norms:
+        assert (norm.weight == 1).all() and (norm.bias == 0).all()
+        assert (norm.running_mean == 0).all() and (norm.running_var == 1).all()
 
 
 def test_the_recipe_is_that_of_the_supernet_but_for_epochs_and_rate(tiny: Path, photos: Path):

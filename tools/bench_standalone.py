@@ -45,6 +45,7 @@ from edgenas.train import train_alone
 from edgenas.trained import TrainedSupernet, find_supernet, load_supernet
 
 _DRAWS = 2000
+_VERSION = "2"  # of what a training alone is: another one is another file
 _PAIRS = (
     ("predicted", "supernet"),
     ("predicted", "alone"),
@@ -263,7 +264,8 @@ def main() -> None:
     predictor = predictor_of(trained)
     archs = stratified(space, options.archs, seed=options.seed, without=predictor.rows)
     rows = space.encode(archs)
-    texts = [repr(space), str(bench.recipe), str(options.seed), str(torch.get_num_threads())]
+    texts = [_VERSION, repr(space), str(bench.recipe), str(options.seed)]
+    texts += [str(torch.get_num_threads())]
     data = [bench.images.pixels, bench.images.labels]
     state = digest(texts, [*trained.supernet.parameters(), *data, bench.judged.pixels])[:12]
     options.out.mkdir(parents=True, exist_ok=True)
