@@ -319,8 +319,10 @@ def test_from_scratch_nothing_is_inherited(tiny: Path, photos: Path, seen):
     norms = [part for part in start.modules() if isinstance(part, torch.nn.BatchNorm2d)]
     assert norms
     for norm in norms:
-        assert (norm.weight == 1).all() and (norm.bias == 0).all()
-        assert (norm.running_mean == 0).all() and (norm.running_var == 1).all()
+        assert (norm.weight == 1).all()
+        assert (norm.bias == 0).all()
+        assert (norm.running_mean == 0).all()
+        assert (norm.running_var == 1).all()
 
 
 def test_the_recipe_is_that_of_the_supernet_but_for_epochs_and_rate(tiny: Path, photos: Path):
