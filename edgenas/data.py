@@ -8,7 +8,7 @@ there is one named interpolation.
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,14 @@ def resize(pixels: Tensor, *, size: tuple[int, int]) -> Tensor:
     """uint8 images (n, 3, h, w) to another height and width, see ``INTERPOLATION``."""
     if tuple(pixels.shape[2:]) == size:
         return pixels
+    if pixels.device.type != "cpu":
+        # torch has it for uint8 on CPUs alone. Pillow rounds between both directions, so single
+        # pixels may differ by 1.
+        return _resized(pixels.float(), size).round_().clamp_(0, 255).to(torch.uint8)
+    return _resized(pixels, size)
+
+
+def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
 
 
@@ -162,6 +170,7 @@ class Images:
         digest: SHA-256 over pixels, labels and classes.
         held: which ones their folder sets aside for validation, bool, shape (n,); None: it does
             not say.
+        skipped: files that could not be decoded and were left out.
     """
 
     pixels: Tensor
@@ -170,6 +179,7 @@ class Images:
     source: str
     digest: str
     held: Tensor | None = None
+    skipped: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -227,13 +237,21 @@ def load_images(
     classes = sorted({name for name, *_ in entries})
     check_classes(entries, classes, source)
     kept = cache_folder() / "images" / f"{fingerprint(path, entries, stored)}.npz"
-    if kept.exists():
-        try:
-            with np.load(kept, allow_pickle=False) as arrays:
-                held = arrays.get("held")
-                return _images(arrays["pixels"], arrays["labels"], classes, source, held=held)
-        except DAMAGED:
-            kept.unlink(missing_ok=True)
+    partly = kept.with_suffix(".skipped.npz")  # for those alone who ask for that
+    for file in (kept, partly) if skip_bad_images else (kept,):
+        if file.exists():
+            try:
+                with np.load(file, allow_pickle=False) as arrays:
+                    return _images(
+                        arrays["pixels"],
+                        arrays["labels"],
+                        classes,
+                        source,
+                        held=arrays.get("held"),
+                        skipped=arrays.get("skipped", ()),
+                    )
+            except DAMAGED:
+                file.unlink(missing_ok=True)
     pixels = np.empty((len(entries), *sides(stored), 3), np.uint8)
     labels = np.empty(len(entries), np.int64)
     names, bad = list[str](), list[str]()
@@ -263,11 +281,11 @@ def load_images(
             f"class {classes[empty[0]]!r} in {source} has no image that can be read",
             hint="add images or remove the folder",
         )
-    if not bad:
-        with writing(kept) as temporary, temporary.open("wb") as stream:
-            told: dict[str, Any] = {} if held is None else {"held": held}
-            np.savez(stream, pixels=pixels, labels=labels, **told)
-    return _images(pixels, labels, classes, source, held=held)
+    with writing(partly if bad else kept) as temporary, temporary.open("wb") as stream:
+        told: dict[str, Any] = {} if held is None else {"held": held}
+        told |= {"skipped": np.array(bad, str)} if bad else {}
+        np.savez(stream, pixels=pixels, labels=labels, **told)
+    return _images(pixels, labels, classes, source, held=held, skipped=bad)
 
 
 def _reason(error: Exception) -> str:
@@ -278,8 +296,14 @@ def _reason(error: Exception) -> str:
 
 
 def decode(data: bytes, *, stored: Size) -> Pixels:
-    """An image file to its stored pixels, upright, shape (height, width, 3)."""
+    """An image file to its stored pixels, upright, shape (height, width, 3).
+
+    Raises:
+        ValueError: grey of 16 or 32 bits or of floats: how it becomes 8 bits is not in the file.
+    """
     with Image.open(io.BytesIO(data)) as image:
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(f"its grey has more than 8 bits (Pillow's mode {image.mode})")
         rgb = ImageOps.exif_transpose(image).convert("RGB")
     return _fitted(rgb, stored)
 
@@ -371,6 +395,7 @@ def _images(
     source: str,
     *,
     held: NDArray[np.bool_] | None = None,
+    skipped: Iterable[str] = (),
 ) -> Images:
     digest = hashlib.sha256("\0".join(classes).encode())
     digest.update(labels.tobytes())
@@ -384,6 +409,7 @@ def _images(
         source=source,
         digest=digest.hexdigest(),
         held=None if held is None else torch.from_numpy(held),
+        skipped=tuple(map(str, skipped)),
     )
 
 

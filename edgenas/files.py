@@ -224,14 +224,21 @@ def machine_lock_path() -> Path:
 
 
 @contextlib.contextmanager
-def machine_lock() -> Generator[None]:
-    """Hold this machine for timing: two measurements never run at once, and training pauses."""
-    with machine_lock_path().open("a") as stream:
+def locked(path: Path) -> Generator[None]:
+    """Hold the lock of a file, which is made if it is not there; another process waits for it."""
+    with path.open("a") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         try:
             yield
         finally:
             fcntl.flock(stream, fcntl.LOCK_UN)
+
+
+@contextlib.contextmanager
+def machine_lock() -> Generator[None]:
+    """Hold this machine for timing: two measurements never run at once, and training pauses."""
+    with locked(machine_lock_path()):
+        yield
 
 
 def wait_for_machine() -> float:

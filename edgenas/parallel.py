@@ -53,7 +53,7 @@ def processes(device: str) -> Iterator[torch.device]:
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         yield found
-    except EdgenasError as error:
+    except (EdgenasError, OSError) as error:
         # Only the first process talks; what another one alone has met, torchrun tells at the end.
         if rank() > 0:
             get_error_handler().record_exception(error)

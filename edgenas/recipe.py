@@ -164,8 +164,8 @@ def load_recipe(path: Path, base: Recipe) -> Recipe:
 
 
 def learning_rate(step: int, steps: int, steps_per_epoch: int, recipe: Recipe) -> float:
-    """A linear warm-up, then a cosine to zero (arXiv 1608.03983)."""
-    warmup = round(recipe.warmup * steps_per_epoch)
+    """A linear warm-up, of half of the steps at most, then a cosine to zero (arXiv 1608.03983)."""
+    warmup = min(round(recipe.warmup * steps_per_epoch), steps // 2)
     if step < warmup:
         return recipe.learning_rate * (step + 1) / warmup
     passed = (step - warmup) / max(1, steps - warmup)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgenas.errors import EdgenasError
-from edgenas.files import cache_folder, sha256
+from edgenas.files import cache_folder, locked, sha256
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".tiff")
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".zip")
@@ -49,8 +49,8 @@ DAMAGED = (
 )
 
 # How images are decoded, so that what was kept in the cache is decoded anew when it changes.
-# 1: the EXIF orientation was ignored; 2: it is applied.
-_DECODING = 2
+# 1: the EXIF orientation was ignored; 2: it is applied; 3: 16 bits and floats are refused.
+_DECODING = 3
 
 Pixels = NDArray[np.uint8]
 
@@ -338,16 +338,27 @@ def fetch(url: str, *, to: Path, size: int, digest: str) -> Path:
     Raises:
         EdgenasError: no network, or the file is not the expected one.
     """
-    if to.exists() and to.stat().st_size == size and sha256(to) == digest:
-        return to
-    part = to.with_name(to.name + ".part")
+
+    def there() -> bool:
+        return to.exists() and to.stat().st_size == size and sha256(to) == digest
+
+    if not there():
+        part = to.with_name(to.name + ".part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with locked(cache_folder() / "downloads.lock"):
+            if not there():  # another process may have fetched it meanwhile
+                _download(url, part, to=to, size=size, digest=digest)
+    return to
+
+
+def _download(url: str, part: Path, *, to: Path, size: int, digest: str) -> None:
+    """The rest of a file that was begun, then its name."""
     have = part.stat().st_size if part.exists() else 0
     if have >= size:
         part.unlink()
         have = 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        part.parent.mkdir(parents=True, exist_ok=True)
         with urllib.request.urlopen(request, timeout=60) as response:
             resumed = response.status == 206
             with part.open("ab" if resumed else "wb") as stream:
@@ -373,4 +384,3 @@ def fetch(url: str, *, to: Path, size: int, digest: str) -> Path:
             hint=f"get it elsewhere and put it at {to}",
         )
     part.replace(to)
-    return to

@@ -212,7 +212,7 @@ def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, Any] | None = None
 ) -> None:
     """Write tensors atomically, with their digest; metadata values become JSON."""
-    found = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    found = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     texts = {key: json.dumps(value) for key, value in (metadata or {}).items()}
     with writing(path) as temporary:
         # Not save_file: it hides a full disk in an error of its own.

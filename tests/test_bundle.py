@@ -269,6 +269,19 @@ def test_the_example_prepares_as_training_does(
     assert found.mean() < 0.25 + found.size**-0.5
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_what_training_refuses_the_example_refuses(tmp_path: Path, kind: type):
+    path = tmp_path / "scan.tif"
+    Image.fromarray(np.arange(400).reshape(20, 20).astype(kind)).save(path)
+    told = manifest.preprocessing_in_full(PREPROCESSING, resolution=16)
+    for read in (
+        lambda: example.load_image(path, told),
+        lambda: as_in_training(path, PREPROCESSING),
+    ):
+        with pytest.raises(ValueError, match="more than 8 bits"):
+            read()
+
+
 def test_sample_images_use_the_range_of_values():
     for size in (8, 32, 224):
         image = sample_image(size)

@@ -24,6 +24,7 @@ from conftest import ROOT
 from edgenas.cli.console import time_left
 from edgenas.errors import EdgenasError
 from edgenas.files import sha256
+from edgenas.spaces import load_space, space_to_json
 from edgenas.train import check_out
 
 ESCAPE = "\x1b"
@@ -253,7 +254,9 @@ def test_bad_image_folders_are_refused(
     assert everything(Path()) == []
     if "cannot read" in message:
         assert "--skip-bad-images" in done.log
-        assert edgenas(*words, "--threads", 1, "--skip-bad-images").code == 0
+        done = edgenas(*words, "--threads", 1, "--skip-bad-images")
+        assert done.code == 0
+        assert re.search(r"warning: 1 of \d+ images of .* left out: along/03\.png\n", done.log)
 
 
 def _truncate(path: Path) -> None:
@@ -330,6 +333,16 @@ def test_bad_recipes_are_refused(edgenas, photos: Path, text: str, message: str)
     words = ("train", "--space", "tiny", "--data", photos, "--out", "run")
     refused(edgenas(*words, "--recipe", "recipe.toml"), message)
     assert everything(Path()) == ["recipe.toml"]
+
+
+def test_a_space_too_small_for_a_predictor_is_refused_before_the_training(edgenas, photos: Path):
+    declared = space_to_json(load_space("tiny"))
+    for stage in declared["stages"]:
+        stage |= {name: [max(stage[name])] for name in ("widths", "depths", "kernels", "expands")}
+    Path("small.json").write_text(json.dumps(declared))
+    done = edgenas("train", "--space", "small.json", "--data", photos, "--out", "run")
+    refused(done, r"must have at least 20 networks for an accuracy predictor, found \d+")
+    assert everything(Path()) == ["small.json"]
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "manifest.json", "report.json", "example.py"])

@@ -10,10 +10,12 @@ import threading
 import zipfile
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from edgenas import data, sources
@@ -248,10 +250,19 @@ def test_a_class_without_images(tmp_path: Path):
     refused(tmp_path / "a.tar", "class folder images/bird in", "has no images")
 
 
+def encoded_as(values: NDArray[Any], *, kind: str) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, kind)
+    return stream.getvalue()
+
+
 BAD = {
     "text": b"this is no image",
     "empty": b"",
     "truncated png": FILES["cat/1.png"][:200],
+    "16 bits": encoded_as(np.arange(400, dtype=np.uint16).reshape(20, 20), kind="PNG"),
+    "32 bits": encoded_as(np.arange(400, dtype=np.int32).reshape(20, 20), kind="TIFF"),
+    "floats": encoded_as(np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20), kind="TIFF"),
     "truncated jpeg": FILES["cat/2.JPG"][:-40],
     "huge": encoded(1, kind="BMP")[:18] + b"\xff\xff\xff\x0f" * 2 + encoded(1, kind="BMP")[26:],
 }
@@ -271,8 +282,35 @@ def test_an_image_that_cannot_be_read_is_named_or_skipped(
         assert len(message.splitlines()) == 2
         kept = load_images(str(source), stored=8, skip_bad_images=True)
         assert kept.digest == plain.digest
+        assert kept.skipped == ("dog/9.png",)
         # What was left out once is not left out silently the next time.
         refused(source, "cannot read the image dog/9.png in")
+
+
+def test_what_is_left_of_bad_images_is_decoded_once(
+    tmp_path: Path, plain: Images, monkeypatch: pytest.MonkeyPatch
+):
+    root = folder_of(tmp_path / "images", FILES | {"dog/9.png": b"x"})
+    load_images(str(root), stored=8, skip_bad_images=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "decode", None)
+        kept = load_images(str(root), stored=8, skip_bad_images=True)
+    assert kept.digest == plain.digest
+    assert kept.skipped == ("dog/9.png",)
+    refused(root, "cannot read the image dog/9.png in")
+    # Once it is mended, nothing is left out any more.
+    (root / "dog/9.png").write_bytes(encoded(9))
+    kept = load_images(str(root), stored=8, skip_bad_images=True)
+    assert len(kept) == len(plain) + 1
+    assert kept.skipped == ()
+
+
+def test_grey_of_8_bits_and_of_one_is_read(tmp_path: Path):
+    grey = np.arange(400, dtype=np.uint8).reshape(20, 20)
+    for values in (grey, grey > 100):
+        found = decode(encoded_as(values, kind="PNG"), stored=20)
+        wanted = values * np.uint8(255) if values.dtype == bool else values
+        assert np.array_equal(found, np.repeat(wanted[..., None], 3, 2))
 
 
 def test_a_class_that_loses_all_its_images(tmp_path: Path):
@@ -648,6 +686,23 @@ def server(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Server
 
 def downloads() -> list[str]:
     return sorted(path.name for path in (cache_folder() / "downloads").iterdir())
+
+
+def test_two_who_want_a_file_at_once_fetch_it_once(server: Server):
+    together, found = threading.Barrier(4), list[int]()
+
+    def work() -> None:
+        together.wait()
+        found.append(len(load_images("cifar10", stored=32)))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [20] * 4
+    assert len(server.asked) == 1
+    assert downloads() == ["cifar-10-binary.tar.gz"]
 
 
 def test_cifar10_is_downloaded_once_and_read_right(server: Server):

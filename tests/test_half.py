@@ -10,7 +10,7 @@ from test_train import RECIPE, CutOffError, cut_off_at
 from torch import Tensor
 from toys import toy_images
 
-from edgenas.data import Preprocessing
+from edgenas.data import Preprocessing, resize
 from edgenas.errors import EdgenasError
 from edgenas.recipe import Recipe
 from edgenas.spaces import tiny
@@ -117,3 +117,12 @@ def test_a_training_on_a_gpu_learns_and_goes_on(tmp_path: Path, precision: str):
     assert steps == sorted(set(steps))
     assert all(tensor.isfinite().all() for tensor in load_tensors(out / CHECKPOINT).values())
     assert next(trained.supernet.parameters()).dtype == torch.float32
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [(12, 12), (7, 9), (20, 16)])
+def test_images_are_resized_on_a_gpu_as_on_a_cpu(size: tuple[int, int]):
+    pixels = TOYS.pixels
+    here, there = resize(pixels, size=size), resize(pixels.cuda(), size=size).cpu()
+    assert there.dtype == torch.uint8
+    assert (here.int() - there.int()).abs().max() <= 1

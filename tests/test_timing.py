@@ -11,6 +11,7 @@ from toys import toy_images
 
 from edgenas.errors import EdgenasError
 from edgenas.recipe import Recipe
+from edgenas.space import Space
 from edgenas.spaces import tiny
 from edgenas.train import METRICS, RUN, Progress, timing, train
 
@@ -52,6 +53,15 @@ def test_the_time_is_shared_out(clock, tmp_path: Path):
     # A tenth of it has 303.2 s left.
     found = begin(tmp_path / "minutes", seconds=HOUR / 10)
     assert (found["epochs"], found["judge_every"]) == (9, 4)
+
+
+def test_no_more_networks_are_planned_for_than_there_are(clock, tmp_path: Path, monkeypatch):
+    # As above with 40 s for all its networks, though the recipe asks for a thousand.
+    monkeypatch.setattr(Space, "size", 20)
+    recipe = dataclasses.replace(RECIPE, accuracy_archs=1000)
+    with pytest.raises(CutOffError):
+        run(tmp_path / "run", recipe=recipe, time_budget=HOUR, tell=cut_off_at(1))
+    assert recipe_of(tmp_path / "run")["epochs"] == 109
 
 
 def test_a_time_too_short_for_an_epoch_is_refused(clock, tmp_path: Path):

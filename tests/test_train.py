@@ -43,6 +43,7 @@ from edgenas.train import (
     fair,
     loop,
     sandwich_step,
+    split_seed,
     train,
 )
 from edgenas.train.course import indices_of
@@ -689,18 +690,19 @@ def test_the_learning_rate_warms_up_and_falls_to_zero(
     recipe = Recipe(learning_rate=peak, warmup=warmup)
     steps = epochs * per_epoch
     rates = np.array([learning_rate(step, steps, per_epoch, recipe) for step in range(steps)])
-    warm = round(warmup * per_epoch)
+    warm = min(round(warmup * per_epoch), steps // 2)
     assert (rates > 0).all()
     assert rates.max() <= peak * (1 + 1e-9)
     rise, fall = rates[:warm], rates[warm:]
     assert np.allclose(np.diff(rise), peak / max(warm, 1))
     assert (np.diff(fall) <= 0).all()
-    if len(fall):
-        assert fall[0] == pytest.approx(peak)
-        # Half-way through the fall it is at half the peak.
-        middle = learning_rate(warm + 50, warm + 100, 1, Recipe(learning_rate=peak, warmup=warm))
-        assert middle == pytest.approx(peak / 2)
-        assert fall[-1] <= peak * (np.pi / 2 / len(fall)) ** 2 + peak * (len(fall) == 1)
+    assert fall[0] == pytest.approx(peak)
+    # Half-way through the fall it is at half the peak.
+    middle = learning_rate(
+        2 * warm + 50, 3 * warm + 100, 1, Recipe(learning_rate=peak, warmup=warm)
+    )
+    assert middle == pytest.approx(peak / 2)
+    assert fall[-1] <= peak * (np.pi / 2 / len(fall)) ** 2 + peak * (len(fall) == 1)
 
 
 # Augmentation
@@ -795,6 +797,11 @@ def test_what_was_learnt_from_is_never_set_aside(tmp_path: Path, toys: Images):
         train(tiny(), toys, recipe=more, out=tmp_path / "refused", seed=3, init=first)
     assert f"validation = {recipe.validation}" in caught.value.hint
     assert not (tmp_path / "refused").exists()
-    others = dataclasses.replace(toys, digest="another data set")
+    # The same images at another size have another digest.
+    larger = dataclasses.replace(toys, digest="of larger pixels")
+    assert split_seed(larger, recipe=recipe, seed=4, init=second) == 3
+    others = dataclasses.replace(toys.take(torch.arange(len(toys) - 1)), digest="others")
+    renamed = dataclasses.replace(toys, classes=("a", "b", "c"))
+    assert split_seed(renamed, recipe=recipe, seed=4, init=first) == 4
     free = train(tiny(), others, recipe=recipe, out=tmp_path / "free", seed=4, init=first)
     assert free.training["split_seed"] is None

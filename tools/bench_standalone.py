@@ -226,10 +226,7 @@ def bench_of(options: argparse.Namespace) -> Bench:
     trained = load_supernet(find_supernet(options.supernet))
     images = load_images(options.data, stored=trained.preprocessing.stored)
     parts, calibration = own_parts(trained, images)
-    own = own_recipe(trained)
-    recipe = dataclasses.replace(
-        own, epochs=options.epochs, warmup=min(own.warmup, options.epochs / 2)
-    )
+    recipe = dataclasses.replace(own_recipe(trained), epochs=options.epochs)
     train, judged, name = parts.train, parts.validation, "validation"
     train = some(train, count=options.images, seed=options.seed)
     if options.test:

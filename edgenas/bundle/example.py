@@ -28,8 +28,13 @@ def load_image(path: Path, preprocessing: dict[str, Any]) -> np.ndarray:
     Args:
         path: of any image that Pillow can decode.
         preprocessing: the field of that name in manifest.json.
+
+    Raises:
+        ValueError: grey of 16 or 32 bits or of floats: how it becomes 8 bits is yours to say.
     """
     with Image.open(path) as image:
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(f"{path}: grey of more than 8 bits (Pillow's mode {image.mode})")
         pixels = ImageOps.exif_transpose(image).convert("RGB")
     # A number is the side of a square, a list holds height and width.
     sizes = [s if isinstance(s, list) else [s, s] for s in preprocessing["resize"]]

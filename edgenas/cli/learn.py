@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from edgenas.trained import TrainedSupernet
 
 _FEW = 100  # validation images
+_NAMED = 5  # files that were left out
 DATA = "Images: a folder of class folders, a .tar or .zip of one, a CSV of path,label, or cifar10."
 LIKE = {"mean": "0.485,0.456,0.406", "std": "0.229,0.224,0.225"}  # of ImageNet
 OWN = "Of the inputs: R,G,B, 0 to 1. Default: of the training images."
@@ -67,10 +68,17 @@ def train(
     """
     if device not in ("cpu", "cuda"):
         raise EdgenasError(f"--device must be cpu or cuda, found {device!r}")
+    from edgenas.predict import FEWEST
     from edgenas.recipe import default_recipe, load_recipe
     from edgenas.spaces import load_space
 
     declared = load_space(space)
+    if declared.size < FEWEST:
+        raise EdgenasError(
+            f"the space {declared.name} must have at least {FEWEST} networks for an accuracy "
+            f"predictor, found {declared.size}",
+            hint="add choices: kernels, depths, expands, widths or resolutions",
+        )
     if recipe is not None:
         load_recipe(recipe, default_recipe(declared))  # refused before images are read
     time_budget = None if time is None else units.parse(time, unit="time", name="--time")
@@ -349,12 +357,18 @@ def _read(source: str, *, stored: "Size", skip_bad_images: bool) -> "Images":
     from edgenas.data import load_images
 
     with bar("reading images") as tell:
-        return load_images(
+        images = load_images(
             source,
             stored=stored,
             skip_bad_images=skip_bad_images,
             progress=lambda done, total: tell(done, total),
         )
+    if images.skipped:
+        count, named = len(images.skipped), ", ".join(images.skipped[:_NAMED])
+        more = ", ..." if count > _NAMED else ""
+        found = f"{count} of {count + len(images)} images of {source} cannot be read"
+        note(f"warning: {found} and are left out: {named}{more}")
+    return images
 
 
 def _fit(

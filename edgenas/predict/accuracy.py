@@ -19,7 +19,7 @@ from edgenas.space import Codes, Space
 from edgenas.spaces import space_from_json, space_to_json
 
 SCHEMA = "edgenas.accuracy-predictor/1"
-_FEWEST = 20
+FEWEST = 20  # networks that a predictor can be fitted to
 _FOLDS = 5
 
 
@@ -72,9 +72,9 @@ class AccuracyPredictor:
         rows, true = space.canonical(rows), np.asarray(accuracy, float)
         if true.shape != (len(rows),):
             raise EdgenasError(f"accuracy must have shape ({len(rows)},), found {true.shape}")
-        if len(rows) < _FEWEST:
+        if len(rows) < FEWEST:
             raise EdgenasError(
-                f"accuracies of at least {_FEWEST} networks are needed, found {len(rows)}",
+                f"accuracies of at least {FEWEST} networks are needed, found {len(rows)}",
                 hint="evaluate more networks; 300 are a good number",
             )
         if not ((true >= 0) & (true <= 1)).all():

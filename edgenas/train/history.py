@@ -40,7 +40,7 @@ def read_history(folder: Path) -> History:
     """The history of the run in a folder.
 
     Raises:
-        EdgenasError: there is none, a file is damaged, or the first epoch is not over.
+        EdgenasError: there is none, a file is damaged, or no networks have been judged yet.
     """
     path = folder / RUN
     configuration = read_json(path, schema=RUN_SCHEMA)
@@ -49,9 +49,12 @@ def read_history(folder: Path) -> History:
     space = space_from_json(configuration["space"], where=f"{path}: space")
     metrics = read_metrics(folder)
     if not any("validation" in line for line in metrics):
+        every = dict(configuration["recipe"]).get("judge_every", 1)
+        epochs = "the first epoch" if every == 1 else f"every {every} epochs"
         raise EdgenasError(
-            f"the first epoch of the training in {folder} is not over yet",
-            hint="wait for it; a training that was cut off goes on with edgenas train ... --resume",
+            f"no networks of the training in {folder} have been judged yet",
+            hint=f"they are after {epochs}; a training that was cut off goes on with "
+            "edgenas train ... --resume",
         )
     macs: tuple[float, ...] = ()
     accuracies: tuple[float, ...] = ()

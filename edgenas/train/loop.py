@@ -310,8 +310,9 @@ def start_from(init: TrainedSupernet, supernet: Supernet, *, classes: tuple[str,
 def split_seed(images: Images, *, recipe: Recipe, seed: int, init: TrainedSupernet | None) -> int:
     """The seed by which a training sets images aside for validation.
 
-    That of the training, unless it starts from weights that have learnt from these very images:
-    then they are divided as they were for those weights, so that what was set aside stays unseen.
+    That of the training, unless it starts from weights that have learnt from as many images of the
+    same classes. Those may be these very ones, perhaps kept at another size; so these are divided
+    as they were for those weights, and what was set aside stays unseen.
 
     Args:
         images: everything that may be learnt from.
@@ -322,14 +323,17 @@ def split_seed(images: Images, *, recipe: Recipe, seed: int, init: TrainedSupern
     Raises:
         EdgenasError: the recipe sets another part of the images aside than that of the weights.
     """
-    record = {} if init is None else init.training
-    if images.held is not None or record.get("data", {}).get("digest") != images.digest:
+    if init is None or images.held is not None or init.classes != images.classes:
+        return seed
+    record = init.training
+    if record.get("data", {}).get("images") != len(images):
         return seed
     part = record.get("recipe", {}).get("validation")
     if part != recipe.validation:
         raise EdgenasError(
-            f"--init was trained on these very images with {part:.0%} of them for validation: "
-            f"with {recipe.validation:.0%} images would be set aside that it has learnt from",
+            f"--init was trained on {len(images)} images of the same classes with {part:.0%} of "
+            f"them for validation: if they are these, with {recipe.validation:.0%} images would "
+            "be set aside that it has learnt from",
             hint=f"use a recipe with validation = {part}",
         )
     given = record.get("split_seed")

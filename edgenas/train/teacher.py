@@ -263,7 +263,7 @@ def _torchscript(path: Path, place: torch.device) -> Callable[[Tensor], Tensor]:
         try:
             # What its optimiser does in the first runs of a process would change the last bits.
             with jit.optimized_execution(False):
-                found = module(inputs)
+                found = module(inputs.to(place))
         except RuntimeError as error:
             raise EdgenasError(
                 f"--teacher {path} does not take inputs of shape {tuple(inputs.shape)}: "

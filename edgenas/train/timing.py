@@ -44,7 +44,8 @@ def fitted(course: Course, supernet: Supernet, *, seconds: float) -> dict[str, i
     recipe, begun = course.recipe, time.monotonic()
     step = _seconds_per_step(course, copy.deepcopy(supernet))
     judging = _timed(lambda: judge(course, state_of(course, supernet)))
-    evaluating = recipe.accuracy_archs * _seconds_per_network(course, supernet)
+    networks = min(recipe.accuracy_archs, course.space.size)
+    evaluating = networks * _seconds_per_network(course, supernet)
     epoch = step * course.steps_per_epoch
     every = max(1, math.ceil(judging / (_JUDGING * epoch)))
     left = seconds * (1 - _RESERVE) - (time.monotonic() - begun) - evaluating - judging
@@ -54,7 +55,7 @@ def fitted(course: Course, supernet: Supernet, *, seconds: float) -> dict[str, i
         least = seconds - left + epoch + judging
         raise EdgenasError(
             f"--time must be enough for an epoch ({duration(epoch)}) and the evaluation of "
-            f"{recipe.accuracy_archs} networks ({duration(evaluating)}), found {duration(seconds)}",
+            f"{networks} networks ({duration(evaluating)}), found {duration(seconds)}",
             hint=f"give --time {math.ceil(1.1 * least)}s, or a smaller accuracy_archs in a recipe",
         )
     return {"epochs": epochs, "judge_every": min(every, epochs)}
