@@ -1,7 +1,10 @@
 """The one exception a user sees."""
 
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+LONGEST = 300  # characters of a message on the screen
 
 
 class EdgenasError(Exception):
@@ -34,3 +37,39 @@ def unknown(what: str, name: str, *, known: Iterable[str], listing: str) -> Edge
     near = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     meant = f"did you mean {' or '.join(near)}? " if near else ""
     return EdgenasError(f"unknown {what} {name!r}", hint=f"{meant}see them all with: {listing}")
+
+
+class _Short(reprlib.Repr):
+    """``repr`` of a value of any size and depth, never longer than a part of a line."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Python refuses to write integers of more than 4,300 digits."""
+        return repr(x) if x.bit_length() <= 128 else f"an integer of {x.bit_length()} bits"
+
+
+_SHORT = _Short()
+_SHORT.maxlevel = 3
+_SHORT.maxstring = _SHORT.maxother = 60
+
+
+def shown(value: object) -> str:
+    """A value for an error message: as ``repr``, at most 80 characters, the middle left out."""
+    return _cut(_SHORT.repr(value), 80)
+
+
+def one_line(text: str) -> str:
+    """A message as a terminal shows it: one line, nothing that controls it, 300 characters.
+
+    What is longer loses its middle: the start says where, the end what was found.
+    """
+    line = _cut(" ".join(text.split()), LONGEST)
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    return _cut(line, LONGEST)
+
+
+def _cut(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    head = (most - 3) // 2
+    return f"{text[:head]}...{text[head + 3 - most :]}"

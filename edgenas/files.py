@@ -4,21 +4,32 @@ People write TOML, programs write JSON. A JSON file starts with ``"schema": "edg
 unknown schemas and unknown fields are refused.
 """
 
+import codecs
 import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
+import re
 import shutil
+import stat
 import tempfile
 import time
 import tomllib
+from collections import Counter
 from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from edgenas.errors import EdgenasError
+from edgenas.errors import EdgenasError, shown
+
+# Bytes of a file that is read as a whole. What JSON of this size can become fits in 1 GB; Python
+# reads about 1 MB of TOML a second.
+LARGEST, LARGEST_TOML = 16 << 20, 1 << 20
+_DOTS = 64  # in one name of a TOML file
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def cache_folder() -> Path:
@@ -145,35 +156,126 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
+def read_bytes(path: Path, *, most: int = LARGEST) -> bytes:
+    """The bytes of a regular file; its size is known before a byte is read.
+
+    Args:
+        path: which. A FIFO or a device is refused and never waited for.
+        most: bytes it may have.
+
+    Raises:
+        EdgenasError: absent, no regular file, too large, or the disk refuses.
+    """
+    with _regular(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        # What /proc holds says that it has no bytes, and a file may grow meanwhile.
+        data = stream.read(most + 1) if size <= most else b""
+    if size > most or len(data) > most:
+        raise EdgenasError(f"{path} must have at most {most} bytes, found {max(size, len(data))}")
+    return data
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what others are to open but is no regular file. Raises as ``read_bytes``."""
+    with _regular(path):
+        pass
+
+
+@contextlib.contextmanager
+def _regular(path: Path) -> Generator[io.BufferedReader]:
+    try:
+        # Looked at before it is opened: to open a device may already do something.
+        if stat.S_ISREG(path.stat().st_mode):
+            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(handle, "rb") as stream:
+                if stat.S_ISREG(os.fstat(handle).st_mode):
+                    yield stream
+                    return
+    except FileNotFoundError:
+        raise EdgenasError(f"no file {path}") from None
+    except OSError as error:
+        raise EdgenasError(f"cannot read {path}: {error.strerror}") from error
+    what = "a folder" if path.is_dir() else "no regular file"
+    raise EdgenasError(f"{path} is {what}, a file was expected")
+
+
+def read_text(path: Path, *, most: int = LARGEST) -> str:
+    """The text of a file. Raises as ``read_bytes``, and where it is no UTF-8."""
+    data = read_bytes(path, most=most)
+    mark = next((m for m in (codecs.BOM_UTF8, *_UTF16) if data.startswith(m)), b"")
+    try:
+        if mark:
+            raise ValueError("it begins with a byte-order mark")
+        return data.decode("utf-8")
+    except ValueError as error:
+        why = f"byte {error.start} is none" if isinstance(error, UnicodeDecodeError) else error
+        raise EdgenasError(
+            f"{path} must be UTF-8 text: {why}", hint="save it as UTF-8, without a byte-order mark"
+        ) from None
+
+
+def parse_json(text: str, *, where: str) -> Any:
+    """What JSON says.
+
+    Raises:
+        EdgenasError: no JSON, a field twice, NaN or infinity, an integer that is too long, or
+            nested too deeply.
+    """
+    with _damage(where):
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+
+
+def parse_toml(text: str, *, where: str) -> dict[str, Any]:
+    """What TOML says. Raises as ``parse_json``."""
+    with _damage(where):
+        # Python's reader needs time in proportion to the square of the parts of a dotted name.
+        if any(part.count(".") > _DOTS for part in re.split(r"[\n=,{}\[\]]", text)):
+            raise ValueError("a name has too many dots")
+        return tomllib.loads(text)
+
+
+@contextlib.contextmanager
+def _damage(where: str) -> Generator[None]:
+    try:
+        yield
+    except RecursionError:
+        why = "it is nested too deeply"
+    except ValueError as error:
+        why = "an integer has too many digits" if "digits" in str(error) else str(error)
+    else:
+        return
+    raise EdgenasError(
+        f"{where} is damaged or not what it should be: {why}",
+        hint="restore the file or make it anew",
+    ) from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
+        raise ValueError(f"it has the field {shown(twice)} twice")
+    return found
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is no number")
+
+
 def read_json(path: Path, *, schema: str) -> dict[str, Any]:
     """Read a JSON object of a given schema, without the schema field.
 
     Raises:
-        EdgenasError: absent, no JSON, no object, or another schema.
+        EdgenasError: as ``read_text`` and ``parse_json``; no object, or another schema.
     """
-    value = _read(path, json.loads)
+    value = parse_json(read_text(path), where=str(path))
     return check_schema(value, schema=schema, where=str(path))
 
 
 def read_toml(path: Path, *, schema: str) -> dict[str, Any]:
     """Read a TOML file of a given schema, without the schema field. Raises like read_json."""
-    return check_schema(_read(path, tomllib.loads), schema=schema, where=str(path))
-
-
-def _read(path: Path, loads: Any) -> Any:
-    try:
-        return loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise EdgenasError(f"no file {path}") from None
-    except IsADirectoryError:
-        raise EdgenasError(f"{path} is a folder, a file was expected") from None
-    except OSError as error:
-        raise EdgenasError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise EdgenasError(
-            f"{path} is damaged or not what it should be: {error}",
-            hint="restore the file or make it anew",
-        ) from error
+    value = parse_toml(read_text(path, most=LARGEST_TOML), where=str(path))
+    return check_schema(value, schema=schema, where=str(path))
 
 
 def check_schema(value: Any, *, schema: str, where: str) -> dict[str, Any]:
@@ -184,13 +286,14 @@ def check_schema(value: Any, *, schema: str, where: str) -> dict[str, Any]:
     """
     if not isinstance(value, dict):
         raise EdgenasError(f"{where} must hold one object, found {type(value).__name__}")
-    found = value.get("schema")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    given = cast(dict[Any, Any], value)
+    found = given.get("schema")
     if found != schema:
         raise EdgenasError(
-            f"{where} must have schema {schema!r}, found {found!r}",
+            f"{where} must have schema {schema!r}, found {shown(found)}",
             hint="this file is of another kind or of another edgenas version",
         )
-    return {str(k): v for k, v in value.items() if k != "schema"}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return {str(k): v for k, v in given.items() if k != "schema"}
 
 
 def check_fields(
@@ -208,13 +311,14 @@ def check_fields(
     for field in value:
         if field not in need and field not in may:
             raise EdgenasError(
-                f"{where}: unknown field {field!r}", hint=f"known fields: {', '.join(need + may)}"
+                f"{where}: unknown field {shown(field)}",
+                hint=f"known fields: {', '.join(need + may)}",
             )
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    with path.open("rb") as stream:
+    """The SHA-256 of a regular file, in hex. Raises as ``read_bytes``, but of any size."""
+    with _regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

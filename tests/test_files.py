@@ -390,3 +390,70 @@ def test_an_error_while_timing_frees_the_machine():
     with pytest.raises(ZeroDivisionError), files.machine_lock():
         raise ZeroDivisionError
     assert not is_locked()
+
+
+# What others put in a file's place
+
+
+def test_a_fifo_and_a_device_are_refused_and_never_waited_for(tmp_path: Path):
+    fifo = tmp_path / "a.json"
+    os.mkfifo(fifo)
+    for path in (fifo, Path("/dev/zero")):
+        for read in (files.read_bytes, files.sha256, files.check_regular):
+            with pytest.raises(EdgenasError, match="is no regular file"):
+                read(path)
+
+
+def test_a_file_of_the_proc_file_system_is_read_though_it_tells_no_size():
+    assert files.read_text(Path("/proc/self/status")).startswith("Name:")
+
+
+def test_a_large_file_is_refused_before_it_is_read(tmp_path: Path):
+    path = tmp_path / "a.toml"
+    with path.open("wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(EdgenasError, match=r"must have at most 1048576 bytes, found 1099511627776"):
+        files.read_toml(path, schema="edgenas.device/1")
+    with pytest.raises(EdgenasError, match=r"must have at most 16777216 bytes"):
+        files.read_json(path, schema="edgenas.device/1")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'{"a": 1, "b": 2, "a": 3}', "it has the field 'a' twice"),
+        (b'{"a": NaN}', "NaN is no number"),
+        (b'{"a": -Infinity}', "-Infinity is no number"),
+        (b'{"a": ' + b"1" * 5000 + b"}", "an integer has too many digits"),
+        (b"[" * 200_000 + b"]" * 200_000, "it is nested too deeply"),
+        (b'\xef\xbb\xbf{"a": 1}', "must be UTF-8 text: it begins with a byte-order mark"),
+        ('{"a": 1}'.encode("utf-16"), "must be UTF-8 text: it begins with a byte-order mark"),
+        (b'{"a": "\xff"}', "must be UTF-8 text: byte 7 is none"),
+        (b"", "is damaged or not what it should be"),
+    ],
+    ids="twice nan infinity digits deep bom utf-16 latin-1 empty".split(),
+)
+def test_json_that_is_none_is_refused(tmp_path: Path, data: bytes, message: str):
+    path = tmp_path / "a.json"
+    path.write_bytes(data)
+    with pytest.raises(EdgenasError, match=message):
+        files.read_json(path, schema="edgenas.thing/1")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = 1\na = 2\n", "overwrite"),
+        (f"a = {'1' * 5000}\n", "an integer has too many digits"),
+        (f"a = {'[' * 200_000}{']' * 200_000}\n", "it is nested too deeply"),
+        (f"a = {'{a=' * 100_000}1{'}' * 100_000}\n", "it is nested too deeply"),
+        (f"{'a.' * 300_000}a = 1\n", "a name has too many dots"),
+        (f"[{'a.' * 300_000}a]\n", "a name has too many dots"),
+    ],
+    ids="twice digits lists tables dots header".split(),
+)
+def test_toml_that_is_none_is_refused(tmp_path: Path, text: str, message: str):
+    path = tmp_path / "a.toml"
+    path.write_text(text)
+    with pytest.raises(EdgenasError, match=message):
+        files.read_toml(path, schema="edgenas.thing/1")

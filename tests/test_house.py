@@ -17,7 +17,7 @@ PACKAGE = ROOT / "edgenas"
 # The total order of docs/design.md, section 3, with the modules split off since (`sources`,
 # `trained`, `accuracy`) in their places. A folder is one entry: inside it, imports are free.
 ORDER = """
-    errors units files arch stage space spaces plan cost device table estimate
+    errors units files ranges decode arch stage space spaces plan cost device table estimate
     relatives foreign predict search
     depthwise network supernet ofa sources data trained parallel evaluate accuracy synthetic recipe
     train proxies gradient

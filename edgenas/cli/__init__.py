@@ -24,7 +24,7 @@ from edgenas.cli import (
     timing,
 )
 from edgenas.cli.console import log
-from edgenas.errors import EdgenasError, unknown
+from edgenas.errors import EdgenasError, one_line, unknown
 
 app = typer.Typer(
     name="edgenas",
@@ -68,9 +68,9 @@ def _told(name: str, verb: Callable[..., None]) -> Callable[..., None]:
 
 def _say(message: str, *, hint: str) -> None:
     """One line, and the next step."""
-    log.print(f"error: {' '.join(message.split())}", markup=False, style="red", soft_wrap=True)
+    log.print(one_line(f"error: {message}"), markup=False, style="red", soft_wrap=True)
     if hint:
-        log.print(f"hint: {hint}", markup=False, soft_wrap=True)
+        log.print(one_line(f"hint: {hint}"), markup=False, soft_wrap=True)
 
 
 for group in (
