@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from edgenas.errors import EdgenasError
-from edgenas.files import check_fields, check_schema, read_json, write_json
+from edgenas.decode import decode
+from edgenas.files import check_schema, read_json, write_json
+from edgenas.ranges import Channels, Kernel, Length, Pixels, Ratio
 
 SCHEMA = "edgenas.arch/1"
 
@@ -17,16 +17,16 @@ SCHEMA = "edgenas.arch/1"
 class Block:
     """One block that exists: its kernel size and its expansion ratio."""
 
-    kernel: int
-    expand: float
+    kernel: Kernel
+    expand: Ratio
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One stage: its output channels and its blocks; the depth is their number."""
 
-    width: int
-    blocks: tuple[Block, ...]
+    width: Channels
+    blocks: Annotated[tuple[Block, ...], Length(1, 1000)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class Arch:
     Only blocks that exist are in it, so equal networks are equal values.
     """
 
-    resolution: int
-    stages: tuple[Stage, ...]
+    resolution: Pixels
+    stages: Annotated[tuple[Stage, ...], Length(1, 1000)]
 
     @property
     def id(self) -> str:
@@ -70,28 +70,13 @@ class Arch:
         }
 
     @staticmethod
-    def from_json(value: Mapping[str, Any], *, where: str = "arch") -> "Arch":
+    def from_json(value: Any, *, where: str = "arch") -> "Arch":
         """The arch of a JSON object.
 
         Raises:
             EdgenasError: a field is missing, unknown or of the wrong type; names its path.
         """
-        fields = check_schema(dict(value), schema=SCHEMA, where=where)
-        check_fields(fields, required=("resolution", "stages"), where=where)
-        stages: list[Stage] = []
-        for i, stage in enumerate(_list(fields["stages"], f"{where}.stages")):
-            path = f"{where}.stages[{i}]"
-            _object(stage, path, ("width", "blocks"))
-            blocks: list[Block] = []
-            for j, block in enumerate(_list(stage["blocks"], f"{path}.blocks")):
-                here = f"{path}.blocks[{j}]"
-                _object(block, here, ("kernel", "expand"))
-                expand = block["expand"]
-                if isinstance(expand, bool) or not isinstance(expand, (int, float)):
-                    raise EdgenasError(f"{here}.expand must be a number, found {expand!r}")
-                blocks.append(Block(_integer(block["kernel"], f"{here}.kernel"), float(expand)))
-            stages.append(Stage(_integer(stage["width"], f"{path}.width"), tuple(blocks)))
-        return Arch(_integer(fields["resolution"], f"{where}.resolution"), tuple(stages))
+        return decode(Arch, check_schema(value, schema=SCHEMA, where=where), where=where)
 
 
 def save_arch(arch: Arch, path: Path) -> None:
@@ -103,21 +88,3 @@ def load_arch(path: Path) -> Arch:
     """Read an arch file. Raises EdgenasError as ``Arch.from_json``."""
     fields = read_json(path, schema=SCHEMA)
     return Arch.from_json({"schema": SCHEMA, **fields}, where=str(path))
-
-
-def _integer(value: Any, path: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise EdgenasError(f"{path} must be an integer, found {value!r}")
-    return value
-
-
-def _list(value: Any, path: str) -> list[Any]:
-    if not isinstance(value, list) or not value:
-        raise EdgenasError(f"{path} must be a list that is not empty, found {value!r}")
-    return value  # pyright: ignore[reportUnknownVariableType]
-
-
-def _object(value: Any, path: str, fields: tuple[str, ...]) -> None:
-    if not isinstance(value, dict):
-        raise EdgenasError(f"{path} must be an object, found {value!r}")
-    check_fields(value, required=fields, where=path)  # pyright: ignore[reportUnknownArgumentType]

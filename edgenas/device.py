@@ -4,15 +4,29 @@ A profile is one TOML file, ``device_profiles/<name>.toml``, schema ``edgenas.de
 number in it says where it is from. Latency belongs to a ``Target``, never to a chip alone.
 """
 
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Annotated, Literal, get_args
 
+from edgenas.decode import decode
 from edgenas.errors import EdgenasError, unknown
-from edgenas.files import check_fields, data_folders, read_toml
+from edgenas.files import data_folders, read_toml
+from edgenas.ranges import (
+    ALWAYS,
+    Batch,
+    Count,
+    Id,
+    Length,
+    Log,
+    Macs,
+    Name,
+    Range,
+    Stored,
+    Threads,
+    Words,
+)
 
 SCHEMA = "edgenas.device/1"
 
@@ -26,11 +40,11 @@ _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9.]+)*")
 class Target:
     """What a latency belongs to: a device and the way it is used."""
 
-    device: str
-    runtime: str
-    precision: str
-    threads: int = 1
-    batch: int = 1
+    device: Name
+    runtime: Name
+    precision: Name
+    threads: Annotated[Threads, ALWAYS] = 1
+    batch: Annotated[Batch, ALWAYS] = 1
 
     @property
     def slug(self) -> str:
@@ -47,19 +61,21 @@ class Target:
 class Fact:
     """A number of the data sheet: its unit (of people, e.g. ``GB/s``) and its source."""
 
-    value: float
-    unit: str
-    source: str
+    value: Annotated[float, Range(0, 1e18, "number")]
+    unit: Name
+    source: Name
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedRow:
     """One published measurement: the network, its MACs, its latency in seconds, the source."""
 
-    network: str
-    macs: float
-    seconds: float
-    source: str
+    network: Name
+    macs: Macs
+    seconds: Annotated[
+        float, Range(0, 1e9, "milliseconds", above=True), Stored("latency_ms", times=1e3)
+    ]
+    source: Name
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +87,8 @@ class Parameter:
     in general) or ``formula`` (zero: the runtime does no such work).
     """
 
-    value: float
-    origin: str
+    value: Annotated[float, Range(0, 1e6, "seconds")]
+    origin: Literal["fit", "pooled", "formula"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +116,19 @@ class Estimate:
         power: mean wall power in watts while running, where it was published.
     """
 
-    model: str
+    model: Name
     parameters: Mapping[str, Parameter]
-    fused: tuple[str, ...]
-    residuals: tuple[float, ...]
-    doubt: float
-    covariance: tuple[tuple[float, ...], ...]
-    method: str
-    rows: int
+    fused: tuple[Id, ...]
+    residuals: Annotated[tuple[Log, ...], Length(1)]  # an estimate has an error
+    doubt: Annotated[float, Range(0, 50, "number")]
+    covariance: Annotated[tuple[Annotated[tuple[Log, ...], Length(0, 100)], ...], Length(0, 100)]
+    method: Words
+    rows: Count
     smallest: PublishedRow
     largest: PublishedRow
-    sources: tuple[str, ...]
+    sources: tuple[Name, ...]
     power: Fact | None = None
-    tile: int = 1
+    tile: Annotated[int, Range(1, 1000, "pixels")] = 1
     per_group: bool = False
     vectors: bool = True
     measured: bool = False
@@ -208,6 +224,55 @@ class Device:
         return next((use for use in self.uses if use.target == target), None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A target as a profile lists it, see ``Use``."""
+
+    runtime: Name
+    precision: Precision
+    threads: Threads
+    batch: Batch
+    version: Words = ""
+    estimate: Estimate | None = None
+    no_estimate: Words = ""
+
+    def __post_init__(self) -> None:
+        if (self.estimate is None) == (not self.no_estimate):
+            raise EdgenasError(
+                "either estimate or no_estimate must be given",
+                hint='write for example no_estimate = "profile it"',
+            )
+
+    def of(self, device: str) -> Use:
+        """This way of using a device."""
+        found = self.estimate
+        if found is not None:
+            found = replace(found, residuals=tuple(sorted(found.residuals)))
+        return Use(
+            target=Target(
+                device, self.runtime, self.precision, threads=self.threads, batch=self.batch
+            ),
+            version=self.version,
+            estimate=found,
+            no_estimate=self.no_estimate,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Profile:
+    """A profile as its file holds it, see ``Device``."""
+
+    name: Id
+    title: Name
+    reach: Reach
+    targets: Annotated[tuple[_Target, ...], Length(1, 1000)]
+    aliases: Annotated[tuple[Id, ...], Length(0, 1000)] = ()
+    address: Words = ""
+    power_mode: Words = ""
+    notes: Words = ""
+    facts: Mapping[str, Fact] = field(default_factory=dict[str, Fact])
+
+
 def load(name: str) -> Device:
     """The device of a name, an alias, or a path that ends in ``.toml``.
 
@@ -246,204 +311,27 @@ def read(path: Path) -> Device:
     Raises:
         EdgenasError: absent, another schema, or a field that is missing, unknown or wrong.
     """
-    fields = read_toml(path, schema=SCHEMA)
     where = str(path)
-    check_fields(
-        fields,
-        required=("name", "title", "reach", "targets"),
-        optional=("aliases", "address", "power_mode", "notes", "facts"),
-        where=where,
-    )
-    name = _text(fields, "name", where=where)
-    if name != path.stem or not _NAME.fullmatch(name):
+    found = decode(_Profile, read_toml(path, schema=SCHEMA), where=where)
+    if found.name != path.stem or not _NAME.fullmatch(found.name):
         raise EdgenasError(
-            f"{where}: name must be {path.stem!r}, the name of its file, found {name!r}",
+            f"{where}: name must be {path.stem!r}, the name of its file, found {found.name!r}",
             hint="names are lower-case words joined by hyphens",
         )
-    facts = _table(fields.get("facts", {}), f"{where}: facts")
-    uses = [
-        _use(use, device=name, where=f"{where}: targets[{i}]")
-        for i, use in enumerate(_list(fields["targets"], f"{where}: targets"))
-    ]
-    if not uses:
-        raise EdgenasError(f"{where}: targets must list at least one target")
+    uses = tuple(use.of(found.name) for use in found.targets)
     targets = [use.target for use in uses]
     for target in targets:
         if targets.count(target) > 1:
             raise EdgenasError(f"{where}: targets lists {target.slug} twice")
     return Device(
-        name=name,
-        title=_text(fields, "title", where=where),
-        aliases=_texts(fields.get("aliases", []), f"{where}: aliases"),
-        reach=_choice(fields, "reach", choices=get_args(Reach), where=where),
-        address=_text(fields, "address", where=where, default=""),
-        power_mode=_text(fields, "power_mode", where=where, default=""),
-        notes=_text(fields, "notes", where=where, default=""),
-        facts={key: _fact(value, f"{where}: facts.{key}") for key, value in facts.items()},
-        uses=tuple(uses),
+        name=found.name,
+        title=found.title,
+        aliases=found.aliases,
+        reach=found.reach,
+        address=found.address,
+        power_mode=found.power_mode,
+        notes=found.notes,
+        facts=found.facts,
+        uses=uses,
         path=path,
     )
-
-
-def _use(value: Any, *, device: str, where: str) -> Use:
-    fields = _table(value, where)
-    check_fields(
-        fields,
-        required=("runtime", "precision", "threads", "batch"),
-        optional=("version", "estimate", "no_estimate"),
-        where=where,
-    )
-    if ("estimate" in fields) == ("no_estimate" in fields):
-        raise EdgenasError(
-            f"{where} must have either estimate or no_estimate",
-            hint='write for example no_estimate = "profile it"',
-        )
-    return Use(
-        target=Target(
-            device,
-            runtime=_text(fields, "runtime", where=where),
-            precision=_choice(fields, "precision", choices=get_args(Precision), where=where),
-            threads=_integer(fields, "threads", where=where),
-            batch=_integer(fields, "batch", where=where),
-        ),
-        version=_text(fields, "version", where=where, default=""),
-        estimate=_estimate(fields["estimate"], f"{where}.estimate")
-        if "estimate" in fields
-        else None,
-        no_estimate=_text(fields, "no_estimate", where=where, default=""),
-    )
-
-
-def _estimate(value: Any, where: str) -> Estimate:
-    fields = _table(value, where)
-    check_fields(
-        fields,
-        required=(
-            "model",
-            "parameters",
-            "fused",
-            "residuals",
-            "doubt",
-            "covariance",
-            "method",
-            "rows",
-            "smallest",
-            "largest",
-            "sources",
-        ),
-        optional=("power", "tile", "per_group", "vectors", "measured"),
-        where=where,
-    )
-    parameters: dict[str, Parameter] = {}
-    for name, raw in _table(fields["parameters"], f"{where}.parameters").items():
-        here = f"{where}.parameters.{name}"
-        item = _table(raw, here)
-        check_fields(item, required=("value", "origin"), where=here)
-        origins = ("fit", "pooled", "formula")
-        origin = _choice(item, "origin", choices=origins, where=here)
-        parameters[name] = Parameter(_number(item, "value", where=here), origin)
-    residuals = _list(fields["residuals"], f"{where}.residuals")
-    if not residuals:
-        raise EdgenasError(f"{where}.residuals must not be empty: an estimate has an error")
-    return Estimate(
-        model=_text(fields, "model", where=where),
-        parameters=parameters,
-        fused=_texts(fields["fused"], f"{where}.fused"),
-        residuals=tuple(sorted(_numbers(residuals, f"{where}.residuals"))),
-        doubt=_number(fields, "doubt", where=where),
-        covariance=tuple(
-            _numbers(row, f"{where}.covariance[{i}]")
-            for i, row in enumerate(_list(fields["covariance"], f"{where}.covariance"))
-        ),
-        method=_text(fields, "method", where=where),
-        rows=_integer(fields, "rows", where=where, least=0),
-        smallest=_row(fields["smallest"], f"{where}.smallest"),
-        largest=_row(fields["largest"], f"{where}.largest"),
-        sources=_texts(fields["sources"], f"{where}.sources"),
-        power=_fact(fields["power"], f"{where}.power") if "power" in fields else None,
-        tile=_integer({"tile": 1} | fields, "tile", where=where),
-        per_group=_flag(fields, "per_group", where=where, default=False),
-        vectors=_flag(fields, "vectors", where=where, default=True),
-        measured=_flag(fields, "measured", where=where, default=False),
-    )
-
-
-def _row(value: Any, where: str) -> PublishedRow:
-    fields = _table(value, where)
-    check_fields(fields, required=("network", "macs", "latency_ms", "source"), where=where)
-    return PublishedRow(
-        network=_text(fields, "network", where=where),
-        macs=_number(fields, "macs", where=where),
-        seconds=_number(fields, "latency_ms", where=where) / 1e3,
-        source=_text(fields, "source", where=where),
-    )
-
-
-def _fact(value: Any, where: str) -> Fact:
-    fields = _table(value, where)
-    check_fields(fields, required=("value", "unit", "source"), where=where)
-    return Fact(
-        value=_number(fields, "value", where=where),
-        unit=_text(fields, "unit", where=where),
-        source=_text(fields, "source", where=where),
-    )
-
-
-def _table(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise EdgenasError(f"{where} must be a table, found {value!r}")
-    return cast(dict[str, Any], value)
-
-
-def _list(value: Any, where: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise EdgenasError(f"{where} must be a list, found {value!r}")
-    return cast(list[Any], value)
-
-
-def _texts(value: Any, where: str) -> tuple[str, ...]:
-    items = _list(value, where)
-    for item in items:
-        if not isinstance(item, str) or not item:
-            raise EdgenasError(f"{where} must list texts, found {item!r}")
-    return tuple(items)
-
-
-def _text(fields: Mapping[str, Any], name: str, *, where: str, default: str | None = None) -> str:
-    value = fields.get(name, default)
-    if not isinstance(value, str) or (not value and default is None):
-        raise EdgenasError(f"{where}: {name} must be a text, found {value!r}")
-    return value
-
-
-def _choice(fields: Mapping[str, Any], name: str, *, choices: tuple[str, ...], where: str) -> str:
-    value = fields[name]
-    if value not in choices:
-        raise EdgenasError(f"{where}: {name} must be one of {', '.join(choices)}, found {value!r}")
-    return value
-
-
-def _flag(fields: Mapping[str, Any], name: str, *, where: str, default: bool) -> bool:
-    value = fields.get(name, default)
-    if not isinstance(value, bool):
-        raise EdgenasError(f"{where}: {name} must be true or false, found {value!r}")
-    return value
-
-
-def _integer(fields: Mapping[str, Any], name: str, *, where: str, least: int = 1) -> int:
-    value = fields[name]
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise EdgenasError(f"{where}: {name} must be an integer >= {least}, found {value!r}")
-    return value
-
-
-def _numbers(value: Any, where: str) -> tuple[float, ...]:
-    items = {str(i): item for i, item in enumerate(_list(value, where))}
-    return tuple(_number(items, key, where=where) for key in items)
-
-
-def _number(fields: Mapping[str, Any], name: str, *, where: str) -> float:
-    value = fields[name]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise EdgenasError(f"{where}: {name} must be a number, found {value!r}")
-    return float(value)

@@ -280,9 +280,6 @@ def device_model(device: Device, target: Target) -> DeviceModel:
     if [len(row) for row in evidence.covariance] != [len(NAMES)] * len(NAMES):
         raise EdgenasError(f"{where}: covariance must have {len(NAMES)} rows of {len(NAMES)}")
     values = {name: parameter.value for name, parameter in evidence.parameters.items()}
-    for name, value in values.items():
-        if value < 0:
-            raise EdgenasError(f"{where}: {name} must not be negative, found {value!r}")
     kernels = Kernels(
         fused=frozenset(evidence.fused),
         tile=evidence.tile,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgenas.arch import Arch, Block
-from edgenas.errors import EdgenasError
+from edgenas.errors import EdgenasError, shown
 from edgenas.space import Space, layout
 from edgenas.stage import StageSpace, divisible, middle
 
@@ -90,17 +90,19 @@ class Layer:
         """
         match = re.fullmatch(r"(\w+)\((.*)\)", text)
         if match is None or match[1] not in ("conv", "mbconv", "bottleneck", "head"):
-            raise EdgenasError(f"layer must read like conv(inputs=3,...), found {text!r}")
+            raise EdgenasError(f"layer must read like conv(inputs=3,...), found {shown(text)}")
         known = {f.name: f.type for f in dataclasses.fields(Layer)}
         values: dict[str, int | str | bool] = {}
         for part in match[2].split(","):
             name, _, value = part.partition("=")
             if name not in known or name == "kind" or not value:
-                raise EdgenasError(f"layer {text!r}: unknown part {part!r}")
+                raise EdgenasError(f"layer {shown(text)}: unknown part {shown(part)}")
             if name == "activation":
                 values[name] = value
-            elif not value.isdecimal():
-                raise EdgenasError(f"layer {text!r}: {name} must be a number, found {value!r}")
+            elif not value.isdecimal() or len(value) > 9:
+                raise EdgenasError(
+                    f"layer {shown(text)}: {name} must be a number below 10^9, found {shown(value)}"
+                )
             else:
                 values[name] = (
                     bool(int(value)) if name in ("residual", "downsample") else int(value)
@@ -108,7 +110,7 @@ class Layer:
         try:
             return Layer(kind=match[1], **values)  # pyright: ignore[reportArgumentType]
         except TypeError as error:
-            raise EdgenasError(f"layer {text!r} is incomplete: {error}") from error
+            raise EdgenasError(f"layer {shown(text)} is incomplete: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

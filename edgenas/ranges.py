@@ -87,7 +87,14 @@ Count = Annotated[int, Range(0, 2**53, "count")]
 Positive = Annotated[int, Range(1, 2**53, "count")]
 Threads = Annotated[int, Range(1, 4096, "count")]
 Batch = Annotated[int, Range(1, 65_536, "count")]
-Pixels = Annotated[int, Range(1, 16_384, "pixels")]
+LARGEST_SIDE = 16_384
+Pixels = Annotated[int, Range(1, LARGEST_SIDE, "pixels")]
+Channels = Annotated[int, Range(1, 65_536, "count")]
+ChannelsOrNone = Annotated[int, Range(0, 65_536, "count")]
+Depth = Annotated[int, Range(1, 100, "count")]  # blocks of a stage
+Kernel = Annotated[int, Range(1, 255, "pixels")]
+Ratio = Annotated[float, Range(0, 1000, "number", above=True)]  # of channels
+Classes = Annotated[int, Range(1, 1_000_000, "count")]
 Bytes = Annotated[int, Range(0, 2**53, "bytes")]
 Macs = Annotated[float, Range(0, 1e18, "count")]
 Log = Annotated[float, Range(-50, 50, "number")]  # a difference of logarithms: a factor up to e^50

@@ -10,10 +10,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from edgenas.decode import decode
 from edgenas.device import Estimate, Parameter, PublishedRow
 from edgenas.errors import EdgenasError
 from edgenas.estimate import (
@@ -29,8 +30,9 @@ from edgenas.estimate import (
     further,
     half_width,
 )
-from edgenas.files import check_fields, data_folders, read_json
+from edgenas.files import data_folders, read_json
 from edgenas.plan import Primitive
+from edgenas.ranges import Id, Length, Log, Name, Positive, Range, Words
 
 SCHEMA = "edgenas.relatives/1"
 FOLDER = "device_profiles"
@@ -220,36 +222,67 @@ def _fit(relatives: Relatives, measured: Sequence[Measured]) -> Fit:
     return fit(counts, seconds, prior=relatives.prior, noise=relatives.noise)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kernels:
+    """See ``edgenas.estimate.Kernels``."""
+
+    fused: tuple[Id, ...] = ()
+    tile: Annotated[int, Range(1, 1000, "pixels")] = 1
+    per_group: bool = False
+    vectors: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    """A population as its file holds it, see ``Relatives``."""
+
+    name: Id
+    model: Literal["prices/1"]
+    kernels: _Kernels
+    prices: tuple[Id, ...]
+    mean: tuple[Log, ...]
+    covariance: tuple[tuple[Log, ...], ...]
+    noise: Annotated[float, Range(0, 50, "number", above=True)]
+    boards: Positive
+    networks: Positive
+    sources: tuple[Name, ...]
+    method: Words
+    errors: Annotated[Mapping[str, Annotated[tuple[Log, ...], Length(1)]], Length(1, 1000)]
+    doubts: Mapping[str, Annotated[float, Range(0, 50, "number")]]
+
+    def __post_init__(self) -> None:
+        n = len(self.prices)
+        if not set(self.prices) <= set(NAMES) or len(set(self.prices)) < n:
+            raise EdgenasError(f"prices must be of {', '.join(NAMES)}, each once")
+        if len(self.mean) != n or [len(row) for row in self.covariance] != [n] * n:
+            raise EdgenasError(f"mean and covariance must be of the {n} prices, covariance square")
+        if self.errors.keys() != self.doubts.keys() or not all(
+            shots.isdecimal() and len(shots) < 5 for shots in self.errors
+        ):
+            raise EdgenasError("errors and doubts must be by the same numbers of networks")
+
+
 def _read(path: Path) -> Relatives:
-    fields = read_json(path, schema=SCHEMA)
-    where = str(path)
-    names = ("name", "model", "kernels", "prices", "mean", "covariance", "noise", "boards")
-    more = ("networks", "sources", "method", "errors", "doubts")
-    check_fields(fields, required=(*names, *more), where=where)
-    try:
-        kernels: dict[str, Any] = dict(fields["kernels"])
-        kernels["fused"] = frozenset(kernels["fused"])
-        used = tuple(NAMES.index(name) for name in fields["prices"])
-        prior = Prior(np.array(fields["mean"], float), np.array(fields["covariance"], float))
-        if fields["model"] != MODEL or prior.covariance.shape != (len(used), len(used)):
-            raise ValueError(f"model must be {MODEL!r} and covariance square")
-        return Relatives(
-            name=str(fields["name"]),
-            kernels=Kernels(**kernels),
-            used=used,
-            prior=prior,
-            noise=float(fields["noise"]),
-            boards=int(fields["boards"]),
-            networks=int(fields["networks"]),
-            sources=tuple(fields["sources"]),
-            method=str(fields["method"]),
-            errors={int(k): tuple(map(float, off)) for k, off in fields["errors"].items()},
-            doubts={int(k): float(value) for k, value in fields["doubts"].items()},
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise EdgenasError(
-            f"{where} is damaged: {error}", hint="it is made by tools/fit_relatives.py"
-        ) from error
+    found = decode(_File, read_json(path, schema=SCHEMA), where=str(path))
+    kernels = found.kernels
+    return Relatives(
+        name=found.name,
+        kernels=Kernels(
+            fused=frozenset(kernels.fused),
+            tile=kernels.tile,
+            per_group=kernels.per_group,
+            vectors=kernels.vectors,
+        ),
+        used=tuple(NAMES.index(name) for name in found.prices),
+        prior=Prior(np.array(found.mean, float), np.array(found.covariance, float)),
+        noise=found.noise,
+        boards=found.boards,
+        networks=found.networks,
+        sources=found.sources,
+        method=found.method,
+        errors={int(shots): off for shots, off in found.errors.items()},
+        doubts={int(shots): value for shots, value in found.doubts.items()},
+    )
 
 
 # -- as text --------------------------------------------------------------------------------------

@@ -9,13 +9,14 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgenas.arch import Arch, Block, Stage
 from edgenas.errors import EdgenasError
+from edgenas.ranges import Channels, ChannelsOrNone, Classes, Id, Length, Name, Pixels, Range
 from edgenas.stage import ACTIVATIONS, StageSpace, check_inputs, check_stage, member, narrow, whole
 
 Codes = NDArray[np.uint8]
@@ -48,18 +49,18 @@ class Space:
         EdgenasError: a choice is illegal, or two choices would give the same network.
     """
 
-    name: str
-    resolutions: tuple[int, ...]
-    stages: tuple[StageSpace, ...]
-    final: int = 0
-    mix: int = 0
-    activation: str = "hswish"
-    classes: int = 10
-    inputs: int = 3
+    name: Name
+    resolutions: tuple[Pixels, ...]
+    stages: Annotated[tuple[StageSpace, ...], Length(1, 100)]
+    final: ChannelsOrNone = 0
+    mix: ChannelsOrNone = 0
+    activation: Id = "hswish"
+    classes: Classes = 10
+    inputs: Channels = 3
     kernel_transform: Literal["linear", "crop"] = "linear"
-    epsilon: float = 1e-5
-    kept_in_float: tuple[str, ...] = ()
-    aspect: tuple[int, int] = (1, 1)
+    epsilon: Annotated[float, Range(0, 1, "number", above=True)] = 1e-5
+    kept_in_float: tuple[Id, ...] = ()
+    aspect: tuple[Pixels, Pixels] = (1, 1)
 
     def __post_init__(self) -> None:
         _check_space(self)

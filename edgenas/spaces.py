@@ -22,10 +22,11 @@ A space of one's own is a ``Space`` value in Python or the same fields in TOML::
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from edgenas.errors import EdgenasError, unknown
-from edgenas.files import check_fields, check_schema, read_json, read_toml
+from edgenas.decode import decode
+from edgenas.errors import unknown
+from edgenas.files import check_schema, read_json, read_toml
 from edgenas.space import Space
 from edgenas.stage import StageSpace
 
@@ -276,55 +277,10 @@ def space_to_json(space: Space) -> dict[str, Any]:
     return fields
 
 
-def space_from_json(value: Mapping[str, Any], *, where: str = "space") -> Space:
+def space_from_json(value: Any, *, where: str = "space") -> Space:
     """The space of a JSON or TOML object.
 
     Raises:
         EdgenasError: a field is missing, unknown or illegal; names its path.
     """
-    fields = check_schema(dict(value), schema=SCHEMA, where=where)
-    stages = fields.get("stages")
-    if not isinstance(stages, (list, tuple)) or not stages:
-        raise EdgenasError(f"{where}: stages must be a list of tables, found {stages!r}")
-    made = tuple(
-        _make(StageSpace, stage, f"{where}: stages[{i}]")
-        for i, stage in enumerate(stages)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    )
-    return _make(Space, {**fields, "stages": made}, where)
-
-
-def _make(kind: type[Any], value: Any, where: str) -> Any:
-    if not isinstance(value, Mapping):
-        raise EdgenasError(f"{where} must be a table, found {value!r}")
-    declared = dataclasses.fields(kind)
-    required = [f.name for f in declared if f.default is dataclasses.MISSING]
-    optional = [f.name for f in declared if f.default is not dataclasses.MISSING]
-    check_fields(value, required=required, optional=optional, where=where)  # pyright: ignore[reportUnknownArgumentType]
-    given: dict[str, Any] = {}
-    for field in declared:
-        if field.name not in value:
-            continue
-        found: Any = value[field.name]  # pyright: ignore[reportUnknownVariableType]
-        wanted = str(field.type)
-        if isinstance(found, list):
-            found = tuple(cast(list[Any], found))
-        if wanted == "<class 'str'>" and not isinstance(found, str):
-            raise EdgenasError(f"{where}.{field.name} must be a text, found {found!r}")
-        if field.name == "kept_in_float":
-            if not isinstance(found, tuple) or not all(isinstance(v, str) for v in found):  # pyright: ignore[reportUnknownVariableType]
-                raise EdgenasError(f"{where}.{field.name} must be a list of texts, found {found}")
-        elif wanted.startswith("tuple") and field.name != "stages":
-            if not isinstance(found, tuple) or not all(map(_number, cast(tuple[Any], found))):
-                raise EdgenasError(f"{where}.{field.name} must be a list of numbers, found {found}")
-            if field.name == "expands":
-                found = tuple(map(float, cast(tuple[float], found)))
-        if wanted == "<class 'bool'>" and not isinstance(found, bool):
-            raise EdgenasError(f"{where}.{field.name} must be true or false, found {found!r}")
-        if wanted in ("<class 'int'>", "<class 'float'>") and not _number(found):
-            raise EdgenasError(f"{where}.{field.name} must be a number, found {found!r}")
-        given[field.name] = found
-    return kind(**given)
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return decode(Space, check_schema(value, schema=SCHEMA, where=where), where=where)

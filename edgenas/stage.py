@@ -4,9 +4,10 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from edgenas.errors import EdgenasError
+from edgenas.ranges import Channels, Depth, Id, Kernel, Range, Ratio
 
 KINDS = ("conv", "mbconv", "bottleneck")
 ACTIVATIONS = ("relu", "relu6", "hswish")
@@ -34,15 +35,15 @@ class StageSpace:
     """
 
     kind: Literal["conv", "mbconv", "bottleneck"]
-    widths: tuple[int, ...]
-    depths: tuple[int, ...] = (1,)
-    kernels: tuple[int, ...] = (3,)
-    expands: tuple[float, ...] = (1.0,)
-    stride: int = 1
-    activation: str = "relu"
-    squeeze: int = 0
+    widths: tuple[Channels, ...]
+    depths: tuple[Depth, ...] = (1,)
+    kernels: tuple[Kernel, ...] = (3,)
+    expands: tuple[Ratio, ...] = (1.0,)
+    stride: Kernel = 1
+    activation: Id = "relu"
+    squeeze: Annotated[int, Range(0, 1000, "count")] = 0
     shortcut: bool = True
-    pool: int = 1
+    pool: Kernel = 1
 
 
 def middle(channels: int, ratio: float) -> int:

@@ -84,7 +84,8 @@ def test_text_prints_what_is_not_default():
         ("conv(inputs=3,colour=1)", "layer 'conv(inputs=3,colour=1)': unknown part 'colour=1'"),
         ("conv(inputs=3,kind=conv)", "unknown part 'kind=conv'"),
         ("conv(inputs=,size=3)", "unknown part 'inputs='"),
-        ("conv(inputs=-3)", "layer 'conv(inputs=-3)': inputs must be a number, found '-3'"),
+        ("conv(inputs=-3)", "inputs must be a number below 10^9, found '-3'"),
+        (f"conv(inputs={'9' * 5000})", "inputs must be a number below 10^9, found '9999"),
         ("conv(inputs=3,outputs=8)", "layer 'conv(inputs=3,outputs=8)' is incomplete"),
     ],
 )

@@ -158,10 +158,13 @@ def test_nothing_measured_is_refused():
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"model": "prices/0"}, "is damaged: model must be"),
-        ({"prices": ["speed"]}, "is damaged"),
+        ({"model": "prices/0"}, "model must be one of prices/1"),
+        ({"prices": ["speed"]}, "prices must be of"),
         ({"covariance": [[1.0]]}, "covariance square"),
-        ({"errors": [1]}, "is damaged"),
+        ({"errors": [1]}, "errors must be an object"),
+        ({"errors": {"1": [0.1]}}, "errors and doubts must be by the same numbers"),
+        ({"noise": 0}, "noise must be above 0"),
+        ({"mean": [1e9]}, "mean.0. must be at most 50"),
         ({"more": 1}, "more"),
     ],
 )

@@ -301,20 +301,20 @@ def broken(change) -> dict:
         (broken(lambda v: v.pop("resolution")), "arch: the field 'resolution' is missing"),
         (broken(lambda v: v.update(name=1)), "arch: unknown field 'name'"),
         (broken(lambda v: v.update(schema="edgenas.arch/9")), "must have schema 'edgenas.arch/1'"),
-        (broken(lambda v: v.update(resolution=True)), "arch.resolution must be an integer, found"),
-        (broken(lambda v: v.update(stages=[])), "arch.stages must be a list that is not empty"),
-        (broken(lambda v: v["stages"].append(3)), "arch.stages[3] must be an object, found 3"),
+        (broken(lambda v: v.update(resolution=True)), "arch: resolution must be an integer, found"),
+        (broken(lambda v: v.update(stages=[])), "arch: stages must not be empty"),
+        (broken(lambda v: v["stages"].append(3)), "arch: stages[3] must be an object, found 3"),
         (
             broken(lambda v: v["stages"][1].pop("width")),
-            "arch.stages[1]: the field 'width' is missing",
+            "arch: stages[1]: the field 'width' is missing",
         ),
         (
             broken(lambda v: v["stages"][1]["blocks"][0].update(kernel=3.0)),
-            "arch.stages[1].blocks[0].kernel must be an integer, found 3.0",
+            "arch: stages[1].blocks[0].kernel must be an integer, found 3.0",
         ),
         (
             broken(lambda v: v["stages"][1]["blocks"][0].update(expand="3")),
-            "arch.stages[1].blocks[0].expand must be a number, found '3'",
+            "arch: stages[1].blocks[0].expand must be a number, found '3'",
         ),
     ],
 )

@@ -242,6 +242,23 @@ def _entry(value: dict[str, Any]) -> dict[str, Any]:
     return next(iter(value["layers"].values()))
 
 
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def twice(value: dict[str, Any]) -> dict[str, Any]:
+    """A layer again, its parts in another order."""
+    kind, _, parts = next(iter(value["layers"])).rstrip(")").partition("(")
+    return {f"{kind}({','.join(reversed(parts.split(',')))})": _entry(value)}
+
+
+def at(value: dict[str, Any], resolution: str) -> dict[str, Any]:
+    return {f"{next(iter(value['layers']))}@{resolution}": _entry(value)}
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
@@ -250,17 +267,27 @@ def _entry(value: dict[str, Any]) -> dict[str, Any]:
         (lambda v: v.update(schema="edgenas.latency-table/2"), "must have schema"),
         (lambda v: v.update(provenance="guessed"), "provenance must be one of measured"),
         (lambda v: v.update(date=3), "date must be a text"),
-        (lambda v: v.update(runtime_version=3), "runtime_version must be a text or null"),
+        (lambda v: v.update(runtime_version=3), "runtime_version must be a text"),
         (lambda v: v.update(layers=[]), "layers must be an object"),
         (lambda v: v.update(networks={}), "networks must be a list"),
-        (lambda v: v["target"].update(threads=0), "target.threads must be an integer >= 1"),
+        (lambda v: v["target"].update(threads=0), "target.threads must be at least 1"),
         (lambda v: v["target"].update(runtime=1), "target.runtime must be a text"),
         (lambda v: v["layers"].update({"pool()": {"median": 1.0, "n": 1}}), "layer must read like"),
-        (lambda v: _entry(v).update(median=-1.0), "median must be above zero"),
+        (lambda v: _entry(v).update(median=-1.0), "median must be above 0 seconds"),
         (lambda v: _entry(v).update(p10="fast"), "p10 must be a number"),
-        (lambda v: _entry(v).update(mean=1.0), "must have either median or mean"),
+        (lambda v: _entry(v).update(mean=1.0), "either median or mean must be given"),
         (lambda v: _entry(v).update(noisy="no"), "noisy must be true or false"),
-        (lambda v: _entry(v).update(n=1.5), "n must be an integer >= 0"),
+        (lambda v: _entry(v).update(n=1.5), "n must be an integer"),
+        (lambda v: _entry(v).update(n=-1), "n must be at least 0"),
+        (lambda v: _entry(v).update(n=10**400), "found an integer of 1329 bits"),
+        (lambda v: _entry(v).update(median=1e9), "median must be at most 1e+06 seconds"),
+        (lambda v: v["environment"].update(cpu=nested(100)), "must be no deeper than 16 levels"),
+        (lambda v: v["layers"].update(twice(v)), "this layer is there twice"),
+        (lambda v: v["layers"].update({"conv(inputs=3)@0": {"mean": 1, "n": 1}}), "is incomplete"),
+        (lambda v: v["layers"].update(at(v, "0")), "from 1 to 16384 pixels, found '0'"),
+        (lambda v: v["layers"].update(at(v, "9" * 900)), "from 1 to 16384 pixels, found '999"),
+        (lambda v: v["networks"][0].update(classes=0), "networks[0]: classes must be at least 1"),
+        (lambda v: v["networks"][0].update(p90=0), "networks[0]: p90 must be above 0 seconds"),
         (lambda v: _entry(v).update(note="x"), "unknown field 'note'"),
         (lambda v: v["networks"][0].pop("arch"), "the field 'arch' is missing"),
         (lambda v: v["networks"][0].update(space=1), "space must be a text"),

@@ -5,17 +5,18 @@ network a line, sorted, so that a change reads well in a diff. Values are second
 """
 
 import json
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Annotated, Any
 
 from edgenas.arch import Arch
+from edgenas.decode import decode
 from edgenas.device import Target
-from edgenas.errors import EdgenasError
-from edgenas.files import cache_folder, check_fields, data_folders, read_json, write_text
+from edgenas.errors import EdgenasError, shown
+from edgenas.files import cache_folder, data_folders, read_json, write_text
 from edgenas.plan import Layer
+from edgenas.ranges import LARGEST_SIDE, Classes, Length, Name, Words
 from edgenas.table.values import LatencyTable, MeasuredNetwork, Provenance, Timing
 
 SCHEMA = "edgenas.latency-table/1"
@@ -81,110 +82,81 @@ def _network_json(network: MeasuredNetwork) -> dict[str, Any]:
     return own | _timing_json(network.timing)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    """A table as its file holds it, see ``LatencyTable``; layers by their text forms."""
+
+    target: Target
+    provenance: Provenance
+    runtime_version: Words | None
+    date: Words
+    method: Words
+    environment: Mapping[str, Any]
+    layers: Annotated[Mapping[str, Timing], Length(0, 1_000_000)]
+    networks: Annotated[tuple[Mapping[str, Any], ...], Length(0, 1_000_000)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Network:
+    """What stands beside the timing in the row of a network, see ``MeasuredNetwork``."""
+
+    space: Name
+    classes: Classes
+    arch: Any
+
+
+_OWN = ("space", "classes", "arch")
+
+
 def load_table(path: Path) -> LatencyTable:
     """Read a table.
 
     Raises:
         EdgenasError: absent, damaged, another schema, or a field that is missing, unknown or wrong.
     """
-    given, where = read_json(path, schema=SCHEMA), str(path)
-    header = ("target", "provenance", "runtime_version", "date", "method", "environment")
-    check_fields(given, required=(*header, "layers", "networks"), where=where)
-    if given["provenance"] not in get_args(Provenance):
-        raise EdgenasError(
-            f"{where}: provenance must be one of {', '.join(get_args(Provenance))}, "
-            f"found {given['provenance']!r}"
-        )
-    version = given["runtime_version"]
-    if not isinstance(version, (str, type(None))):
-        raise EdgenasError(f"{where}: runtime_version must be a text or null, found {version!r}")
-    if not isinstance(given["networks"], list):
-        raise EdgenasError(f"{where}: networks must be a list, found {given['networks']!r}")
-    entries = _object(given["layers"], f"{where}: layers")
-    rows = cast(list[Any], given["networks"])
+    where = str(path)
+    found = decode(_File, read_json(path, schema=SCHEMA), where=where)
     known: dict[Layer, Timing] = {}
     known_at: dict[tuple[int, Layer], Timing] = {}
-    for text, value in entries.items():
+    for text, timing in found.layers.items():
         name, at, resolution = text.partition("@")
-        timing = _timing(value, f"{where}: layers.{text}")
-        if not at:
-            known[Layer.parse(name)] = timing
-        elif resolution.isdecimal():
-            known_at[int(resolution), Layer.parse(name)] = timing
+        try:
+            layer = Layer.parse(name)
+        except EdgenasError as error:
+            raise EdgenasError(f"{where}: layers: {error.message}", hint=error.hint) from None
+        if at and not (resolution.isdecimal() and 1 <= int(resolution) <= LARGEST_SIDE):
+            raise EdgenasError(
+                f"{where}: layers.{text}: the resolution must be from 1 to {LARGEST_SIDE} pixels, "
+                f"found {shown(resolution)}"
+            )
+        if (layer in known) if not at else ((int(resolution), layer) in known_at):
+            raise EdgenasError(f"{where}: layers.{text}: this layer is there twice")
+        if at:
+            known_at[int(resolution), layer] = timing
         else:
-            raise EdgenasError(f"{where}: layers.{text}: the resolution must be a number of pixels")
+            known[layer] = timing
     return LatencyTable(
-        target=_target(given["target"], f"{where}: target"),
-        provenance=given["provenance"],
-        runtime_version=version,
-        environment=_object(given["environment"], f"{where}: environment"),
-        method=_text(given, "method", where=where),
-        date=_text(given, "date", where=where),
+        target=found.target,
+        provenance=found.provenance,
+        runtime_version=found.runtime_version,
+        environment=found.environment,
+        method=found.method,
+        date=found.date,
         layers=known,
         layers_at=known_at,
-        networks=tuple(_network(row, f"{where}: networks[{i}]") for i, row in enumerate(rows)),
+        networks=tuple(
+            _network(row, f"{where}: networks[{i}]") for i, row in enumerate(found.networks)
+        ),
     )
 
 
-def _object(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise EdgenasError(f"{where} must be an object, found {value!r}")
-    return cast(dict[str, Any], value)
-
-
-def _target(value: Any, where: str) -> Target:
-    given = _object(value, where)
-    check_fields(given, required=[f.name for f in fields(Target)], where=where)
-    device, runtime, precision = (
-        _text(given, name, where=where) for name in ("device", "runtime", "precision")
-    )
-    threads, batch = (_whole(given, name, where=where) for name in ("threads", "batch"))
-    return Target(device, runtime, precision, threads=threads, batch=batch)
-
-
-def _timing(value: Any, where: str) -> Timing:
-    given = _object(value, where)
-    times = [f.name for f in fields(Timing) if f.name not in ("n", "noisy")]
-    check_fields(given, required=("n",), optional=(*times, "noisy"), where=where)
-    if ("median" in given) == ("mean" in given):
-        raise EdgenasError(f"{where} must have either median or mean")
-    noisy = given.get("noisy", False)
-    if not isinstance(noisy, bool):
-        raise EdgenasError(f"{where}.noisy must be true or false, found {noisy!r}")
-    known = {name: _positive(given, name, where=where) for name in times if name in given}
-    return Timing(n=_whole(given, "n", where=where, least=0), noisy=noisy, **known)
-
-
-def _network(value: Any, where: str) -> MeasuredNetwork:
-    given = _object(value, where)
-    own = ("space", "classes", "arch")
-    rest = {name: item for name, item in given.items() if name not in own}
-    check_fields(given, required=own, optional=rest, where=where)
+def _network(row: Mapping[str, Any], where: str) -> MeasuredNetwork:
+    rest = {name: item for name, item in row.items() if name not in _OWN}
+    own = {name: item for name, item in row.items() if name in _OWN}
+    network = decode(_Network, own, where=where)
     return MeasuredNetwork(
-        space=_text(given, "space", where=where),
-        classes=_whole(given, "classes", where=where),
-        arch=Arch.from_json(_object(given["arch"], f"{where}.arch"), where=f"{where}.arch"),
-        timing=_timing(rest, where),
+        space=network.space,
+        classes=network.classes,
+        arch=Arch.from_json(network.arch, where=f"{where}.arch"),
+        timing=decode(Timing, rest, where=where),
     )
-
-
-def _text(given: Mapping[str, Any], name: str, *, where: str) -> str:
-    if not isinstance(given[name], str):
-        raise EdgenasError(f"{where}.{name} must be a text, found {given[name]!r}")
-    return given[name]
-
-
-def _whole(given: Mapping[str, Any], name: str, *, where: str, least: int = 1) -> int:
-    value = given[name]
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise EdgenasError(f"{where}.{name} must be an integer >= {least}, found {value!r}")
-    return value
-
-
-def _positive(given: Mapping[str, Any], name: str, *, where: str) -> float:
-    value = given[name]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise EdgenasError(f"{where}.{name} must be a number, found {value!r}")
-    if value < 0 or (value == 0 and name != "std"):
-        raise EdgenasError(f"{where}.{name} must be above zero, found {value!r}")
-    return float(value)

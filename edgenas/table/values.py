@@ -12,6 +12,7 @@ from edgenas.cost import Tables, compile_tables
 from edgenas.device import Target
 from edgenas.errors import EdgenasError
 from edgenas.plan import Layer, Slot, layers, plan, slots
+from edgenas.ranges import Count, Seconds, SecondsOrZero
 from edgenas.space import Space, layout
 
 Provenance = Literal["measured", "published", "estimated"]
@@ -39,16 +40,20 @@ class Timing:
             and again.
     """
 
-    median: float | None = None
-    mean: float | None = None
-    std: float | None = None
-    p10: float | None = None
-    p90: float | None = None
-    n: int
-    wall_p50: float | None = None
-    wall_p95: float | None = None
+    median: Seconds | None = None
+    mean: Seconds | None = None
+    std: SecondsOrZero | None = None
+    p10: Seconds | None = None
+    p90: Seconds | None = None
+    n: Count
+    wall_p50: Seconds | None = None
+    wall_p95: Seconds | None = None
     noisy: bool = False
-    alone: float | None = None
+    alone: Seconds | None = None
+
+    def __post_init__(self) -> None:
+        if (self.median is None) == (self.mean is None):
+            raise EdgenasError("either median or mean must be given")
 
     @property
     def seconds(self) -> float:
