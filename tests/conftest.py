@@ -110,19 +110,19 @@ def tiny(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A supernet of the space ``tiny``, really trained on ``photos`` for a moment."""
     import torch
 
-    from edgenas.accuracy import fit_accuracy
-    from edgenas.data import load_images
-    from edgenas.recipe import Recipe
-    from edgenas.spaces import load_space
-    from edgenas.specialize import own_split
-    from edgenas.train import train
-    from edgenas.trained import (
+    from edgenas.accuracy.measured import fit_accuracy
+    from edgenas.delivery.images import own_split
+    from edgenas.images.data import load_images
+    from edgenas.model.saved import (
         ACCURACY_FILE,
         CALIBRATION_FILE,
         load_supernet,
         save_supernet,
         save_tensors,
     )
+    from edgenas.space.presets import load_space
+    from edgenas.training.loop import train
+    from edgenas.training.recipe import Recipe
 
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("supernet") / "tiny"
@@ -150,9 +150,9 @@ def tiny(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def rising(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The supernet ``tiny`` with an accuracy predictor of a known law: more MACs are better."""
-    from edgenas.cost import macs_table
-    from edgenas.predict import AccuracyPredictor
-    from edgenas.trained import ACCURACY_FILE, load_supernet
+    from edgenas.accuracy.predictor import AccuracyPredictor
+    from edgenas.model.saved import ACCURACY_FILE, load_supernet
+    from edgenas.space.cost import macs_table
 
     folder = tmp_path_factory.mktemp("rising") / "tiny"
     shutil.copytree(tiny, folder)

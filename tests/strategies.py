@@ -3,9 +3,9 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from edgenas.arch import Arch
-from edgenas.space import Codes, Space
-from edgenas.stage import StageSpace
+from edgenas.space.arch import Arch
+from edgenas.space.space import Codes, Space
+from edgenas.space.stage import StageSpace
 
 seeds = st.integers(0, 2**32 - 1)
 

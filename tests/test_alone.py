@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from toys import toy_images
 
-from edgenas.data import Preprocessing
-from edgenas.errors import EdgenasError
-from edgenas.network import Network
-from edgenas.recipe import Recipe, learning_rate
-from edgenas.spaces import tiny
-from edgenas.supernet import Supernet
-from edgenas.train import train_alone
-from edgenas.train.augment import views
+from edgenas.basics.errors import EdgenasError
+from edgenas.images.data import Preprocessing
+from edgenas.model.network import Network
+from edgenas.model.supernet import Supernet
+from edgenas.space.presets import tiny
+from edgenas.training.alone import train_alone
+from edgenas.training.augment import views
+from edgenas.training.recipe import Recipe, learning_rate
 
 PREPARED = Preprocessing(stored=16, mean=(0.4, 0.4, 0.4), std=(0.2, 0.2, 0.2))
 IMAGES = toy_images(52)

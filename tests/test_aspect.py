@@ -16,16 +16,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from toys import toy_images
 
-from edgenas.cost import cost, peak_elements, total
-from edgenas.data import Preprocessing, decode, kept_at, load_images
-from edgenas.errors import EdgenasError
-from edgenas.plan import Layer, layers, plan
-from edgenas.predict.narrow import codes_of
-from edgenas.recipe import Recipe, default_recipe
-from edgenas.spaces import load_space, space_from_json, space_to_json, tiny
-from edgenas.synthetic import coloured_noise
-from edgenas.table import MeasuredNetwork, Timing
-from edgenas.train import augment, train
+from edgenas.basics.errors import EdgenasError
+from edgenas.images.data import Preprocessing, decode, kept_at, load_images
+from edgenas.latency.table import MeasuredNetwork, Timing
+from edgenas.model.synthetic import coloured_noise
+from edgenas.space.cost import cost, peak_elements, total
+from edgenas.space.narrow import codes_of
+from edgenas.space.plan import Layer, layers, plan
+from edgenas.space.presets import load_space, space_from_json, space_to_json, tiny
+from edgenas.training.augment import augment
+from edgenas.training.loop import train
+from edgenas.training.recipe import Recipe, default_recipe
 
 WIDE = dataclasses.replace(tiny(), name="wide", resolutions=(12, 15), aspect=(3, 5))
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import toy_images
 
-from edgenas.recipe import Recipe
-from edgenas.train import mixed, randaugment
+from edgenas.training.augment import mixed, randaugment
+from edgenas.training.recipe import Recipe
 
 
 @given(seed=st.integers(0, 999), kind=st.sampled_from(["mixup", "cutmix"]))

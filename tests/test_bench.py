@@ -7,14 +7,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgenas import runtimes, spaces
-from edgenas.board import Settings
-from edgenas.device import Target
-from edgenas.errors import EdgenasError
+from edgenas.basics.errors import EdgenasError
+from edgenas.clock.board import Settings
+from edgenas.latency.device import Target
+from edgenas.onnx_graph.build import network_graph
 from edgenas.profiling import bench as benches
-from edgenas.profiling.graph import network_graph
-from edgenas.runtimes.foreign import parse_shape, read_model
-from edgenas.runtimes.forms import formed
+from edgenas.runtime import registry as runtimes
+from edgenas.runtime.foreign import parse_shape, read_model
+from edgenas.runtime.forms import formed
+from edgenas.space import presets as spaces
 
 TARGET = Target("host", "onnxruntime", "fp32")
 QUICK = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0)

@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from edgenas.spaces import load_space
-from edgenas.supernet import Supernet
-from tools.bench_growth import Runner, grown
+from edgenas.model.supernet import Supernet
+from edgenas.space.presets import load_space
+from tools.benchmarks.bench_growth import Runner, grown
 
 
 @pytest.mark.parametrize("name", ["tiny", "mbv3-cifar", "ofa-mbv3-w1.0", "ofa-resnet50"])

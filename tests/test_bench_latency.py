@@ -1,16 +1,16 @@
-"""The parts of tools/bench_latency.py that need no clock."""
+"""The parts of tools/benchmarks/bench_latency.py that need no clock."""
 
 import itertools
 
 import numpy as np
 import onnx
 
-from edgenas.cost import cost, macs_table
-from edgenas.plan import layers
-from edgenas.predict import LatencyPredictor
-from edgenas.profiling import calibration_archs
-from edgenas.spaces import load_space
-from tools.bench_latency import equal_macs, group_row, operator_units, row, searched
+from edgenas.latency.predictor import LatencyPredictor
+from edgenas.profiling.networks import calibration_archs
+from edgenas.space.cost import cost, macs_table
+from edgenas.space.plan import layers
+from edgenas.space.presets import load_space
+from tools.benchmarks.bench_latency import equal_macs, group_row, operator_units, row, searched
 
 SPACE = load_space("mbv3-cifar")
 

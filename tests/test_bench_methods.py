@@ -9,11 +9,12 @@ import torch
 from test_train import RECIPE
 from toys import toy_images
 
-from edgenas.cost import total
-from edgenas.spaces import load_space, tiny
-from edgenas.train import CHECKPOINT, train
-from edgenas.trained import load_tensors
-from tools.bench_methods import judged, recipes, trained, trained_macs
+from edgenas.model.saved import load_tensors
+from edgenas.space.cost import total
+from edgenas.space.presets import load_space, tiny
+from edgenas.training.loop import train
+from edgenas.training.runs import CHECKPOINT
+from tools.benchmarks.bench_methods import judged, recipes, trained, trained_macs
 
 
 def test_a_network_alone_is_trained_on_every_image_of_every_epoch():

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from edgenas import board
-from edgenas.board import Settings
+from edgenas.clock import board
+from edgenas.clock.board import Settings
 
 # No test here looks at a real duration: time is what `Machine` says it is.
 SETTINGS = Settings(baseline_seconds=1.0)

@@ -15,38 +15,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgenas.arch import load_arch
-from edgenas.bundle import (
+from edgenas.basics.errors import EdgenasError
+from edgenas.bundle import example, manifest
+from edgenas.bundle.card import model_card
+from edgenas.bundle.contents import read_contents
+from edgenas.bundle.record import (
     Accuracy,
-    Found,
-    Improvement,
-    LayerTime,
     MeasuredLatency,
     PredictedLatency,
     Promise,
     Record,
+)
+from edgenas.bundle.trace import (
+    Found,
+    Improvement,
+    LayerTime,
     Search,
     Trace,
-    check_out,
-    example,
-    load_bundle,
-    manifest,
-    read_contents,
-    verify_bundle,
-    write_bundle,
 )
-from edgenas.bundle.card import model_card
-from edgenas.bundle.write import sample_image
-from edgenas.cost import cost, memory, total
-from edgenas.data import Preprocessing, Size, decode
-from edgenas.device import Target
-from edgenas.errors import EdgenasError
-from edgenas.export import parity, to_onnx
-from edgenas.measure import Measurement
-from edgenas.plan import plan
-from edgenas.report import bundle_page
-from edgenas.spaces import tiny
-from edgenas.supernet import Supernet
+from edgenas.bundle.verify import verify_bundle
+from edgenas.bundle.write import check_out, load_bundle, sample_image, write_bundle
+from edgenas.clock.measure import Measurement
+from edgenas.images.data import Preprocessing, Size, decode
+from edgenas.latency.device import Target
+from edgenas.model.export import parity, to_onnx
+from edgenas.model.supernet import Supernet
+from edgenas.pages.bundle import bundle_page
+from edgenas.space.arch import load_arch
+from edgenas.space.cost import cost, memory, total
+from edgenas.space.plan import plan
+from edgenas.space.presets import tiny
 
 PREPROCESSING = Preprocessing(stored=20, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 LABELS = tuple("plane car bird cat deer dog frog horse ship Löwe".split())

@@ -14,15 +14,18 @@ import typer
 import yaml
 from conftest import ROOT
 
-from edgenas import check as checks
-from edgenas import remote, spaces
-from edgenas.board import Settings, summary
-from edgenas.check import Check, Row, check, judged
-from edgenas.device import Target
-from edgenas.errors import EdgenasError
-from edgenas.measure import Measurement, measurement
-from edgenas.profiling import NoTableError, journal_path, profile
-from edgenas.table import load_table, save_table, table_path
+from edgenas import remote
+from edgenas.basics.errors import EdgenasError
+from edgenas.clock.board import Settings, summary
+from edgenas.clock.measure import Measurement, measurement
+from edgenas.latency.device import Target
+from edgenas.latency.table_file import load_table, save_table, table_path
+from edgenas.profiling import check as checks
+from edgenas.profiling.check import Check, Row, check, judged
+from edgenas.profiling.journal import journal_path
+from edgenas.profiling.run import profile
+from edgenas.profiling.tables import NoTableError
+from edgenas.space import presets as spaces
 
 SPACE = spaces.tiny()
 TARGET = Target("host", "onnxruntime", "fp32")

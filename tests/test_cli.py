@@ -21,11 +21,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.files import sha256
 from edgenas.cli.console import time_left
-from edgenas.errors import EdgenasError
-from edgenas.files import sha256
-from edgenas.spaces import load_space, space_to_json
-from edgenas.train import check_out
+from edgenas.space.presets import load_space, space_to_json
+from edgenas.training.runs import check_out
 
 ESCAPE = "\x1b"
 
@@ -412,7 +412,7 @@ def test_a_full_disk_is_told_and_nothing_is_half_written(
     refused(edgenas(*words, "--out", "bundle"), "no space left on the disk", "free some space")
     assert everything(Path()) == []
     # Where nobody thought of it, too.
-    monkeypatch.setattr("edgenas.device.list_devices", full)
+    monkeypatch.setattr("edgenas.latency.device.list_devices", full)
     refused(edgenas("list", "devices"), "No space left on device: somewhere", "free some space")
 
 
@@ -571,12 +571,14 @@ def test_a_terminal_gets_colours_unless_it_wants_none(colours: bool):
 
 def table_of(supernet: Path) -> Path:
     """A table of this machine in the cache, as if its layers took 10 us and 1 ns a MAC."""
-    from edgenas.cost import cost
-    from edgenas.device import load
-    from edgenas.plan import layers, plan
-    from edgenas.profiling import calibration_archs, environment_of, random_archs
-    from edgenas.table import LatencyTable, MeasuredNetwork, Timing, save_table, table_path
-    from edgenas.trained import load_supernet
+    from edgenas.latency.device import load
+    from edgenas.latency.table import LatencyTable, MeasuredNetwork, Timing
+    from edgenas.latency.table_file import save_table, table_path
+    from edgenas.model.saved import load_supernet
+    from edgenas.profiling.networks import calibration_archs, random_archs
+    from edgenas.profiling.run import environment_of
+    from edgenas.space.cost import cost
+    from edgenas.space.plan import layers, plan
 
     space, target = load_supernet(supernet).supernet.space, load("host").target()
     one = {layer: 1e-5 + 1e-9 * cost(layer).macs for layer in layers(space)}
@@ -605,10 +607,10 @@ def table_of(supernet: Path) -> Path:
 
 
 def test_search_finds_the_best_of_all_networks(edgenas, rising: Path):
-    from edgenas.cost import macs_table
-    from edgenas.predict import load_accuracy
-    from edgenas.profiling import predictor_for
-    from edgenas.table import load_table
+    from edgenas.accuracy.predictor import load_accuracy
+    from edgenas.latency.table_file import load_table
+    from edgenas.profiling.tables import predictor_for
+    from edgenas.space.cost import macs_table
 
     table, accuracy = table_of(rising), load_accuracy(rising / "accuracy.safetensors")
     space = accuracy.space
@@ -635,7 +637,7 @@ def test_search_finds_the_best_of_all_networks(edgenas, rising: Path):
     again = json.loads(edgenas(*words).out)
     assert {**again, "seconds": 0} == {**told, "seconds": 0}
 
-    from edgenas.arch import Arch
+    from edgenas.space.arch import Arch
 
     assert space.contains(Arch.from_json(best["arch"]))
     plain = edgenas(*words[:-7], *words[-4:])
@@ -746,9 +748,9 @@ def test_predict_reads_any_onnx_network(edgenas, rising: Path):
 
 
 def test_estimate_makes_a_device_of_a_few_measured_networks(edgenas, tiny: Path):
-    from edgenas.export import to_onnx
-    from edgenas.network import Network
-    from edgenas.spaces import tiny as tiny_space
+    from edgenas.model.export import to_onnx
+    from edgenas.model.network import Network
+    from edgenas.space.presets import tiny as tiny_space
 
     space = tiny_space()
     for name, arch in (("small", space.smallest()), ("large", space.largest())):
@@ -847,7 +849,7 @@ def test_released_networks_are_imported(edgenas, tmp_path: Path, monkeypatch: py
     done = edgenas(*words)
     assert done.code == 0, done.log
     assert "edgenas fit-accuracy net --data PATH" in done.out
-    from edgenas.trained import load_supernet
+    from edgenas.model.saved import load_supernet
 
     trained = load_supernet(Path("net"))
     assert trained.classes[-1] == "class 999"
@@ -869,7 +871,7 @@ def test_released_networks_are_imported(edgenas, tmp_path: Path, monkeypatch: py
     assert everything(Path()) == ["net", "net/supernet.json", "net/weights.safetensors"]
 
     # The same from where it is published: fetched once, its hash recorded and insisted on.
-    from edgenas.ofa import ADDRESSES
+    from edgenas.basics.download import ADDRESSES
 
     handler = functools.partial(SilentFiles, directory=tmp_path)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:

@@ -11,12 +11,12 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgenas import cost
-from edgenas.arch import Arch
-from edgenas.network import Network
-from edgenas.plan import Layer
-from edgenas.space import Space
-from edgenas.spaces import PRESETS, load_space, tiny
+from edgenas.model.network import Network
+from edgenas.space import cost
+from edgenas.space.arch import Arch
+from edgenas.space.plan import Layer
+from edgenas.space.presets import PRESETS, load_space, tiny
+from edgenas.space.space import Space
 
 IN_PLACE = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.Identity)
 

@@ -18,10 +18,17 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgenas import data, sources
-from edgenas.data import Images, Preprocessing, decode, in_both, load_images, split
-from edgenas.errors import EdgenasError
-from edgenas.files import cache_folder
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.files import cache_folder
+from edgenas.images import data, sources
+from edgenas.images.data import (
+    Images,
+    Preprocessing,
+    decode,
+    in_both,
+    load_images,
+    split,
+)
 
 
 def picture(seed: int, *, width: int = 20, height: int = 16) -> Image.Image:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgenas.decode import decode
-from edgenas.errors import LONGEST, EdgenasError, one_line, shown
-from edgenas.ranges import (
+from edgenas.basics.decode import decode
+from edgenas.basics.errors import LONGEST, EdgenasError, one_line, shown
+from edgenas.basics.ranges import (
     ALWAYS,
     Fraction,
     Length,

@@ -6,10 +6,10 @@ from torch import fx, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from edgenas.depthwise import conv2d
-from edgenas.network import ConvNorm
-from edgenas.spaces import load_space
-from edgenas.supernet import Supernet
+from edgenas.model.depthwise import conv2d
+from edgenas.model.network import ConvNorm
+from edgenas.model.supernet import Supernet
+from edgenas.space.presets import load_space
 
 SHAPES = [  # channels, height, width, kernel, stride
     (24, 16, 16, 7, 1),

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from edgenas import device
-from edgenas.device import Target
-from edgenas.errors import EdgenasError
+from edgenas.basics.errors import EdgenasError
+from edgenas.latency import device
+from edgenas.latency.device import Target
 
 SHIPPED = Path(__file__).parents[1] / "device_profiles"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgenas.errors import EdgenasError, unknown
+from edgenas.basics.errors import EdgenasError, unknown
 
 KNOWN = ["jetson-nano", "jetson-orin-nano", "rpi4", "x86"]
 

@@ -6,11 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgenas import estimate
-from edgenas.cost import compile_tables
-from edgenas.device import Estimate, PublishedRow, Target, list_devices, load, read
-from edgenas.errors import EdgenasError
-from edgenas.estimate import (
+from edgenas.basics.errors import EdgenasError
+from edgenas.latency import estimate
+from edgenas.latency.device import (
+    Estimate,
+    PublishedRow,
+    Target,
+    list_devices,
+    load,
+    read,
+)
+from edgenas.latency.estimate import (
     NAMES,
     DeviceModel,
     Kernels,
@@ -20,8 +26,9 @@ from edgenas.estimate import (
     features,
     fit,
 )
-from edgenas.plan import Layer, Primitive, plan, primitives
-from edgenas.spaces import PRESETS
+from edgenas.space.cost import compile_tables
+from edgenas.space.plan import Layer, Primitive, plan, primitives
+from edgenas.space.presets import PRESETS
 
 RELU = Kernels(fused=frozenset({"relu"}))
 SMALL = PublishedRow("small", 1e7, 5e-3, "a/b:c@d")

@@ -8,11 +8,17 @@ import torch
 from torch import Tensor, nn
 from toys import toy_images
 
-from edgenas.data import Preprocessing
-from edgenas.evaluate import BATCH, accuracy, calibrate, evaluate, predictions
-from edgenas.network import Network
-from edgenas.spaces import tiny
-from edgenas.supernet import Supernet
+from edgenas.images.data import Preprocessing
+from edgenas.model.evaluate import (
+    BATCH,
+    accuracy,
+    calibrate,
+    evaluate,
+    predictions,
+)
+from edgenas.model.network import Network
+from edgenas.model.supernet import Supernet
+from edgenas.space.presets import tiny
 
 PREPROCESSING = Preprocessing(stored=16, mean=(0.3, 0.3, 0.3), std=(0.2, 0.25, 0.3))
 

@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from edgenas.arch import Arch
-from edgenas.cost import total
-from edgenas.errors import EdgenasError
-from edgenas.export import (
+from edgenas.basics.errors import EdgenasError
+from edgenas.model.export import (
     TOLERANCE,
     Parity,
     count,
@@ -26,12 +24,14 @@ from edgenas.export import (
     run_onnx,
     to_onnx,
 )
-from edgenas.network import Network
-from edgenas.plan import plan, primitives
-from edgenas.profiling.graph import network_graph
-from edgenas.space import Space
-from edgenas.spaces import mbv3_cifar, tiny
-from edgenas.stage import StageSpace
+from edgenas.model.network import Network
+from edgenas.onnx_graph.build import network_graph
+from edgenas.space.arch import Arch
+from edgenas.space.cost import total
+from edgenas.space.plan import plan, primitives
+from edgenas.space.presets import mbv3_cifar, tiny
+from edgenas.space.space import Space
+from edgenas.space.stage import StageSpace
 
 PREPROCESSING = {"stored": 20, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
 

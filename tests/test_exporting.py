@@ -6,17 +6,20 @@ import onnx
 import onnxruntime
 import pytest
 
-from edgenas import runtimes
-from edgenas.board import Settings
-from edgenas.bundle import verify_bundle
-from edgenas.data import load_images
-from edgenas.errors import EdgenasError
-from edgenas.files import sha256
-from edgenas.runtimes.trt import TENSORRT_RTX
-from edgenas.search import parse_constraint
-from edgenas.specialize import Request, exporting, own_split, specialize
-from edgenas.specialize.exporting import KINDS, export
-from edgenas.trained import load_supernet
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.files import sha256
+from edgenas.bundle.verify import verify_bundle
+from edgenas.clock.board import Settings
+from edgenas.delivery import exporting
+from edgenas.delivery.exporting import KINDS, export
+from edgenas.delivery.images import own_split
+from edgenas.delivery.request import Request
+from edgenas.delivery.run import specialize
+from edgenas.images.data import load_images
+from edgenas.model.saved import load_supernet
+from edgenas.runtime import registry as runtimes
+from edgenas.runtime.trt import TENSORRT_RTX
+from edgenas.strategies.constraint import parse_constraint
 
 FAST = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6)
 

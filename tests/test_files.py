@@ -18,8 +18,8 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgenas import files
-from edgenas.errors import EdgenasError
+from edgenas.basics import files
+from edgenas.basics.errors import EdgenasError
 
 json_values = st.recursive(
     st.none()

@@ -7,11 +7,15 @@ from urllib.parse import unquote
 import pytest
 from pages import Tree
 
-from edgenas.bundle import load_bundle, verify_bundle
-from edgenas.errors import EdgenasError
-from edgenas.report import fleet_page
-from edgenas.search import parse_constraint
-from edgenas.specialize import Request, read_fleet, shared, specialize
+from edgenas.basics.errors import EdgenasError
+from edgenas.bundle.verify import verify_bundle
+from edgenas.bundle.write import load_bundle
+from edgenas.delivery import shared
+from edgenas.delivery.fleet import read_fleet
+from edgenas.delivery.request import Request
+from edgenas.delivery.run import specialize
+from edgenas.pages.fleet import fleet_page
+from edgenas.strategies.constraint import parse_constraint
 
 HEAD = 'schema = "edgenas.fleet/1"\n'
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from test_export import residual
 
-from edgenas.cost import total
-from edgenas.errors import EdgenasError
-from edgenas.foreign import ForeignNetwork, read_network
-from edgenas.plan import Primitive, plan, primitives
-from edgenas.profiling.graph import network_graph
-from edgenas.spaces import PRESETS
+from edgenas.basics.errors import EdgenasError
+from edgenas.onnx_graph.build import network_graph
+from edgenas.onnx_graph.price import ForeignNetwork, read_network
+from edgenas.space.cost import total
+from edgenas.space.plan import Primitive, plan, primitives
+from edgenas.space.presets import PRESETS
 
 SPACES = {name: make() for name, make in PRESETS.items()} | {"residual": residual()}
 

@@ -11,15 +11,16 @@ import pytest
 from pages import Tree
 from PIL import Image
 
-from edgenas.cost import macs_table, params_table
-from edgenas.device import load as load_device
-from edgenas.errors import EdgenasError
-from edgenas.predict import load_accuracy
-from edgenas.report import draw_fronts, fronts_page
-from edgenas.search import parse_constraint
-from edgenas.space import Codes, Space
-from edgenas.specialize import Fronts, fronts, latency_of
-from edgenas.trained import ACCURACY_FILE, load_supernet
+from edgenas.accuracy.predictor import load_accuracy
+from edgenas.basics.errors import EdgenasError
+from edgenas.delivery.fronts import Fronts, fronts
+from edgenas.delivery.latency import latency_of
+from edgenas.latency.device import load as load_device
+from edgenas.model.saved import ACCURACY_FILE, load_supernet
+from edgenas.pages.fronts import draw_fronts, fronts_page
+from edgenas.space.cost import macs_table, params_table
+from edgenas.space.space import Codes, Space
+from edgenas.strategies.constraint import parse_constraint
 
 
 @pytest.fixture(autouse=True)

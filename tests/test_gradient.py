@@ -13,22 +13,18 @@ from strategies import seeds, spaces
 from test_table import fake_seconds
 from toys import toy_images
 
-from edgenas.cost import Tables, compile_tables, macs_table, params_table
-from edgenas.data import Preprocessing
-from edgenas.gradient import (
-    STRATEGIES,
-    Ceiling,
-    Expected,
-    Policy,
-    Settings,
-    Step,
-)
-from edgenas.gradient.paths import Paths
-from edgenas.gradient.tilt import tilt
-from edgenas.search.neighbours import every
-from edgenas.space import Space
-from edgenas.spaces import load_space, tiny
-from edgenas.supernet import Supernet
+from edgenas.images.data import Preprocessing
+from edgenas.model.supernet import Supernet
+from edgenas.space.cost import Tables, compile_tables, macs_table, params_table
+from edgenas.space.presets import load_space, tiny
+from edgenas.space.space import Space
+from edgenas.strategies.gradient.expected import Expected
+from edgenas.strategies.gradient.paths import Paths
+from edgenas.strategies.gradient.policy import Policy
+from edgenas.strategies.gradient.run import STRATEGIES
+from edgenas.strategies.gradient.step import Settings, Step
+from edgenas.strategies.gradient.tilt import Ceiling, tilt
+from edgenas.strategies.neighbours import every
 
 PREPARED = Preprocessing(stored=16, mean=(0.4, 0.4, 0.4), std=(0.2, 0.2, 0.2))
 
@@ -232,7 +228,7 @@ def test_one_network_is_swapped_for_another(seed: int, which: str):
 
 
 def _pooled() -> Space:
-    from edgenas.stage import StageSpace
+    from edgenas.space.stage import StageSpace
 
     return Space(
         name="pooled",

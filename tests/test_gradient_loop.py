@@ -11,22 +11,18 @@ from test_gradient import PREPARED
 from test_table import fake_seconds
 from toys import toy_images
 
-from edgenas.cost import compile_tables
-from edgenas.errors import EdgenasError
-from edgenas.gradient import (
-    STRATEGIES,
-    Ceiling,
-    Expected,
-    Learnt,
-    Policy,
-    Settings,
-    WeightTraining,
-    learn,
-)
-from edgenas.recipe import Recipe
-from edgenas.spaces import tiny
-from edgenas.supernet import Supernet
-from edgenas.train import train_alone
+from edgenas.basics.errors import EdgenasError
+from edgenas.model.supernet import Supernet
+from edgenas.space.cost import compile_tables
+from edgenas.space.presets import tiny
+from edgenas.strategies.gradient.expected import Expected
+from edgenas.strategies.gradient.policy import Policy
+from edgenas.strategies.gradient.run import STRATEGIES, Learnt, learn
+from edgenas.strategies.gradient.step import Settings
+from edgenas.strategies.gradient.tilt import Ceiling
+from edgenas.strategies.gradient.weights import WeightTraining
+from edgenas.training.alone import train_alone
+from edgenas.training.recipe import Recipe
 
 
 def learnt(

@@ -8,11 +8,9 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from edgenas import board
-from edgenas.cost import total
-from edgenas.network import Network
-from edgenas.plan import Layer, layers, plan, primitives
-from edgenas.profiling.graph import (
+from edgenas.clock import board
+from edgenas.model.network import Network
+from edgenas.onnx_graph.build import (
     INPUT,
     OUTPUT,
     READERS,
@@ -21,9 +19,11 @@ from edgenas.profiling.graph import (
     network_graph,
     operators_graph,
 )
-from edgenas.space import Space
-from edgenas.spaces import mbv3_cifar, tiny
-from edgenas.stage import StageSpace
+from edgenas.space.cost import total
+from edgenas.space.plan import Layer, layers, plan, primitives
+from edgenas.space.presets import mbv3_cifar, tiny
+from edgenas.space.space import Space
+from edgenas.space.stage import StageSpace
 
 RESNET = Space(
     name="resnet",

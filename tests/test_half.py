@@ -10,15 +10,16 @@ from test_train import RECIPE, CutOffError, cut_off_at
 from torch import Tensor
 from toys import toy_images
 
-from edgenas.data import Preprocessing, resize
-from edgenas.errors import EdgenasError
-from edgenas.recipe import Recipe
-from edgenas.spaces import tiny
-from edgenas.supernet import Supernet
-from edgenas.train import CHECKPOINT, METRICS, sandwich_step, train
-from edgenas.train.runs import Run
-from edgenas.train.state import State
-from edgenas.trained import load_tensors
+from edgenas.basics.errors import EdgenasError
+from edgenas.images.data import Preprocessing, resize
+from edgenas.model.saved import load_tensors
+from edgenas.model.supernet import Supernet
+from edgenas.space.presets import tiny
+from edgenas.training.loop import train
+from edgenas.training.recipe import Recipe
+from edgenas.training.runs import CHECKPOINT, METRICS, Run
+from edgenas.training.state import State
+from edgenas.training.step import sandwich_step
 
 TOYS = toy_images(60)
 SPACE = tiny().with_classes(3)

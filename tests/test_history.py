@@ -15,11 +15,13 @@ from test_predict import random_mlp
 from test_search import limit
 from test_table import fake_seconds
 
-from edgenas.cost import compile_tables, macs_table, params_table
-from edgenas.errors import EdgenasError
-from edgenas.search import STRATEGIES, Front, Objective, SearchResult, pareto, search
-from edgenas.space import Codes, Space
-from edgenas.spaces import load_space, tiny
+from edgenas.basics.errors import EdgenasError
+from edgenas.space.cost import compile_tables, macs_table, params_table
+from edgenas.space.presets import load_space, tiny
+from edgenas.space.space import Codes, Space
+from edgenas.strategies.pareto import Front, Objective, pareto
+from edgenas.strategies.result import SearchResult
+from edgenas.strategies.run import STRATEGIES, search
 
 
 def run(
@@ -109,9 +111,9 @@ def test_a_process_killed_while_it_scores_goes_on_to_the_same_result(tmp_path: P
     code = (
         "import os, sys, numpy as np\n"
         "from pathlib import Path\n"
-        "from edgenas.cost import macs_table, params_table\n"
+        "from edgenas.space.cost import macs_table, params_table\n"
         "from edgenas.search import search\n"
-        "from edgenas.spaces import load_space\n"
+        "from edgenas.space.presets import load_space\n"
         "space, calls = load_space('mbv3-cifar'), [0]\n"
         "def score(rows):\n"
         "    calls[0] += 1\n"

@@ -17,12 +17,9 @@ PACKAGE = ROOT / "edgenas"
 # The total order of docs/design.md, section 3, with the modules split off since (`sources`,
 # `trained`, `accuracy`) in their places. A folder is one entry: inside it, imports are free.
 ORDER = """
-    errors units files ranges decode arch stage space spaces plan cost device table estimate
-    relatives foreign predict search
-    depthwise network supernet ofa sources data trained parallel evaluate accuracy synthetic recipe
-    train proxies gradient
-    board measure runtimes profiling remote check
-    export bundle report specialize cli __main__
+    basics space clock onnx_graph runtime latency profiling
+    images model accuracy training strategies
+    bundle pages delivery cli __main__
 """.split()
 # Modules up to here, `import edgenas` and `edgenas --help` do without torch.
 LAST_WITHOUT_TORCH = "search"
@@ -127,9 +124,15 @@ def test_a_module_imports_only_what_stands_before_it(path: Path):
 @pytest.mark.parametrize(
     ("code", "error"),
     [
-        ("from edgenas.cost import macs", "line 1: plan imports edgenas.cost, which stands after"),
+        (
+            "from edgenas.space.cost import macs",
+            "line 1: plan imports edgenas.space.cost, which stands after",
+        ),
         ("def f():\n    from edgenas import cli", "line 2: plan imports edgenas.cli, which stands"),
-        ("if TYPE_CHECKING:\n    import edgenas.network", "line 2: plan imports edgenas.network"),
+        (
+            "if TYPE_CHECKING:\n    import edgenas.model.network",
+            "line 2: plan imports edgenas.model.network",
+        ),
         ("from edgenas.utils import x", "line 1: edgenas.utils is no module of the order"),
         ("import edgenas", "line 1: edgenas is no module of the order"),
         ("from .arch import Arch", "line 1: relative import .arch"),
@@ -141,7 +144,7 @@ def test_an_import_against_the_order_is_found(code: str, error: str):
 
 
 def test_imports_along_the_order_and_inside_a_folder_are_fine():
-    code = "from edgenas.errors import EdgenasError\nfrom edgenas.search.nsga2 import f\nimport os"
+    code = "from edgenas.basics.errors import EdgenasError\nfrom edgenas.strategies.nsga2 import f\nimport os"
     assert not order_errors(ast.parse(code), entry="search")
 
 
@@ -168,7 +171,7 @@ def torch_free() -> list[str]:
 
 def test_the_modules_up_to_search_import_no_torch():
     names = torch_free()
-    assert "edgenas.errors" in names
+    assert "edgenas.basics.errors" in names
     code = f"import sys, {', '.join(names)}; print('torch' in sys.modules)"
     assert run_python(code).strip() == "False"
 

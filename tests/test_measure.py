@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto, helper
 
-from edgenas import board, measure
-from edgenas.board import Settings
-from edgenas.errors import EdgenasError
-from edgenas.files import machine_lock_path
-from edgenas.measure import ClockStoppedError, Measurement
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.files import machine_lock_path
+from edgenas.clock import board, measure
+from edgenas.clock.board import Settings
+from edgenas.clock.measure import ClockStoppedError, Measurement
 
 # Enough to see that everything is wired; how long anything takes is no matter here.
 QUICK = Settings(baseline_seconds=0.05, min_samples=6, visit_seconds=0.05, rounds=2)
@@ -138,8 +138,8 @@ def test_ctrl_c_ends_the_process_and_frees_the_machine(tmp_path: Path):
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from edgenas.board import Settings\n"
-        "from edgenas.measure import measure\n"
+        "from edgenas.clock.board import Settings\n"
+        "from edgenas.clock.measure import measure\n"
         "def watch(event):\n"
         "    print(event['event'], flush=True)\n"
         "settings = Settings(baseline_seconds=60.0)\n"

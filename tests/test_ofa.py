@@ -18,25 +18,20 @@ pytest.importorskip("ofa", reason="the oracle package ofa is not installed")
 
 from ofa.nas.accuracy_predictor import ResNetArchEncoder, acc_predictor
 
-from edgenas.arch import Arch
-from edgenas.data import Preprocessing
-from edgenas.errors import EdgenasError
-from edgenas.ofa import (
-    ADDRESSES,
-    address_of,
-    download,
-    import_accuracy,
-    import_latency_tables,
-    import_supernet,
-    released_name,
-)
-from edgenas.predict import load_accuracy
-from edgenas.space import Space
-from edgenas.spaces import load_space
-from edgenas.supernet import Supernet
-from edgenas.table import load_table, save_table
-from edgenas.trained import TrainedSupernet, load_supernet, save_supernet
-from tools import bench_ofa
+from edgenas.accuracy.ofa_predictor import import_accuracy
+from edgenas.accuracy.predictor import load_accuracy
+from edgenas.basics.download import ADDRESSES, address_of, download
+from edgenas.basics.errors import EdgenasError
+from edgenas.images.data import Preprocessing
+from edgenas.latency.ofa_tables import import_latency_tables
+from edgenas.latency.table_file import load_table, save_table
+from edgenas.model.ofa_weights import import_supernet, released_name
+from edgenas.model.saved import TrainedSupernet, load_supernet, save_supernet
+from edgenas.model.supernet import Supernet
+from edgenas.space.arch import Arch
+from edgenas.space.presets import load_space
+from edgenas.space.space import Space
+from tools.benchmarks import bench_ofa
 
 released = pytest.mark.parametrize("name", ADDRESSES)
 W12 = "ofa-mbv3-w1.2"

@@ -14,12 +14,14 @@ from test_train import RECIPE, metrics
 from torch import Tensor
 from toys import toy_images
 
-from edgenas.data import Preprocessing
-from edgenas.errors import EdgenasError
-from edgenas.spaces import tiny
-from edgenas.supernet import Supernet
-from edgenas.train import CHECKPOINT, sandwich_step, train
-from edgenas.trained import load_tensors
+from edgenas.basics.errors import EdgenasError
+from edgenas.images.data import Preprocessing
+from edgenas.model.saved import load_tensors
+from edgenas.model.supernet import Supernet
+from edgenas.space.presets import tiny
+from edgenas.training.loop import train
+from edgenas.training.runs import CHECKPOINT
+from edgenas.training.step import sandwich_step
 
 PROCESS = r"""
 import dataclasses, sys

@@ -15,14 +15,15 @@ from test_predict import random_mlp
 from test_search import limit
 from test_table import fake_seconds
 
-from edgenas.cost import compile_tables, macs_table, params_table, peak_table
-from edgenas.errors import EdgenasError
-from edgenas.search import Front, Objective, least, pareto
-from edgenas.search.dominance import crowding, front_of, fronts
-from edgenas.search.neighbours import every
-from edgenas.search.nsga2 import survivors
-from edgenas.space import Codes, Space
-from edgenas.spaces import load_space, tiny
+from edgenas.basics.errors import EdgenasError
+from edgenas.space.cost import compile_tables, macs_table, params_table, peak_table
+from edgenas.space.presets import load_space, tiny
+from edgenas.space.space import Codes, Space
+from edgenas.strategies.dominance import crowding, front_of, fronts
+from edgenas.strategies.least import least
+from edgenas.strategies.neighbours import every
+from edgenas.strategies.nsga2 import survivors
+from edgenas.strategies.pareto import Front, Objective, pareto
 
 
 def dominated(costs: np.ndarray, by: np.ndarray) -> np.ndarray:

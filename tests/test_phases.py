@@ -10,14 +10,15 @@ from test_export import residual
 from test_train import RECIPE, CutOffError, cut_off_at, metrics
 from toys import toy_images
 
-from edgenas.recipe import Recipe
-from edgenas.space import Space
-from edgenas.spaces import load_space, mbv3_cifar, tiny
-from edgenas.stage import StageSpace
-from edgenas.supernet import Supernet
-from edgenas.train import CHECKPOINT, train
-from edgenas.train.phases import phases, sort_channels
-from edgenas.trained import load_tensors
+from edgenas.model.saved import load_tensors
+from edgenas.model.supernet import Supernet
+from edgenas.space.presets import load_space, mbv3_cifar, tiny
+from edgenas.space.space import Space
+from edgenas.space.stage import StageSpace
+from edgenas.training.loop import train
+from edgenas.training.phases import phases, sort_channels
+from edgenas.training.recipe import Recipe
+from edgenas.training.runs import CHECKPOINT
 
 PROGRESSIVE = Recipe(method="progressive")
 

@@ -8,10 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import rows_of, seeds, spaces
 
-from edgenas.errors import EdgenasError
-from edgenas.plan import Layer, layers, plan, primitives, slots
-from edgenas.space import Codes, Space
-from edgenas.spaces import PRESETS, load_space, tiny
+from edgenas.basics.errors import EdgenasError
+from edgenas.space.plan import (
+    Layer,
+    layers,
+    plan,
+    primitives,
+    slots,
+)
+from edgenas.space.presets import PRESETS, load_space, tiny
+from edgenas.space.space import Codes, Space
 
 
 def filled(space: Space, row: Codes) -> list[tuple[str, Layer]]:

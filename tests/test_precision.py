@@ -5,20 +5,25 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from edgenas import runtimes
-from edgenas.bundle import verify_bundle
-from edgenas.cost import cost
-from edgenas.data import load_images
-from edgenas.device import load as load_device
-from edgenas.errors import EdgenasError
-from edgenas.export import integer_share, operator_counts
-from edgenas.measure import Measurement
-from edgenas.plan import layers, plan
-from edgenas.profiling import calibration_archs, environment_of, random_archs
-from edgenas.search import parse_constraint
-from edgenas.specialize import Request, building, own_split, precision, specialize
-from edgenas.table import LatencyTable, MeasuredNetwork, Timing, save_table, table_path
-from edgenas.trained import load_supernet
+from edgenas.basics.errors import EdgenasError
+from edgenas.bundle.verify import verify_bundle
+from edgenas.clock.measure import Measurement
+from edgenas.delivery import building, precision
+from edgenas.delivery.images import own_split
+from edgenas.delivery.request import Request
+from edgenas.delivery.run import specialize
+from edgenas.images.data import load_images
+from edgenas.latency.device import load as load_device
+from edgenas.latency.table import LatencyTable, MeasuredNetwork, Timing
+from edgenas.latency.table_file import save_table, table_path
+from edgenas.model.export import integer_share, operator_counts
+from edgenas.model.saved import load_supernet
+from edgenas.profiling.networks import calibration_archs, random_archs
+from edgenas.profiling.run import environment_of
+from edgenas.runtime import registry as runtimes
+from edgenas.space.cost import cost
+from edgenas.space.plan import layers, plan
+from edgenas.strategies.constraint import parse_constraint
 
 
 @pytest.fixture(autouse=True)

@@ -20,28 +20,28 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from strategies import rows_of, seeds, spaces
 from test_table import DATA, TARGET, fake_seconds, table_of
 
-from edgenas.cost import Tables, compile_tables, cost, macs_table, params_table, weights_table
-from edgenas.errors import EdgenasError
-from edgenas.plan import Layer, layers, plan, primitives
-from edgenas.predict import (
-    AccuracyPredictor,
-    HeldOut,
-    LatencyPredictor,
-    Mlp,
-    held_out,
-    load_accuracy,
-    load_latency,
-    narrow_tables,
+from edgenas.accuracy.gaussian import inputs_of, totals_of
+from edgenas.accuracy.mlp import Mlp, one_hot
+from edgenas.accuracy.predictor import AccuracyPredictor, load_accuracy
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.held_out import HeldOut, held_out, spearman
+from edgenas.latency.learned import layer_features, learn
+from edgenas.latency.line import Line, fit_line, halves, with_spared
+from edgenas.latency.predictor import LatencyPredictor, load_latency
+from edgenas.latency.table import Estimated, MeasuredNetwork, Timing
+from edgenas.space.cost import (
+    Tables,
+    compile_tables,
+    cost,
+    macs_table,
+    params_table,
+    weights_table,
 )
-from edgenas.predict.errors import spearman
-from edgenas.predict.gaussian import inputs_of, totals_of
-from edgenas.predict.learned import layer_features, learn
-from edgenas.predict.line import Line, fit_line, halves, with_spared
-from edgenas.predict.mlp import one_hot
-from edgenas.space import Codes, Space
-from edgenas.spaces import load_space, tiny
-from edgenas.table import Estimated, MeasuredNetwork, Timing
-from tools.bench_latency import read_published
+from edgenas.space.narrow import narrow_tables
+from edgenas.space.plan import Layer, layers, plan, primitives
+from edgenas.space.presets import load_space, tiny
+from edgenas.space.space import Codes, Space
+from tools.benchmarks.bench_latency import read_published
 
 # The error of predictions
 

@@ -17,35 +17,34 @@ import onnx
 import pytest
 from conftest import ROOT
 
-from edgenas import measure as host
-from edgenas import spaces
-from edgenas.board import Settings
-from edgenas.cost import compile_tables, cost, macs_table, total
-from edgenas.device import Target
-from edgenas.errors import EdgenasError
-from edgenas.measure import Measurement
-from edgenas.plan import layers, primitives
-from edgenas.predict import LatencyPredictor
-from edgenas.predict.learned import work_of
-from edgenas.profiling import (
-    NoTableError,
-    calibration_archs,
-    journal_path,
-    levels,
-    measure_network,
-    predictor_for,
-    profile,
-    random_archs,
-    table_for,
-)
+from edgenas.basics.errors import EdgenasError
+from edgenas.clock import measure as host
+from edgenas.clock.board import Settings
+from edgenas.clock.measure import Measurement
+from edgenas.latency.device import Target
+from edgenas.latency.learned import work_of
+from edgenas.latency.predictor import LatencyPredictor
+from edgenas.latency.table import LatencyTable, MeasuredNetwork, Timing
+from edgenas.latency.table_file import load_table, save_table, table_path
+from edgenas.onnx_graph.build import layer_graph
 from edgenas.profiling import journal as journals
+from edgenas.profiling import levels
 from edgenas.profiling import run as profiling_run
 from edgenas.profiling import work as profiling_work
-from edgenas.profiling.graph import layer_graph
-from edgenas.profiling.journal import open_journal
-from edgenas.profiling.tables import known_elsewhere
+from edgenas.profiling.journal import journal_path, open_journal
+from edgenas.profiling.networks import calibration_archs, random_archs
+from edgenas.profiling.run import profile
+from edgenas.profiling.tables import (
+    NoTableError,
+    known_elsewhere,
+    measure_network,
+    predictor_for,
+    table_for,
+)
 from edgenas.profiling.work import difference
-from edgenas.table import LatencyTable, MeasuredNetwork, Timing, load_table, save_table, table_path
+from edgenas.space import presets as spaces
+from edgenas.space.cost import compile_tables, cost, macs_table, total
+from edgenas.space.plan import layers, primitives
 
 TINY = spaces.tiny()
 TARGET = Target("host", "onnxruntime", "fp32")

@@ -14,12 +14,16 @@ from torch import Tensor, nn
 from toys import toy_images
 
 from edgenas import cli
-from edgenas.cost import macs_table, total
-from edgenas.data import Preprocessing
-from edgenas.errors import EdgenasError
-from edgenas.network import Network
-from edgenas.predict import load_accuracy
-from edgenas.proxies import (
+from edgenas.accuracy.predictor import load_accuracy
+from edgenas.basics.errors import EdgenasError
+from edgenas.images.data import Preprocessing
+from edgenas.model.network import Network
+from edgenas.model.saved import ACCURACY_FILE
+from edgenas.space.cost import macs_table, total
+from edgenas.space.presets import PRESETS
+from edgenas.space.presets import tiny as tiny_space
+from edgenas.strategies.constraint import Limit, parse_constraint
+from edgenas.strategies.proxies import (
     PROXIES,
     Batch,
     ProxyScore,
@@ -33,10 +37,7 @@ from edgenas.proxies import (
     snip,
     synflow,
 )
-from edgenas.search import Limit, parse_constraint, search
-from edgenas.spaces import PRESETS
-from edgenas.spaces import tiny as tiny_space
-from edgenas.trained import ACCURACY_FILE
+from edgenas.strategies.run import search
 
 
 def linear(seed: int = 0) -> tuple[nn.Linear, Tensor, Tensor]:

@@ -1,15 +1,11 @@
 """The traced operators of published networks against counts of others."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import torchvision
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-import published_nets
+from tools.device_fits import published_nets
 
 
 @pytest.mark.parametrize("model", ["resnet18", "mobilenet_v2", "googlenet"])

@@ -5,15 +5,22 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgenas import runtimes, spaces
-from edgenas.errors import EdgenasError
-from edgenas.plan import Layer, layers, plan
-from edgenas.profiling.graph import INPUT, layer_graph, network_graph
+from edgenas.basics.errors import EdgenasError
+from edgenas.onnx_graph import quantize
+from edgenas.onnx_graph.build import INPUT, layer_graph, network_graph
+from edgenas.onnx_graph.quantize import parts, quantized, with_integer_activations
 from edgenas.profiling.units import layer_unit, network_unit
-from edgenas.runtimes import quantize
-from edgenas.runtimes.forms import form, formed, formed_layer, half, random_images
-from edgenas.runtimes.quantize import parts, quantized, with_integer_activations
-from edgenas.space import Space
+from edgenas.runtime import registry as runtimes
+from edgenas.runtime.forms import (
+    form,
+    formed,
+    formed_layer,
+    half,
+    random_images,
+)
+from edgenas.space import presets as spaces
+from edgenas.space.plan import Layer, layers, plan
+from edgenas.space.space import Space
 
 STEM = Layer(kind="conv", inputs=3, outputs=8, size=8, kernel=3, activation="hswish")
 SQUEEZED = next(

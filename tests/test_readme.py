@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from tools.readme_run import RUN, SETUP, Block, blocks, commands, main
+from tools.docs.readme_run import RUN, SETUP, Block, blocks, commands, main
 
 README = ROOT / "README.md"
 

@@ -9,13 +9,20 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from edgenas import relatives
-from edgenas.device import load, read
-from edgenas.errors import EdgenasError
-from edgenas.estimate import NAMES, device_model, features
-from edgenas.plan import plan, primitives
-from edgenas.relatives import Measured, Relatives, checks, corrected, profile_text, relatives_of
-from edgenas.spaces import PRESETS
+from edgenas.basics.errors import EdgenasError
+from edgenas.latency import relatives
+from edgenas.latency.device import load, read
+from edgenas.latency.estimate import NAMES, device_model, features
+from edgenas.latency.relatives import (
+    Measured,
+    Relatives,
+    checks,
+    corrected,
+    profile_text,
+    relatives_of,
+)
+from edgenas.space.plan import plan, primitives
+from edgenas.space.presets import PRESETS
 
 SPACE = PRESETS["ofa-mbv3-w1.2"]()
 SHIPPED = sorted(path.stem for path in (ROOT / "device_profiles/relatives").glob("*.json"))

@@ -15,18 +15,22 @@ import loopback
 import pytest
 from conftest import ROOT
 
-from edgenas import board, measure, remote, spaces
-from edgenas.board import Settings
-from edgenas.check import check
-from edgenas.device import Target, load
-from edgenas.errors import EdgenasError
-from edgenas.measure import ClockStoppedError
-from edgenas.plan import layers
-from edgenas.profiling import journal_path, profile
-from edgenas.profiling.graph import layer_graph
-from edgenas.remote import Board, LinkError, Place, link
-from edgenas.runtimes import ncnn_cpu
-from edgenas.trained import load_supernet
+from edgenas import remote
+from edgenas.basics.errors import EdgenasError
+from edgenas.clock import board, link, measure
+from edgenas.clock.board import Settings
+from edgenas.clock.link import LinkError, Place
+from edgenas.clock.measure import ClockStoppedError
+from edgenas.clock.remote import Board
+from edgenas.latency.device import Target, load
+from edgenas.model.saved import load_supernet
+from edgenas.onnx_graph.build import layer_graph
+from edgenas.profiling.check import check
+from edgenas.profiling.journal import journal_path
+from edgenas.profiling.run import profile
+from edgenas.runtime import ncnn_cpu
+from edgenas.space import presets as spaces
+from edgenas.space.plan import layers
 
 TINY = spaces.tiny()
 TARGET = Target("sill", "onnxruntime", "fp32")
@@ -241,7 +245,9 @@ def test_two_sessions_never_time_at_once(there):
 
 
 def test_a_network_is_specialised_for_a_board(there, tiny, tmp_path, monkeypatch):
-    from edgenas.specialize import Request, choosing, specialize
+    from edgenas.delivery import choosing
+    from edgenas.delivery.request import Request
+    from edgenas.delivery.run import specialize
 
     monkeypatch.setattr(choosing, "NETWORK", QUICK)
     space = load_supernet(tiny).supernet.space

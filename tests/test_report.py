@@ -11,32 +11,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pages import Tree
 
-from edgenas.bundle import (
-    Accuracy,
+from edgenas.bundle.contents import Contents
+from edgenas.bundle.record import Accuracy, PredictedLatency, Promise, Record
+from edgenas.bundle.trace import (
     Attempt,
-    Contents,
     Found,
     Improvement,
     LayerTime,
-    PredictedLatency,
-    Promise,
-    Record,
     Search,
     Trace,
 )
-from edgenas.cost import cost, memory, total
-from edgenas.device import Target
-from edgenas.device import load as load_device
-from edgenas.plan import plan
-from edgenas.report import bundle_page
-from edgenas.report.charts import Plane, ticks
-from edgenas.report.markup import node, page
-from edgenas.report.network import network
-from edgenas.report.style import DARK, LIGHT
-from edgenas.space import Space
-from edgenas.spaces import PRESETS, tiny
-from edgenas.specialize import latency_of
-from edgenas.specialize.trail import Trail, layer_times
+from edgenas.delivery.latency import latency_of
+from edgenas.delivery.trail import Trail, layer_times
+from edgenas.latency.device import Target
+from edgenas.latency.device import load as load_device
+from edgenas.pages.bundle import bundle_page
+from edgenas.pages.charts import Plane, ticks
+from edgenas.pages.markup import node, page
+from edgenas.pages.network import network
+from edgenas.pages.style import DARK, LIGHT
+from edgenas.space.cost import cost, memory, total
+from edgenas.space.plan import plan
+from edgenas.space.presets import PRESETS, tiny
+from edgenas.space.space import Space
 
 # What a text would have to become to do harm.
 HOSTILE = "</title></style><script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;\x00\ud800"

@@ -11,23 +11,28 @@ import pytest
 import torch
 from PIL import Image
 
-from edgenas.bundle import Accuracy, Record, Retrained, Retraining, read_contents, verify_bundle
-from edgenas.cost import macs_table
-from edgenas.data import Images, load_images, unlike
-from edgenas.errors import EdgenasError
-from edgenas.evaluate import accuracy, calibrate
-from edgenas.export import run_onnx
-from edgenas.gradient import Learnt, WeightTraining
-from edgenas.gradient import run as gradient
-from edgenas.network import Network
-from edgenas.recipe import Recipe
-from edgenas.report import bundle_page
-from edgenas.search import parse_constraint
-from edgenas.specialize import Request, own_split, read_fleet, retraining, specialize, strategies
-from edgenas.specialize.images import own_recipe
-from edgenas.specialize.request import STRATEGIES
-from edgenas.specialize.retraining import recipe_for
-from edgenas.trained import load_supernet
+from edgenas.basics.errors import EdgenasError
+from edgenas.bundle.contents import read_contents
+from edgenas.bundle.record import Accuracy, Record, Retrained, Retraining
+from edgenas.bundle.verify import verify_bundle
+from edgenas.delivery import retraining, strategies
+from edgenas.delivery.fleet import read_fleet
+from edgenas.delivery.images import own_recipe, own_split
+from edgenas.delivery.request import STRATEGIES, Request
+from edgenas.delivery.retraining import recipe_for
+from edgenas.delivery.run import specialize
+from edgenas.images.data import Images, load_images, unlike
+from edgenas.model.evaluate import accuracy, calibrate
+from edgenas.model.export import run_onnx
+from edgenas.model.network import Network
+from edgenas.model.saved import load_supernet
+from edgenas.pages.bundle import bundle_page
+from edgenas.space.cost import macs_table
+from edgenas.strategies.constraint import parse_constraint
+from edgenas.strategies.gradient import run as gradient
+from edgenas.strategies.gradient.run import Learnt
+from edgenas.strategies.gradient.weights import WeightTraining
+from edgenas.training.recipe import Recipe
 
 
 @pytest.fixture(autouse=True)

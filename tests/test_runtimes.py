@@ -11,11 +11,12 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from edgenas import board, runtimes
-from edgenas.errors import EdgenasError
-from edgenas.plan import Layer
-from edgenas.profiling.graph import INPUT, layer_graph
-from edgenas.runtimes import onnx_runtime
+from edgenas.basics.errors import EdgenasError
+from edgenas.clock import board
+from edgenas.onnx_graph.build import INPUT, layer_graph
+from edgenas.runtime import onnx_runtime
+from edgenas.runtime import registry as runtimes
+from edgenas.space.plan import Layer
 
 LAYER = Layer(kind="conv", inputs=3, outputs=8, size=8, kernel=3)
 

@@ -11,15 +11,16 @@ import pytest
 from conftest import ROOT
 from onnx import TensorProto, helper
 
-from edgenas import board, measure, spaces
-from edgenas.board import Settings
-from edgenas.device import Target
-from edgenas.errors import EdgenasError
-from edgenas.export import compared
-from edgenas.profiling import profile
-from edgenas.profiling.graph import INPUT, network_graph
-from edgenas.runtimes import onnx_runtime, onnx_runtime_gpu
-from edgenas.runtimes.forms import formed
+from edgenas.basics.errors import EdgenasError
+from edgenas.clock import board, measure
+from edgenas.clock.board import Settings
+from edgenas.latency.device import Target
+from edgenas.model.export import compared
+from edgenas.onnx_graph.build import INPUT, network_graph
+from edgenas.profiling.run import profile
+from edgenas.runtime import onnx_runtime, onnx_runtime_gpu
+from edgenas.runtime.forms import formed
+from edgenas.space import presets as spaces
 
 TINY = spaces.tiny()
 QUICK = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0)

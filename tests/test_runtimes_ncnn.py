@@ -10,24 +10,30 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from edgenas import board, measure, runtimes, spaces
-from edgenas.board import Settings
-from edgenas.bundle import verify_bundle
-from edgenas.check import check
-from edgenas.device import Target
-from edgenas.errors import EdgenasError
-from edgenas.evaluate import calibrate
-from edgenas.export import compared, run_onnx, to_onnx
-from edgenas.plan import Layer
-from edgenas.profiling import predictor_for, profile, random_archs, table_for
-from edgenas.profiling.graph import INPUT, layer_graph, network_graph
-from edgenas.runtimes import ncnn_cpu
-from edgenas.search import parse_constraint
-from edgenas.specialize import Request, choosing, specialize
-from edgenas.specialize import latency as latencies
-from edgenas.specialize.precision import why_not_here
-from edgenas.table import table_path
-from edgenas.trained import CALIBRATION_FILE, find_supernet, load_supernet, load_tensors
+from edgenas.basics.errors import EdgenasError
+from edgenas.bundle.verify import verify_bundle
+from edgenas.clock import board, measure
+from edgenas.clock.board import Settings
+from edgenas.delivery import choosing
+from edgenas.delivery import latency as latencies
+from edgenas.delivery.precision import why_not_here
+from edgenas.delivery.request import Request
+from edgenas.delivery.run import specialize
+from edgenas.latency.device import Target
+from edgenas.latency.table_file import table_path
+from edgenas.model.evaluate import calibrate
+from edgenas.model.export import compared, run_onnx, to_onnx
+from edgenas.model.saved import CALIBRATION_FILE, find_supernet, load_supernet, load_tensors
+from edgenas.onnx_graph.build import INPUT, layer_graph, network_graph
+from edgenas.profiling.check import check
+from edgenas.profiling.networks import random_archs
+from edgenas.profiling.run import profile
+from edgenas.profiling.tables import predictor_for, table_for
+from edgenas.runtime import ncnn_cpu
+from edgenas.runtime import registry as runtimes
+from edgenas.space import presets as spaces
+from edgenas.space.plan import Layer
+from edgenas.strategies.constraint import parse_constraint
 
 if why_not := ncnn_cpu.available():
     pytest.skip(why_not, allow_module_level=True)

@@ -11,16 +11,18 @@ import torch
 import torchvision
 from onnx import TensorProto, helper, numpy_helper
 
-from edgenas import board, measure, runtimes, spaces
-from edgenas.board import Settings
-from edgenas.errors import EdgenasError
-from edgenas.export import compared
-from edgenas.profiling import random_archs
-from edgenas.profiling.graph import INPUT, network_graph
-from edgenas.runtimes import torch_cuda
-from edgenas.runtimes.forms import formed
-from edgenas.runtimes.models import parsed
-from edgenas.runtimes.torch_graph import OnnxModule
+from edgenas.basics.errors import EdgenasError
+from edgenas.clock import board, measure
+from edgenas.clock.board import Settings
+from edgenas.model.export import compared
+from edgenas.onnx_graph.build import INPUT, network_graph
+from edgenas.profiling.networks import random_archs
+from edgenas.runtime import registry as runtimes
+from edgenas.runtime import torch_cuda
+from edgenas.runtime.forms import formed
+from edgenas.runtime.models import parsed
+from edgenas.runtime.torch_graph import OnnxModule
+from edgenas.space import presets as spaces
 
 TINY = spaces.tiny()
 GRAPH = network_graph(TINY, TINY.smallest())

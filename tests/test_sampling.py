@@ -11,17 +11,18 @@ import torch.nn.functional as F
 from test_train import RECIPE, CutOffError, cut_off_at, metrics
 from toys import toy_images
 
-from edgenas.arch import Arch
-from edgenas.cost import macs_table
-from edgenas.data import Preprocessing
-from edgenas.space import Codes
-from edgenas.spaces import mbv3_cifar, tiny
-from edgenas.supernet import Supernet
-from edgenas.train import CHECKPOINT, train
-from edgenas.train.guide import Guide
-from edgenas.train.phases import phases
-from edgenas.train.sampling import alike, attended, batch_losses, drawn
-from edgenas.trained import load_tensors
+from edgenas.images.data import Preprocessing
+from edgenas.model.saved import load_tensors
+from edgenas.model.supernet import Supernet
+from edgenas.space.arch import Arch
+from edgenas.space.cost import macs_table
+from edgenas.space.presets import mbv3_cifar, tiny
+from edgenas.space.space import Codes
+from edgenas.training.guide import Guide
+from edgenas.training.loop import train
+from edgenas.training.phases import phases
+from edgenas.training.runs import CHECKPOINT
+from edgenas.training.sampling import alike, attended, batch_losses, drawn
 
 ATTENTIVE = dataclasses.replace(RECIPE, sampling="best-up")
 

@@ -13,21 +13,22 @@ from strategies import rows_of, seeds, spaces
 from test_predict import random_mlp
 from test_table import fake_seconds
 
-from edgenas.cost import Tables, compile_tables, macs_table, params_table, peak_table
-from edgenas.errors import EdgenasError
-from edgenas.search import (
-    STRATEGIES,
-    Constraint,
-    Limit,
-    SearchResult,
-    compare,
-    least,
-    parse_constraint,
-    search,
+from edgenas.basics.errors import EdgenasError
+from edgenas.space.cost import (
+    Tables,
+    compile_tables,
+    macs_table,
+    params_table,
+    peak_table,
 )
-from edgenas.search.neighbours import every, keys, neighbours, unique
-from edgenas.space import Codes, Space
-from edgenas.spaces import load_space, tiny
+from edgenas.space.presets import load_space, tiny
+from edgenas.space.space import Codes, Space
+from edgenas.strategies.compare import compare
+from edgenas.strategies.constraint import Constraint, Limit, parse_constraint
+from edgenas.strategies.least import least
+from edgenas.strategies.neighbours import every, keys, neighbours, unique
+from edgenas.strategies.result import SearchResult
+from edgenas.strategies.run import STRATEGIES, search
 
 # Constraints
 

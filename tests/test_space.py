@@ -11,12 +11,18 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from strategies import archs_of, rows_of, seeds, spaces
 
-from edgenas.arch import Arch, Block, Stage, load_arch, save_arch
-from edgenas.errors import EdgenasError
-from edgenas.plan import plan
-from edgenas.space import Space, layout, rules
-from edgenas.spaces import PRESETS, tiny
-from edgenas.stage import StageSpace, divisible, middle
+from edgenas.basics.errors import EdgenasError
+from edgenas.space.arch import (
+    Arch,
+    Block,
+    Stage,
+    load_arch,
+    save_arch,
+)
+from edgenas.space.plan import plan
+from edgenas.space.presets import PRESETS, tiny
+from edgenas.space.space import Space, layout, rules
+from edgenas.space.stage import StageSpace, divisible, middle
 
 law = settings(max_examples=40)
 presets = pytest.mark.parametrize("name", PRESETS)

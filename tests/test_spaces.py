@@ -6,11 +6,17 @@ import pytest
 from hypothesis import given, settings
 from strategies import spaces
 
-from edgenas.cost import total
-from edgenas.errors import EdgenasError
-from edgenas.files import write_json
-from edgenas.space import Space
-from edgenas.spaces import PRESETS, load_space, space_from_json, space_to_json, tiny
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.files import write_json
+from edgenas.space.cost import total
+from edgenas.space.presets import (
+    PRESETS,
+    load_space,
+    space_from_json,
+    space_to_json,
+    tiny,
+)
+from edgenas.space.space import Space
 
 MINE = """
 schema = "edgenas.space/1"

@@ -11,39 +11,35 @@ import numpy as np
 import pytest
 import torch
 
-from edgenas import estimate
-from edgenas.board import Settings
-from edgenas.bundle import read_contents, verify_bundle
-from edgenas.cost import macs_table, total
-from edgenas.data import load_images
-from edgenas.device import load as load_device
-from edgenas.errors import EdgenasError
-from edgenas.evaluate import accuracy, calibrate, evaluate
-from edgenas.gradient import FINALISTS, ceilings_of, most_preferred
-from edgenas.gradient import run as gradient
-from edgenas.measure import Measurement
-from edgenas.plan import layers, plan
-from edgenas.predict import load_accuracy
-from edgenas.profiling import calibration_archs, environment_of, profile, random_archs
-from edgenas.report import bundle_page
-from edgenas.search import Limit, parse_constraint
-from edgenas.search.dominance import front_of
-from edgenas.space import Codes, Space
-from edgenas.specialize import (
-    Request,
-    Result,
-    building,
-    choosing,
-    latency_of,
-    own_split,
-    shared,
-    specialize,
-    strategies,
-)
-from edgenas.specialize import latency as latencies
-from edgenas.specialize.request import LEARNING, STRATEGIES
-from edgenas.table import LatencyTable, MeasuredNetwork, Timing, save_table, table_path
-from edgenas.trained import ACCURACY_FILE, load_supernet
+from edgenas.accuracy.predictor import load_accuracy
+from edgenas.basics.errors import EdgenasError
+from edgenas.bundle.contents import read_contents
+from edgenas.bundle.verify import verify_bundle
+from edgenas.clock.board import Settings
+from edgenas.clock.measure import Measurement
+from edgenas.delivery import building, choosing, shared, strategies
+from edgenas.delivery import latency as latencies
+from edgenas.delivery.images import own_split
+from edgenas.delivery.latency import latency_of
+from edgenas.delivery.request import LEARNING, STRATEGIES, Request, Result
+from edgenas.delivery.run import specialize
+from edgenas.images.data import load_images
+from edgenas.latency import estimate
+from edgenas.latency.device import load as load_device
+from edgenas.latency.table import LatencyTable, MeasuredNetwork, Timing
+from edgenas.latency.table_file import save_table, table_path
+from edgenas.model.evaluate import accuracy, calibrate, evaluate
+from edgenas.model.saved import ACCURACY_FILE, load_supernet
+from edgenas.pages.bundle import bundle_page
+from edgenas.profiling.networks import calibration_archs, random_archs
+from edgenas.profiling.run import environment_of, profile
+from edgenas.space.cost import macs_table, total
+from edgenas.space.plan import layers, plan
+from edgenas.space.space import Codes, Space
+from edgenas.strategies.constraint import Limit, parse_constraint
+from edgenas.strategies.dominance import front_of
+from edgenas.strategies.gradient import run as gradient
+from edgenas.strategies.gradient.choosing import FINALISTS, ceilings_of, most_preferred
 
 # Everything passes such a gate: what is tested is the wiring, whatever the machine does meanwhile.
 FAST = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6)
@@ -314,7 +310,7 @@ def test_measured_accuracy_is_that_of_an_independent_evaluation(tiny: Path, phot
     again = accuracy(network, validation, preprocessing=trained.preprocessing, split="x")
     assert found.value == again.value
     # And of the file that ships.
-    from edgenas.export import run_onnx
+    from edgenas.model.export import run_onnx
 
     inputs = trained.preprocessing.prepare(validation.pixels, resolution=result.arch.resolution)
     logits = run_onnx((result.folder / "model.onnx").read_bytes(), inputs.contiguous().numpy())
@@ -629,7 +625,7 @@ def profiled(supernet: Path, *, slowness: float = 1.0) -> Callable[[Codes], np.n
 
 
 def _macs(layer) -> int:
-    from edgenas.cost import cost
+    from edgenas.space.cost import cost
 
     return cost(layer).macs
 
@@ -648,8 +644,8 @@ class Machine:
         self.number = 0
 
     def __call__(self, onnx: bytes, *, target, settings, clock) -> Measurement:
-        from edgenas.arch import Arch
-        from edgenas.export import read_metadata
+        from edgenas.model.export import read_metadata
+        from edgenas.space.arch import Arch
 
         arch = Arch.from_json(json.loads(read_metadata(onnx)["arch"]))
         final = settings == choosing.NETWORK

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from strategies import archs_of, seeds, spaces
 from torch import nn
 
-from edgenas.errors import EdgenasError
-from edgenas.plan import plan
-from edgenas.space import Space
-from edgenas.spaces import PRESETS, load_space, tiny
-from edgenas.supernet import Supernet
+from edgenas.basics.errors import EdgenasError
+from edgenas.model.supernet import Supernet
+from edgenas.space.plan import plan
+from edgenas.space.presets import PRESETS, load_space, tiny
+from edgenas.space.space import Space
 
 
 def randomised(space: Space, *, seed: int) -> Supernet:

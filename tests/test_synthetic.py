@@ -11,12 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import toy_images
 
-from edgenas import synthetic
-from edgenas.data import Preprocessing
-from edgenas.evaluate import calibrate
-from edgenas.spaces import tiny
-from edgenas.supernet import Supernet
-from edgenas.synthetic import (
+from edgenas.images.data import Preprocessing
+from edgenas.model import synthetic
+from edgenas.model.evaluate import calibrate
+from edgenas.model.supernet import Supernet
+from edgenas.model.synthetic import (
     Progress,
     coloured_noise,
     distance,
@@ -24,6 +23,7 @@ from edgenas.synthetic import (
     statistics,
     synthesise,
 )
+from edgenas.space.presets import tiny
 
 SIDE = 16
 

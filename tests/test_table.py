@@ -10,23 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import rows_of, seeds, spaces
 
-from edgenas.device import Target
-from edgenas.errors import EdgenasError
-from edgenas.plan import Layer, layers, plan
-from edgenas.space import Space
-from edgenas.spaces import tiny
-from edgenas.table import (
+from edgenas.basics.errors import EdgenasError
+from edgenas.latency.device import Target
+from edgenas.latency.table import (
     Estimated,
     LatencyTable,
     MeasuredNetwork,
     Timing,
-    find_table,
-    load_table,
     merge,
     mismatches,
-    save_table,
-    table_path,
 )
+from edgenas.latency.table_file import find_table, load_table, save_table, table_path
+from edgenas.space.plan import Layer, layers, plan
+from edgenas.space.presets import tiny
+from edgenas.space.space import Space
 
 DATA = Path(__file__).parent / "data"
 TARGET = Target("board", "onnxruntime", "fp32")

@@ -15,13 +15,15 @@ from test_train import RECIPE, CutOffError, cut_off_at
 from torch import Tensor, nn
 from toys import toy_images
 
-from edgenas.data import Preprocessing
-from edgenas.errors import EdgenasError
-from edgenas.evaluate import calibrate
-from edgenas.export import to_onnx
-from edgenas.spaces import tiny as tiny_space
-from edgenas.supernet import Supernet
-from edgenas.train import Teacher, distillation_loss, load_teacher, sandwich_step, train
+from edgenas.basics.errors import EdgenasError
+from edgenas.images.data import Preprocessing
+from edgenas.model.evaluate import calibrate
+from edgenas.model.export import to_onnx
+from edgenas.model.supernet import Supernet
+from edgenas.space.presets import tiny as tiny_space
+from edgenas.training.loop import train
+from edgenas.training.step import distillation_loss, sandwich_step
+from edgenas.training.teacher import Teacher, load_teacher
 
 CPU = torch.device("cpu")
 PREPROCESSING = Preprocessing(stored=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
@@ -352,7 +354,7 @@ def test_a_training_with_a_teacher_goes_on_where_it_was(tmp_path: Path, kind: st
 
 
 def test_from_the_command_line(edgenas, tiny: Path, photos: Path, tmp_path: Path):
-    from edgenas.trained import load_supernet
+    from edgenas.model.saved import load_supernet
 
     trained = load_supernet(tiny)
     network = trained.supernet.extract(trained.supernet.space.largest())

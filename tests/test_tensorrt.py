@@ -7,13 +7,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgenas import runtimes, spaces
-from edgenas.errors import EdgenasError
-from edgenas.profiling.graph import INPUT, network_graph
-from edgenas.runtimes import cuda, trt
-from edgenas.runtimes.engines import engine_for, fingerprint, load_engine, save_engine
-from edgenas.runtimes.forms import formed
-from edgenas.runtimes.models import precision_of
+from edgenas.basics.errors import EdgenasError
+from edgenas.onnx_graph.build import INPUT, network_graph
+from edgenas.runtime import cuda, trt
+from edgenas.runtime import registry as runtimes
+from edgenas.runtime.engines import engine_for, fingerprint, load_engine, save_engine
+from edgenas.runtime.forms import formed
+from edgenas.runtime.models import precision_of
+from edgenas.space import presets as spaces
 
 SPACE = spaces.tiny()
 RTX = trt.TENSORRT_RTX

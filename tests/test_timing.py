@@ -9,11 +9,13 @@ import torch
 from test_train import CutOffError, cut_off_at
 from toys import toy_images
 
-from edgenas.errors import EdgenasError
-from edgenas.recipe import Recipe
-from edgenas.space import Space
-from edgenas.spaces import tiny
-from edgenas.train import METRICS, RUN, Progress, timing, train
+from edgenas.basics.errors import EdgenasError
+from edgenas.space.presets import tiny
+from edgenas.space.space import Space
+from edgenas.training import timing
+from edgenas.training.loop import Progress, train
+from edgenas.training.recipe import Recipe
+from edgenas.training.runs import METRICS, RUN
 
 TOYS = toy_images(60)
 RECIPE = Recipe(

@@ -23,31 +23,24 @@ from hypothesis import strategies as st
 from torch import Tensor
 from toys import toy_images
 
-from edgenas import files
-from edgenas.data import Images, Preprocessing, split
-from edgenas.errors import EdgenasError
-from edgenas.network import Network
-from edgenas.plan import plan
-from edgenas.recipe import Recipe, learning_rate
-from edgenas.space import Space
-from edgenas.spaces import mbv3_cifar, mbv3_photo, tiny
-from edgenas.specialize import own_split
-from edgenas.supernet import Supernet
-from edgenas.train import (
-    CHECKPOINT,
-    METRICS,
-    RUN,
-    TENSORBOARD,
-    Progress,
-    augment,
-    fair,
-    loop,
-    sandwich_step,
-    split_seed,
-    train,
-)
-from edgenas.train.course import indices_of
-from edgenas.trained import TrainedSupernet, load_tensors
+from edgenas.basics import files
+from edgenas.basics.errors import EdgenasError
+from edgenas.delivery.images import own_split
+from edgenas.images.data import Images, Preprocessing, split
+from edgenas.model.network import Network
+from edgenas.model.saved import TrainedSupernet, load_tensors
+from edgenas.model.supernet import Supernet
+from edgenas.space.plan import plan
+from edgenas.space.presets import mbv3_cifar, mbv3_photo, tiny
+from edgenas.space.space import Space
+from edgenas.training import loop
+from edgenas.training.augment import augment
+from edgenas.training.course import indices_of
+from edgenas.training.loop import Progress, split_seed, train
+from edgenas.training.recipe import Recipe, learning_rate
+from edgenas.training.runs import CHECKPOINT, METRICS, RUN, TENSORBOARD
+from edgenas.training.sampling import fair
+from edgenas.training.step import sandwich_step
 
 OLD = ROOT / "tests" / "data" / "run-1"
 RECIPE = Recipe(

@@ -13,13 +13,11 @@ from conftest import ROOT
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from edgenas import trained as module
-from edgenas.data import Preprocessing
-from edgenas.errors import EdgenasError
-from edgenas.files import sha256
-from edgenas.spaces import tiny
-from edgenas.supernet import Supernet
-from edgenas.trained import (
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.files import sha256
+from edgenas.images.data import Preprocessing
+from edgenas.model import saved as module
+from edgenas.model.saved import (
     TrainedSupernet,
     add_calibration,
     find_supernet,
@@ -28,6 +26,8 @@ from edgenas.trained import (
     save_supernet,
     save_tensors,
 )
+from edgenas.model.supernet import Supernet
+from edgenas.space.presets import tiny
 
 OLD = ROOT / "tests" / "data" / "supernet-1"
 

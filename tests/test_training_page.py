@@ -14,12 +14,14 @@ from test_report import HOSTILE
 from test_train import RECIPE, start_and_cut_off
 from toys import toy_images
 
-from edgenas.cost import total
-from edgenas.errors import EdgenasError
-from edgenas.report import training_page
-from edgenas.spaces import tiny
-from edgenas.train import METRICS, RUN, TENSORBOARD, History, read_history, train
-from edgenas.train.scalars import Scalars, scalars
+from edgenas.basics.errors import EdgenasError
+from edgenas.pages.training import training_page
+from edgenas.space.cost import total
+from edgenas.space.presets import tiny
+from edgenas.training.history import History, read_history
+from edgenas.training.loop import train
+from edgenas.training.runs import METRICS, RUN, TENSORBOARD
+from edgenas.training.scalars import Scalars, scalars
 
 OLD = ROOT / "tests" / "data" / "run-1"
 

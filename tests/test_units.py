@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgenas import units
-from edgenas.errors import EdgenasError
+from edgenas.basics import units
+from edgenas.basics.errors import EdgenasError
 
 # Independent of the table in the module: what SI and IEC say.
 MEANING = [

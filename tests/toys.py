@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import torch
 
-from edgenas.data import Images
+from edgenas.images.data import Images
 
 
 def toy_images(n: int, *, classes: int = 3, side: int = 16, seed: int = 0) -> Images:

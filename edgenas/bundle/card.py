@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from edgenas.basics.units import pixels
 from edgenas.bundle.record import Record
-from edgenas.units import pixels
 
 
 def model_card(record: Record, *, manifest: Mapping[str, Any]) -> str:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgenas.arch import Arch, load_arch
+from edgenas.basics.files import read_json
 from edgenas.bundle import manifest
 from edgenas.bundle.record import SCHEMA, Record
 from edgenas.bundle.trace import SCHEMA as TRACE_SCHEMA
 from edgenas.bundle.trace import Trace
-from edgenas.files import read_json
-from edgenas.space import Space
-from edgenas.spaces import space_from_json
+from edgenas.space.arch import Arch, load_arch
+from edgenas.space.presets import space_from_json
+from edgenas.space.space import Space
 
 TRACE_FILE = "search.json"
 

@@ -18,12 +18,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgenas.errors import EdgenasError
-from edgenas.files import check_fields, check_schema, sha256
-from edgenas.units import in_file
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.files import check_fields, check_schema, sha256
+from edgenas.basics.units import in_file
 
 if TYPE_CHECKING:  # it needs torch, a bundle does not
-    from edgenas.data import Preprocessing
+    from edgenas.images.data import Preprocessing
 
 SCHEMA = "edgenas.bundle/2"
 NAME = "manifest.json"

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from edgenas.cost import Cost
-from edgenas.device import Target
-from edgenas.errors import EdgenasError
-from edgenas.files import check_fields, check_schema
-from edgenas.measure import Measurement
-from edgenas.units import count, milliseconds, size
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.files import check_fields, check_schema
+from edgenas.basics.units import count, milliseconds, size
+from edgenas.clock.measure import Measurement
+from edgenas.latency.device import Target
+from edgenas.space.cost import Cost
 
 SCHEMA = "edgenas.report/1"
 
@@ -96,7 +96,7 @@ class PredictedLatency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredLatency:
-    """A latency timed on this very model. Seconds of one run, as in `edgenas.measure`.
+    """A latency timed on this very model. Seconds of one run, as in `edgenas.clock.measure`.
 
     Args:
         median: behind the canary's gate; p10, p90 and n likewise.

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.files import check_fields, check_schema
 from edgenas.bundle.record import make
-from edgenas.errors import EdgenasError
-from edgenas.files import check_fields, check_schema
 
 SCHEMA = "edgenas.trace/1"
 

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from edgenas.arch import load_arch
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.files import sha256
+from edgenas.basics.units import milliseconds
 from edgenas.bundle import example, manifest
 from edgenas.bundle.card import model_card
 from edgenas.bundle.contents import TRACE_FILE, read_record, read_trace
 from edgenas.bundle.record import Record
-from edgenas.cost import cost, total
-from edgenas.errors import EdgenasError
-from edgenas.export import OperatorCount, operator_counts, read_metadata, run_onnx
-from edgenas.files import sha256
-from edgenas.plan import plan, primitives
-from edgenas.spaces import space_from_json
-from edgenas.units import milliseconds
+from edgenas.model.export import OperatorCount, operator_counts, read_metadata, run_onnx
+from edgenas.space.arch import load_arch
+from edgenas.space.cost import cost, total
+from edgenas.space.plan import plan, primitives
+from edgenas.space.presets import space_from_json
 
 # What numpy and Pillow raise at files of another kind; bytes that were changed are found before.
 _UNREADABLE = (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError)

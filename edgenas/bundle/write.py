@@ -12,22 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgenas.arch import Arch, load_arch, save_arch
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.files import new_folder, write_json, write_text
 from edgenas.bundle import example, manifest
 from edgenas.bundle.card import model_card
 from edgenas.bundle.contents import TRACE_FILE, Contents, read_record
 from edgenas.bundle.record import Record
 from edgenas.bundle.trace import Trace
 from edgenas.bundle.verify import Check, verify_bundle
-from edgenas.errors import EdgenasError
-from edgenas.export import Parity, edgenas_version, run_onnx
-from edgenas.files import new_folder, write_json, write_text
-from edgenas.profiling.graph import INPUT, OUTPUT
-from edgenas.space import Space
-from edgenas.spaces import space_to_json
+from edgenas.model.export import Parity, edgenas_version, run_onnx
+from edgenas.onnx_graph.build import INPUT, OUTPUT
+from edgenas.space.arch import Arch, load_arch, save_arch
+from edgenas.space.presets import space_to_json
+from edgenas.space.space import Space
 
 if TYPE_CHECKING:  # it needs torch, a bundle does not
-    from edgenas.data import Preprocessing
+    from edgenas.images.data import Preprocessing
 
 
 def write_bundle(

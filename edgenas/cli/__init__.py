@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from edgenas.basics.errors import EdgenasError, one_line, unknown
 from edgenas.cli import (
     bench,
     checking,
@@ -24,7 +25,6 @@ from edgenas.cli import (
     timing,
 )
 from edgenas.cli.console import log
-from edgenas.errors import EdgenasError, one_line, unknown
 
 app = typer.Typer(
     name="edgenas",

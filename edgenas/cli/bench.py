@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgenas import units
+from edgenas.basics import units
+from edgenas.basics.errors import EdgenasError
 from edgenas.cli.console import print_json, print_line, print_table
-from edgenas.errors import EdgenasError
 
 if TYPE_CHECKING:
     from edgenas.profiling.bench import Bench
@@ -31,11 +31,11 @@ def bench(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Time any ONNX file with the clock and the statistics of the latency tables."""
-    from edgenas import runtimes
-    from edgenas.device import load
-    from edgenas.measure import NETWORK
+    from edgenas.clock.measure import NETWORK
+    from edgenas.latency.device import load
     from edgenas.profiling.bench import bench as run
-    from edgenas.runtimes.foreign import parse_shape
+    from edgenas.runtime import registry as runtimes
+    from edgenas.runtime.foreign import parse_shape
 
     profile = load(device)
     if profile.reach != "local":
@@ -79,7 +79,7 @@ def bench(
 
 
 def _rows(one: "Bench") -> list[tuple[str, str]]:
-    from edgenas.units import milliseconds
+    from edgenas.basics.units import milliseconds
 
     facts, found, around = one.facts, one.found, one.environment
     threads = f"{facts['threads']} thread{'s' if facts['threads'] != '1' else ''}"

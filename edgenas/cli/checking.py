@@ -5,8 +5,14 @@ from typing import Annotated
 
 import typer
 
-from edgenas import units
-from edgenas.cli.console import bar, note, print_json, print_line, print_table
+from edgenas.basics import units
+from edgenas.cli.console import (
+    bar,
+    note,
+    print_json,
+    print_line,
+    print_table,
+)
 
 
 def check(
@@ -27,11 +33,11 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Time a few layers and networks of a latency table again; exit 1 where they have drifted."""
-    from edgenas.check import check as run
-    from edgenas.device import load
-    from edgenas.files import write_text
-    from edgenas.remote import clock_at_hand, timed_target
-    from edgenas.spaces import load_space
+    from edgenas.basics.files import write_text
+    from edgenas.latency.device import load
+    from edgenas.profiling.check import check as run
+    from edgenas.profiling.reach import clock_at_hand, timed_target
+    from edgenas.space.presets import load_space
 
     allowed = units.parse(tolerance, unit="ratio", name="--tolerance")
     profile = load(device)

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from edgenas.units import duration
+from edgenas.basics.units import duration
 
 _SOON = 20.0  # seconds
 

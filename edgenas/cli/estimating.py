@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgenas.basics.errors import EdgenasError
 from edgenas.cli.console import print_json, print_line, print_table
 from edgenas.cli.modelled import parse_size
-from edgenas.errors import EdgenasError
 
 if TYPE_CHECKING:
-    from edgenas.relatives import Measured
+    from edgenas.latency.relatives import Measured
 
 _COLUMNS = ("model", "latency_ms")
 _MORE = ("size",)
@@ -33,10 +33,10 @@ def estimate(
 
     Writes a device profile; specialize and predict take its path as --device.
     """
-    from edgenas.device import read
-    from edgenas.files import write_text
-    from edgenas.relatives import checks, corrected, profile_text, relatives_of
-    from edgenas.units import milliseconds
+    from edgenas.basics.files import write_text
+    from edgenas.basics.units import milliseconds
+    from edgenas.latency.device import read
+    from edgenas.latency.relatives import checks, corrected, profile_text, relatives_of
 
     if out.suffix != ".toml":
         raise EdgenasError(
@@ -122,8 +122,8 @@ def _read(path: Path) -> "list[Measured]":
         EdgenasError: absent, other columns, a latency that is none, or a network that cannot be
             read; names the line.
     """
-    from edgenas.foreign import read_network
-    from edgenas.relatives import Measured
+    from edgenas.latency.relatives import Measured
+    from edgenas.onnx_graph.price import read_network
 
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -37,8 +37,8 @@ def export(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Write the model of a bundle in another format, with its own parity, accuracy and latency."""
-    from edgenas.specialize.exporting import export as run
-    from edgenas.units import milliseconds
+    from edgenas.basics.units import milliseconds
+    from edgenas.delivery.exporting import export as run
 
     with steps() as tell:
         made = run(

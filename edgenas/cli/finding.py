@@ -5,16 +5,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgenas.basics.errors import EdgenasError
 from edgenas.cli.console import note, print_json, print_line, print_table
 from edgenas.cli.modelled import predict_model
-from edgenas.errors import EdgenasError
 
 if TYPE_CHECKING:
-    from edgenas.arch import Arch
-    from edgenas.predict import AccuracyPredictor, LatencyPredictor
-    from edgenas.search import Constraint, Limit
-    from edgenas.space import Space
-    from edgenas.table import LatencyTable
+    from edgenas.accuracy.predictor import AccuracyPredictor
+    from edgenas.latency.predictor import LatencyPredictor
+    from edgenas.latency.table import LatencyTable
+    from edgenas.space.arch import Arch
+    from edgenas.space.space import Space
+    from edgenas.strategies.constraint import Constraint, Limit
 
 _COUNTED = ("macs", "params")
 
@@ -52,11 +53,11 @@ def search(
 
     Latencies are predictions, without a margin for their error: specialize keeps one, or measures.
     """
-    from edgenas.predict import load_accuracy
-    from edgenas.search import parse_constraint
-    from edgenas.search import search as run
-    from edgenas.spaces import load_space
-    from edgenas.table import load_table
+    from edgenas.accuracy.predictor import load_accuracy
+    from edgenas.latency.table_file import load_table
+    from edgenas.space.presets import load_space
+    from edgenas.strategies.constraint import parse_constraint
+    from edgenas.strategies.run import search as run
 
     if compare is not None and history is not None:
         raise EdgenasError(
@@ -123,7 +124,8 @@ def _compare(
     json: bool,
 ) -> None:
     """Print what strategies reach, against random search."""
-    from edgenas.search import EVALUATIONS, EXPENSIVE, compare
+    from edgenas.strategies.compare import compare
+    from edgenas.strategies.run import EVALUATIONS, EXPENSIVE
 
     strategies = [name.strip() for name in names.split(",") if name.strip()]
     each = evaluations or (EXPENSIVE if "bayes" in strategies else EVALUATIONS)
@@ -212,10 +214,10 @@ def predict(
         )
         return
     assert arch is not None
-    from edgenas import device as devices
-    from edgenas.arch import load_arch
-    from edgenas.cost import total
-    from edgenas.spaces import load_space
+    from edgenas.latency import device as devices
+    from edgenas.space.arch import load_arch
+    from edgenas.space.cost import total
+    from edgenas.space.presets import load_space
 
     profile = devices.load(device)
     chosen = load_arch(arch)
@@ -223,8 +225,8 @@ def predict(
     declared.check(chosen)
     if classes is not None:
         declared = declared.with_classes(classes)
-    from edgenas.specialize import latency_of
-    from edgenas.specialize.request import check_runtime
+    from edgenas.delivery.latency import latency_of
+    from edgenas.delivery.request import check_runtime
 
     if runtime is not None:
         check_runtime(runtime)
@@ -257,7 +259,7 @@ def predict(
 
 
 def _latency_text(found: dict[str, Any]) -> str:
-    from edgenas.units import milliseconds
+    from edgenas.basics.units import milliseconds
 
     kind = found["provenance"]
     how = kind if kind == "estimated" else f"predicted from {kind} numbers"
@@ -268,7 +270,7 @@ def _latency_text(found: dict[str, Any]) -> str:
 
 
 def _space_of(arch: "Arch") -> "Space":
-    from edgenas.spaces import PRESETS
+    from edgenas.space.presets import PRESETS
 
     found = [name for name, make in PRESETS.items() if make().contains(arch)]
     if len(found) != 1:
@@ -291,14 +293,14 @@ def _covered(space: "Space", table: "LatencyTable") -> "Space":
 
 
 def _latency(table: "LatencyTable", space: "Space") -> "LatencyPredictor":
-    from edgenas.profiling import predictor_for
+    from edgenas.profiling.tables import predictor_for
 
     return predictor_for(table, space)
 
 
 def _limit(space: "Space", constraint: "Constraint", latency: "LatencyPredictor | None") -> "Limit":
-    from edgenas.cost import macs_table, params_table
-    from edgenas.search import Limit
+    from edgenas.space.cost import macs_table, params_table
+    from edgenas.strategies.constraint import Limit
 
     if constraint.target:
         raise EdgenasError(
@@ -322,7 +324,7 @@ def _limit(space: "Space", constraint: "Constraint", latency: "LatencyPredictor 
 
 
 def _described(space: "Space", arch: "Arch", latency: "LatencyPredictor | None") -> dict[str, Any]:
-    from edgenas.cost import total
+    from edgenas.space.cost import total
 
     costs = total(space, arch)
     found: dict[str, Any] = {"arch": arch.to_json(), "arch_id": arch.id}

@@ -5,10 +5,16 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from edgenas.cli.console import note, print_json, print_line, print_table, steps
+from edgenas.cli.console import (
+    note,
+    print_json,
+    print_line,
+    print_table,
+    steps,
+)
 
 if TYPE_CHECKING:
-    from edgenas.specialize import Outcome
+    from edgenas.delivery.fleet import Outcome
 
 
 def specialize_all(devices: Path, *, out: Path | None, force: bool, json: bool) -> None:
@@ -24,7 +30,7 @@ def specialize_all(devices: Path, *, out: Path | None, force: bool, json: bool) 
         EdgenasError: the file is wrong; nothing was done.
         typer.Exit: with code 1, where an entry failed.
     """
-    from edgenas.specialize import read_fleet, specialize_fleet
+    from edgenas.delivery.fleet import read_fleet, specialize_fleet
 
     entries = read_fleet(devices)
     folder = out or Path(f"{devices.stem}-fleet")
@@ -57,8 +63,8 @@ def specialize_all(devices: Path, *, out: Path | None, force: bool, json: bool) 
 
 
 def _row(outcome: "Outcome") -> tuple[str, ...]:
-    from edgenas.report import latency_words
-    from edgenas.units import count
+    from edgenas.basics.units import count
+    from edgenas.pages.fleet import latency_words
 
     if outcome.result is None:
         return outcome.entry.name, "FAILED", "", "", "", ""

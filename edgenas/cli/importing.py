@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgenas.basics.errors import EdgenasError
 from edgenas.cli.console import bar, print_line
-from edgenas.errors import EdgenasError
 
 if TYPE_CHECKING:
-    from edgenas.space import Space
+    from edgenas.space.space import Space
 
 # The statistics of ImageNet that the released networks were trained with.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -43,7 +43,7 @@ def import_ofa(
 
     Afterwards fit its accuracy predictor on your images: edgenas fit-accuracy.
     """
-    from edgenas.spaces import load_space
+    from edgenas.space.presets import load_space
 
     declared = load_space(space)
     if (file is None) != published:
@@ -61,10 +61,11 @@ def import_ofa(
     names = numbered if labels is None else _labels(labels, declared)
     import torch
 
-    from edgenas.data import Preprocessing, kept_at
-    from edgenas.files import cache_folder, new_folder, sha256
-    from edgenas.ofa import address_of, download, import_supernet
-    from edgenas.trained import TrainedSupernet, save_supernet
+    from edgenas.basics.download import address_of, download
+    from edgenas.basics.files import cache_folder, new_folder, sha256
+    from edgenas.images.data import Preprocessing, kept_at
+    from edgenas.model.ofa_weights import import_supernet
+    from edgenas.model.saved import TrainedSupernet, save_supernet
 
     source = ""
     if file is None:
@@ -98,8 +99,8 @@ def import_ofa_table(
     out_file: Annotated[Path, typer.Option("--out", help="Latency table to write.")],
 ) -> None:
     """Read published once-for-all latency tables into one latency table."""
-    from edgenas.ofa import import_latency_tables
-    from edgenas.table import save_table
+    from edgenas.latency.ofa_tables import import_latency_tables
+    from edgenas.latency.table_file import save_table
 
     _free(out_file)
     table = import_latency_tables(folder)
@@ -114,11 +115,11 @@ def import_ofa_accuracy(
     out_file: Annotated[Path, typer.Option("--out", help="Accuracy predictor to write.")],
 ) -> None:
     """Read a published once-for-all accuracy predictor."""
-    from edgenas.spaces import load_space
+    from edgenas.space.presets import load_space
 
     declared = load_space(space)
     _free(out_file)
-    from edgenas.ofa import import_accuracy
+    from edgenas.accuracy.ofa_predictor import import_accuracy
 
     predictor = import_accuracy(file, space=declared)
     predictor.save(out_file)

@@ -9,20 +9,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgenas import units
-from edgenas.cli.console import bar, log, note, out, print_json, print_line
-from edgenas.errors import EdgenasError
+from edgenas.basics import units
+from edgenas.basics.errors import EdgenasError
+from edgenas.cli.console import (
+    bar,
+    log,
+    note,
+    out,
+    print_json,
+    print_line,
+)
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from edgenas.data import Images, Size
-    from edgenas.predict import AccuracyPredictor
-    from edgenas.recipe import Recipe
-    from edgenas.space import Space
-    from edgenas.train import Normalisation, Teacher
-    from edgenas.trained import TrainedSupernet
+    from edgenas.accuracy.predictor import AccuracyPredictor
+    from edgenas.images.data import Images, Size
+    from edgenas.model.saved import TrainedSupernet
+    from edgenas.space.space import Space
+    from edgenas.training.loop import Normalisation
+    from edgenas.training.recipe import Recipe
+    from edgenas.training.teacher import Teacher
 
 _FEW = 100  # validation images
 _NAMED = 5  # files that were left out
@@ -68,9 +76,9 @@ def train(
     """
     if device not in ("cpu", "cuda"):
         raise EdgenasError(f"--device must be cpu or cuda, found {device!r}")
-    from edgenas.predict import FEWEST
-    from edgenas.recipe import default_recipe, load_recipe
-    from edgenas.spaces import load_space
+    from edgenas.accuracy.predictor import FEWEST
+    from edgenas.space.presets import load_space
+    from edgenas.training.recipe import default_recipe, load_recipe
 
     declared = load_space(space)
     if declared.size < FEWEST:
@@ -84,11 +92,13 @@ def train(
     time_budget = None if time is None else units.parse(time, unit="time", name="--time")
     import torch
 
-    from edgenas import parallel
-    from edgenas.accuracy import check_classes
-    from edgenas.data import kept_at
-    from edgenas.train import check_out, load_teacher, split_seed
-    from edgenas.trained import find_supernet, load_supernet
+    from edgenas.accuracy.measured import check_classes
+    from edgenas.images.data import kept_at
+    from edgenas.model import processes as parallel
+    from edgenas.model.saved import find_supernet, load_supernet
+    from edgenas.training.loop import split_seed
+    from edgenas.training.runs import check_out
+    from edgenas.training.teacher import load_teacher
 
     if threads:
         torch.set_num_threads(threads)
@@ -180,13 +190,14 @@ def _trained(
     """Train, save, fit the accuracy predictor, judge on test images; the report."""
     import torch
 
-    from edgenas import parallel
-    from edgenas.files import write_text
-    from edgenas.report import training_page
-    from edgenas.specialize import own_split
-    from edgenas.train import Progress, read_history
-    from edgenas.train import train as run_training
-    from edgenas.trained import load_supernet, save_supernet
+    from edgenas.basics.files import write_text
+    from edgenas.delivery.images import own_split
+    from edgenas.model import processes as parallel
+    from edgenas.model.saved import load_supernet, save_supernet
+    from edgenas.pages.training import training_page
+    from edgenas.training.history import read_history
+    from edgenas.training.loop import Progress
+    from edgenas.training.loop import train as run_training
 
     with _stopping("to go on, run the same command with --resume"), bar("training") as step:
 
@@ -262,7 +273,7 @@ def _like(*names: str) -> str:
 
 def _introduce(teacher: "Teacher", images: "Images", *, recipe: "Recipe", seed: int) -> None:
     """Say how good a teacher is: it shows whether its classes and preprocessing are understood."""
-    from edgenas.data import split
+    from edgenas.images.data import split
 
     parts = split(images, validation=recipe.validation, seed=seed)
     accuracy, n = teacher.accuracy(parts.validation)
@@ -280,7 +291,7 @@ def _introduce(teacher: "Teacher", images: "Images", *, recipe: "Recipe", seed: 
 
 def _warn(images: "Images", judged: "Images | None", *, recipe: "Recipe", seed: int) -> None:
     """Say what would make the numbers of a training wrong or unfair."""
-    from edgenas.data import in_both, split
+    from edgenas.images.data import in_both, split
 
     parts = split(images, validation=recipe.validation, seed=seed)
     for name, others in (("validation", parts.validation), ("test", judged)):
@@ -320,9 +331,9 @@ def fit_accuracy(
     The images are divided as its training divided them: what it learnt from calibrates batch
     norms, the rest is judged on. For an imported supernet, a tenth of every class is judged on.
     """
-    from edgenas.accuracy import check_classes
-    from edgenas.specialize import own_split
-    from edgenas.trained import find_supernet, load_supernet
+    from edgenas.accuracy.measured import check_classes
+    from edgenas.delivery.images import own_split
+    from edgenas.model.saved import find_supernet, load_supernet
 
     trained = load_supernet(find_supernet(supernet))
     stored = trained.preprocessing.stored
@@ -333,7 +344,7 @@ def fit_accuracy(
         trained, validation, calibration, count=archs, seed=seed, name=name or _name(data)
     )
     report = {
-        "schema": "edgenas.accuracy-fit/1",
+        "schema": "edgenas.accuracy.measured-fit/1",
         "supernet": supernet,
         "source": predictor.source,
         "predictor": _error(predictor),
@@ -354,7 +365,7 @@ def _stopping(how: str) -> Generator[None]:
 
 
 def _read(source: str, *, stored: "Size", skip_bad_images: bool) -> "Images":
-    from edgenas.data import load_images
+    from edgenas.images.data import load_images
 
     with bar("reading images") as tell:
         images = load_images(
@@ -381,10 +392,10 @@ def _fit(
     name: str,
 ) -> "AccuracyPredictor":
     """Evaluate networks, fit the predictor and put it into the folder of the supernet."""
-    from edgenas import parallel
-    from edgenas.accuracy import fit_accuracy as fit
-    from edgenas.files import sha256
-    from edgenas.trained import ACCURACY_FILE
+    from edgenas.accuracy.measured import fit_accuracy as fit
+    from edgenas.basics.files import sha256
+    from edgenas.model import processes as parallel
+    from edgenas.model.saved import ACCURACY_FILE
 
     folder = trained.folder
     assert folder is not None
@@ -410,8 +421,8 @@ def _corners(
     trained: "TrainedSupernet", images: "Images", calibration: "Tensor"
 ) -> list[dict[str, Any]]:
     """Test accuracy of the largest and the smallest network."""
-    from edgenas import parallel
-    from edgenas.evaluate import evaluate
+    from edgenas.model import processes as parallel
+    from edgenas.model.evaluate import evaluate
 
     space = trained.supernet.space
     work = partial(

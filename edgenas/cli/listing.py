@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from edgenas import units
+from edgenas.basics import units
+from edgenas.basics.errors import unknown
 from edgenas.cli.console import note, print_json, print_table
-from edgenas.errors import unknown
 
 _SUPERNET = ("space", "classes", "preprocessing", "weights", "training")
 
@@ -34,8 +34,8 @@ def list_(
 
 
 def _devices() -> list[dict[str, Any]]:
-    from edgenas.device import list_devices
-    from edgenas.table import find_table, load_table
+    from edgenas.latency.device import list_devices
+    from edgenas.latency.table_file import find_table, load_table
 
     rows: list[dict[str, Any]] = []
     for device in list_devices():
@@ -65,8 +65,8 @@ def _devices() -> list[dict[str, Any]]:
 
 
 def _spaces() -> list[dict[str, Any]]:
-    from edgenas.cost import total
-    from edgenas.spaces import PRESETS
+    from edgenas.space.cost import total
+    from edgenas.space.presets import PRESETS
 
     rows: list[dict[str, Any]] = []
     for name, make in PRESETS.items():
@@ -85,9 +85,9 @@ def _spaces() -> list[dict[str, Any]]:
 
 
 def _supernets() -> list[dict[str, Any]]:
-    from edgenas.files import check_fields, read_json
-    from edgenas.spaces import space_from_json
-    from edgenas.trained import SCHEMA, list_supernets, pretrained_folder
+    from edgenas.basics.files import check_fields, read_json
+    from edgenas.model.saved import SCHEMA, list_supernets, pretrained_folder
+    from edgenas.space.presets import space_from_json
 
     rows: list[dict[str, Any]] = []
     for name in list_supernets():
@@ -109,7 +109,7 @@ def _supernets() -> list[dict[str, Any]]:
 
 
 def _runtimes() -> list[dict[str, Any]]:
-    from edgenas import runtimes
+    from edgenas.runtime import registry as runtimes
 
     return [
         {"runtime": name, "here": runtimes.get(name).available() or "available"}

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
+from edgenas.basics.errors import EdgenasError
 from edgenas.cli.console import print_json, print_line
-from edgenas.errors import EdgenasError
 
 
 def predict_model(
@@ -24,10 +24,10 @@ def predict_model(
     Raises:
         EdgenasError: no such file, device or estimate, or sizes are open; see ``read_network``.
     """
-    from edgenas import device as devices
-    from edgenas.estimate import device_model
-    from edgenas.foreign import read_network
-    from edgenas.units import count, milliseconds
+    from edgenas.basics.units import count, milliseconds
+    from edgenas.latency import device as devices
+    from edgenas.latency.estimate import device_model
+    from edgenas.onnx_graph.price import read_network
 
     profile = devices.load(device)
     target = profile.target(runtime=runtime, precision=precision, threads=threads, batch=batch)

@@ -6,13 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgenas.cli.console import note, print_json, print_line, print_table, steps
+from edgenas.basics.errors import EdgenasError
+from edgenas.cli.console import (
+    note,
+    print_json,
+    print_line,
+    print_table,
+    steps,
+)
 from edgenas.cli.fleet import specialize_all
-from edgenas.errors import EdgenasError
 
 if TYPE_CHECKING:
-    from edgenas.search import Constraint
-    from edgenas.specialize import Result
+    from edgenas.delivery.request import Result
+    from edgenas.strategies.constraint import Constraint
 
 
 class Percentile(StrEnum):
@@ -118,8 +124,8 @@ def specialize(
         return
     if device is None:
         raise EdgenasError("missing option '--device', or '--devices' with a file of many")
-    from edgenas.search import METRICS, Constraint, parse_constraint
-    from edgenas.units import parse
+    from edgenas.basics.units import parse
+    from edgenas.strategies.constraint import METRICS, Constraint, parse_constraint
 
     given = {
         "latency": latency,
@@ -135,11 +141,11 @@ def specialize(
         if text is not None
     ]
     constraints += [parse_constraint(text, name="--constraint") for text in constraint or ()]
-    from edgenas.device import load
+    from edgenas.latency.device import load
 
     load(device)
-    from edgenas.specialize import Request
-    from edgenas.specialize import specialize as run
+    from edgenas.delivery.request import Request
+    from edgenas.delivery.run import specialize as run
 
     request = Request(
         device=device,
@@ -189,7 +195,7 @@ def verify(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check every claim of a bundle again: hashes, the graph, the numbers, the stored output."""
-    from edgenas.bundle import verify_bundle
+    from edgenas.bundle.verify import verify_bundle
 
     checks = verify_bundle(bundle)
     failed = [check for check in checks if not check.passed]

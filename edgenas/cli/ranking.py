@@ -8,8 +8,8 @@ import typer
 from edgenas.cli.console import bar, print_json, print_line, print_table
 
 if TYPE_CHECKING:
-    from edgenas.proxies import Agreement, Screened
-    from edgenas.space import Space
+    from edgenas.space.space import Space
+    from edgenas.strategies.proxies import Agreement, Screened
 
 
 def proxies(
@@ -37,9 +37,11 @@ def proxies(
     Prints the rank correlation of every proxy with the measured accuracies of a supernet, beside
     those of the mere numbers of parameters and MACs. With --space, also keeps the best of a draw.
     """
-    from edgenas.accuracy import predictor_of
-    from edgenas.data import load_images
-    from edgenas.proxies import (
+    from edgenas.accuracy.measured import predictor_of
+    from edgenas.images.data import load_images
+    from edgenas.model.saved import find_supernet, load_supernet
+    from edgenas.space.presets import load_space
+    from edgenas.strategies.proxies import (
         ProxyScore,
         batch_of,
         compare,
@@ -47,8 +49,6 @@ def proxies(
         prescreen,
         synthetic_batch,
     )
-    from edgenas.spaces import load_space
-    from edgenas.trained import find_supernet, load_supernet
 
     declared = None if space is None else load_space(space)
     trained = load_supernet(find_supernet(supernet))

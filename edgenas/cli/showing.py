@@ -5,11 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgenas.cli.console import note, print_json, print_line, print_table, steps
-from edgenas.errors import EdgenasError
+from edgenas.basics.errors import EdgenasError
+from edgenas.cli.console import (
+    note,
+    print_json,
+    print_line,
+    print_table,
+    steps,
+)
 
 if TYPE_CHECKING:
-    from edgenas.specialize import DeviceFront, Fronts
+    from edgenas.delivery.fronts import DeviceFront, Fronts
 
 _KINDS = (".csv", ".json", ".html", ".svg", ".png", ".pdf")
 
@@ -23,7 +29,7 @@ def report(
     force: Annotated[bool, typer.Option("--force", help="Replace a file there.")] = False,
 ) -> None:
     """Write the HTML page of a bundle or a training anew: one file that needs nothing else."""
-    from edgenas.files import write_text
+    from edgenas.basics.files import write_text
 
     trained = (folder / "run.json").exists()
     if out_file is None and not trained:
@@ -37,16 +43,17 @@ def report(
 
 
 def _bundle_page(folder: Path) -> str:
-    from edgenas.bundle import load_bundle, read_contents
-    from edgenas.report import bundle_page
+    from edgenas.bundle.contents import read_contents
+    from edgenas.bundle.write import load_bundle
+    from edgenas.pages.bundle import bundle_page
 
     load_bundle(folder)
     return bundle_page(read_contents(folder))
 
 
 def _training_page(folder: Path) -> str:
-    from edgenas.report import training_page
-    from edgenas.train import read_history
+    from edgenas.pages.training import training_page
+    from edgenas.training.history import read_history
 
     return training_page(read_history(folder))
 
@@ -90,8 +97,8 @@ def pareto(
 
     All numbers are predictions: specialize builds, checks and measures one of these networks.
     """
-    from edgenas.search import parse_constraint
-    from edgenas.search.pareto import EVALUATIONS
+    from edgenas.strategies.constraint import parse_constraint
+    from edgenas.strategies.pareto import EVALUATIONS
 
     constraints = [parse_constraint(text, name="--constraint") for text in constraint or ()]
     for path in out_file or ():
@@ -101,7 +108,7 @@ def pareto(
                 f"--out must end in one of {' '.join(_KINDS)}, found {path.name!r}",
                 hint="for example --out front.html --out front.csv",
             )
-    from edgenas.specialize import fronts
+    from edgenas.delivery.fronts import fronts
 
     with steps() as tell:
         found = fronts(
@@ -137,7 +144,7 @@ def pareto(
 
 
 def _print_front(front: "DeviceFront", *, rows: int) -> None:
-    from edgenas.units import count, milliseconds
+    from edgenas.basics.units import count, milliseconds
 
     shown = front.few(rows)
     kind = "estimated" if front.provenance == "estimated" else "predicted"
@@ -165,8 +172,8 @@ def _print_front(front: "DeviceFront", *, rows: int) -> None:
 
 
 def _write(found: "Fronts", path: Path) -> None:
-    from edgenas.files import write_json, write_text
-    from edgenas.report import draw_fronts, fronts_page
+    from edgenas.basics.files import write_json, write_text
+    from edgenas.pages.fronts import draw_fronts, fronts_page
 
     told = found.to_json()
     if path.suffix == ".csv":

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from edgenas import units
+from edgenas.basics import units
 from edgenas.cli.console import bar, note, print_json, print_line
 
 
@@ -33,12 +33,12 @@ def profile(
 
     Safe to interrupt: the same command goes on where it was.
     """
-    from edgenas.device import load
-    from edgenas.profiling import predictor_for
-    from edgenas.profiling import profile as run
-    from edgenas.remote import clock_at_hand, timed_target
-    from edgenas.spaces import load_space
-    from edgenas.table import table_path
+    from edgenas.latency.device import load
+    from edgenas.latency.table_file import table_path
+    from edgenas.profiling.reach import clock_at_hand, timed_target
+    from edgenas.profiling.run import profile as run
+    from edgenas.profiling.tables import predictor_for
+    from edgenas.space.presets import load_space
 
     profile_of = load(device)
     clock = clock_at_hand(profile_of, ssh=ssh, python=python, say=note)

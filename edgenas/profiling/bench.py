@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgenas import measure, runtimes
-from edgenas.board import Settings
-from edgenas.device import Target
-from edgenas.files import sha256
-from edgenas.measure import NETWORK, Event, Measurement
+from edgenas.basics.files import sha256
+from edgenas.clock import measure
+from edgenas.clock.board import Settings
+from edgenas.clock.measure import NETWORK, Event, Measurement
+from edgenas.latency.device import Target
 from edgenas.profiling.run import check_timed
-from edgenas.runtimes.foreign import Input, read_model
+from edgenas.runtime import registry as runtimes
+from edgenas.runtime.foreign import Input, read_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +22,7 @@ class Bench:
     Args:
         path: the file, and its SHA-256.
         digest: of the file.
-        facts: what really ran, see `edgenas.runtimes.Session`.
+        facts: what really ran, see `edgenas.runtime.registry.Session`.
         batch: images a run.
         inputs: as they were made up.
         found: the times.

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from edgenas.arch import Arch
-from edgenas.cost import cost, total
-from edgenas.predict.learned import Learned, learn
+from edgenas.latency.learned import Learned, learn
 from edgenas.profiling.units import Unit, network_unit
 from edgenas.profiling.work import Work
-from edgenas.space import Space
+from edgenas.space.arch import Arch
+from edgenas.space.cost import cost, total
+from edgenas.space.space import Space
 
 OPENING = 20  # random networks beside those of the line: enough to say how far off predictions are
 

@@ -16,11 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edgenas.device import Target
-from edgenas.errors import EdgenasError
-from edgenas.files import disk_errors
-from edgenas.measure import Measurement
-from edgenas.table import environment_mismatches, table_path
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.files import disk_errors
+from edgenas.clock.measure import Measurement
+from edgenas.latency.device import Target
+from edgenas.latency.table import environment_mismatches
+from edgenas.latency.table_file import table_path
 
 SCHEMA = "edgenas.samples/1"
 _NANOSECONDS = ("samples", "wall_samples")

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
-from edgenas.measure import Measurement
+from edgenas.clock.measure import Measurement
 
 _ROUNDS = 10
 _ENOUGH = 8  # visits from which on the level of a run is believed

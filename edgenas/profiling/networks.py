@@ -5,10 +5,10 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenas.arch import Arch
-from edgenas.cost import macs_table
-from edgenas.predict.learned import work_of
-from edgenas.space import Codes, Space
+from edgenas.latency.learned import work_of
+from edgenas.space.arch import Arch
+from edgenas.space.cost import macs_table
+from edgenas.space.space import Codes, Space
 
 # On mbv3-cifar a line through ten was off by 1.7% on other networks, through all others by 1.6%.
 CALIBRATION = 10
@@ -26,7 +26,7 @@ def calibration_archs(space: Space, n: int = CALIBRATION) -> list[Arch]:
 
     The smallest and the largest, then each time the one whose MACs are farthest (as a ratio) from
     those chosen, with every resolution having its turn first. From the eleventh on, each is the
-    one that says most about the rates of `edgenas.predict.learned` that those before it leave
+    one that says most about the rates of `edgenas.latency.learned` that those before it leave
     open: D-optimal design, one at a time (Fedorov, "Theory of Optimal Experiments", 1972).
 
     Args:

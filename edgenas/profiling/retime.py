@@ -5,17 +5,23 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from edgenas.arch import Arch
-from edgenas.board import Settings
-from edgenas.device import Target
-from edgenas.plan import Layer
+from edgenas.clock.board import Settings
+from edgenas.latency.device import Target
+from edgenas.latency.table import LatencyTable
 from edgenas.profiling.journal import Journal
 from edgenas.profiling.run import environment_of
-from edgenas.profiling.units import COPIES, Method, Unit, layer_unit, network_unit
+from edgenas.profiling.units import (
+    COPIES,
+    Method,
+    Unit,
+    layer_unit,
+    network_unit,
+)
 from edgenas.profiling.work import Clock, Tell, Work
-from edgenas.runtimes.forms import form
-from edgenas.space import Space
-from edgenas.table import LatencyTable
+from edgenas.runtime.forms import form
+from edgenas.space.arch import Arch
+from edgenas.space.plan import Layer
+from edgenas.space.space import Space
 
 
 def retime(

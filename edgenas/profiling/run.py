@@ -7,20 +7,28 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from edgenas import board, measure, runtimes
-from edgenas.board import Settings
-from edgenas.device import Target
-from edgenas.errors import EdgenasError
-from edgenas.measure import DEFAULT
+from edgenas.basics.errors import EdgenasError
+from edgenas.clock import board, measure
+from edgenas.clock.board import Settings
+from edgenas.clock.measure import DEFAULT
+from edgenas.latency.device import Target
+from edgenas.latency.table import LatencyTable, merge, mismatches
+from edgenas.latency.table_file import load_table, save_table, table_path
+from edgenas.onnx_graph.build import network_graph
 from edgenas.profiling.choice import Choice
-from edgenas.profiling.graph import network_graph
 from edgenas.profiling.journal import open_journal
-from edgenas.profiling.networks import CALIBRATION, FURTHER, MOST, calibration_archs, random_archs
+from edgenas.profiling.networks import (
+    CALIBRATION,
+    FURTHER,
+    MOST,
+    calibration_archs,
+    random_archs,
+)
 from edgenas.profiling.units import METHODS, Method, units_of
 from edgenas.profiling.work import VISITS, Clock, Tell, Work
-from edgenas.runtimes.forms import form, formed
-from edgenas.space import Space
-from edgenas.table import LatencyTable, load_table, merge, mismatches, save_table, table_path
+from edgenas.runtime import registry as runtimes
+from edgenas.runtime.forms import form, formed
+from edgenas.space.space import Space
 
 
 def profile(

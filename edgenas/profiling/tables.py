@@ -3,24 +3,25 @@
 from dataclasses import replace
 from pathlib import Path
 
-from edgenas import measure
-from edgenas.arch import Arch
-from edgenas.board import Settings
-from edgenas.cost import Tables
-from edgenas.device import Target, list_devices, load
-from edgenas.errors import EdgenasError
-from edgenas.estimate import device_model
-from edgenas.measure import NETWORK, Measurement
-from edgenas.predict.latency import LatencyPredictor, estimated
-from edgenas.predict.learned import FEW
-from edgenas.predict.line import CONFORMAL
+from edgenas.basics.errors import EdgenasError
+from edgenas.clock import measure
+from edgenas.clock.board import Settings
+from edgenas.clock.measure import NETWORK, Measurement
+from edgenas.latency.device import Target, list_devices, load
+from edgenas.latency.estimate import device_model
+from edgenas.latency.learned import FEW
+from edgenas.latency.line import CONFORMAL
+from edgenas.latency.predictor import LatencyPredictor, estimated
+from edgenas.latency.table import LatencyTable, Statistic
+from edgenas.latency.table_file import find_table, load_table
 from edgenas.profiling.journal import differences
 from edgenas.profiling.networks import CALIBRATION, FURTHER, MOST, calibration_archs
 from edgenas.profiling.run import environment_of
 from edgenas.profiling.work import Clock, kept_in_float
-from edgenas.runtimes import for_clock
-from edgenas.space import Space
-from edgenas.table import LatencyTable, Statistic, find_table, load_table
+from edgenas.runtime.registry import for_clock
+from edgenas.space.arch import Arch
+from edgenas.space.cost import Tables
+from edgenas.space.space import Space
 
 # A line through fewer networks says nothing of its own error.
 _NETWORKS = 3

@@ -6,9 +6,9 @@ a runtime keeps activations in a layout of its own, which a graph of one layer h
 from; docs/measuring.md has the comparison. Run again and again, copies would find their weights in
 caches that a network has used for other things since its last run; so as much memory as a network
 goes through is read before each run of them. That makes their times right on average and uncertain
-one by one, so a profile times the layers alone as well, see `edgenas.predict.sums`. Or no layer is
+one by one, so a profile times the layers alone as well, see `edgenas.latency.sums`. Or no layer is
 timed at all, ``networks``: then there are more whole networks, and layer costs are learned from
-them, see `edgenas.predict.learned`.
+them, see `edgenas.latency.learned`.
 """
 
 import functools
@@ -19,14 +19,14 @@ from typing import Literal
 
 import numpy as np
 
-from edgenas import board
-from edgenas.arch import Arch
-from edgenas.cost import peak_table, weights_table
-from edgenas.plan import Layer, layers
-from edgenas.profiling.graph import copies_graph, layer_graph, network_graph
-from edgenas.runtimes import Form
-from edgenas.runtimes.forms import formed, formed_layer
-from edgenas.space import Space
+from edgenas.clock import board
+from edgenas.onnx_graph.build import copies_graph, layer_graph, network_graph
+from edgenas.runtime.forms import formed, formed_layer
+from edgenas.runtime.registry import Form
+from edgenas.space.arch import Arch
+from edgenas.space.cost import peak_table, weights_table
+from edgenas.space.plan import Layer, layers
+from edgenas.space.space import Space
 
 Method = Literal["alone", "copies", "networks"]
 

@@ -9,19 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgenas import board
-from edgenas.arch import Arch
-from edgenas.board import Settings, quantile
-from edgenas.device import Target
-from edgenas.errors import EdgenasError
-from edgenas.measure import Event, Measurement, slower_moments
-from edgenas.plan import Layer
+from edgenas.basics.errors import EdgenasError
+from edgenas.clock import board
+from edgenas.clock.board import Settings, quantile
+from edgenas.clock.measure import Event, Measurement, slower_moments
+from edgenas.latency.device import Target
+from edgenas.latency.table import LatencyTable, MeasuredNetwork, Timing
 from edgenas.profiling.journal import Journal, Record, differences, now
 from edgenas.profiling.levels import at_usual_level, run_levels
-from edgenas.profiling.units import FEWER, MORE, Method, Unit, digest
-from edgenas.runtimes import for_clock
-from edgenas.space import Space
-from edgenas.table import LatencyTable, MeasuredNetwork, Timing
+from edgenas.profiling.units import (
+    FEWER,
+    MORE,
+    Method,
+    Unit,
+    digest,
+)
+from edgenas.runtime.registry import for_clock
+from edgenas.space.arch import Arch
+from edgenas.space.plan import Layer
+from edgenas.space.space import Space
 
 WORDS: Mapping[Method, str] = {
     "alone": "each layer alone as one fused ONNX graph, and whole networks likewise",
@@ -84,7 +90,7 @@ Tell = Callable[[int, int, str, str], None]
 
 
 class Clock(Protocol):
-    """Where units are timed. The module `edgenas.measure` is the one of this machine."""
+    """Where units are timed. The module `edgenas.clock.measure` is the one of this machine."""
 
     def measure(
         self,
@@ -96,11 +102,11 @@ class Clock(Protocol):
         watch: Callable[[Event], None],
         evict: Callable[[str], int] = lambda name: 0,
     ) -> Generator[Measurement]:
-        """See `edgenas.measure.measure`."""
+        """See `edgenas.clock.measure.measure`."""
         ...
 
     def environment(self, runtime: str, *, threads: int) -> dict[str, Any]:
-        """See `edgenas.measure.environment`."""
+        """See `edgenas.clock.measure.environment`."""
         ...
 
 

@@ -1,0 +1,1 @@
+"""How good networks are: measured on images, and predicted for those that were not measured."""

@@ -1,0 +1,189 @@
+"""The last step of training: evaluate sampled networks and fit the accuracy predictor."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from edgenas.accuracy.predictor import AccuracyPredictor, load_accuracy
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.files import disk_errors, wait_for_machine
+from edgenas.images.data import Images
+from edgenas.model import processes as parallel
+from edgenas.model.evaluate import evaluate
+from edgenas.model.saved import ACCURACY_FILE, TrainedSupernet
+from edgenas.space.arch import Arch
+from edgenas.space.space import Codes, Space
+
+Tell = Callable[[int, int, str], None]
+
+_SOURCE = re.compile(r"(?P<data>.+) (?P<split>\S+), n=(?P<images>\d+)")
+
+
+def predictor_of(trained: TrainedSupernet) -> AccuracyPredictor:
+    """The accuracy predictor of a supernet on disk.
+
+    Raises:
+        EdgenasError: it has none, one of another space, or one whose error is not known.
+    """
+    assert trained.folder is not None
+    path = trained.folder / ACCURACY_FILE
+    hint = f"fit one: edgenas fit-accuracy {trained.folder} --data PATH"
+    if not path.exists():
+        raise EdgenasError(f"the supernet {trained.folder} has no accuracy predictor", hint=hint)
+    predictor = load_accuracy(path)
+    if predictor.space != trained.supernet.space:
+        raise EdgenasError(f"{path} is of another space than its supernet", hint=hint)
+    if predictor.error is None and predictor.chosen is None:
+        raise EdgenasError(f"{path} does not know how far off it is", hint=hint)
+    return predictor
+
+
+def judged_on(predictor: AccuracyPredictor) -> tuple[str, str, int]:
+    """The images whose accuracy is predicted: data set, split, and how many; 0: not known."""
+    match = _SOURCE.fullmatch(predictor.source)
+    if match is None:
+        return predictor.source, "", 0
+    return match["data"], match["split"], int(match["images"])
+
+
+def check_classes(images: Images, classes: tuple[str, ...]) -> None:
+    """Refuse images whose class names are not those of a supernet, or of its training images.
+
+    Raises:
+        EdgenasError: names the first that differs.
+    """
+    if images.classes == classes:
+        return
+    strange = sorted(set(images.classes) ^ set(classes))
+    differ = f"they differ in {strange[0]!r}" if strange else "their order differs"
+    few = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
+    raise EdgenasError(
+        f"the classes of {images.source} must be those of the supernet ({few}), {differ}",
+        hint="give images of the same classes, or train: edgenas train --init SUPERNET",
+    )
+
+
+def sample_archs(space: Space, count: int, *, seed: int) -> Codes:
+    """Different rows to evaluate, shape (count, genes) or all that there are.
+
+    The largest and the smallest network, then half by gene, half by arch: a search ends among
+    deep networks, which a draw by gene alone seldom shows.
+    """
+    rng = np.random.default_rng((seed, 4))
+    corners = space.encode([space.largest(), space.smallest()])
+    by_gene, by_arch = (space.sample(3 * count, rng=rng, by=by) for by in ("gene", "arch"))
+    mixed = np.stack([by_gene, by_arch], axis=1).reshape(-1, corners.shape[1])
+    rows = np.concatenate([corners, mixed])
+    _, first = np.unique(rows, axis=0, return_index=True)
+    return rows[np.sort(first)][:count]
+
+
+def measure_accuracies(
+    trained: TrainedSupernet,
+    rows: Codes,
+    *,
+    images: Images,
+    calibration: Tensor,
+    split: str,
+    journal: Path,
+    tell: Tell,
+) -> np.ndarray:
+    """Top-1 accuracies of rows, shape (n,), each network calibrated first.
+
+    Every result goes to the journal at once; what is already there is not evaluated again. Several
+    processes share the networks out, and each gets all results.
+
+    Args:
+        trained: the supernet.
+        rows: canonical rows of its space, shape (n, genes).
+        images: to be classified.
+        calibration: stored training images for the batch-norm statistics.
+        split: the name of the split that ``images`` are.
+        journal: a JSON-lines file of (arch id, accuracy); made if absent.
+        tell: called with (networks done, networks in all, words).
+    """
+    archs = trained.supernet.space.decode(rows)
+    known = parallel.from_first(_read(journal) if parallel.rank() == 0 else {})
+
+    def accuracies(mine: Sequence[Arch]) -> Iterator[float]:
+        for done, arch in enumerate(mine):
+            tell(done * parallel.world(), len(archs), "")
+            if arch.id not in known:
+                wait_for_machine()
+                (found,) = evaluate(
+                    trained.supernet,
+                    [arch],
+                    images=images,
+                    calibration=calibration,
+                    preprocessing=trained.preprocessing,
+                    split=split,
+                )
+                known[arch.id] = found.value
+                line = {"arch": arch.id, "accuracy": found.value, "n": found.n, "split": split}
+                with disk_errors(journal), journal.open("a") as stream:
+                    stream.write(json.dumps(line) + "\n")
+            yield known[arch.id]
+
+    values = parallel.shared_out(archs, accuracies)
+    tell(len(archs), len(archs), "")
+    return np.array(values)
+
+
+def fit_accuracy(
+    trained: TrainedSupernet,
+    *,
+    validation: Images,
+    calibration: Tensor,
+    count: int,
+    seed: int,
+    name: str,
+    journal: Path,
+    tell: Tell,
+) -> AccuracyPredictor:
+    """Evaluate sampled networks on validation images and fit a predictor to them.
+
+    Args:
+        trained: the supernet.
+        validation: images that nothing was learnt from.
+        calibration: stored training images for the batch-norm statistics.
+        count: networks to evaluate.
+        seed: of the sample.
+        name: of the data set, for people.
+        journal: see ``measure_accuracies``; belongs to one state of the weights.
+        tell: called with (networks done, networks in all, words).
+    """
+    space = trained.supernet.space
+    rows = sample_archs(space, count, seed=seed)
+    accuracies = measure_accuracies(
+        trained,
+        rows,
+        images=validation,
+        calibration=calibration,
+        split="validation",
+        journal=journal,
+        tell=tell,
+    )
+    source = f"{name} validation, n={len(validation)}"
+    assert _SOURCE.fullmatch(source)
+    return AccuracyPredictor.fit(space, rows, accuracy=accuracies, seed=seed, source=source)
+
+
+def _read(journal: Path) -> dict[str, float]:
+    """What is in a journal, whose last line a killed process may have left unfinished."""
+    known: dict[str, float] = {}
+    text = journal.read_text() if journal.exists() else ""
+    for line in text.splitlines():
+        try:
+            entry: dict[str, Any] = json.loads(line)
+            known[entry["arch"]] = float(entry["accuracy"])
+        except (ValueError, TypeError, KeyError):
+            continue  # evaluated again
+    if text and not text.endswith("\n"):
+        with disk_errors(journal), journal.open("a") as stream:
+            stream.write("\n")
+    return known

@@ -1,0 +1,354 @@
+"""How edgenas touches the disk: atomic writes, schemas, the user's folders, the machine lock.
+
+People write TOML, programs write JSON. A JSON file starts with ``"schema": "edgenas.<kind>/<n>"``;
+unknown schemas and unknown fields are refused.
+"""
+
+import codecs
+import contextlib
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import stat
+import tempfile
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Generator, Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from edgenas.basics.errors import EdgenasError, shown
+
+# Bytes of a file that is read as a whole. What JSON of this size can become fits in 1 GB; Python
+# reads about 1 MB of TOML a second.
+LARGEST, LARGEST_TOML = 16 << 20, 1 << 20
+_DOTS = 64  # in one name of a TOML file
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def cache_folder() -> Path:
+    """The user's cache: ``$EDGENAS_CACHE``, else ``$XDG_CACHE_HOME/edgenas``, else ~/.cache."""
+    given = os.environ.get("EDGENAS_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgenas"
+
+
+def data_folders(kind: str) -> list[Path]:
+    """Where files of a kind (``device_profiles``, ``latency_tables``) are looked for, in order.
+
+    The folders of ``$EDGENAS_PATH`` first, then the user's data folder, then what edgenas ships.
+    Only folders that exist are returned.
+    """
+    package = Path(__file__).parent.parent
+    user = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "edgenas"
+    given = [Path(p) for p in os.environ.get("EDGENAS_PATH", "").split(os.pathsep) if p]
+    # The wheel carries the two data folders inside the package; a checkout has them beside it.
+    roots = [*given, user, package / "shipped", package.parent]
+    return [root / kind for root in roots if (root / kind).is_dir()]
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Generator[None]:
+    """Turn what a disk refuses into an EdgenasError: full, protected, something in the way."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise EdgenasError(
+                f"no space left on the disk for {path}",
+                hint="free some space and run the same command again; nothing was half-written",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise EdgenasError(f"may not write {path}", hint="choose another --out") from error
+        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+            found = "folder" if error.errno == errno.EISDIR else "file"
+            raise EdgenasError(
+                f"cannot write {path}: a {found} is in its way", hint="choose another --out"
+            ) from error
+        raise
+
+
+def _sync(path: Path) -> None:
+    """Put what was written to a file or folder on the disk, so that a power cut keeps it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Generator[Path]:
+    """A temporary file beside ``path`` that takes its place, durably, when the block succeeds.
+
+    Yields:
+        The path to write to. A failure leaves ``path`` as it was and no litter.
+
+    Raises:
+        EdgenasError: the disk is full or may not be written.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            # mkstemp makes private files; what edgenas writes is as public as any other file.
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Generator[Path]:
+    """A temporary folder that becomes ``path`` when the block succeeds: complete or absent.
+
+    An existing ``path`` is replaced; callers that must not replace check first.
+
+    Raises:
+        EdgenasError: the disk is full or may not be written, or ``path`` is a file.
+    """
+    with disk_errors(path):
+        if path.exists() and not path.is_dir():
+            raise FileExistsError(errno.EEXIST, "a file is there", str(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            yield temporary
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o777 & ~umask)
+            for inside in (*temporary.rglob("*"), temporary):
+                _sync(inside)
+            if path.exists():
+                old = temporary.with_name(temporary.name + ".old")
+                path.rename(old)
+                temporary.rename(path)
+                shutil.rmtree(old)
+            else:
+                temporary.rename(path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text atomically."""
+    with writing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object atomically, indented, in the order given."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_bytes(path: Path, *, most: int = LARGEST) -> bytes:
+    """The bytes of a regular file; its size is known before a byte is read.
+
+    Args:
+        path: which. A FIFO or a device is refused and never waited for.
+        most: bytes it may have.
+
+    Raises:
+        EdgenasError: absent, no regular file, too large, or the disk refuses.
+    """
+    with _regular(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        # What /proc holds says that it has no bytes, and a file may grow meanwhile.
+        data = stream.read(most + 1) if size <= most else b""
+    if size > most or len(data) > most:
+        raise EdgenasError(f"{path} must have at most {most} bytes, found {max(size, len(data))}")
+    return data
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what others are to open but is no regular file. Raises as ``read_bytes``."""
+    with _regular(path):
+        pass
+
+
+@contextlib.contextmanager
+def _regular(path: Path) -> Generator[io.BufferedReader]:
+    try:
+        # Looked at before it is opened: to open a device may already do something.
+        if stat.S_ISREG(path.stat().st_mode):
+            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(handle, "rb") as stream:
+                if stat.S_ISREG(os.fstat(handle).st_mode):
+                    yield stream
+                    return
+    except FileNotFoundError:
+        raise EdgenasError(f"no file {path}") from None
+    except OSError as error:
+        raise EdgenasError(f"cannot read {path}: {error.strerror}") from error
+    what = "a folder" if path.is_dir() else "no regular file"
+    raise EdgenasError(f"{path} is {what}, a file was expected")
+
+
+def read_text(path: Path, *, most: int = LARGEST) -> str:
+    """The text of a file. Raises as ``read_bytes``, and where it is no UTF-8."""
+    data = read_bytes(path, most=most)
+    mark = next((m for m in (codecs.BOM_UTF8, *_UTF16) if data.startswith(m)), b"")
+    try:
+        if mark:
+            raise ValueError("it begins with a byte-order mark")
+        return data.decode("utf-8")
+    except ValueError as error:
+        why = f"byte {error.start} is none" if isinstance(error, UnicodeDecodeError) else error
+        raise EdgenasError(
+            f"{path} must be UTF-8 text: {why}", hint="save it as UTF-8, without a byte-order mark"
+        ) from None
+
+
+def parse_json(text: str, *, where: str) -> Any:
+    """What JSON says.
+
+    Raises:
+        EdgenasError: no JSON, a field twice, NaN or infinity, an integer that is too long, or
+            nested too deeply.
+    """
+    with _damage(where):
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+
+
+def parse_toml(text: str, *, where: str) -> dict[str, Any]:
+    """What TOML says. Raises as ``parse_json``."""
+    with _damage(where):
+        # Python's reader needs time in proportion to the square of the parts of a dotted name.
+        if any(part.count(".") > _DOTS for part in re.split(r"[\n=,{}\[\]]", text)):
+            raise ValueError("a name has too many dots")
+        return tomllib.loads(text)
+
+
+@contextlib.contextmanager
+def _damage(where: str) -> Generator[None]:
+    try:
+        yield
+    except RecursionError:
+        why = "it is nested too deeply"
+    except ValueError as error:
+        why = "an integer has too many digits" if "digits" in str(error) else str(error)
+    else:
+        return
+    raise EdgenasError(
+        f"{where} is damaged or not what it should be: {why}",
+        hint="restore the file or make it anew",
+    ) from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
+        raise ValueError(f"it has the field {shown(twice)} twice")
+    return found
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is no number")
+
+
+def read_json(path: Path, *, schema: str) -> dict[str, Any]:
+    """Read a JSON object of a given schema, without the schema field.
+
+    Raises:
+        EdgenasError: as ``read_text`` and ``parse_json``; no object, or another schema.
+    """
+    value = parse_json(read_text(path), where=str(path))
+    return check_schema(value, schema=schema, where=str(path))
+
+
+def read_toml(path: Path, *, schema: str) -> dict[str, Any]:
+    """Read a TOML file of a given schema, without the schema field. Raises like read_json."""
+    value = parse_toml(read_text(path, most=LARGEST_TOML), where=str(path))
+    return check_schema(value, schema=schema, where=str(path))
+
+
+def check_schema(value: Any, *, schema: str, where: str) -> dict[str, Any]:
+    """The object without its schema field.
+
+    Raises:
+        EdgenasError: no object, or another schema than the one asked for.
+    """
+    if not isinstance(value, dict):
+        raise EdgenasError(f"{where} must hold one object, found {type(value).__name__}")
+    given = cast(dict[Any, Any], value)
+    found = given.get("schema")
+    if found != schema:
+        raise EdgenasError(
+            f"{where} must have schema {schema!r}, found {shown(found)}",
+            hint="this file is of another kind or of another edgenas version",
+        )
+    return {str(k): v for k, v in given.items() if k != "schema"}
+
+
+def check_fields(
+    value: Mapping[str, Any], *, required: Iterable[str], optional: Iterable[str] = (), where: str
+) -> None:
+    """Refuse an object with missing or unknown fields.
+
+    Raises:
+        EdgenasError: names the first missing or unknown field.
+    """
+    need, may = list(required), list(optional)
+    for field in need:
+        if field not in value:
+            raise EdgenasError(f"{where}: the field {field!r} is missing")
+    for field in value:
+        if field not in need and field not in may:
+            raise EdgenasError(
+                f"{where}: unknown field {shown(field)}",
+                hint=f"known fields: {', '.join(need + may)}",
+            )
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a regular file, in hex. Raises as ``read_bytes``, but of any size."""
+    with _regular(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def machine_lock_path() -> Path:
+    """The file whose lock says that this machine is being timed."""
+    return Path(tempfile.gettempdir()) / f"edgenas-{os.getuid()}.timing.lock"
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Generator[None]:
+    """Hold the lock of a file, which is made if it is not there; another process waits for it."""
+    with path.open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(stream, fcntl.LOCK_UN)
+
+
+@contextlib.contextmanager
+def machine_lock() -> Generator[None]:
+    """Hold this machine for timing: two measurements never run at once, and training pauses."""
+    with locked(machine_lock_path()):
+        yield
+
+
+def wait_for_machine() -> float:
+    """Return once nothing is being timed here; the seconds waited."""
+    start = time.monotonic()
+    with machine_lock_path().open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_SH)
+        fcntl.flock(stream, fcntl.LOCK_UN)
+    return time.monotonic() - start

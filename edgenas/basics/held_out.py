@@ -1,0 +1,86 @@
+"""How far a predictor is off on networks that it had not seen."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.files import check_fields
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """The error of predictions on networks not used for the fit.
+
+    Args:
+        n: how many networks.
+        error: mean |predicted - true|: a fraction of 1 for accuracy, of the truth for latency.
+        bias: mean of predicted - true, in the same unit; above zero is optimistic for accuracy.
+        spearman: rank correlation, ties at their mean rank; 0 where one side is constant.
+        method: how they were held out, in words.
+    """
+
+    n: int
+    error: float
+    bias: float
+    spearman: float
+    method: str
+
+    @staticmethod
+    def from_json(value: Any, *, where: str) -> "HeldOut":
+        """The value of a JSON object.
+
+        Raises:
+            EdgenasError: a field is missing, unknown or of the wrong type.
+        """
+        if not isinstance(value, dict):
+            raise EdgenasError(f"{where} must be an object, found {value!r}")
+        given = cast(dict[str, Any], value)
+        check_fields(given, required=[f.name for f in fields(HeldOut)], where=where)
+        for name in ("n", "error", "bias", "spearman"):
+            if isinstance(given[name], bool) or not isinstance(given[name], (int, float)):
+                raise EdgenasError(f"{where}.{name} must be a number, found {given[name]!r}")
+        return HeldOut(**given)
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object."""
+        return asdict(self)
+
+
+def held_out(
+    predicted: ArrayLike, true: ArrayLike, *, relative: bool = False, method: str
+) -> HeldOut:
+    """Compare predictions with the truth, both of shape (n,).
+
+    Args:
+        predicted: by a predictor that has not seen these networks.
+        true: measured.
+        relative: whether errors are parts of the truth.
+        method: how the networks were held out, in words.
+    """
+    one, other = np.asarray(predicted, float), np.asarray(true, float)
+    assert one.shape == other.shape
+    assert one.size
+    off = (one - other) / (other if relative else 1.0)
+    return HeldOut(
+        n=one.size,
+        error=float(np.abs(off).mean()),
+        bias=float(off.mean()),
+        spearman=spearman(one, other),
+        method=method,
+    )
+
+
+def spearman(one: ArrayLike, other: ArrayLike) -> float:
+    """Spearman's rank correlation; 0 where it is not defined."""
+    a, b = _ranks(np.asarray(one, float)), _ranks(np.asarray(other, float))
+    scale = float(np.sqrt(a.var() * b.var()))
+    return float(((a - a.mean()) * (b - b.mean())).mean() / scale) if scale else 0.0
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[inverse]

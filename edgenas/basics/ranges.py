@@ -1,0 +1,105 @@
+"""What a number, a text or a list in a file may be: ranges with their units, and the usual kinds.
+
+`edgenas.basics.decode` reads them from ``Annotated`` fields. Every number in a file has a range and a
+unit. The upper ends are far beyond what is met; they keep sums and products of such numbers finite.
+"""
+
+import math
+import re
+from collections.abc import Sized
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+Unit = Literal[
+    "seconds", "milliseconds", "bytes", "pixels", "joules", "watts", "count", "fraction", "number"
+]
+
+ALWAYS = "always"  # marks a field that every file has, although the class has a default
+# Control characters but tab and newline, lone surrogates, and marks that turn the order of text.
+_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The numbers that a field may hold, both ends included, and their unit.
+
+    ``above`` excludes the lower end. A ``count`` has no unit, a ``fraction`` is one of 1, and a
+    ``number`` is a ratio, a logarithm or has a unit that stands beside it in the file.
+    """
+
+    least: float
+    most: float
+    unit: Unit
+    above: bool = False
+
+    def broken_by(self, value: float) -> str:
+        """The rule that a number breaks, in words after "must"; empty: none."""
+        if isinstance(value, float) and not math.isfinite(value):
+            return "be a finite number"
+        unit = "" if self.unit in ("count", "fraction", "number") else f" {self.unit}"
+        if self.above and value <= self.least:
+            return f"be above {self.least:g}{unit}"
+        if value < self.least:
+            return f"be at least {self.least:g}{unit}"
+        return f"be at most {self.most:g}{unit}" if value > self.most else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How many characters, items or entries a text, a list or an object may have."""
+
+    least: int = 0
+    most: int = 100_000
+
+    def broken_by(self, value: Sized, parts: str) -> str:
+        """The rule that a text, a list or an object breaks, in words after "must"; empty: none.
+
+        Args:
+            value: which; a text is also free of what controls a terminal.
+            parts: what it is made of, e.g. ``items``.
+        """
+        if len(value) < self.least and self.least == 1:
+            return "not be empty"
+        if not self.least <= len(value) <= self.most:
+            span = f"{self.least}" if self.least == self.most else f"{self.least} to {self.most}"
+            return f"have {span} {parts}"
+        if isinstance(value, str) and _UNFIT.search(value):
+            return "be a text without control characters"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A field that has another name in its file, and is there so many times as large."""
+
+    name: str
+    times: float = 1.0
+
+    def of(self, value: Any) -> Any:
+        """The value of the class from that of the file."""
+        return value if self.times == 1 else value / self.times
+
+
+Seconds = Annotated[float, Range(0, 1e6, "seconds", above=True)]
+SecondsOrZero = Annotated[float, Range(0, 1e6, "seconds")]
+Fraction = Annotated[float, Range(0, 1, "fraction")]
+Count = Annotated[int, Range(0, 2**53, "count")]
+Positive = Annotated[int, Range(1, 2**53, "count")]
+Threads = Annotated[int, Range(1, 4096, "count")]
+Batch = Annotated[int, Range(1, 65_536, "count")]
+LARGEST_SIDE = 16_384
+Pixels = Annotated[int, Range(1, LARGEST_SIDE, "pixels")]
+Channels = Annotated[int, Range(1, 65_536, "count")]
+ChannelsOrNone = Annotated[int, Range(0, 65_536, "count")]
+Depth = Annotated[int, Range(1, 100, "count")]  # blocks of a stage
+Kernel = Annotated[int, Range(1, 255, "pixels")]
+Ratio = Annotated[float, Range(0, 1000, "number", above=True)]  # of channels
+Classes = Annotated[int, Range(1, 1_000_000, "count")]
+Bytes = Annotated[int, Range(0, 2**53, "bytes")]
+Macs = Annotated[float, Range(0, 1e18, "count")]
+Log = Annotated[float, Range(-50, 50, "number")]  # a difference of logarithms: a factor up to e^50
+Name = Annotated[str, Length(1, 1000)]
+Words = Annotated[str, Length(0, 10_000)]
+Id = Annotated[str, Length(1, 200)]
+FREE = Range(-(2.0**64), 2.0**64, "number")  # of values of any shape
+KEY = Length(0, 1000)  # of the names in an object

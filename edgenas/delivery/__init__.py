@@ -1,0 +1,1 @@
+"""From a request to a verified bundle: the main job, fleets, fronts and other formats."""

@@ -1,0 +1,191 @@
+"""How latency is predicted for a target, and what that rests on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.units import count, milliseconds
+from edgenas.clock import board, measure
+from edgenas.delivery.request import Tell
+from edgenas.latency.device import Device, Target
+from edgenas.latency.estimate import DeviceModel, device_model
+from edgenas.latency.predictor import LatencyPredictor, estimated
+from edgenas.latency.table import LatencyTable, Statistic
+from edgenas.latency.table_file import find_table
+from edgenas.profiling.run import profile
+from edgenas.profiling.tables import NoTableError, predictor_for, table_for
+from edgenas.profiling.work import Clock
+from edgenas.space.cost import Vector
+from edgenas.space.space import Codes, Space
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """The latency of networks of one space on one target.
+
+    Args:
+        device: of the target.
+        target: what the latencies belong to.
+        predictor: rows to seconds, with an upper bound.
+        model: the estimated device model behind it; None: there is a table.
+        source: table or model, in words.
+        clock: where networks are timed on the device; None: nowhere.
+        canary: typical seconds of the clock's canary while the table was measured, the speed that
+            its numbers are of; None: not known.
+    """
+
+    device: Device
+    target: Target
+    predictor: LatencyPredictor
+    model: DeviceModel | None
+    source: str
+    clock: Clock | None
+    canary: float | None = None
+
+    @property
+    def reachable(self) -> bool:
+        """Whether networks can be timed on the device from here."""
+        return self.clock is not None
+
+    def upper(self, confidence: float) -> Callable[[Codes], Vector]:
+        """Rows to the seconds that they do not exceed with a given confidence."""
+        return lambda rows: self.predictor.upper(rows, confidence=confidence)
+
+    def bound_words(self, confidence: float) -> str:
+        """What the upper bound rests on."""
+        kind = self.predictor.bound_kind(confidence)
+        if kind == "estimate":
+            return "bound from published networks that the model had not seen"
+        return f"{kind} bound from measured networks"
+
+    def watts(self) -> float:
+        """The power of the device while it runs.
+
+        Raises:
+            EdgenasError: nobody published it.
+        """
+        watts = None if self.model is None else self.model.joules(1.0)
+        if watts is None:
+            raise no_energy(self.target)
+        return watts
+
+    def cautions(self, macs: int, *, space: Space) -> list[str]:
+        """What a reader of a predicted latency should know, one line each.
+
+        Args:
+            macs: of the network.
+            space: of the network.
+        """
+        if self.predictor.provenance == "measured":
+            return []
+        found: list[str] = []
+        near = self.model and self.model.extrapolated(macs)
+        if near:
+            found.append(
+                f"extrapolated: {count(macs)} MACs are outside four times the range of the "
+                f"published networks; the nearest is {near.network} ({count(near.macs)} MACs, "
+                f"{milliseconds(near.seconds)}, {near.source})"
+            )
+        found.append(
+            f"the latency is {self.predictor.provenance}, not measured; measure the real one on "
+            f"the board itself: {self._measuring(space)}"
+        )
+        return found
+
+    def _measuring(self, space: Space) -> str:
+        if self.target.runtime == "tensorrt":
+            # The bundle has no engine: TensorRT builds it where it runs, and times it there.
+            flag = " --fp16" if self.target.precision == "fp16" else ""
+            return f"trtexec --onnx=model.onnx{flag} --saveEngine=model.engine"
+        command = f"edgenas profile --device {self.device.name} --space {space.name}"
+        if self.target.runtime not in board.LOADERS:
+            return f"{command} --ssh user@board (ONNX Runtime)"
+        runs = f"--runtime {self.target.runtime} --precision {self.target.precision}"
+        return f"{command} {runs} --threads {self.target.threads} --ssh user@board"
+
+
+def no_energy(target: Target) -> EdgenasError:
+    """The error for a budget of energy that nothing can be held to."""
+    return EdgenasError(
+        f"no energy is known for {target}: no wall power was published or measured",
+        hint="leave out the budget of energy",
+    )
+
+
+def latency_of(
+    space: Space,
+    *,
+    device: Device,
+    target: Target,
+    statistic: Statistic = "typical",
+    clock: Clock | None = None,
+) -> Latency:
+    """The latency of networks of a space on a target, from what is known already.
+
+    Args:
+        space: of the networks.
+        device: one that is timed with ``clock``, or one that cannot be reached: a table that lies
+            here, or else its estimated device model.
+        target: one of the device's.
+        statistic: of the measured networks behind a table's predictor.
+        clock: where the device is timed; None: here if it is this machine, or else nowhere.
+
+    Raises:
+        NoTableError: a device that can be timed has not been profiled yet.
+        EdgenasError: nothing is known of the target.
+    """
+    table: LatencyTable | None = None
+    if clock is None and device.reach == "local":
+        clock = measure
+    if clock is not None:
+        table = table_for(space, target=target, clock=clock)
+    elif find_table(target) is not None:
+        table = table_for(space, target=target, clock=None)
+    if table is not None:
+        predictor = predictor_for(table, space, statistic=statistic)
+        kind = f"table of {len(table.layers)} layers and {len(table.networks)} networks"
+        if predictor.rates is not None:
+            kind = f"layer costs learned from {len(table.networks)} networks"
+        return Latency(
+            device=device,
+            target=target,
+            predictor=predictor,
+            model=None,
+            source=f"{kind}, {table.provenance} {table.date}".rstrip(),
+            clock=clock,
+            canary=table.environment.get("canary"),
+        )
+    model = device_model(device, target).for_space(space)
+    return Latency(
+        device=device,
+        target=target,
+        predictor=LatencyPredictor(space, estimated(model)),
+        model=model,
+        source=f"device model of {device.title}, {model.evidence.own}",
+        clock=None,
+    )
+
+
+def profiled_latency(
+    space: Space,
+    *,
+    device: Device,
+    target: Target,
+    statistic: Statistic,
+    clock: Clock | None,
+    tell: Tell,
+) -> Latency:
+    """As ``latency_of``, but a device that can be timed is profiled first where it was not."""
+    try:
+        return latency_of(space, device=device, target=target, statistic=statistic, clock=clock)
+    except NoTableError as missing:
+        if clock is None:
+            raise
+        tell("profiling", 0, 1, missing.message)
+        profile(
+            space,
+            target=target,
+            clock=clock,
+            tell=lambda done, of, name, words: tell("profiling", done, of, f"{name} {words}"),
+        )
+    return latency_of(space, device=device, target=target, statistic=statistic, clock=clock)

@@ -1,0 +1,337 @@
+"""Device profiles: what a device is, how it is used and reached, and what is known of its speed.
+
+A profile is one TOML file, ``device_profiles/<name>.toml``, schema ``edgenas.device/1``. Every
+number in it says where it is from. Latency belongs to a ``Target``, never to a chip alone.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from edgenas.basics.decode import decode
+from edgenas.basics.errors import EdgenasError, unknown
+from edgenas.basics.files import data_folders, read_toml
+from edgenas.basics.ranges import (
+    ALWAYS,
+    Batch,
+    Count,
+    Id,
+    Length,
+    Log,
+    Macs,
+    Name,
+    Range,
+    Stored,
+    Threads,
+    Words,
+)
+
+SCHEMA = "edgenas.device/1"
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Reach = Literal["local", "ssh", "none"]
+
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9.]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a latency belongs to: a device and the way it is used."""
+
+    device: Name
+    runtime: Name
+    precision: Name
+    threads: Annotated[Threads, ALWAYS] = 1
+    batch: Annotated[Batch, ALWAYS] = 1
+
+    @property
+    def slug(self) -> str:
+        """The part of a table's path that names the way of use: ``tensorrt-fp16-t1-b1``."""
+        return f"{self.runtime}-{self.precision}-t{self.threads}-b{self.batch}"
+
+    def __str__(self) -> str:
+        """For people: ``jetson-orin-nano-super / tensorrt fp16, 1 thread, batch 1``."""
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{self.device} / {self.runtime} {self.precision}, {threads}, batch {self.batch}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A number of the data sheet: its unit (of people, e.g. ``GB/s``) and its source."""
+
+    value: Annotated[float, Range(0, 1e18, "number")]
+    unit: Name
+    source: Name
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedRow:
+    """One published measurement: the network, its MACs, its latency in seconds, the source."""
+
+    network: Name
+    macs: Macs
+    seconds: Annotated[
+        float, Range(0, 1e9, "milliseconds", above=True), Stored("latency_ms", times=1e3)
+    ]
+    source: Name
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of the estimated device model in SI units.
+
+    ``origin`` is ``fit`` (the device's own rows at least halve the doubt about it), ``pooled`` (it
+    rests on the prior: the relatives of the device scaled by the data sheets, or how prices relate
+    in general) or ``formula`` (zero: the runtime does no such work).
+    """
+
+    value: Annotated[float, Range(0, 1e6, "seconds")]
+    origin: Literal["fit", "pooled", "formula"]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The parameters of an estimated device model and the evidence for it.
+
+    Args:
+        model: the name of the formula, see ``edgenas.latency.estimate``.
+        parameters: by name.
+        fused: the operators that the runtime folds into the kernel before them.
+        tile: of its fast 3x3 convs; see ``edgenas.latency.estimate.Kernels``, also for the next two.
+        per_group: whether a grouped conv is a kernel for each group.
+        vectors: whether operators on a single pixel start a kernel.
+        measured: whether ``rows`` were measured by the user, not published.
+        residuals: log(measured / predicted) of published rows, each predicted by a model that had
+            not seen it; sorted.
+        doubt: root mean square over those rows of the standard deviation of log(seconds) that
+            came from not knowing the prices.
+        covariance: of the logarithms of the prices, a row for each price.
+        method: how the residuals came about, in words.
+        rows: published rows of this very target in the fit.
+        smallest: the one of them with the fewest MACs.
+        largest: the one of them with the most MACs.
+        sources: every source of the rows in the fit, ``repository:path@commit``.
+        power: mean wall power in watts while running, where it was published.
+    """
+
+    model: Name
+    parameters: Mapping[str, Parameter]
+    fused: tuple[Id, ...]
+    residuals: Annotated[tuple[Log, ...], Length(1)]  # an estimate has an error
+    doubt: Annotated[float, Range(0, 50, "number")]
+    covariance: Annotated[tuple[Annotated[tuple[Log, ...], Length(0, 100)], ...], Length(0, 100)]
+    method: Words
+    rows: Count
+    smallest: PublishedRow
+    largest: PublishedRow
+    sources: tuple[Name, ...]
+    power: Fact | None = None
+    tile: Annotated[int, Range(1, 1000, "pixels")] = 1
+    per_group: bool = False
+    vectors: bool = True
+    measured: bool = False
+
+    @property
+    def own(self) -> str:
+        """The rows of this very target, in words."""
+        return f"{self.rows} {'measured' if self.measured else 'published'} networks of its own"
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One way a device is used, as its profile lists it.
+
+    ``version`` is the runtime version that the estimate is of. Either there is an ``estimate``, or
+    ``no_estimate`` says why not.
+    """
+
+    target: Target
+    version: str
+    estimate: Estimate | None
+    no_estimate: str
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device profile.
+
+    Args:
+        name: also the name of its file and of the folder of its latency tables.
+        title: for people.
+        aliases: other names people type.
+        reach: ``local`` (this machine), ``ssh`` or ``none``.
+        address: ``user@host`` for ssh, where the profile is of one board; may be empty.
+        power_mode: the mode the estimates are of and measurements expect; may be empty.
+        notes: what a user should know.
+        facts: the data sheet, by name.
+        uses: the ways it is used; the default first.
+        path: the file.
+    """
+
+    name: str
+    title: str
+    aliases: tuple[str, ...]
+    reach: str
+    address: str
+    power_mode: str
+    notes: str
+    facts: Mapping[str, Fact]
+    uses: tuple[Use, ...]
+    path: Path
+
+    def target(
+        self,
+        *,
+        runtime: str | None = None,
+        precision: str | None = None,
+        threads: int | None = None,
+        batch: int | None = None,
+    ) -> Target:
+        """The first listed target that has what is asked for.
+
+        Where none has, the asked fields replace those of the nearest listed target: such a target
+        can be measured, but has no estimate.
+
+        Raises:
+            EdgenasError: an unknown precision, or threads or batch below one.
+        """
+        if precision is not None and precision not in get_args(Precision):
+            raise unknown(
+                "precision", precision, known=get_args(Precision), listing="edgenas list devices"
+            )
+        for name, number in (("threads", threads), ("batch", batch)):
+            if number is not None and number < 1:
+                raise EdgenasError(f"{name} must be at least 1, found {number}")
+        wanted = {"runtime": runtime, "precision": precision, "threads": threads, "batch": batch}
+        asked = {field: value for field, value in wanted.items() if value is not None}
+
+        def matches(use: Use) -> list[bool]:
+            return [getattr(use.target, field) == value for field, value in asked.items()]
+
+        nearest = max(self.uses, key=matches).target
+        return Target(
+            self.name,
+            runtime=runtime or nearest.runtime,
+            precision=precision or nearest.precision,
+            threads=threads or nearest.threads,
+            batch=batch or nearest.batch,
+        )
+
+    def use(self, target: Target) -> Use | None:
+        """What the profile says of a target; None: it does not list it."""
+        return next((use for use in self.uses if use.target == target), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A target as a profile lists it, see ``Use``."""
+
+    runtime: Name
+    precision: Precision
+    threads: Threads
+    batch: Batch
+    version: Words = ""
+    estimate: Estimate | None = None
+    no_estimate: Words = ""
+
+    def __post_init__(self) -> None:
+        if (self.estimate is None) == (not self.no_estimate):
+            raise EdgenasError(
+                "either estimate or no_estimate must be given",
+                hint='write for example no_estimate = "profile it"',
+            )
+
+    def of(self, device: str) -> Use:
+        """This way of using a device."""
+        found = self.estimate
+        if found is not None:
+            found = replace(found, residuals=tuple(sorted(found.residuals)))
+        return Use(
+            target=Target(
+                device, self.runtime, self.precision, threads=self.threads, batch=self.batch
+            ),
+            version=self.version,
+            estimate=found,
+            no_estimate=self.no_estimate,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Profile:
+    """A profile as its file holds it, see ``Device``."""
+
+    name: Id
+    title: Name
+    reach: Reach
+    targets: Annotated[tuple[_Target, ...], Length(1, 1000)]
+    aliases: Annotated[tuple[Id, ...], Length(0, 1000)] = ()
+    address: Words = ""
+    power_mode: Words = ""
+    notes: Words = ""
+    facts: Mapping[str, Fact] = field(default_factory=dict[str, Fact])
+
+
+def load(name: str) -> Device:
+    """The device of a name, an alias, or a path that ends in ``.toml``.
+
+    Profiles are looked for in ``files.data_folders``; the first found wins, so users override ours.
+
+    Raises:
+        EdgenasError: unknown (names the nearest), or a damaged profile (names the field).
+    """
+    if name.endswith(".toml"):
+        return read(Path(name))
+    for folder in data_folders("device_profiles"):
+        path = folder / f"{name}.toml"
+        if "/" not in name and path.is_file():
+            return read(path)
+    devices = list_devices()
+    for device in devices:
+        if name.lower() in (device.name, *device.aliases):
+            return device
+    names = [known for device in devices for known in (device.name, *device.aliases)]
+    raise unknown("device", name, known=names, listing="edgenas list devices")
+
+
+def list_devices() -> tuple[Device, ...]:
+    """All devices, by name. Raises EdgenasError where a profile is damaged."""
+    found: dict[str, Device] = {}
+    for folder in data_folders("device_profiles"):
+        for path in sorted(folder.glob("*.toml")):
+            if path.stem not in found:
+                found[path.stem] = read(path)
+    return tuple(found[name] for name in sorted(found))
+
+
+def read(path: Path) -> Device:
+    """The device of a profile file.
+
+    Raises:
+        EdgenasError: absent, another schema, or a field that is missing, unknown or wrong.
+    """
+    where = str(path)
+    found = decode(_Profile, read_toml(path, schema=SCHEMA), where=where)
+    if found.name != path.stem or not _NAME.fullmatch(found.name):
+        raise EdgenasError(
+            f"{where}: name must be {path.stem!r}, the name of its file, found {found.name!r}",
+            hint="names are lower-case words joined by hyphens",
+        )
+    uses = tuple(use.of(found.name) for use in found.targets)
+    targets = [use.target for use in uses]
+    for target in targets:
+        if targets.count(target) > 1:
+            raise EdgenasError(f"{where}: targets lists {target.slug} twice")
+    return Device(
+        name=found.name,
+        title=found.title,
+        aliases=found.aliases,
+        reach=found.reach,
+        address=found.address,
+        power_mode=found.power_mode,
+        notes=found.notes,
+        facts=found.facts,
+        uses=uses,
+        path=path,
+    )

@@ -1,0 +1,331 @@
+"""Latency tables: what each layer takes on one target, and where the numbers are from.
+
+Values are seconds. `edgenas.latency.table_file` keeps tables on disk.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Protocol
+
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.ranges import Count, Seconds, SecondsOrZero
+from edgenas.latency.device import Target
+from edgenas.space.arch import Arch
+from edgenas.space.cost import Tables, compile_tables
+from edgenas.space.plan import (
+    Layer,
+    Slot,
+    layers,
+    plan,
+    slots,
+)
+from edgenas.space.space import Space, layout
+
+Provenance = Literal["measured", "published", "estimated"]
+Statistic = Literal["typical", "wall_p50", "wall_p95"]
+
+# Tables merge and apply only where these agree; the rest of the environment is recorded.
+MATCHED = ("cpu", "gpu", "power_mode")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """What is known of the duration of one layer or network, in seconds.
+
+    Args:
+        median: at full speed of the machine; None where only a mean was published.
+        mean: given instead of a median by published tables.
+        std: standard deviation beside a mean.
+        p10: 10th percentile at full speed.
+        p90: 90th percentile at full speed.
+        n: runs behind the median or mean.
+        wall_p50: median of all runs, whatever the machine did meanwhile.
+        wall_p95: 95th percentile of all runs.
+        noisy: whether too few runs met the machine at full speed.
+        alone: of a layer timed as copies with cold caches: seconds in a graph of its own, run again
+            and again.
+    """
+
+    median: Seconds | None = None
+    mean: Seconds | None = None
+    std: SecondsOrZero | None = None
+    p10: Seconds | None = None
+    p90: Seconds | None = None
+    n: Count
+    wall_p50: Seconds | None = None
+    wall_p95: Seconds | None = None
+    noisy: bool = False
+    alone: Seconds | None = None
+
+    def __post_init__(self) -> None:
+        if (self.median is None) == (self.mean is None):
+            raise EdgenasError("either median or mean must be given")
+
+    @property
+    def seconds(self) -> float:
+        """The typical time: the median, or else the mean."""
+        value = self.mean if self.median is None else self.median
+        assert value is not None
+        return value
+
+    def statistic(self, name: Statistic) -> float | None:
+        """``typical`` (see ``seconds``), ``wall_p50`` or ``wall_p95``; None: not known."""
+        if name == "typical":
+            return self.seconds
+        return self.wall_p50 if name == "wall_p50" else self.wall_p95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredNetwork:
+    """A whole network, timed end to end.
+
+    Args:
+        space: what its space is filed as, ``Space.filed_as``.
+        classes: its number of classes, part of the last layer.
+        arch: the network.
+        timing: its timing.
+    """
+
+    space: str
+    classes: int
+    arch: Arch
+    timing: Timing
+
+    def belongs_to(self, space: Space) -> bool:
+        """Whether it is filed as a network of this space."""
+        return (self.space, self.classes) == (space.filed_as, space.classes)
+
+
+class LatencySource(Protocol):
+    """What stands behind latencies: a table, or a device model that expands layers on demand."""
+
+    @property
+    def target(self) -> Target:
+        """What the latencies belong to."""
+        ...
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where the numbers are from."""
+        ...
+
+    def seconds(self, layer: Layer) -> float:
+        """The time of one layer. Raises EdgenasError where it is not known."""
+        ...
+
+    def compile(self, space: Space) -> Tables:
+        """Sums of layers for rows of a space. Raises EdgenasError where a layer is not known."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimated:
+    """Latencies of a device model: any function of a layer, and a constant for each run.
+
+    Args:
+        target: what they belong to.
+        layer_seconds: the time of one layer.
+        constant: added once a run.
+        upper_factor: confidence to upper bound / latency of whole networks; None: not known.
+    """
+
+    target: Target
+    layer_seconds: Callable[[Layer], float]
+    constant: float = 0.0
+    upper_factor: Callable[[float], float] | None = None
+
+    @property
+    def provenance(self) -> Provenance:
+        """Always ``estimated``."""
+        return "estimated"
+
+    def seconds(self, layer: Layer) -> float:
+        """The time of one layer."""
+        return self.layer_seconds(layer)
+
+    def compile(self, space: Space) -> Tables:
+        """Sums of layers, plus the constant, for rows of a space."""
+        return compile_tables(space, self.layer_seconds, constant=self.constant)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyTable:
+    """Layer to timing for one target.
+
+    Args:
+        target: what the latencies belong to.
+        provenance: ``measured`` (here), ``published`` (by others) or ``estimated``.
+        runtime_version: of the target's runtime; None: not known.
+        environment: CPU, GPU, power mode, driver, clocks ... as far as known.
+        method: how the numbers came about, or the source of a published table, in words.
+        date: ``2025-01-31``; of the latest measurement in it.
+        layers: by layer.
+        layers_at: by input resolution of the network and layer: goes before ``layers`` in networks
+            of that resolution. Published tables were measured once for each resolution.
+        networks: whole networks measured on the same target. The line from sums of layers to
+            networks is not stored: ``edgenas.predict.LatencyPredictor`` fits it from them.
+    """
+
+    target: Target
+    provenance: Provenance
+    runtime_version: str | None = None
+    environment: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    method: str = ""
+    date: str = ""
+    layers: Mapping[Layer, Timing] = field(default_factory=dict[Layer, Timing])
+    layers_at: Mapping[tuple[int, Layer], Timing] = field(
+        default_factory=dict[tuple[int, Layer], Timing]
+    )
+    networks: tuple[MeasuredNetwork, ...] = ()
+
+    def seconds(self, layer: Layer) -> float:
+        """The typical time of one layer.
+
+        Raises:
+            EdgenasError: the layer is not in the table; names the command that fills it.
+        """
+        timing = self.layers.get(layer)
+        if timing is None:
+            raise EdgenasError(
+                f"the latency table of {self.target} has no layer {layer}",
+                hint=self._remedy("SPACE"),
+            )
+        return timing.seconds
+
+    def missing(self, space: Space) -> list[Layer]:
+        """The layers of a space that are not in the table, in order."""
+        return [layer for layer in layers(space) if layer not in self.layers]
+
+    def compile(self, space: Space) -> Tables:
+        """Sums of layers, in seconds, for rows of a space; no calibration.
+
+        Raises:
+            EdgenasError: a layer is not in the table; names it and the command that fills it.
+        """
+        missing = self.missing(space)
+        if missing:
+            raise EdgenasError(
+                f"the latency table of {self.target} lacks {len(missing)} of {len(layers(space))} "
+                f"layers of space {space.name}, first {missing[0]}",
+                hint=self._remedy(space.name),
+            )
+        tables = compile_tables(space, self.seconds)
+        if self.layers_at:
+            for slot, values in zip(slots(space), tables.values, strict=True):
+                for codes, layer in slot.layers.items():
+                    at = (_resolution(space, slot, codes), layer)
+                    if layer is not None and at in self.layers_at:
+                        values[codes] = self.layers_at[at[0], layer].seconds
+        return tables
+
+    def compile_alone(self, space: Space) -> Tables | None:
+        """Sums of layers timed alone, for rows of a space; None: some were not."""
+        alone = {layer: t.alone for layer, t in self.layers.items() if t.alone is not None}
+        if any(layer not in alone for layer in layers(space)):
+            return None
+        return compile_tables(space, alone.__getitem__)
+
+    def _timing(self, layer: Layer, *, resolution: int) -> Timing | None:
+        return self.layers_at.get((resolution, layer)) or self.layers.get(layer)
+
+    def covered_resolutions(self, space: Space) -> tuple[int, ...]:
+        """The resolutions of a space for which every layer is in the table."""
+        bad = {
+            _resolution(space, slot, codes)
+            for slot in slots(space)
+            for codes, layer in slot.layers.items()
+            if layer is not None and layer not in self.layers
+        }
+        return tuple(r for r in space.resolutions if r not in bad)
+
+    def _remedy(self, space: str) -> str:
+        if self.provenance == "published":
+            return (
+                "a published table cannot be filled here; narrow the space to what it covers, or "
+                f"measure your own: edgenas profile --device {self.target.device} --space {space}"
+            )
+        return (
+            f"edgenas profile --device {self.target.device} --space {space} --runtime "
+            f"{self.target.runtime} --precision {self.target.precision} --threads "
+            f"{self.target.threads} --batch {self.target.batch}"
+        )
+
+    def network_sums(
+        self, space: Space, *, statistic: Statistic = "typical"
+    ) -> list[tuple[MeasuredNetwork, float, float]]:
+        """The measured networks of a space: (network, sum of its layers, its measured time).
+
+        Networks whose layers are not all in the table, or that lack the statistic, are left out.
+        """
+        found: list[tuple[MeasuredNetwork, float, float]] = []
+        for network in self.networks:
+            measured = network.timing.statistic(statistic)
+            if not network.belongs_to(space) or measured is None:
+                continue
+            timings = [
+                self._timing(layer, resolution=network.arch.resolution)
+                for _, layer in plan(space, network.arch)
+            ]
+            if all(timing is not None for timing in timings):
+                total = sum(timing.seconds for timing in timings if timing is not None)
+                found.append((network, total, measured))
+        return found
+
+
+def _resolution(space: Space, slot: Slot, codes: tuple[int, ...]) -> int:
+    """The input resolution of the networks that fill a place with these codes."""
+    column = layout(space).resolution
+    return space.resolutions[0 if column is None else codes[slot.columns.index(column)] - 1]
+
+
+def mismatches(first: LatencyTable, second: LatencyTable) -> list[str]:
+    """Why two tables are not of the same thing, one line a field; empty where they are."""
+    pairs: list[tuple[str, Any, Any]] = [
+        (f"target.{f.name}", getattr(first.target, f.name), getattr(second.target, f.name))
+        for f in fields(Target)
+    ]
+    pairs.append(("provenance", first.provenance, second.provenance))
+    pairs.append(("runtime_version", first.runtime_version, second.runtime_version))
+    return [
+        *(f"{name}: {one!r} and {other!r}" for name, one, other in pairs if one != other),
+        *environment_mismatches(first.environment, second.environment),
+    ]
+
+
+def environment_mismatches(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """The fields of ``MATCHED`` in which two environments differ, one line each.
+
+    A GPU reads ``name, driver``: the driver is recorded, the name must match.
+    """
+    found: list[str] = []
+    for name in MATCHED:
+        pair = [environment.get(name) for environment in (first, second)]
+        one, other = (v.partition(",")[0] if isinstance(v, str) else v for v in pair)
+        if one != other:
+            found.append(f"environment.{name}: {one!r} and {other!r}")
+    return found
+
+
+def merge(older: LatencyTable, newer: LatencyTable) -> LatencyTable:
+    """Both tables in one; where both know a layer or network, the newer value stays.
+
+    Raises:
+        EdgenasError: the tables are not of the same target, machine or provenance.
+    """
+    differ = mismatches(older, newer)
+    if differ:
+        raise EdgenasError(
+            f"latency tables of {older.target} do not merge, they differ in {'; '.join(differ)}",
+            hint="keep them in separate files",
+        )
+
+    def key(network: MeasuredNetwork) -> tuple[str, int, Arch]:
+        return network.space, network.classes, network.arch
+
+    networks = {key(network): network for network in (*older.networks, *newer.networks)}
+    return replace(
+        newer,
+        layers={**older.layers, **newer.layers},
+        layers_at={**older.layers_at, **newer.layers_at},
+        networks=tuple(networks.values()),
+    )

@@ -1,0 +1,172 @@
+"""All networks of a space in one set of weights.
+
+``supernet(x, arch)`` runs the plain modules of ``network.py`` on slices of the largest weights:
+the first channels of every conv, the transformed centre of every elastic kernel. The arch is an
+argument; nothing is remembered between calls.
+"""
+
+import functools
+import itertools
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from edgenas.basics.errors import EdgenasError
+from edgenas.model.network import Network, build, initialise
+from edgenas.space.arch import Arch
+from edgenas.space.plan import Layer, Slot, plan, slots
+from edgenas.space.space import Space
+
+# The conv whose kernel is elastic, by layer kind.
+_ELASTIC = {"conv": "unit.conv.weight", "mbconv": "depthwise.conv.weight"}
+
+
+class Supernet(nn.Module):
+    """The largest weights of a space.
+
+    In training mode batch norms use the statistics of the batch and leave the stored ones alone:
+    those belong to a network, and are set by calibrating the extracted one.
+
+    Args:
+        space: the space.
+        seed: of the initial weights.
+    """
+
+    def __init__(self, space: Space, *, seed: int = 0) -> None:
+        super().__init__()
+        self.space = space
+        found = iter(slots(space))
+        stages: list[nn.ModuleList] = []
+        for stage in space.stages:
+            places = itertools.islice(found, max(stage.depths))
+            stages.append(nn.ModuleList([_largest(space, slot) for slot in places]))
+        self.stages = nn.ModuleList(stages)
+        self.head = _largest(space, next(found))
+        initialise(self, generator=torch.Generator().manual_seed(seed))
+
+    def forward(self, x: Tensor, arch: Arch) -> Tensor:
+        """Logits of one network.
+
+        Args:
+            x: images, shape (n, inputs, height, width) with the arch's resolution as height.
+            arch: the network.
+
+        Returns:
+            Logits, shape (n, classes).
+
+        Raises:
+            EdgenasError: the arch is not in the space or the images have another size.
+        """
+        self.space.check(arch)
+        size = self.space.input_size(arch.resolution)
+        if tuple(x.shape[2:]) != size:
+            raise EdgenasError(
+                f"images must be {size[0]}x{size[1]} pixels for this arch, "
+                f"found {'x'.join(map(str, x.shape[2:]))}"
+            )
+        for name, layer in plan(self.space, arch):
+            module = _template(layer, self.space.epsilon, self.training)
+            x = functional_call(module, self.slice(name, layer), (x,))
+        return x
+
+    def slice(self, name: str, layer: Layer) -> dict[str, Tensor]:
+        """The tensors of one layer: views of the largest ones wherever possible.
+
+        Args:
+            name: as in ``plan``.
+            layer: the layer to fill that place.
+        """
+        block = self.get_submodule(name)
+        largest = dict(block.named_parameters())
+        if not self.training:
+            largest |= dict(block.named_buffers())
+        tensors: dict[str, Tensor] = {}
+        for key, shape in _shapes(layer, self.space.epsilon, self.training).items():
+            tensor = largest[key]
+            if key == _ELASTIC.get(layer.kind) and shape[-1] < tensor.shape[-1]:
+                kernels = self.space.stages[int(name.split(".")[1])].kernels
+                sizes = [k for k in reversed(kernels) if k >= shape[-1]]
+                tensor = self._kernel(block, tensor[: shape[0], : shape[1]], sizes)
+            tensors[key] = tensor[tuple(map(slice, shape))]
+        return tensors
+
+    def _kernel(self, block: nn.Module, weight: Tensor, sizes: list[int]) -> Tensor:
+        """Each smaller kernel is the centre of the next larger one, times a matrix of all channels.
+
+        Once-for-all, arXiv 1908.09791, section 3.3.
+        """
+        for large, small in itertools.pairwise(sizes):
+            margin = (large - small) // 2
+            weight = weight[:, :, margin : margin + small, margin : margin + small]
+            if self.space.kernel_transform == "linear":
+                matrix = block.get_parameter(f"kernel_{large}to{small}")
+                flat = F.linear(weight.reshape(*weight.shape[:2], small * small), matrix)
+                weight = flat.view(*weight.shape[:2], small, small)
+        return weight
+
+    def extract(self, arch: Arch) -> Network:
+        """A plain network with copies of the weights of an arch, in the mode of the supernet.
+
+        Raises:
+            EdgenasError: the arch is not in the space.
+        """
+        self.space.check(arch)
+        with torch.device("meta"):
+            network = Network(self.space, arch)
+        tensors = {
+            f"{name}.{key}": tensor.detach().clone()
+            for name, layer in plan(self.space, arch)
+            for key, tensor in self.slice(name, layer).items()
+        }
+        parameter = next(self.parameters())
+        for name, buffer in network.named_buffers():
+            # In training mode the slices carry no statistics: the network starts with fresh ones.
+            fresh = torch.full_like(buffer, name.endswith("running_var"), device=parameter.device)
+            tensors.setdefault(
+                name, fresh.to(parameter.dtype) if fresh.is_floating_point() else fresh
+            )
+        network.load_state_dict(tensors, assign=True)
+        return network.train(self.training)
+
+
+def _largest(space: Space, slot: Slot) -> nn.Module:
+    found = [layer for layer in slot.layers.values() if layer is not None]
+    layer = replace(
+        found[0],
+        inputs=max(x.inputs for x in found),
+        outputs=max(x.outputs for x in found),
+        mid=max(x.mid for x in found),
+        kernel=max(x.kernel for x in found),
+        squeeze=max(x.squeeze for x in found),
+    )
+    block = build(layer, epsilon=space.epsilon)
+    stage = slot.name.split(".")
+    if layer.kind in _ELASTIC and space.kernel_transform == "linear":
+        kernels = sorted(space.stages[int(stage[1])].kernels, reverse=True)
+        for large, small in itertools.pairwise(kernels):
+            block.register_parameter(
+                f"kernel_{large}to{small}", nn.Parameter(torch.eye(small * small))
+            )
+    return block
+
+
+@functools.lru_cache(maxsize=16384)
+def _template(layer: Layer, epsilon: float, training: bool) -> nn.Module:
+    """A module without storage that says how a layer computes; its tensors come from outside."""
+    with torch.device("meta"):
+        module = build(layer, epsilon=epsilon).train(training)
+    if training:
+        for part in module.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.track_running_stats = False
+                part.running_mean = part.running_var = part.num_batches_tracked = None
+    return module
+
+
+@functools.lru_cache(maxsize=16384)
+def _shapes(layer: Layer, epsilon: float, training: bool) -> dict[str, torch.Size]:
+    module = _template(layer, epsilon, training)
+    return {key: tensor.shape for key, tensor in module.state_dict().items()}

@@ -1,0 +1,387 @@
+"""``report.html`` of a bundle: everything that is known of a network, on one page."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from edgenas.basics.units import count, milliseconds, size
+from edgenas.bundle.contents import Contents
+from edgenas.bundle.record import MeasuredLatency, Record, Retraining
+from edgenas.bundle.trace import Found, Trace
+from edgenas.pages import charts
+from edgenas.pages.charts import (
+    Bar,
+    Interval,
+    Plane,
+    drawing,
+    span,
+    staircase,
+)
+from edgenas.pages.markup import (
+    Node,
+    facts,
+    legend,
+    node,
+    page,
+    section,
+    table,
+)
+from edgenas.pages.network import layer_words, network
+from edgenas.space.plan import Layer
+
+_LINES = ("front", "front second", "front third")
+
+
+def bundle_page(contents: Contents) -> str:
+    """The page of a bundle, an HTML document of its own.
+
+    The same contents give the same bytes.
+    """
+    record, trace = contents.record, contents.trace
+    budget = next((p for p in record.promises if p.constraint.startswith("latency<=")), None)
+    limit = None if budget is None else budget.limit
+    columns: list[Node] = [_latency(record, trace, budget=limit)]
+    if trace.accuracies:
+        columns.append(_search(contents, budget=limit))
+    columns.append(_network(contents))
+    if trace.layers:
+        columns.append(_layers(record, trace))
+    if any(search.history for search in trace.searches):
+        columns.append(_history(trace))
+    return page(
+        f"{contents.arch.id} on {record.target}",
+        node("h1", f"Network {contents.arch.id} on {record.target.device}"),
+        node("p", node("code", str(contents.arch)), class_="lead"),
+        node("p", f"Space {contents.space.name}, {record.target}", class_="muted"),
+        _tiles(record),
+        section("Promises", _promises(record)),
+        node("div", *columns, class_="columns"),
+        _retraining(record.retraining) if record.retraining else None,
+        _attempts(trace, budget=limit) if trace.attempts else None,
+        _front(trace.front) if trace.front else None,
+        _notes(record),
+        _provenance(contents),
+    )
+
+
+def _tiles(record: Record) -> Element:
+    accuracy, costs = record.accuracy, record.costs
+    tiles = [(f"{accuracy.value:.2%}", f"top-1 {accuracy.kind}, {accuracy.data} {accuracy.split}")]
+    if record.measured is not None:
+        tiles.append((milliseconds(record.measured.median), "latency measured, median"))
+    elif record.predicted is not None:
+        found = record.predicted
+        verb = "estimated" if found.provenance == "estimated" else "predicted"
+        upper = f"latency {verb}, at most {milliseconds(found.upper)} at {found.confidence:.0%}"
+        tiles.append((milliseconds(found.seconds), upper))
+    tiles.append((count(costs.macs), "MACs of one image"))
+    tiles.append((count(costs.params), "parameters"))
+    tiles.append((size(record.memory), f"memory while running, {record.target.precision}"))
+    items = [node("li", node("b", value), node("span", words)) for value, words in tiles]
+    return node("ul", *items, class_="tiles")
+
+
+def _promises(record: Record) -> Element:
+    if not record.promises:
+        return node("p", "None: no budget was given.", class_="muted")
+    items = [
+        node("li", str(promise), class_=None if promise.kept else "broken")
+        for promise in record.promises
+    ]
+    return node("ul", *items, class_="promises")
+
+
+def _latency(record: Record, trace: Trace, *, budget: float | None) -> Element:
+    predicted, measured = record.predicted, record.measured
+    rows: list[Interval] = []
+    marks: list[tuple[str, str]] = []
+    words: list[Node] = []
+    if predicted is not None:
+        verb = "estimated" if predicted.provenance == "estimated" else "predicted"
+        reads = f"{verb} {milliseconds(predicted.seconds)}, at most {milliseconds(predicted.upper)}"
+        rows.append(
+            Interval(
+                words=reads, value=predicted.seconds, upper=predicted.upper, class_="predicted"
+            )
+        )
+        marks.append(("predicted", f"{verb}, with its bound at {predicted.confidence:.0%}"))
+        words.append(node("p", str(predicted), class_="muted"))
+    if measured is not None:
+        rows.append(_measured(measured))
+        marks.append(("measured", "measured: median, 10th to 90th percentile, ungated p95"))
+        words.append(node("p", str(measured), class_="muted"))
+    if budget is not None:
+        marks.append(("budget", f"budget {milliseconds(budget)}"))
+    if not rows:
+        return section("Latency", node("p", "Not known: nothing was measured or estimated."))
+    title = "Predicted against measured" if len(rows) > 1 else "Latency, not measured on this model"
+    chart = charts.intervals(rows, budget=budget, title=title, words="Latency in milliseconds.")
+    return section(title, node("figure", chart, legend(marks)), *words)
+
+
+def _measured(found: MeasuredLatency) -> Interval:
+    return Interval(
+        words=f"measured {milliseconds(found.median)}, n={found.n}",
+        value=found.median,
+        low=found.p10,
+        high=found.p90,
+        upper=found.wall_p95,
+        class_="measured",
+    )
+
+
+def _search(contents: Contents, *, budget: float | None) -> Element:
+    record, trace = contents.record, contents.trace
+    points = [
+        (1e3 * seconds, 100 * accuracy)
+        for seconds, accuracy in zip(trace.latencies, trace.accuracies, strict=True)
+    ]
+    found = [(1e3 * f.latency, 100 * f.accuracy) for f in trace.front]
+    chosen = next((f for f in trace.front if f.arch_id == contents.arch.id), None)
+    score = 100 * (chosen.accuracy if chosen is not None else record.accuracy.value)
+    seconds = None if record.predicted is None else 1e3 * record.predicted.seconds
+    shown = list(found) or points
+    if seconds is not None:
+        shown.append((seconds, score))
+    if record.measured is not None:
+        shown.append((1e3 * record.measured.median, score))
+    x = span([p[0] for p in (*shown, *points)])
+    # The worst of what was seen would press the rest into a corner.
+    low = sorted(p[1] for p in points)[len(points) // 50]
+    y = span([low, *(p[1] for p in shown)])
+    plane = Plane.of(x, y)
+    reach = max(x[0], min(p[0] for p in shown)), x[1]
+    marks = [("seen", f"{len(points)} of {trace.seen:,} networks seen"), ("front", "their front")]
+    parts: list[Element | None] = [
+        plane.axes(x_name="predicted latency, ms", y_name="predicted accuracy, %"),
+        plane.dots(points, class_="seen"),
+        plane.line(staircase(found, end=reach[1]), class_="front") if found else None,
+        *(
+            plane.mark(
+                *place,
+                class_="frontdot",
+                title=f"{f.arch_text}: {f.accuracy:.2%}, {milliseconds(f.latency)}",
+                radius=2.2,
+            )
+            for place, f in zip(found, trace.front, strict=True)
+        ),
+    ]
+    if budget is not None:
+        # What is not measured keeps its budget with its bound: the prediction must stay below.
+        bound = 1.0 if record.measured or not record.predicted else record.predicted.margin
+        if plane.x.holds(1e3 * budget / bound):
+            parts.append(plane.upright(1e3 * budget / bound, class_="budget", words="budget"))
+            less = f" with a bound {bound:.2f} times as high" if bound != 1 else ""
+            marks.append(("budget", f"budget {milliseconds(budget)}{less}"))
+    for attempt in trace.attempts:
+        told = f"{attempt.arch_id}: measured {milliseconds(attempt.measured)}"
+        place = 1e3 * attempt.measured, 100 * attempt.accuracy
+        parts.append(plane.mark(*place, class_="tried", title=told, radius=4))
+    if trace.attempts:
+        marks.append(("tried", "measured while choosing"))
+    if seconds is not None:
+        told = f"chosen, predicted: {score:.2f}%, {seconds:.3g} ms"
+        parts.append(plane.mark(seconds, score, class_="predicted", title=told))
+        marks.append(("predicted", "chosen, predicted"))
+    if record.measured is not None:
+        measured = 1e3 * record.measured.median
+        told = f"chosen, measured: {measured:.3g} ms"
+        parts.append(plane.mark(measured, score, class_="measured", title=told))
+        marks.append(("measured", "chosen, measured"))
+    chart = drawing(
+        *parts,
+        height=plane.height,
+        title="What the search saw",
+        words=f"Predicted accuracy against predicted latency of {trace.seen} networks; the chosen "
+        f"one has {score:.2f}%.",
+    )
+    return section("What the search saw", node("figure", chart, legend(marks)))
+
+
+def _history(trace: Trace) -> Element:
+    searches = [search for search in trace.searches if search.history][: len(_LINES)]
+    lines = [[(h.evaluations, 100 * h.best) for h in search.history] for search in searches]
+    # The first few thousand draws would press all that follows into a corner.
+    last = max(line[-1][1] for line in lines)
+    low = min(line[min(1, len(line) - 1)][1] for line in lines)
+    end = max(search.evaluations for search in searches)
+    plane = Plane.of((0, end * 1.02), span([low, last]))
+    parts: list[Element | None] = [
+        plane.axes(x_name="networks scored", y_name="best predicted accuracy so far, %")
+    ]
+    marks: list[tuple[str, str]] = []
+    for search, line, class_ in zip(searches, lines, _LINES, strict=False):
+        inside = [(x, max(y, plane.y.low)) for x, y in line]
+        parts.append(plane.line(staircase(inside, end=search.evaluations), class_=class_))
+        words = f"{search.name} ({search.strategy}, {search.evaluations:,} scored)"
+        marks.append((class_, words))
+    told = "; ".join(f"{s.name}: {s.history[-1].best:.2%}" for s in searches)
+    chart = drawing(
+        *parts,
+        height=plane.height,
+        title="History of the search",
+        words=f"The best predicted accuracy against networks scored. At the end, {told}.",
+    )
+    return section("History of the search", node("figure", chart, legend(marks)))
+
+
+def _network(contents: Contents) -> Element:
+    seconds = {layer.name: layer.seconds for layer in contents.trace.layers}
+    chart = network(contents.space, contents.arch, seconds=seconds)
+    kernels = sorted({k for stage in contents.space.stages for k in stage.kernels})
+    shades = {round(2 * i / max(1, len(kernels) - 1)): k for i, k in enumerate(kernels)}
+    marks = [(f"k{shade}", f"kernel {k}x{k}") for shade, k in shades.items()]
+    marks.append(("ghost", "allowed by the space, not used"))
+    if seconds:
+        marks.append(("share", "part of the predicted latency"))
+    note = "Rows are stages with channels x height x width behind them; e is the expansion."
+    return section("The network", node("figure", chart, legend(marks), node("figcaption", note)))
+
+
+def _layers(record: Record, trace: Trace) -> Element:
+    times = [layer.seconds for layer in trace.layers] + [trace.overhead]
+    together = sum(times) or 1.0
+    rows: list[Bar] = []
+    for layer in trace.layers:
+        reads = f"{milliseconds(layer.seconds)}  {layer.seconds / together:.0%}"
+        macs = f"{count(layer.macs)} MACs"
+        words = layer_words(layer.name, Layer.parse(layer.layer))
+        title = f"{layer.layer}: {milliseconds(layer.seconds)}, {macs}"
+        rows.append(Bar(words=words, value=layer.seconds, reads=reads, title=title))
+    if abs(trace.overhead) > 1e-4 * together:
+        reads = f"{milliseconds(trace.overhead)}  {trace.overhead / together:.0%}"
+        more = trace.overhead > 0
+        words = "a run, beside its layers" if more else "less together than layer by layer"
+        rows.append(Bar(words=words, value=trace.overhead, reads=reads, title=words))
+    chart = charts.bars(rows, title="Latency by layer", words=f"Together {milliseconds(together)}.")
+    kind = "" if record.predicted is None else f", {record.predicted.provenance}"
+    note = f"The parts of the predicted latency{kind}; together {milliseconds(together)}."
+    listed = table(
+        ("layer", "ms", "MACs"),
+        [(t.layer, f"{1e3 * t.seconds:.4g}", f"{t.macs:,}") for t in trace.layers],
+        label="Latency and MACs by layer",
+        numbers=1,
+    )
+    more = node("details", node("summary", "Every layer in full"), listed)
+    return section("Latency by layer", node("figure", chart, node("figcaption", note)), more)
+
+
+def _retraining(found: Retraining) -> Element:
+    rows: list[tuple[Node, ...]] = [
+        (
+            node("code", one.arch_id),
+            f"{one.before:.2%}",
+            f"{one.after:.2%}",
+            f"{100 * (one.after - one.before):+.2f}",
+            node("code", one.arch_text),
+        )
+        for one in found.candidates
+    ]
+    columns = ("network", "before", "after", "points", "in words")
+    listed = table(columns, rows, label="Validation accuracy before and after retraining")
+    words = f"Accuracy on {found.validation} validation images; the first one is delivered."
+    return section("Retraining", node("p", str(found)), listed, node("p", words, class_="muted"))
+
+
+def _attempts(trace: Trace, *, budget: float | None) -> Element:
+    rows: list[tuple[Node, ...]] = []
+    for attempt in trace.attempts:
+        used = "" if budget is None else f"{attempt.measured / budget:.1%}"
+        rows.append(
+            (
+                node("code", attempt.arch_id),
+                "fresh, long" if attempt.fresh else "short",
+                f"{1e3 * attempt.predicted:.4g}",
+                f"{1e3 * attempt.measured:.4g}",
+                f"{attempt.measured / attempt.predicted:.3f}",
+                used,
+            )
+        )
+    columns = ("network", "timed", "predicted ms", "measured ms", "ratio", "of the budget")
+    return section(
+        "Measured on the way",
+        table(columns, rows, label="Networks that were timed while choosing", numbers=2),
+        node("p", "Their ratios corrected the prediction for the next search.", class_="muted"),
+    )
+
+
+def _front(front: Sequence[Found]) -> Element:
+    rows: list[tuple[Node, ...]] = [
+        (
+            node("code", found.arch_id),
+            f"{1e3 * found.latency:.4g}",
+            f"{found.accuracy:.2%}",
+            node("code", found.arch_text),
+        )
+        for found in front
+    ]
+    listed = table(
+        ("network", "ms", "accuracy", "in words"), rows, label="The front of the networks seen"
+    )
+    summary = f"{len(front)} networks of the front of all that were seen, predicted"
+    return section(
+        "Other budgets",
+        node(
+            "p",
+            "What the same search saw that is faster or more accurate. A budget of its own "
+            "finds better ones: edgenas pareto, edgenas specialize.",
+        ),
+        node("details", node("summary", summary), listed),
+    )
+
+
+def _notes(record: Record) -> Element | None:
+    if not record.notes:
+        return None
+    return section("Notes", node("ul", *(node("li", text) for text in record.notes)))
+
+
+def _provenance(contents: Contents) -> Element:
+    record, told = contents.record, contents.manifest
+    predicted, measured = record.predicted, record.measured
+    rows: list[tuple[str, Node]] = [
+        ("target", str(record.target)),
+        ("accuracy", str(record.accuracy)),
+        ("costs", record.costs_text()),
+        ("supernet", f"{record.supernet}, weights SHA-256 {record.supernet_digest[:16] or 'none'}"),
+        ("weights", "the supernet's" if record.retraining is None else str(record.retraining)),
+        ("seed", str(record.seed)),
+    ]
+    if predicted is not None:
+        rows.append(("prediction", f"{predicted.source} ({predicted.provenance})"))
+        rows.append(("bound", predicted.bound))
+    if measured is not None:
+        rows.append(("machine", _flat(measured.environment)))
+    rows.append(("asked for", _flat(told["request"])))
+    rows.append(("parity", _parity(told["parity"])))
+    rows.append(("versions", _flat(told["versions"])))
+    return section(
+        "Provenance",
+        facts(rows),
+        node("p", "edgenas verify checks every byte and claim of this folder.", class_="muted"),
+    )
+
+
+def _parity(parity: dict[str, Any]) -> str:
+    return (
+        f"largest difference of a logit to PyTorch {parity['max_abs_difference']:.1e}, the same "
+        f"top-1 on {parity['same_top1']} of {parity['n']} inputs"
+    )
+
+
+def _flat(values: Mapping[str, Any]) -> str:
+    """An object as a line of text; what is empty is left out."""
+    told = (
+        f"{name} {_brief(v)}" for name, v in values.items() if v not in (None, "", [], {}, False)
+    )
+    return ", ".join(told)
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_brief, value))
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = str(value)
+    return text[:16] if re.fullmatch(r"[0-9a-f]{64}", text) else text

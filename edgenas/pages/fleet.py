@@ -1,0 +1,67 @@
+"""The index of a fleet: every device and budget, its network, and the way to its bundle."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+from xml.etree.ElementTree import Element
+
+from edgenas.basics.units import milliseconds
+from edgenas.bundle.record import Record
+from edgenas.pages.markup import Node, node, page, section
+
+
+def fleet_page(told: Mapping[str, Any]) -> str:
+    """The page of a fleet.
+
+    Args:
+        told: the fields of ``fleet.json``.
+    """
+    entries = told["entries"]
+    made = [entry for entry in entries if entry["passed"]]
+    failed = [entry for entry in entries if not entry["passed"]]
+    lead = f"{len(made)} of {len(entries)} bundles made"
+    devices = len({entry["device"] for entry in entries})
+    return page(
+        f"Fleet: {lead}",
+        node("h1", "Fleet"),
+        node("p", f"{lead}, for {devices} device{'s' if devices != 1 else ''}.", class_="lead"),
+        section("Bundles", node("ul", *map(_card, made), class_="cards")) if made else None,
+        section("Failed", *(_failure(entry) for entry in failed)) if failed else None,
+        node(
+            "p",
+            "Accuracies and latencies with their evidence are on the page of each bundle; "
+            "edgenas verify checks one.",
+            class_="muted",
+        ),
+    )
+
+
+def _card(entry: Mapping[str, Any]) -> Element:
+    record = Record.from_json(entry["report"], where=f"{entry['name']}: report")
+    link = node("a", entry["name"], href=f"{quote(entry['folder'])}/report.html")
+    promises = "; ".join(str(promise) for promise in record.promises) or "no budget was given"
+    return node(
+        "li",
+        node("h3", link),
+        node("p", node("b", f"{record.accuracy.value:.2%}"), f" {record.accuracy.kind}"),
+        node("p", latency_words(record)),
+        node("p", promises, class_="muted"),
+        node("p", record.costs_text(), class_="muted"),
+        node("p", node("code", entry["arch_text"])),
+    )
+
+
+def latency_words(record: Record) -> str:
+    """The latency of a record with its kind, in a few words."""
+    if record.measured is not None:
+        return f"{milliseconds(record.measured.median)} measured"
+    if record.predicted is None:
+        return "not known"
+    found = record.predicted
+    verb = "estimated" if found.provenance == "estimated" else "predicted"
+    return f"{milliseconds(found.seconds)} {verb}, at most {milliseconds(found.upper)}"
+
+
+def _failure(entry: Mapping[str, Any]) -> Node:
+    hint = f" Hint: {entry['hint']}." if entry["hint"] else ""
+    return node("p", node("span", entry["name"], class_="failed"), f": {entry['error']}.{hint}")

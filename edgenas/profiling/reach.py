@@ -1,0 +1,88 @@
+"""Where a device is timed, and as what."""
+
+from collections.abc import Callable
+
+from edgenas.basics.errors import EdgenasError
+from edgenas.clock import board, measure
+from edgenas.clock.link import PYTHON, Place
+from edgenas.clock.remote import Board
+from edgenas.latency.device import Device, Target
+from edgenas.profiling.work import Clock
+
+
+def clock_of(
+    device: Device,
+    *,
+    ssh: str | None = None,
+    python: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Clock | None:
+    """Where networks are timed for a device: here, on a board, or nowhere (None).
+
+    Args:
+        device: the device.
+        ssh: address of the board; None: the one in the device's profile, if there is one.
+        python: on the board; None: ``python3``.
+        say: called with lines that a person should read.
+
+    Raises:
+        EdgenasError: the address is none, or the device is this machine.
+    """
+    if device.reach == "local":
+        if ssh is not None:
+            raise EdgenasError(
+                f"the device {device.name} is this machine, it is not reached over ssh",
+                hint="name the device that the board is: edgenas list devices",
+            )
+        return measure
+    address = ssh if ssh is not None else device.address
+    if ssh is None and not address:
+        if python is not None:
+            raise EdgenasError("--python is for a board: it needs --ssh user@host too")
+        return None
+    return Board(place=Place(address=address, python=python or PYTHON), say=say)
+
+
+def clock_at_hand(
+    device: Device,
+    *,
+    ssh: str | None = None,
+    python: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Clock:
+    """As ``clock_of``, of a device that must be timed.
+
+    Raises:
+        EdgenasError: likewise, or nobody said how it is reached.
+    """
+    clock = clock_of(device, ssh=ssh, python=python, say=say)
+    if clock is None:
+        raise EdgenasError(
+            f"the device {device.name} must be reached to be timed, and is not this machine",
+            hint="say where it is: --ssh user@board",
+        )
+    return clock
+
+
+def timed_target(
+    device: Device,
+    *,
+    runtime: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    batch: int | None = None,
+) -> Target:
+    """As ``Device.target``, for a device that is timed: by default on a runtime that can be.
+
+    That is the first one listed, where the clock knows it, or else ONNX Runtime; a runtime that the
+    profile does not list is taken in fp32.
+
+    Raises:
+        EdgenasError: an unknown precision, or threads or batch below one.
+    """
+    listed = [use.target.runtime for use in device.uses]
+    if runtime is None:
+        runtime = listed[0] if listed[0] in board.LOADERS else "onnxruntime"
+    if runtime not in listed:
+        precision = precision or "fp32"
+    return device.target(runtime=runtime, precision=precision, threads=threads, batch=batch)

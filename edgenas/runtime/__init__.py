@@ -1,0 +1,1 @@
+"""Runtimes: what turns an ONNX graph into something that runs. One file for each."""

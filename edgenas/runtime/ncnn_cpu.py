@@ -1,0 +1,302 @@
+"""ncnn on the CPU, for whole networks.
+
+ncnn has a format of its own. pnnx, made by ncnn's authors, converts ONNX graphs to it: it knows
+many more operators than ours, fuses activations and is what people use who ship ncnn. Only this
+machine needs it: the clock, here or on a board, gets the converted network and needs ncnn alone.
+
+ncnn keeps no batches: a batch of n is n runs, and is timed so. On its own it computes in fp16 where
+the processor can; here the precision is always set, and what a processor lacks is refused.
+"""
+
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import ModelProto, TensorProto, ValueInfoProto
+
+from edgenas.basics.errors import EdgenasError
+from edgenas.clock import board
+from edgenas.runtime.models import check_batches, inputs_of, parsed
+from edgenas.runtime.registry import (
+    Array,
+    Form,
+    Kernel,
+    check_inputs,
+    check_precision,
+    check_used,
+)
+
+NAME = "ncnn"
+PRECISIONS = ("fp32", "bf16", "fp16")
+# Weights are stored in fp32; ncnn brings them to the precision when it loads them.
+FORMS: Mapping[str, Form] = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32"}
+
+PARAM, BIN = "model.ncnn.param", "model.ncnn.bin"
+_PATIENCE = 600.0  # seconds for a conversion; our networks take less than one
+_PROFILED_RUNS = 20
+# Where a layer of the .param text says how many weights it has.
+_WEIGHTS_AT = {"Convolution": "6", "ConvolutionDepthWise": "6", "InnerProduct": "2"}
+
+
+def available() -> str | None:
+    """None, or why ncnn cannot be used here."""
+    try:
+        importlib.import_module("ncnn")
+    except (ImportError, OSError) as error:
+        return f"ncnn cannot be imported ({error}); pip install 'edgenas[ncnn]'"
+    return why_not_convert()
+
+
+def why_not_convert() -> str | None:
+    """None, or why no network can be converted for ncnn here."""
+    return None if _pnnx() else "pnnx, which converts for it, is not here; pip install pnnx"
+
+
+def _pnnx() -> str | None:
+    """The program; importing its Python module would load torch."""
+    spec = importlib.util.find_spec("pnnx")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        if (Path(folder) / "pnnx").is_file():
+            return str(Path(folder) / "pnnx")
+    return shutil.which("pnnx")
+
+
+def convert(onnx_bytes: bytes, *, batch: int = 1) -> bytes:
+    """An ONNX graph in the form that the clock reads, see `edgenas.clock.board.ncnn_net`.
+
+    Args:
+        onnx_bytes: of any batch; what comes out is for one image.
+        batch: does not matter here.
+
+    Raises:
+        EdgenasError: pnnx is not here, or cannot convert it.
+    """
+    head, text, weights = _parts(onnx_bytes)
+    return head + text + weights
+
+
+def save(onnx_bytes: bytes, folder: Path) -> None:
+    """Write an ONNX graph as ``model.ncnn.param`` and ``model.ncnn.bin``.
+
+    Args:
+        onnx_bytes: of any batch; ncnn runs images one by one. Its inputs are called ``in0``,
+            ``in1`` ... and its outputs ``out0`` ... there.
+        folder: that is there.
+    """
+    _, text, weights = _parts(onnx_bytes)
+    (folder / PARAM).write_bytes(text)
+    (folder / BIN).write_bytes(weights)
+
+
+@functools.lru_cache(maxsize=8)  # a network is checked, judged and timed several times
+def _parts(onnx_bytes: bytes) -> tuple[bytes, bytes, bytes]:
+    """The line of JSON, the ``.param`` text and the ``.bin``."""
+    model = parsed(onnx_bytes, runtime=NAME)
+    inputs, outputs = _of_one_image(model)
+    program = _pnnx()
+    if program is None:
+        raise EdgenasError(f"networks cannot be converted for ncnn: {why_not_convert()}")
+    with tempfile.TemporaryDirectory(prefix="edgenas-") as name:
+        folder = Path(name)
+        (folder / "model.onnx").write_bytes(model.SerializeToString())
+        try:
+            done = subprocess.run(
+                [program, "model.onnx", "fp16=0"],
+                cwd=folder,
+                env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},  # it has ONNX Runtime in it
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=_PATIENCE,
+            )
+        except subprocess.TimeoutExpired:
+            raise EdgenasError(f"{NAME} refuses the model: pnnx does not come to an end") from None
+        if done.returncode or not (folder / BIN).is_file():
+            lines = done.stdout.decode(errors="replace").splitlines()
+            said = [line.strip() for line in lines if "fail" in line or "rror" in line]
+            why = said[-1] if said else f"pnnx stopped with code {done.returncode}"
+            raise EdgenasError(f"{NAME} refuses the model: {why}")
+        text, weights = ((folder / part).read_bytes() for part in (PARAM, BIN))
+    head = {
+        "schema": board.NCNN_SCHEMA,
+        "inputs": [(value, f"in{i}", shape) for i, (value, shape) in enumerate(inputs)],
+        "outputs": [(value, f"out{i}", shape) for i, (value, shape) in enumerate(outputs)],
+        "text": len(text),
+    }
+    return json.dumps(head).encode() + b"\n", text, weights
+
+
+Values = list[tuple[str, tuple[int, ...]]]
+
+
+def _of_one_image(model: ModelProto) -> tuple[Values, Values]:
+    """Make a graph one of a single image; names and shapes of its inputs and outputs, without it.
+
+    Raises:
+        EdgenasError: inputs are no float32 images or vectors, or sizes are open.
+    """
+    for value in inputs_of(model):
+        dims = value.type.tensor_type.shape.dim
+        if value.type.tensor_type.elem_type != TensorProto.FLOAT or len(dims) < 2:
+            raise EdgenasError(
+                f"{NAME} refuses the model: its input {value.name} must be float32, the batch first"
+            )
+        dims[0].dim_value = 1
+    del model.graph.value_info[:]  # of another batch
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+        raise EdgenasError(
+            f"{NAME} refuses the model: its shapes do not fit a batch of one "
+            f"({str(error).strip().splitlines()[-1]})",
+            hint="export it for a batch of one",
+        ) from error
+    return _shapes(inputs_of(inferred)), _shapes(inferred.graph.output)
+
+
+def _shapes(values: Sequence[ValueInfoProto]) -> Values:
+    found: Values = []
+    for value in values:
+        sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        if not sizes or 0 in sizes:
+            raise EdgenasError(f"{NAME} refuses the model: the sizes of {value.name} are open")
+        found.append((value.name, tuple(sizes[1:])))
+    return found
+
+
+class NcnnSession:
+    """A network on ncnn. Made by `compile`."""
+
+    def __init__(
+        self, loaded: board.NcnnNet, *, onnx_bytes: bytes, batch: int, facts: dict[str, str]
+    ) -> None:
+        self._loaded, self._onnx, self._batch, self._facts = loaded, onnx_bytes, batch, facts
+        self._library = importlib.import_module(NAME)
+        self._inputs = {
+            name: ((batch, *shape), np.dtype(np.float32)) for name, _, shape in loaded.inputs
+        }
+
+    def run(self, inputs: Mapping[str, Array]) -> list[Array]:
+        """See `edgenas.runtime.registry.Session`. One image after the other."""
+        check_inputs(inputs, expected=self._inputs)
+        images = [
+            board.ncnn_run(self._loaded, self._mats(inputs, image)) for image in range(self._batch)
+        ]
+        return [
+            np.stack([np.array(image[i]).reshape(shape) for image in images])
+            for i, (_, _, shape) in enumerate(self._loaded.outputs)
+        ]
+
+    def _mats(self, inputs: Mapping[str, Array], image: int) -> list[Any]:
+        return [self._mat(inputs[name][image]) for name, _, _ in self._loaded.inputs]
+
+    def _mat(self, value: Array) -> Any:
+        held = np.ascontiguousarray(value)  # a Mat does not keep alive what it looks at
+        return self._library.Mat(held).clone()
+
+    def facts(self) -> dict[str, str]:
+        """See `edgenas.runtime.registry.Session`."""
+        return dict(self._facts)
+
+    def kernels(self) -> list[Kernel]:
+        """See `edgenas.runtime.registry.Session`. ncnn has no profile: layers are run one by one."""
+        threads, precision = int(self._facts["threads"]), self._facts["precision"]
+        loaded = board.ncnn_net(
+            convert(self._onnx), threads=threads, precision=precision, light=False
+        )
+        layers = [layer for layer in loaded.net.layers() if layer.type not in ("Input", "Split")]
+        made = board.made_up([(name, s, kind.name) for name, (s, kind) in self._inputs.items()])
+        mats = self._mats(made, 0)
+        seconds: list[list[float]] = [[] for _ in layers]
+        for _ in range(_PROFILED_RUNS):
+            extractor = loaded.net.create_extractor()
+            for (_, blob, _), mat in zip(loaded.inputs, mats, strict=True):
+                extractor.input(blob, mat)
+            for runs, layer in zip(seconds, layers, strict=True):
+                start = time.perf_counter()
+                for top in layer.tops:
+                    extractor.extract(top, 1)  # as it is inside
+                runs.append(time.perf_counter() - start)
+        origins = _origins(self._onnx)
+        return [
+            Kernel(
+                name=layer.name,
+                nodes=origins.get(layer.name, ()),
+                kind=layer.type,
+                precision=board.ncnn_layer_precision(loaded.net, layer),
+                seconds=statistics.median(runs),
+            )
+            for runs, layer in zip(seconds, layers, strict=True)
+        ]
+
+
+def compile(onnx: bytes, *, precision: str | None, threads: int, batch: int) -> NcnnSession:
+    """See `edgenas.runtime.registry.Runtime`. Networks are loaded as `edgenas.clock.board` times them."""
+    asked = precision or "fp32"
+    check_precision(asked, runtime=NAME, known=PRECISIONS)
+    if why_not := available():
+        raise EdgenasError(f"runtime {NAME} is not available here: {why_not}")
+    check_batches(parsed(onnx, runtime=NAME), batch=batch)
+    try:
+        loaded = board.ncnn_net(convert(onnx), threads=threads, precision=asked)
+    except board.UnitError as error:
+        raise EdgenasError(f"{NAME} refuses the model: {error}") from error
+    used = board.ncnn_precision(loaded.net)
+    check_used(used, asked=asked, runtime=NAME)
+    facts = {
+        "runtime": NAME,
+        "version": importlib.import_module(NAME).__version__,
+        "provider": "CPU",
+        "precision": used,
+        "threads": str(loaded.net.opt.num_threads),
+        "converter": f"pnnx {_pnnx_version()}",
+    }
+    return NcnnSession(loaded, onnx_bytes=onnx, batch=batch, facts=facts)
+
+
+def _pnnx_version() -> str:
+    try:
+        return importlib.metadata.version("pnnx")
+    except importlib.metadata.PackageNotFoundError:  # a program in the PATH does not tell
+        return "of unknown version"
+
+
+def _origins(onnx_bytes: bytes) -> dict[str, tuple[str, ...]]:
+    """The conv or matrix product that each layer with weights stems from, by the layer's name.
+
+    pnnx gives layers new names and keeps their order. Where the numbers of weights, one after the
+    other, are not those of the graph's nodes, nothing is said.
+    """
+    _, text, _ = _parts(onnx_bytes)
+    graph = parsed(onnx_bytes, runtime=NAME).graph
+    sizes = {tensor.name: math.prod(tensor.dims) for tensor in graph.initializer}
+    nodes = [
+        (node.name or node.output[0], sizes[node.input[1]])
+        for node in graph.node
+        if node.op_type in ("Conv", "Gemm", "MatMul") and node.input[1] in sizes
+    ]
+    layers: list[tuple[str, int]] = []
+    for line in text.decode().splitlines()[2:]:
+        kind, name, reads, writes, *rest = line.split()
+        if kind in _WEIGHTS_AT:
+            given = dict(word.split("=", 1) for word in rest[int(reads) + int(writes) :])
+            layers.append((name, int(given[_WEIGHTS_AT[kind]])))
+    if [size for _, size in nodes] != [size for _, size in layers]:
+        return {}
+    return {layer: (node,) for (layer, _), (node, _) in zip(layers, nodes, strict=True)}

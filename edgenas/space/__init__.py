@@ -1,0 +1,1 @@
+"""Families of networks as values: spaces, archs, their layers and what these cost. No torch."""

@@ -1,0 +1,459 @@
+"""A family of networks, declared as one immutable value.
+
+A space is a chain of stages and a head. Search never sees networks, only rows of small integers,
+one column a gene. Code 0 is reserved for "this block is absent"; code c >= 1 is the c-th value of
+the gene. A row is canonical when exactly the absent blocks carry 0.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.ranges import (
+    Channels,
+    ChannelsOrNone,
+    Classes,
+    Id,
+    Length,
+    Name,
+    Pixels,
+    Range,
+)
+from edgenas.space.arch import Arch, Block, Stage
+from edgenas.space.stage import (
+    ACTIVATIONS,
+    StageSpace,
+    check_inputs,
+    check_stage,
+    member,
+    narrow,
+    whole,
+)
+
+Codes = NDArray[np.uint8]
+
+# The first conv, the convs of squeeze-and-excitation, the depthwise ones, the classifier.
+PARTS = ("first", "squeeze", "depthwise", "classifier")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """A family of networks.
+
+    Args:
+        name: for people and file headers.
+        resolutions: heights of the input in pixels to choose from; ``aspect`` gives its width.
+        stages: the stem and the stages, in order.
+        final: channels of the 1x1 conv-BN-activation before global pooling; 0: none.
+        mix: channels of the 1x1 conv-activation behind it (no BN, no bias); 0: none.
+        activation: of the head.
+        classes: outputs of the classifier.
+        inputs: channels of the input.
+        kernel_transform: how a small kernel comes out of the largest: ``linear`` (centre crop and
+            a learnt matrix, once-for-all, arXiv 1908.09791, section 3.3) or ``crop``.
+        epsilon: of every batch norm.
+        kept_in_float: parts of its networks that stay in float where the rest is int8, of
+            ``PARTS``: fixed before a device is profiled, so that tables and models agree.
+        aspect: height to width of the inputs, in lowest terms: (3, 5) for 96x160.
+
+    Raises:
+        EdgenasError: a choice is illegal, or two choices would give the same network.
+    """
+
+    name: Name
+    resolutions: tuple[Pixels, ...]
+    stages: Annotated[tuple[StageSpace, ...], Length(1, 100)]
+    final: ChannelsOrNone = 0
+    mix: ChannelsOrNone = 0
+    activation: Id = "hswish"
+    classes: Classes = 10
+    inputs: Channels = 3
+    kernel_transform: Literal["linear", "crop"] = "linear"
+    epsilon: Annotated[float, Range(0, 1, "number", above=True)] = 1e-5
+    kept_in_float: tuple[Id, ...] = ()
+    aspect: tuple[Pixels, Pixels] = (1, 1)
+
+    def __post_init__(self) -> None:
+        _check_space(self)
+
+    def __repr__(self) -> str:
+        """As of any dataclass, ``aspect`` only where inputs are no squares: digests hold it."""
+        told = [f.name for f in fields(self) if f.name != "aspect" or self.aspect != (1, 1)]
+        return f"Space({', '.join(f'{name}={getattr(self, name)!r}' for name in told)})"
+
+    @property
+    def filed_as(self) -> str:
+        """What measured networks are filed under: the name, and the aspect if it is no square."""
+        return self.name + ("" if self.aspect == (1, 1) else " {}:{}".format(*self.aspect))
+
+    @property
+    def genes(self) -> tuple["Gene", ...]:
+        """The genes, one a column, those with a single code left out."""
+        return layout(self).genes
+
+    @property
+    def size(self) -> int:
+        """The number of different archs, exactly."""
+        stages = (
+            len(s.widths) * sum((len(s.kernels) * len(s.expands)) ** d for d in s.depths)
+            for s in self.stages
+        )
+        return len(self.resolutions) * math.prod(stages)
+
+    def sample(
+        self,
+        n: int,
+        *,
+        rng: np.random.Generator,
+        by: Literal["arch", "gene"] = "arch",
+    ) -> Codes:
+        """Sample canonical rows, shape (n, genes).
+
+        Args:
+            n: how many.
+            rng: the source of chance.
+            by: ``arch``: every arch is equally likely (so deep ones prevail); ``gene``: every
+                choice of a gene is equally likely (so every depth is).
+        """
+        genes, depth_columns = self.genes, layout(self).depths
+        rows = np.empty((n, len(genes)), np.uint8)
+        for column, gene in enumerate(genes):
+            choices = len(gene.values)
+            if by == "gene" or column not in depth_columns.values():
+                rows[:, column] = 1 + rng.integers(choices, size=n)
+                continue
+            stage = self.stages[gene.stage]
+            # In logarithms: (choices per block) ** depth may pass what a float can hold.
+            logs = np.array(stage.depths) * math.log(len(stage.kernels) * len(stage.expands))
+            weights = np.exp(logs - logs.max())
+            rows[:, column] = 1 + rng.choice(choices, size=n, p=weights / weights.sum())
+        return _zero_absent(self, rows)
+
+    def mutate(self, rows: Codes, *, rng: np.random.Generator, probability: float = 0.1) -> Codes:
+        """Each gene is drawn anew with a probability; blocks that appear are drawn anew always.
+
+        Args:
+            rows: canonical rows, shape (n, genes); left as they are.
+            rng: the source of chance.
+            probability: of each gene.
+        """
+        fresh = self.sample(len(rows), rng=rng, by="gene")
+        for column, gene in enumerate(self.genes):
+            if gene.optional:
+                fresh[:, column] = 1 + rng.integers(len(gene.values), size=len(rows))
+        take = (rng.random(rows.shape) < probability) | (rows == 0)
+        return _zero_absent(self, np.where(take, fresh, rows))
+
+    def crossover(self, first: Codes, second: Codes, *, rng: np.random.Generator) -> Codes:
+        """Each gene comes from one of two parents, among those that have the block.
+
+        Args:
+            first: canonical rows, shape (n, genes).
+            second: canonical rows, same shape.
+            rng: the source of chance.
+        """
+        take = (rng.random(first.shape) < 0.5) & (second != 0) | (first == 0)
+        return _zero_absent(self, np.where(take, second, first))
+
+    def canonical(self, rows: Codes) -> Codes:
+        """The rows with the genes of absent blocks set to 0.
+
+        Raises:
+            EdgenasError: a code is out of range, or a block that exists carries 0.
+        """
+        rows, genes = np.asarray(rows), rules(self)
+        limits = genes.choices
+        if rows.ndim != 2 or rows.shape[1] != len(limits):
+            raise EdgenasError(
+                f"rows must have shape (n, {len(limits)}), found {tuple(rows.shape)}"
+            )
+        present = genes.present(rows)
+        result = np.where(present, rows, np.zeros((), rows.dtype))
+        bad = (result > limits) | (present & (result < 1))
+        if bad.any():
+            row, column = (int(i) for i in np.argwhere(bad)[0])
+            raise EdgenasError(
+                f"rows[{row}]: {self.genes[column].name} must be a code from 1 to "
+                f"{limits[column]}, found {rows[row, column]}"
+            )
+        return result.astype(np.uint8)
+
+    def encode(self, archs: Iterable[Arch]) -> Codes:
+        """The canonical rows of archs, shape (n, genes).
+
+        Raises:
+            EdgenasError: an arch is not in this space; names the path.
+        """
+        lay = layout(self)
+        rows: list[list[int]] = []
+        for arch in archs:
+            self.check(arch)
+            row = [0] * len(lay.genes)
+            for column, gene in enumerate(lay.genes):
+                row[column] = gene.code(arch)
+            rows.append(row)
+        return np.array(rows, np.uint8).reshape(len(rows), len(lay.genes))
+
+    def decode(self, rows: Codes) -> list[Arch]:
+        """The archs of rows, shape (n, genes). Raises EdgenasError as ``canonical``."""
+        lay, archs = layout(self), list[Arch]()
+        for row in self.canonical(rows).tolist():
+
+            def value(column: int | None, values: Sequence[float], row: list[int] = row) -> float:
+                return values[0] if column is None else values[row[column] - 1]
+
+            stages: list[Stage] = []
+            for i, stage in enumerate(self.stages):
+                depth = int(value(lay.depths.get(i), stage.depths))
+                blocks = tuple(
+                    Block(
+                        int(value(lay.kernels.get((i, j)), stage.kernels)),
+                        value(lay.expands.get((i, j)), stage.expands),
+                    )
+                    for j in range(depth)
+                )
+                stages.append(Stage(int(value(lay.widths.get(i), stage.widths)), blocks))
+            archs.append(Arch(int(value(lay.resolution, self.resolutions)), tuple(stages)))
+        return archs
+
+    def check(self, arch: Arch) -> None:
+        """Refuse an arch that is not in this space.
+
+        Raises:
+            EdgenasError: names the first part that does not fit.
+        """
+        member(arch.resolution, self.resolutions, "resolution", self.name)
+        if len(arch.stages) != len(self.stages):
+            raise EdgenasError(
+                f"stages must be {len(self.stages)} in space {self.name}, found {len(arch.stages)}"
+            )
+        for i, (found, stage) in enumerate(zip(arch.stages, self.stages, strict=True)):
+            path = f"stages[{i}]"
+            member(found.width, stage.widths, f"{path}.width", self.name)
+            member(len(found.blocks), stage.depths, f"{path}.depth", self.name)
+            for j, block in enumerate(found.blocks):
+                member(block.kernel, stage.kernels, f"{path}.blocks[{j}].kernel", self.name)
+                member(block.expand, stage.expands, f"{path}.blocks[{j}].expand", self.name)
+
+    def contains(self, arch: Arch) -> bool:
+        """Whether an arch is in this space."""
+        try:
+            self.check(arch)
+        except EdgenasError:
+            return False
+        return True
+
+    def largest(self) -> Arch:
+        """Every choice at its largest."""
+        return self._corner(max)
+
+    def smallest(self) -> Arch:
+        """Every choice at its smallest."""
+        return self._corner(min)
+
+    def _corner(self, pick: Callable[[Sequence[float]], float]) -> Arch:
+        stages = (
+            Stage(
+                int(pick(s.widths)),
+                (Block(int(pick(s.kernels)), pick(s.expands)),) * int(pick(s.depths)),
+            )
+            for s in self.stages
+        )
+        return Arch(int(pick(self.resolutions)), tuple(stages))
+
+    def restrict(
+        self,
+        *,
+        resolution: Iterable[int] | None = None,
+        depth: Iterable[int] | None = None,
+        kernel: Iterable[int] | None = None,
+        expand: Iterable[float] | None = None,
+    ) -> "Space":
+        """A narrower space: only the named values, wherever there was a choice of them.
+
+        Raises:
+            EdgenasError: nothing would be left of a choice.
+        """
+        stages = tuple(
+            replace(
+                stage,
+                depths=narrow(stage.depths, depth, f"stages[{i}].depths"),
+                kernels=narrow(stage.kernels, kernel, f"stages[{i}].kernels"),
+                expands=narrow(stage.expands, expand, f"stages[{i}].expands"),
+            )
+            for i, stage in enumerate(self.stages)
+        )
+        resolutions = narrow(self.resolutions, resolution, "resolutions")
+        return replace(self, resolutions=resolutions, stages=stages)
+
+    def input_size(self, resolution: int) -> tuple[int, int]:
+        """Height and width of the inputs of a resolution."""
+        return resolution, resolution * self.aspect[1] // self.aspect[0]
+
+    def with_classes(self, classes: int) -> "Space":
+        """The same space with another number of classes."""
+        return replace(self, classes=classes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gene:
+    """One column of the rows.
+
+    Args:
+        name: the path in an arch, e.g. ``stages[2].blocks[1].kernel``.
+        values: what codes 1, 2, ... stand for.
+        optional: whether code 0 (absent) may occur.
+        stage: index of its stage; -1 for the resolution.
+        block: index of its block; -1 for a gene of the stage.
+    """
+
+    name: str
+    values: tuple[float, ...]
+    optional: bool = False
+    stage: int = -1
+    block: int = -1
+
+    def code(self, arch: Arch) -> int:
+        """The code of this gene in an arch of the space."""
+        if self.stage < 0:
+            return 1 + self.values.index(arch.resolution)
+        stage = arch.stages[self.stage]
+        field = self.name.rpartition(".")[2]
+        if self.block < 0:
+            return 1 + self.values.index(stage.width if field == "width" else len(stage.blocks))
+        if self.block >= len(stage.blocks):
+            return 0
+        block = stage.blocks[self.block]
+        return 1 + self.values.index(block.kernel if field == "kernel" else block.expand)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which column holds what; a choice of one value that is always there has no column.
+
+    ``widths`` and ``depths`` are keyed by stage, ``kernels`` and ``expands`` by (stage, block).
+    """
+
+    genes: tuple[Gene, ...]
+    resolution: int | None
+    widths: dict[int, int]
+    depths: dict[int, int]
+    kernels: dict[tuple[int, int], int]
+    expands: dict[tuple[int, int], int]
+
+
+@functools.lru_cache(maxsize=64)
+def layout(space: Space) -> Layout:
+    """The columns of a space's rows."""
+    genes: list[Gene] = []
+    lay = Layout((), 0 if len(space.resolutions) > 1 else None, {}, {}, {}, {})
+    if lay.resolution is not None:
+        genes.append(Gene(name="resolution", values=space.resolutions))
+    for i, stage in enumerate(space.stages):
+        for name, columns, values in (
+            ("width", lay.widths, stage.widths),
+            ("depth", lay.depths, stage.depths),
+        ):
+            if len(values) > 1:
+                columns[i] = len(genes)
+                genes.append(Gene(name=f"stages[{i}].{name}", values=values, stage=i))
+        for j in range(max(stage.depths)):
+            optional = j >= min(stage.depths)
+            for name, columns, values in (
+                ("kernel", lay.kernels, stage.kernels),
+                ("expand", lay.expands, stage.expands),
+            ):
+                if len(values) > 1 or optional:
+                    columns[i, j] = len(genes)
+                    path = f"stages[{i}].blocks[{j}].{name}"
+                    genes.append(
+                        Gene(name=path, values=values, optional=optional, stage=i, block=j)
+                    )
+    return replace(lay, genes=tuple(genes))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rules:
+    """Which genes exist, as arrays of shape (genes,).
+
+    Args:
+        depths: the column that decides whether the gene exists.
+        least: the least code in it with which the gene does.
+        choices: how many values the gene has.
+    """
+
+    depths: NDArray[np.intp]
+    least: Codes
+    choices: Codes
+
+    def present(self, rows: Codes) -> NDArray[np.bool_]:
+        """Which genes of rows exist, shape (n, genes)."""
+        return rows.take(self.depths, 1) >= self.least
+
+    def completed(self, rows: Codes, *, rng: np.random.Generator) -> Codes:
+        """The canonical rows of children: genes of absent blocks are 0, of new ones drawn.
+
+        Args:
+            rows: codes in range, shape (n, genes); 0 where no parent had the block.
+            rng: the source of chance.
+        """
+        present = self.present(rows).view(np.uint8)
+        result = rows * present
+        missing = np.flatnonzero(rows < present)
+        drawn = rng.random(len(missing)) * self.choices[missing % max(len(self.choices), 1)]
+        result.ravel()[missing] = 1 + drawn.astype(np.uint8)
+        return result
+
+
+@functools.lru_cache(maxsize=64)
+def rules(space: Space) -> Rules:
+    """The rules of a space's rows."""
+    genes, columns = space.genes, layout(space).depths
+    depths = np.zeros(len(genes), np.intp)
+    least = np.zeros(len(genes), np.uint8)  # whatever is in column 0, the gene exists
+    for column, gene in enumerate(genes):
+        if gene.optional:
+            depths[column] = columns[gene.stage]
+            # Depths ascend, so larger codes are of deeper stages.
+            shallow = sum(depth <= gene.block for depth in space.stages[gene.stage].depths)
+            least[column] = 1 + shallow
+    return Rules(depths, least, np.array([len(gene.values) for gene in genes], np.uint8))
+
+
+def _zero_absent(space: Space, rows: Codes) -> Codes:
+    return np.where(rules(space).present(rows), rows, np.zeros((), rows.dtype))
+
+
+def _check_space(space: Space) -> None:
+    check_inputs(space.resolutions, space.aspect)
+    if not space.stages:
+        raise EdgenasError("stages must not be empty")
+    for path, value, least in (
+        ("classes", space.classes, 2),
+        ("inputs", space.inputs, 1),
+        ("final", space.final, 0),
+        ("mix", space.mix, 0),
+    ):
+        if not whole(least)(value):
+            raise EdgenasError(f"{path} must be an integer >= {least}, found {value}")
+    if space.activation not in ACTIVATIONS:
+        raise EdgenasError(
+            f"activation must be one of {', '.join(ACTIVATIONS)}, found {space.activation!r}"
+        )
+    if space.kernel_transform not in ("linear", "crop"):
+        raise EdgenasError(
+            f"kernel_transform must be linear or crop, found {space.kernel_transform!r}"
+        )
+    for part in space.kept_in_float:
+        if part not in PARTS:
+            raise EdgenasError(f"kept_in_float must be of {', '.join(PARTS)}, found {part!r}")
+    if not 0 < space.epsilon < 1:
+        raise EdgenasError(f"epsilon must be between 0 and 1, found {space.epsilon}")
+    for i, stage in enumerate(space.stages):
+        check_stage(stage, f"stages[{i}]", space.stages[i - 1].widths if i else (space.inputs,))

@@ -1,0 +1,1 @@
+"""Search: the problem, its limits, and the strategies that look for the best network."""

@@ -1,0 +1,1 @@
+"""Gradient strategies on a supernet: one loop, one estimator a file."""

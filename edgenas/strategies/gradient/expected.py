@@ -1,0 +1,94 @@
+"""The expectation of compiled tables under probabilities of the choices, exactly, with gradients.
+
+Latency as a differentiable term (ProxylessNAS, arXiv 1812.00332, section 3.3.1): a table is a sum
+over places, a place reads a few choices, and choices are independent, so its expectation is a sum
+of products of probabilities. A place whose block is absent counts nothing.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgenas.space.cost import Tables
+from edgenas.space.space import Space, layout
+from edgenas.strategies.gradient.policy import choices
+
+
+class Expected:
+    """The expectation of tables.
+
+    Args:
+        space: of their rows.
+        tables: sums over places, of latency, MACs, parameters ...
+    """
+
+    def __init__(self, space: Space, tables: Tables) -> None:
+        assert tables.reduce == "sum", "a maximum is no sum of products"
+        terms: list[tuple[float, tuple[int, ...]]] = []
+        for columns, values in zip(tables.columns, tables.values, strict=True):
+            for codes in np.argwhere(~np.isnan(values)).tolist():
+                value = float(values[tuple(codes)])
+                if value:
+                    read = dict(zip(columns, codes, strict=True))
+                    terms += [(value, factors) for factors in _factors(space, read)]
+        longest = max((len(factors) for _, factors in terms), default=0)
+        one = sum(choice.size for choice in choices(space))  # the place of the number 1
+        padded = [(*factors, *[one] * (longest - len(factors))) for _, factors in terms]
+        self._index = torch.tensor(padded, dtype=torch.long).reshape(len(terms), longest)
+        self._values = torch.tensor([value for value, _ in terms], dtype=torch.double)
+        self._constant = tables.constant
+
+    def __call__(self, probabilities: Sequence[Tensor]) -> Tensor:
+        """The expectation, a scalar in double precision.
+
+        Args:
+            probabilities: of the alternatives of each choice, as in ``Policy.probabilities``.
+        """
+        flat = torch.cat([*(p.double() for p in probabilities), torch.ones(1).double()])
+        return (self._values * flat[self._index].prod(1)).sum() + self._constant
+
+
+def _factors(space: Space, read: dict[int, int]) -> list[tuple[int, ...]]:
+    """The products of probabilities whose sum is that of reading these codes.
+
+    Args:
+        space: of the rows.
+        read: codes by column; 0 where a block is absent.
+
+    Returns:
+        Of each product its places in the probabilities of all choices, one behind the other.
+    """
+    depths, genes = layout(space).depths, space.genes
+    optional = {c: genes[c] for c in read if genes[c].optional}
+    # Whether a block is there is decided by the depth of its stage, read here or not.
+    hidden = sorted({depths[g.stage] for g in optional.values()} - set(read))
+    found: list[tuple[int, ...]] = []
+    for codes in itertools.product(*(range(1, 1 + len(genes[c].values)) for c in hidden)):
+        known = read | dict(zip(hidden, codes, strict=True))
+        agree = all(
+            (known[c] > 0) == (space.stages[g.stage].depths[known[depths[g.stage]] - 1] > g.block)
+            for c, g in optional.items()
+        )
+        if agree:
+            found += _products(space, known)
+    return found
+
+
+def _products(space: Space, known: dict[int, int]) -> list[tuple[int, ...]]:
+    """The products for known codes; of what a choice decides besides, every alternative counts."""
+    start, parts = 0, list[list[int]]()
+    for choice in choices(space):
+        asked = {i: known[c] for i, c in enumerate(choice.columns) if known.get(c)}
+        if asked:
+            fitting = [
+                start + pick
+                for pick in range(choice.size)
+                if all(choice.codes(pick)[i] == code for i, code in asked.items())
+            ]
+            if len(fitting) < choice.size:
+                parts.append(fitting)
+        start += choice.size
+    return list(itertools.product(*parts))

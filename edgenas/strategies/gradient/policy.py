@@ -1,0 +1,132 @@
+"""Probabilities of the choices of a space: what gradient search learns.
+
+A choice is a resolution, a width, a depth, or one block's kernel and expand ratio together, as the
+paths of ProxylessNAS are. Choices are independent; those of absent blocks have no effect.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgenas.space.cost import Tables
+from edgenas.space.space import Codes, Space
+
+Picks = list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One decision.
+
+    Args:
+        columns: the genes it sets, as columns of the space's rows.
+        shape: how many codes each of them has.
+        stage: index of its stage; -1 for the resolution.
+        block: index of its block; -1 for a choice of the stage.
+        field: ``resolution``, ``width``, ``depth`` or ``block``.
+    """
+
+    columns: tuple[int, ...]
+    shape: tuple[int, ...]
+    stage: int
+    block: int
+    field: str
+
+    @property
+    def size(self) -> int:
+        """How many alternatives there are."""
+        return int(np.prod(self.shape))
+
+    def codes(self, pick: int) -> tuple[int, ...]:
+        """The codes of an alternative, one a column, from 1."""
+        return tuple(1 + int(i) for i in np.unravel_index(pick, self.shape))
+
+    def pick(self, codes: Sequence[int]) -> int:
+        """The alternative of codes: the inverse of ``codes``."""
+        return int(np.ravel_multi_index(tuple(c - 1 for c in codes), self.shape))
+
+
+@functools.lru_cache(maxsize=16)
+def choices(space: Space) -> tuple[Choice, ...]:
+    """The choices of a space, in the order of its genes."""
+    groups: dict[tuple[int, int, str], list[int]] = {}
+    for column, gene in enumerate(space.genes):
+        field = "block" if gene.block >= 0 else gene.name.rpartition(".")[2]
+        groups.setdefault((gene.stage, gene.block, field), []).append(column)
+    return tuple(
+        Choice(
+            columns=tuple(columns),
+            shape=tuple(len(space.genes[c].values) for c in columns),
+            stage=stage,
+            block=block,
+            field=field,
+        )
+        for (stage, block, field), columns in groups.items()
+    )
+
+
+class Policy:
+    """Logits of every choice, for what is worth most, and what limits take off them.
+
+    Networks are drawn with the probabilities of ``scores``: logits plus tilt. What is learnt goes
+    to the logits alone, so that they say what an alternative is worth, not what it costs; the tilt
+    makes drawn networks keep the limits, see ``tilt.py``. Uniform at the start.
+
+    Args:
+        space: whose choices.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        self.choices = choices(space)
+        self.logits = [torch.zeros(c.size, requires_grad=True) for c in self.choices]
+        self.tilt = [torch.zeros(c.size) for c in self.choices]
+
+    def scores(self) -> list[Tensor]:
+        """Logits plus tilt of each choice, shape (size,), with gradients to the logits."""
+        return [x + t for x, t in zip(self.logits, self.tilt, strict=True)]
+
+    def probabilities(self) -> list[Tensor]:
+        """Of the alternatives of each choice, shape (size,), with gradients to the logits."""
+        return [torch.softmax(scores, 0) for scores in self.scores()]
+
+    def sample(self, generator: torch.Generator) -> Picks:
+        """One alternative of every choice, those of absent blocks included."""
+        chances = [p.detach() for p in self.probabilities()]
+        return [int(torch.multinomial(p, 1, generator=generator)) for p in chances]
+
+    def entropy(self) -> Tensor:
+        """The mean entropy of the choices, as a part of its maximum."""
+        parts = [
+            -(torch.softmax(x, 0) * torch.log_softmax(x, 0)).sum() / np.log(len(x))
+            for x in self.scores()
+            if len(x) > 1
+        ]
+        return torch.stack(parts).detach().mean() if parts else torch.zeros(())
+
+    def row(self, picks: Picks) -> Codes:
+        """The canonical row of picks, shape (1, genes)."""
+        row = np.zeros((1, len(self.space.genes)), np.uint8)
+        for choice, pick in zip(self.choices, picks, strict=True):
+            row[0, list(choice.columns)] = choice.codes(pick)
+        return self.space.canonical(row)
+
+    def preference(self) -> Tables:
+        """How far rows are from the alternatives worth most: logits below the highest, summed.
+
+        Rows of the alternatives worth most have 0, all others less; absent blocks add nothing. The
+        tilt plays no part: who asks for the row with the highest preference within limits keeps
+        them by leaving out what breaks them.
+        """
+        values: list[NDArray[np.float64]] = []
+        for choice, logits in zip(self.choices, self.logits, strict=True):
+            below = (logits.detach() - logits.detach().max()).double().numpy()
+            table = np.zeros(tuple(1 + n for n in choice.shape))
+            table[tuple(slice(1, None) for _ in choice.shape)] = below.reshape(choice.shape)
+            values.append(table)
+        return Tables(tuple(c.columns for c in self.choices), tuple(values), "sum")

@@ -1,0 +1,43 @@
+"""The loss of one network whose gradient compares a second alternative of every choice."""
+
+import torch
+from torch import Tensor
+
+from edgenas.strategies.gradient.paths import Paths
+from edgenas.strategies.gradient.policy import Picks, Policy
+from edgenas.strategies.gradient.step import Step
+
+
+def two_path_loss(
+    policy: Policy,
+    paths: Paths,
+    step: Step,
+    pairs: list[tuple[int, int]],
+    gates: list[Tensor],
+) -> tuple[Tensor, float]:
+    """A loss whose value is that of the first alternatives, with gradients to all gates.
+
+    Args:
+        policy: whose choices.
+        paths: of the supernet.
+        step: whose batch.
+        pairs: the first and the second alternative of each choice; equal where there is only one.
+        gates: of each choice, shape (2,), with values 1 and 0.
+
+    Returns:
+        The loss, and its value.
+    """
+    picks: Picks = [first for first, _ in pairs]
+    others = {i: second for i, (first, second) in enumerate(pairs) if second != first}
+    blocks = {i: other for i, other in others.items() if policy.choices[i].field == "block"}
+    known = {i: gates[i] for i in blocks}
+    pixels, labels = step.pixels, step.labels
+    loss, inputs = paths.gated(picks, blocks, known, pixels=pixels, labels=labels)
+    value = float(loss.detach())
+    for i, other in others.items():
+        if i not in blocks:
+            # Two whole networks, mixed in their losses.
+            second = paths.swapped(picks, i, other, inputs, pixels=pixels, labels=labels)
+            both = torch.stack([torch.tensor(value), second])
+            loss = loss + (gates[i] * both).sum() - value
+    return loss, value

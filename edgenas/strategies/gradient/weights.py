@@ -1,0 +1,104 @@
+"""Weights that are trained beside the logits, in alternate steps (ProxylessNAS, 1812.00332, 3.2.1).
+
+A step of the weights draws a network as the policy would and trains it on training images, with
+the logits left alone; then comes a step of the logits on search images, with the weights left
+alone. All chance of a step of the weights comes from (seed, step).
+"""
+
+import copy
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from edgenas.basics.errors import EdgenasError
+from edgenas.images.data import Images, Preprocessing
+from edgenas.model.supernet import Supernet
+from edgenas.space.arch import Arch
+from edgenas.training.augment import mixed, views
+from edgenas.training.course import indices_of
+from edgenas.training.recipe import Recipe, learning_rate
+from edgenas.training.state import State
+from edgenas.training.step import sandwich_step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightTraining:
+    """What weights are trained on, and how.
+
+    Args:
+        images: to learn from: none of those that the logits learn from.
+        recipe: how; one network a step, so what it says of networks, distillation and several
+            batches a step plays no part, nor do its epochs: there are as many steps as of logits.
+    """
+
+    images: Images
+    recipe: Recipe
+
+
+class Weights:
+    """A copy of a supernet whose weights are trained.
+
+    Args:
+        supernet: to start from; it stays as it is.
+        training: images and recipe.
+        preprocessing: how images become inputs.
+        seed: of the order and the views of images.
+        steps: in all.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        training: WeightTraining,
+        *,
+        preprocessing: Preprocessing,
+        seed: int,
+        steps: int,
+    ) -> None:
+        recipe, self._images = training.recipe, training.images
+        # Trained on the processor, which has no fp16.
+        precision = "fp32" if recipe.precision == "fp16" else recipe.precision
+        batch = min(recipe.batch, len(self._images))
+        self._recipe = dataclasses.replace(recipe, batch=batch, precision=precision)
+        self._preprocessing, self._seed, self._steps = preprocessing, seed, steps
+        copied = copy.deepcopy(supernet).to(memory_format=torch.channels_last)
+        self.state = State.of(copied, self._recipe)
+
+    def step(self, arch: Arch, step: int) -> None:
+        """Train one network on a batch.
+
+        Args:
+            arch: which.
+            step: its number.
+
+        Raises:
+            EdgenasError: the training diverges.
+        """
+        recipe, images = self._recipe, self._images
+        rng = np.random.default_rng((self._seed, 1, step))
+        lines = indices_of(images, recipe, recipe.batch, self._seed, step)
+        pixels = views(images.pixels[lines], recipe=recipe, rng=rng)
+        classes = len(images.classes)
+        pixels, labels = mixed(
+            pixels, images.labels[lines], recipe=recipe, classes=classes, rng=rng
+        )
+        (loss,) = sandwich_step(
+            self.state.model,
+            [arch],
+            pixels,
+            labels,
+            preprocessing=self._preprocessing,
+            label_smoothing=recipe.label_smoothing,
+            precision=recipe.precision,
+        )
+        if not math.isfinite(loss):
+            raise EdgenasError(
+                f"the training of the weights diverged at step {step}: the loss is {loss}",
+                hint="leave the weights fixed, or train the supernet longer",
+            )
+        per_epoch = len(images) // recipe.batch
+        self.state.step(learning_rate(step, self._steps, per_epoch, recipe))
+        self.state.follow(decay=recipe.ema, step=step)

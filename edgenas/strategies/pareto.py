@@ -1,0 +1,225 @@
+"""Many objectives at once: the networks of a space that no other beats in all of them."""
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgenas.basics.errors import EdgenasError
+from edgenas.space.arch import Arch
+from edgenas.space.cost import Tables, Vector
+from edgenas.space.space import Codes, Space
+from edgenas.strategies.constraint import Limit
+from edgenas.strategies.dominance import front_of
+from edgenas.strategies.feasible import anchor
+from edgenas.strategies.history import History, open_history
+from edgenas.strategies.least import least
+from edgenas.strategies.neighbours import every
+from edgenas.strategies.nsga2 import nsga2
+from edgenas.strategies.problem import Costs, Problem
+
+POPULATION = 256
+EVALUATIONS = 50_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Objective:
+    """One thing to be had as much or as little of as possible.
+
+    Args:
+        name: ``accuracy``, ``latency``, ``latency@rpi4``, ``params`` ...; each once in a search.
+        values: canonical rows, shape (n, genes), to values, shape (n,): compiled tables, a
+            predictor, or any function.
+        goal: ``max`` or ``min``.
+        guide: as in ``Limit``: compiled tables that rise and fall with ``values``; with them the
+            search starts at the exact optimum of a minimised objective. Needless where ``values``
+            are tables themselves.
+    """
+
+    name: str
+    values: Callable[[Codes], Vector]
+    goal: Literal["max", "min"] = "min"
+    guide: Tables | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One network of a front.
+
+    Args:
+        arch: the network.
+        values: of the objectives and of the limited metrics, by name, in the units of their
+            functions (seconds, bytes, fractions of 1).
+    """
+
+    arch: Arch
+    values: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object."""
+        return {"arch": self.arch.to_json(), "values": self.values}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Front:
+    """The outcome of a search with many objectives.
+
+    Args:
+        points: every scored network that no other scored one dominates, the best in the first
+            objective first; of networks equal in all objectives only one.
+        goals: ``max`` or ``min`` by the name of the objective, in the order asked for.
+        exact: whether the whole space was scored, so that this is its true front.
+        evaluations: networks scored.
+        seconds: the search took; the only part that differs between two runs of one seed.
+        seed: of all chance in it.
+    """
+
+    points: tuple[Point, ...]
+    goals: dict[str, Literal["max", "min"]]
+    exact: bool
+    evaluations: int
+    seconds: float
+    seed: int
+
+
+def pareto(
+    space: Space,
+    *,
+    objectives: Sequence[Objective],
+    subject_to: Sequence[Limit] = (),
+    seed: int = 0,
+    population: int = POPULATION,
+    evaluations: int = EVALUATIONS,
+    history: Path | None = None,
+) -> Front:
+    """The front of a space, by NSGA-II; exactly, where the whole space may be scored.
+
+    Args:
+        space: to search.
+        objectives: at least two.
+        subject_to: limits that every network of the front keeps.
+        seed: of all chance: the same seed gives the same front.
+        population: networks kept from generation to generation; the front may hold more of them,
+            as it comes from all that were scored.
+        evaluations: how many networks are scored at most.
+        history: a CSV file of every network scored. Where an interrupted search left one, what is
+            in it is not scored again, and the front is that of an uninterrupted search.
+
+    Raises:
+        EdgenasError: no network keeps the limits, with the least reachable and what binds; the
+            objectives, the population or the evaluations are none to search with; or a history of
+            another search.
+    """
+    _check(objectives, population=population, evaluations=evaluations)
+    started = time.perf_counter()
+    limits = tuple(subject_to)
+    goals: dict[str, Literal["max", "min"]] = {o.name: o.goal for o in objectives}
+    written = None
+    if history is not None:
+        search = {"strategy": "nsga2", "objectives": goals, "population": population}
+        written = open_history(
+            history,
+            space=space,
+            limits=limits,
+            search=search | {"seed": seed, "evaluations": evaluations},
+            found=list(goals),
+        )
+    exact = space.size <= evaluations
+    costs = _costs(objectives, history=written, phase="every" if exact else "sample")
+    problem = Problem(
+        space=space,
+        maximize=lambda rows: -costs(rows)[:, 0],
+        limits=limits,
+        evaluations=evaluations,
+        seed=seed,
+    )
+    if exact:
+        rows = every(space)
+        rows = rows[problem.kept(rows)]
+        if not len(rows):
+            anchor(problem, np.random.default_rng(seed))  # says what binds
+        values = costs(rows)
+    else:
+        ends = [least(space, t) for o in objectives if (t := _tables(o)) is not None]
+        rows, values = nsga2(problem, costs, population=population, ends=ends)
+    scored = len(rows)
+    known = np.isfinite(values).all(1)
+    rows, values = rows[known], values[known]
+    if not len(rows):
+        raise EdgenasError(
+            "no network has a value in every objective: they gave no numbers",
+            hint="fit the predictors again",
+        )
+    found = front_of(values)
+    found = found[np.lexsort(values[found].T[::-1])]
+    columns = {limit.constraint.name: limit.of(rows[found]) for limit in limits}
+    columns |= dict(zip(goals, (values[found] * _signs(objectives)).T, strict=True))
+    return Front(
+        points=_points(space, rows[found], columns),
+        goals=goals,
+        exact=exact,
+        evaluations=scored,
+        seconds=time.perf_counter() - started,
+        seed=seed,
+    )
+
+
+def _check(objectives: Sequence[Objective], *, population: int, evaluations: int) -> None:
+    names = [o.name for o in objectives]
+    if len(names) < 2:
+        raise EdgenasError(
+            f"objectives must be at least two, found {len(names)}",
+            hint="for a single one: search",
+        )
+    if len(set(names)) < len(names):
+        raise EdgenasError(f"objectives must have different names, found {', '.join(names)}")
+    if population < 4:
+        raise EdgenasError(f"population must be at least 4, found {population}")
+    if evaluations < 1:
+        raise EdgenasError(f"evaluations must be at least 1, found {evaluations}")
+
+
+def _signs(objectives: Sequence[Objective]) -> NDArray[np.float64]:
+    return np.array([1.0 if o.goal == "min" else -1.0 for o in objectives])
+
+
+def _costs(objectives: Sequence[Objective], *, history: History | None, phase: str) -> Costs:
+    """Rows to what is minimised, shape (n, objectives); what is not a number is infinite.
+
+    Args:
+        objectives: of the search.
+        history: where every value is kept, and found again; None: nowhere.
+        phase: of the first rows asked for; the others are of ``evolve``.
+    """
+    signs, phases = _signs(objectives), itertools.chain([phase], itertools.repeat("evolve"))
+
+    def values(rows: Codes) -> NDArray[np.float64]:
+        return np.stack([np.asarray(o.values(rows), float) for o in objectives], 1)
+
+    def costs(rows: Codes) -> NDArray[np.float64]:
+        if history is None:
+            found = values(rows)
+        else:
+            found = history.values(rows, phase=next(phases), score=values)
+        return np.where(np.isnan(found), np.inf, signs * found)
+
+    return costs
+
+
+def _tables(objective: Objective) -> Tables | None:
+    if objective.goal == "max":
+        return None
+    return objective.values if isinstance(objective.values, Tables) else objective.guide
+
+
+def _points(space: Space, rows: Codes, columns: dict[str, Vector]) -> tuple[Point, ...]:
+    listed = {name: values.tolist() for name, values in columns.items()}
+    return tuple(
+        Point(arch=arch, values={name: values[i] for name, values in listed.items()})
+        for i, arch in enumerate(space.decode(rows))
+    )

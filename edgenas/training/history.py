@@ -1,0 +1,74 @@
+"""What the folder of a run tells of it, for people."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgenas.accuracy.predictor import load_accuracy
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.files import check_fields, read_json
+from edgenas.model.saved import ACCURACY_FILE
+from edgenas.space.cost import macs_table
+from edgenas.space.presets import space_from_json
+from edgenas.space.space import Space
+from edgenas.training.runs import RUN, RUN_SCHEMA, read_metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """A training, over or not.
+
+    Args:
+        space: of the supernet.
+        configuration: what ``run.json`` says.
+        metrics: its lines, in order.
+        macs: of the networks that were evaluated at the end; empty before.
+        accuracies: theirs, fractions of 1.
+        source: the images that these are of, for people.
+    """
+
+    space: Space
+    configuration: Mapping[str, Any]
+    metrics: tuple[Mapping[str, Any], ...]
+    macs: tuple[float, ...] = ()
+    accuracies: tuple[float, ...] = ()
+    source: str = ""
+
+
+def read_history(folder: Path) -> History:
+    """The history of the run in a folder.
+
+    Raises:
+        EdgenasError: there is none, a file is damaged, or no networks have been judged yet.
+    """
+    path = folder / RUN
+    configuration = read_json(path, schema=RUN_SCHEMA)
+    required = ("space", "recipe", "seed", "data", "threads")
+    check_fields(configuration, required=required, optional=configuration, where=str(path))
+    space = space_from_json(configuration["space"], where=f"{path}: space")
+    metrics = read_metrics(folder)
+    if not any("validation" in line for line in metrics):
+        every = dict(configuration["recipe"]).get("judge_every", 1)
+        epochs = "the first epoch" if every == 1 else f"every {every} epochs"
+        raise EdgenasError(
+            f"no networks of the training in {folder} have been judged yet",
+            hint=f"they are after {epochs}; a training that was cut off goes on with "
+            "edgenas train ... --resume",
+        )
+    macs: tuple[float, ...] = ()
+    accuracies: tuple[float, ...] = ()
+    source = ""
+    if (folder / ACCURACY_FILE).exists():
+        found = load_accuracy(folder / ACCURACY_FILE)
+        if found.space == space and found.rows is not None and found.accuracies is not None:
+            macs = tuple(macs_table(space)(found.rows).tolist())
+            accuracies, source = tuple(found.accuracies.tolist()), found.source
+    return History(
+        space=space,
+        configuration=configuration,
+        metrics=tuple(metrics),
+        macs=macs,
+        accuracies=accuracies,
+        source=source,
+    )

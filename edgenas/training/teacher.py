@@ -1,0 +1,290 @@
+"""A given model as the teacher of a training: an ONNX file, or TorchScript.
+
+What it answers on the very images that the networks see is distilled into them (Hinton, Vinyals,
+Dean, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531). Nothing is guessed: a model
+whose inputs, classes or preprocessing are not clear is refused.
+"""
+
+import importlib
+import json
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.files import sha256
+from edgenas.basics.units import in_file
+from edgenas.images.data import (
+    PREPROCESSING_SCHEMA,
+    Images,
+    Preprocessing,
+    Size,
+    sides,
+)
+
+TORCHSCRIPT = (".pt", ".pth", ".ts", ".torchscript")
+_IMAGENET = "--teacher-mean 0.485,0.456,0.406 --teacher-std 0.229,0.224,0.225"
+_PROBED = 4  # made-up images that a model is tried with
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Teacher:
+    """A trained model, ready to be asked.
+
+    Args:
+        run: from inputs, float32, shape (n, 3, height, width), to answers, shape (n, classes).
+        batch: the number of images that ``run`` takes; None: any.
+        size: height of the inputs in pixels; they have the shape of the stored images.
+        preprocessing: from stored pixels to the inputs.
+        shares: whether it answers the shares of the classes, not logits.
+        record: what a run remembers of it.
+    """
+
+    run: Callable[[Tensor], Tensor]
+    batch: int | None
+    size: int
+    preprocessing: Preprocessing
+    shares: bool
+    record: dict[str, Any]
+
+    @torch.no_grad()
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Its answers on stored pixels, uint8, shape (n, 3, height, width): (n, classes)."""
+        answers = _answers(self.run, self.preprocessing, pixels, size=self.size, batch=self.batch)
+        # The logarithms of shares are logits, whatever constant is missing.
+        return answers.clamp_min(1e-12).log() if self.shares else answers
+
+    def accuracy(self, images: Images, *, most: int = 1000) -> tuple[float, int]:
+        """Its accuracy on the first images of a set, and how many they are."""
+        some = images.take(torch.arange(min(most, len(images))))
+        right = [
+            self.logits(part).argmax(1).cpu() == labels
+            for part, labels in zip(some.pixels.split(250), some.labels.split(250), strict=True)
+        ]
+        return torch.cat(right).double().mean().item(), len(some)
+
+
+def load_teacher(
+    path: Path,
+    *,
+    classes: int,
+    stored: Size,
+    place: torch.device,
+    size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Teacher:
+    """Read a model and try it.
+
+    TorchScript files are programs. Reading one unpickles nothing into Python, but PyTorch's
+    security policy says to treat it like any other code of its author.
+
+    Args:
+        path: an ONNX file, or a TorchScript file (``torch.jit.save``).
+        classes: it has to tell apart, in the order of the images' class names.
+        stored: pixels that images are kept at.
+        place: where the training runs.
+        size: height of its inputs; None: what an ONNX file says, else that of stored images.
+        mean: per channel, of values in [0, 1]; None: what an ONNX file of edgenas says.
+        std: per channel, likewise.
+
+    Raises:
+        EdgenasError: no such model, or its inputs or outputs do not fit.
+    """
+    if not path.is_file():
+        raise EdgenasError(f"--teacher: no file {path}")
+    if path.suffix == ".onnx":
+        run, batch, fixed, known = _onnx(path, place)
+    elif path.suffix in TORCHSCRIPT:
+        run, batch, fixed, known = _torchscript(path, place), None, [None, None], None
+    else:
+        raise EdgenasError(
+            f"--teacher must be an .onnx file or TorchScript ({', '.join(TORCHSCRIPT)}), "
+            f"found {path.name}"
+        )
+    preprocessing = _preprocessing(path, known, stored=stored, mean=mean, std=std)
+    height, width = sides(stored)
+    size = size or fixed[0] or height
+    given = preprocessing.size(size)
+    if any(f not in (None, g) for f, g in zip(fixed, given, strict=True)):
+        raise EdgenasError(
+            f"--teacher {path} takes inputs of {' x '.join(str(f or 'any') for f in fixed)} "
+            f"pixels, found {given[0]} x {given[1]}",
+            hint="the size is --teacher-size, the shape that of the space's inputs",
+        )
+    generator = torch.Generator().manual_seed(0)
+    shape = (_PROBED, 3, height, width)
+    probes = torch.randint(256, shape, generator=generator, dtype=torch.uint8).to(place)
+    with torch.no_grad():
+        answers = _answers(run, preprocessing, probes, size=size, batch=batch)
+    if tuple(answers.shape) != (_PROBED, classes):
+        found = f"answers of shape {tuple(answers.shape)} to {_PROBED} images"
+        if answers.ndim == 2 and len(answers) == _PROBED:
+            found = f"{answers.shape[1]}"
+        raise EdgenasError(
+            f"--teacher {path} must tell {classes} classes apart, like the images, found {found}",
+            hint="give a model that was trained on these classes",
+        )
+    if not answers.isfinite().all():
+        raise EdgenasError(f"--teacher {path} answers numbers that are not finite")
+    sums = answers.sum(1)
+    return Teacher(
+        run=run,
+        batch=batch,
+        size=size,
+        preprocessing=preprocessing,
+        shares=bool((answers >= 0).all() and (sums - 1).abs().max() < 1e-3),
+        record={
+            "file": path.name,
+            "sha256": sha256(path),
+            "size": in_file(given),
+            "mean": list(preprocessing.mean),
+            "std": list(preprocessing.std),
+        },
+    )
+
+
+def _answers(
+    run: Callable[[Tensor], Tensor],
+    preprocessing: Preprocessing,
+    pixels: Tensor,
+    *,
+    size: int,
+    batch: int | None,
+) -> Tensor:
+    inputs = preprocessing.prepare(pixels, resolution=size)
+    if batch is None:
+        return run(inputs).float()
+    # A model made for a fixed batch wants full ones.
+    short = -len(inputs) % batch
+    filled = torch.cat([inputs, inputs[-1:].expand(short, -1, -1, -1)])
+    return torch.cat([run(part) for part in filled.split(batch)])[: len(inputs)].float()
+
+
+def _preprocessing(
+    path: Path,
+    known: str | None,
+    *,
+    stored: Size,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> Preprocessing:
+    """How pixels become its inputs: as given, else as edgenas wrote into the file."""
+    told = Preprocessing(stored=stored, mean=tuple(mean or ()), std=tuple(std or ())).to_json()
+    try:
+        value = json.loads(known or "null")
+    except ValueError:
+        value = None  # others use that key for what they like
+    if isinstance(value, dict) and value.get("schema") == PREPROCESSING_SCHEMA:
+        own = Preprocessing.from_json(value, where=f"{path}: preprocessing").to_json()
+        told |= {name: own[name] for name in ("mean", "std") if not told[name]}
+    if not told["mean"] or not told["std"]:
+        raise EdgenasError(
+            f"how images become inputs of --teacher {path} is not known: its mean and its standard "
+            "deviation must be given",
+            hint=f"for the usual ones of ImageNet: {_IMAGENET}",
+        )
+    return Preprocessing.from_json(told, where="--teacher")
+
+
+def _onnx(
+    path: Path, place: torch.device
+) -> tuple[Callable[[Tensor], Tensor], int | None, list[int | None], str | None]:
+    """What runs an ONNX file, its batch, height and width where fixed, and its preprocessing."""
+    runtime: Any = importlib.import_module("onnxruntime")
+    state: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    refusals = (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented)
+    refusals += (state.InvalidArgument, state.NoSuchFile, state.RuntimeException)
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    cuda = "CUDAExecutionProvider"
+    wanted = [cuda] if place.type == "cuda" and cuda in runtime.get_available_providers() else []
+    try:
+        session = runtime.InferenceSession(path, options, [*wanted, "CPUExecutionProvider"])
+    except refusals as error:
+        raise EdgenasError(f"--teacher {path} is no model for ONNX Runtime: {error}") from error
+    entries, answers = session.get_inputs(), session.get_outputs()
+    if len(entries) != 1 or len(answers) != 1:
+        names = [[value.name for value in values] for values in (entries, answers)]
+        raise EdgenasError(
+            f"--teacher {path} must have one input and one output, found inputs "
+            f"{', '.join(names[0])} and outputs {', '.join(names[1])}"
+        )
+    (entry,) = entries
+    shape, kinds = list(entry.shape), {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+    fits = len(shape) == 4 and (shape[1] == 3 or not isinstance(shape[1], int))
+    if entry.type not in kinds or not fits:
+        raise EdgenasError(
+            f"--teacher {path} must take float images of shape (n, 3, height, width), its input "
+            f"{entry.name} is {entry.type} of shape ({', '.join(map(str, shape))})",
+            hint="export it again with channels first",
+        )
+
+    def run(inputs: Tensor) -> Tensor:
+        array = inputs.contiguous().cpu().numpy().astype(kinds[entry.type], copy=False)
+        try:
+            (found,) = session.run(None, {entry.name: array})
+        except refusals as error:
+            raise EdgenasError(
+                f"--teacher {path} does not take inputs of shape {tuple(inputs.shape)}: {error}",
+                hint="give the size that it was made for: --teacher-size 224",
+            ) from error
+        return torch.from_numpy(np.asarray(found)).to(place)
+
+    batch = shape[0] if isinstance(shape[0], int) else None
+    known = session.get_modelmeta().custom_metadata_map.get("preprocessing")
+    return run, batch, [size if isinstance(size, int) else None for size in shape[2:]], known
+
+
+def _torchscript(path: Path, place: torch.device) -> Callable[[Tensor], Tensor]:
+    """What runs a TorchScript file. Pickles of Python objects are not even opened."""
+    names: list[str] = []
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    if not any(name.endswith("/constants.pkl") for name in names):
+        raise EdgenasError(
+            f"--teacher {path} must be TorchScript; a pickle of a model or of its weights is not "
+            "read, because reading it could run anything",
+            hint="write it with torch.jit.trace(model, example).save(...), or export it to ONNX",
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch would rather have torch.export
+            module: Any = torch.jit.load(path, map_location=place)
+    except (RuntimeError, ValueError) as error:
+        raise EdgenasError(f"--teacher {path} is damaged: {_last(error)}") from error
+    module.eval()
+    jit: Any = torch.jit
+
+    def run(inputs: Tensor) -> Tensor:
+        try:
+            # What its optimiser does in the first runs of a process would change the last bits.
+            with jit.optimized_execution(False):
+                found = module(inputs.to(place))
+        except RuntimeError as error:
+            raise EdgenasError(
+                f"--teacher {path} does not take inputs of shape {tuple(inputs.shape)}: "
+                f"{_last(error)}",
+                hint="give the size that it was made for: --teacher-size 224",
+            ) from error
+        if not isinstance(found, Tensor):
+            raise EdgenasError(
+                f"--teacher {path} must answer one tensor, found {type(found).__name__}"
+            )
+        return found
+
+    return run
+
+
+def _last(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

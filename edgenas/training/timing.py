@@ -1,0 +1,95 @@
+"""How many epochs fit into a time."""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.files import wait_for_machine
+from edgenas.basics.units import duration
+from edgenas.model import processes as parallel
+from edgenas.model.evaluate import evaluate
+from edgenas.model.supernet import Supernet
+from edgenas.training.course import Course, judge, state_of, take_step
+from edgenas.training.phases import phases
+
+_WARM, _STEPS = 2, 6  # steps of a phase: to warm up, and to measure
+_NOMINAL = 1000  # steps of a training, whose phases are then as long as they should be
+_ARCHS = 4  # networks evaluated to learn what one takes
+_JUDGING = 0.05  # of the time of an epoch, at most, for the judgements
+_RESERVE = 0.03  # of the time: checkpoints, and what is slower later
+
+
+def fitted(course: Course, supernet: Supernet, *, seconds: float) -> dict[str, int]:
+    """The epochs that fit into a time, and how often their networks are judged.
+
+    Some steps of every phase and some evaluations are made, on a copy of the weights, and timed.
+    The time is shared out once, at the start, so that a run depends on its recipe alone.
+
+    Args:
+        course: the training; its epochs play no part.
+        supernet: its weights at the start.
+        seconds: for all epochs and the networks that an accuracy predictor is fitted to.
+
+    Returns:
+        ``epochs`` and ``judge_every`` of the recipe.
+
+    Raises:
+        EdgenasError: not even one epoch fits.
+    """
+    wait_for_machine()
+    recipe, begun = course.recipe, time.monotonic()
+    step = _seconds_per_step(course, copy.deepcopy(supernet))
+    judging = _timed(lambda: judge(course, state_of(course, supernet)))
+    networks = min(recipe.accuracy_archs, course.space.size)
+    evaluating = networks * _seconds_per_network(course, supernet)
+    epoch = step * course.steps_per_epoch
+    every = max(1, math.ceil(judging / (_JUDGING * epoch)))
+    left = seconds * (1 - _RESERVE) - (time.monotonic() - begun) - evaluating - judging
+    # What was timed differs between processes.
+    epochs, every = parallel.from_first((int(left / (epoch + judging / every)), every))
+    if epochs < 1:
+        least = seconds - left + epoch + judging
+        raise EdgenasError(
+            f"--time must be enough for an epoch ({duration(epoch)}) and the evaluation of "
+            f"{networks} networks ({duration(evaluating)}), found {duration(seconds)}",
+            hint=f"give --time {math.ceil(1.1 * least)}s, or a smaller accuracy_archs in a recipe",
+        )
+    return {"epochs": epochs, "judge_every": min(every, epochs)}
+
+
+def _timed(work: Callable[[], object]) -> float:
+    begun = time.monotonic()
+    work()
+    return time.monotonic() - begun
+
+
+def _seconds_per_step(course: Course, supernet: Supernet) -> float:
+    """The mean over the phases, each as long as it is; changes the weights."""
+    state, mean = state_of(course, supernet), 0.0
+    for phase in phases(course.space, course.recipe, steps=_NOMINAL):
+        begun = time.monotonic()
+        for step in range(_WARM + _STEPS):
+            if step == _WARM:
+                begun = time.monotonic()
+            take_step(course, state, phase.space, step=step, rate=0.0)
+        mean += (time.monotonic() - begun) / _STEPS * phase.steps / _NOMINAL
+    return mean
+
+
+def _seconds_per_network(course: Course, supernet: Supernet) -> float:
+    """Of the evaluation of one network, shared out over the processes."""
+    rng = np.random.default_rng((course.seed, 8))
+    halves = [course.space.sample(_ARCHS // 2, rng=rng, by=by) for by in ("gene", "arch")]
+    found = evaluate(
+        supernet,
+        course.space.decode(np.concatenate(halves)),
+        images=course.parts.validation,
+        calibration=course.calibration,
+        preprocessing=course.preprocessing,
+        split="validation",
+    )
+    return _timed(lambda: list(found)) / _ARCHS / parallel.world()

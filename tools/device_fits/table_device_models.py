@@ -1,0 +1,53 @@
+"""Print the estimated targets of the shipped profiles as the table of docs/devices.md.
+
+python -m tools.device_fits.table_device_models [--write]
+"""
+
+import argparse
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgenas.basics.files import write_text
+from edgenas.latency.device import Device, Use, list_devices
+from edgenas.latency.estimate import device_model
+
+PAGE = Path(__file__).parents[2] / "docs" / "devices.md"
+BEGIN, END = "<!-- targets: begin -->\n", "<!-- targets: end -->\n"
+
+
+def rows() -> Iterator[str]:
+    """The lines of the table."""
+    yield "| device | target | rows | mean error | 90% interval | mean power |"
+    yield "|---|---|---|---|---|---|"
+    for device in list_devices():
+        for use in device.uses:
+            yield _row(device, use)
+
+
+def _row(device: Device, use: Use) -> str:
+    target = use.target
+    way = f"{target.runtime} {target.precision}, {target.threads} thread{'s'[: target.threads > 1]}"
+    if use.estimate is None:
+        return f"| {device.name} | {way} | | no estimate: {use.no_estimate} | | |"
+    found = use.estimate
+    error = sum(abs(math.expm1(-e)) for e in found.residuals) / len(found.residuals)
+    factor = device_model(device, target).interval(1.0, confidence=0.9)[1]
+    power = "" if found.power is None else f"{found.power.value:g} {found.power.unit}"
+    return f"| {device.name} | {way} | {found.rows} | {error:.0%} | x/÷ {factor:.2f} | {power} |"
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="into the page, not to stdout")
+    table = "".join(f"{line}\n" for line in rows())
+    if not parser.parse_args().write:
+        print(table)
+        return
+    head, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+    write_text(PAGE, f"{head}{BEGIN}{table}{END}{rest.split(END)[1]}")
+
+
+if __name__ == "__main__":
+    main()
