@@ -1,6 +1,7 @@
 """One decoder for every file: from what JSON, TOML or YAML hold to typed values.
 
-A frozen dataclass says what a file holds, and its annotations are the rules (`edgenas.basics.ranges`)::
+A frozen dataclass says what a file holds, and its annotations are the rules
+(`edgenas.basics.ranges`)::
 
     threads: Annotated[int, Range(1, 4096, "count")]
 

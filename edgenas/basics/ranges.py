@@ -1,6 +1,7 @@
 """What a number, a text or a list in a file may be: ranges with their units, and the usual kinds.
 
-`edgenas.basics.decode` reads them from ``Annotated`` fields. Every number in a file has a range and a
+`edgenas.basics.decode` reads them from ``Annotated`` fields. Every number in a file has a range
+and a
 unit. The upper ends are far beyond what is met; they keep sums and products of such numbers finite.
 """
 

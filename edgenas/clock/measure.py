@@ -202,14 +202,15 @@ def measure(
 ) -> Generator[Measurement]:
     """Time ONNX graphs on this machine, in a process of its own, in random order.
 
-    Training that runs on this machine pauses meanwhile (`edgenas.basics.files.machine_lock`), as does
+    Training that runs on this machine pauses meanwhile (`edgenas.basics.files.machine_lock`), as
+    does
     any other measurement. Every measurement is told as soon as it is known: keep it, and a killed
     run loses nothing; measure the units that are missing next time.
 
     Args:
         units: name and ONNX graph (bytes or path) of each; for a runtime that reads none, what
-            `edgenas.runtime.registry.for_clock` makes of it. A generator is consumed before the clock
-            starts, one graph in memory at a time.
+            `edgenas.runtime.registry.for_clock` makes of it. A generator is consumed before the
+            clock starts, one graph in memory at a time.
         runtime: a runtime that the clock can load.
         settings: threads, patience, seed.
         batch: what free dimensions of the inputs become.

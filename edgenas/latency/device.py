@@ -99,8 +99,8 @@ class Estimate:
         model: the name of the formula, see ``edgenas.latency.estimate``.
         parameters: by name.
         fused: the operators that the runtime folds into the kernel before them.
-        tile: of its fast 3x3 convs; see ``edgenas.latency.estimate.Kernels``, also for the next two.
-        per_group: whether a grouped conv is a kernel for each group.
+        tile: of its fast 3x3 convs; see ``edgenas.latency.estimate.Kernels``, also for the next
+        two. per_group: whether a grouped conv is a kernel for each group.
         vectors: whether operators on a single pixel start a kernel.
         measured: whether ``rows`` were measured by the user, not published.
         residuals: log(measured / predicted) of published rows, each predicted by a model that had

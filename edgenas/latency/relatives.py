@@ -1,9 +1,11 @@
 """Devices nobody has published rows of: their relatives, corrected by a few measurements.
 
-The prices (see ``edgenas.latency.estimate``) of many boards that run one runtime are one population: a mean
+The prices (see ``edgenas.latency.estimate``) of many boards that run one runtime are one
+population: a mean
 and a covariance of their logarithms. A new board starts there and departs as far as the networks
 measured on it say (partial pooling, Gelman & Hill 2007, chapter 12). The interval is the one of
-the same game on boards that the population had not seen. `tools/device_fits/fit_relatives.py` makes the files.
+the same game on boards that the population had not seen. `tools/device_fits/fit_relatives.py`
+makes the files.
 """
 
 import math

@@ -1,8 +1,8 @@
 """ONNX graphs to time and to ship: one layer alone, or a whole planned network.
 
 Built node by node in a millisecond, where exporting a module takes a second. The operators are
-those of a network whose batch norms are folded into its convs. `edgenas.model.export` fills the same
-graph with trained weights, so what was timed is what ships; graphs to time have random ones.
+those of a network whose batch norms are folded into its convs. `edgenas.model.export` fills the
+same graph with trained weights, so what was timed is what ships; graphs to time have random ones.
 """
 
 import math

@@ -2,7 +2,8 @@
 
 A single layer may come out several percent off, on a machine where nothing has changed; so what is
 judged is the median change of the networks, and that of the layers, each with its distribution-free
-95% interval (see `edgenas.clock.board.median_rank`). A device has drifted when one of these intervals
+95% interval (see `edgenas.clock.board.median_rank`). A device has drifted when one of these
+intervals
 lies beyond the tolerance as a whole, or when one canary is off by far more; and only when a second
 look says so too.
 """

@@ -193,7 +193,7 @@ class NcnnSession:
         }
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
-        """See `edgenas.runtime.registry.Session`. One image after the other."""
+        """See `Session`. One image after the other."""
         check_inputs(inputs, expected=self._inputs)
         images = [
             board.ncnn_run(self._loaded, self._mats(inputs, image)) for image in range(self._batch)
@@ -211,11 +211,11 @@ class NcnnSession:
         return self._library.Mat(held).clone()
 
     def facts(self) -> dict[str, str]:
-        """See `edgenas.runtime.registry.Session`."""
+        """See `Session`."""
         return dict(self._facts)
 
     def kernels(self) -> list[Kernel]:
-        """See `edgenas.runtime.registry.Session`. ncnn has no profile: layers are run one by one."""
+        """See `Session`. ncnn has no profile: layers are run one by one."""
         threads, precision = int(self._facts["threads"]), self._facts["precision"]
         loaded = board.ncnn_net(
             convert(self._onnx), threads=threads, precision=precision, light=False
@@ -247,7 +247,7 @@ class NcnnSession:
 
 
 def compile(onnx: bytes, *, precision: str | None, threads: int, batch: int) -> NcnnSession:
-    """See `edgenas.runtime.registry.Runtime`. Networks are loaded as `edgenas.clock.board` times them."""
+    """See `Runtime`. Networks are loaded as `edgenas.clock.board` times them."""
     asked = precision or "fp32"
     check_precision(asked, runtime=NAME, known=PRECISIONS)
     if why_not := available():

@@ -54,16 +54,16 @@ class OrtSession:
         self._inputs = {v.name: (tuple(v.shape), kinds[v.type]) for v in session.get_inputs()}
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
-        """See `edgenas.runtime.registry.Session`."""
+        """See `Session`."""
         check_inputs(inputs, expected=self._inputs)
         return list(self._session.run(None, dict(inputs)))
 
     def facts(self) -> dict[str, str]:
-        """See `edgenas.runtime.registry.Session`."""
+        """See `Session`."""
         return dict(self._facts)
 
     def kernels(self) -> list[Kernel]:
-        """See `edgenas.runtime.registry.Session`. From the runtime's own profile."""
+        """See `Session`. From the runtime's own profile."""
         events = self.events(runs=_PROFILED_RUNS)
         known = node_names(load_from_string(self._onnx).graph)
         found: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -113,7 +113,7 @@ def _precision_of_kernel(event: dict[str, Any]) -> str:
 
 
 def compile(onnx: bytes, *, precision: str | None, threads: int, batch: int) -> OrtSession:
-    """See `edgenas.runtime.registry.Runtime`. Sessions are those that `edgenas.clock.board` times."""
+    """See `Runtime`. Sessions are those that `edgenas.clock.board` times."""
     if precision is not None:
         check_precision(precision, runtime=NAME, known=PRECISIONS)
     why_not = available()

@@ -23,7 +23,7 @@ _WITH_MACS = ("Conv", "FusedConv", "NhwcConv", "NhwcFusedConv", "Gemm", "FusedGe
 
 @dataclass(frozen=True, slots=True)
 class OnnxRuntimeGpu:
-    """A runtime in the sense of `edgenas.runtime.registry.Runtime`.
+    """A runtime in the sense of `Runtime`.
 
     Args:
         NAME: of the runtime.
@@ -56,7 +56,7 @@ class OnnxRuntimeGpu:
     def compile(
         self, onnx: bytes, *, precision: str | None, threads: int, batch: int
     ) -> OrtSession:
-        """See `edgenas.runtime.registry.Runtime`. Threads are those of what the processor has to do."""
+        """See `Runtime`. Threads are those of what the processor has to do."""
         model = parsed(onnx, runtime=self.NAME)
         asks = precision_of(model)
         chosen = precision or asks

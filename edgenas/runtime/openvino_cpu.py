@@ -57,17 +57,17 @@ class OpenvinoSession:
         }
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
-        """See `edgenas.runtime.registry.Session`."""
+        """See `Session`."""
         check_inputs(inputs, expected=self._inputs)
         found = self._request.infer(dict(inputs))
         return [found[port] for port in self._model.outputs]
 
     def facts(self) -> dict[str, str]:
-        """See `edgenas.runtime.registry.Session`."""
+        """See `Session`."""
         return dict(self._facts)
 
     def kernels(self) -> list[Kernel]:
-        """See `edgenas.runtime.registry.Session`. From the runtime's performance counters."""
+        """See `Session`. From the runtime's performance counters."""
         model = board.openvino_model(
             self._onnx,
             threads=int(self._facts["threads"]),
@@ -104,7 +104,7 @@ class OpenvinoSession:
 
 
 def compile(onnx: bytes, *, precision: str | None, threads: int, batch: int) -> OpenvinoSession:
-    """See `edgenas.runtime.registry.Runtime`. Sessions are those that `edgenas.clock.board` times."""
+    """See `Runtime`. Sessions are those that `edgenas.clock.board` times."""
     if precision is not None:
         check_precision(precision, runtime=NAME, known=PRECISIONS)
     why_not = available()

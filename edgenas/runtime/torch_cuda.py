@@ -122,7 +122,7 @@ class TorchSession:
         return {f"torch.{kind}": name for name, kind in board.TORCH_TYPES.items()}[used]
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
-        """See `edgenas.runtime.registry.Session`."""
+        """See `Session`."""
         import torch
 
         from edgenas.runtime.torch_graph import numpy_of
@@ -139,11 +139,11 @@ class TorchSession:
         ]
 
     def facts(self) -> dict[str, str]:
-        """See `edgenas.runtime.registry.Session`."""
+        """See `Session`."""
         return dict(self._facts)
 
     def kernels(self) -> list[Kernel]:
-        """See `edgenas.runtime.registry.Session`. From PyTorch's profiler, operator by operator."""
+        """See `Session`. From PyTorch's profiler, operator by operator."""
         import torch
 
         from edgenas.runtime.torch_graph import OnnxModule
@@ -179,7 +179,7 @@ class TorchSession:
 
 
 def compile(onnx: bytes, *, precision: str | None, threads: int, batch: int) -> TorchSession:
-    """See `edgenas.runtime.registry.Runtime`. Programs are those that `edgenas.clock.board` times."""
+    """See `Runtime`. Programs are those that `edgenas.clock.board` times."""
     asked = precision or "fp32"
     check_precision(asked, runtime=NAME, known=PRECISIONS)
     if why_not := available():

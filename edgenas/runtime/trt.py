@@ -43,7 +43,7 @@ _WORKSPACE = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class TensorRT:
-    """A runtime in the sense of `edgenas.runtime.registry.Runtime`, and a builder of engines.
+    """A runtime in the sense of `Runtime`, and a builder of engines.
 
     Args:
         NAME: of the runtime.
@@ -146,7 +146,7 @@ class TensorRT:
     def compile(
         self, onnx: bytes, *, precision: str | None, threads: int, batch: int
     ) -> "TensorRTSession":
-        """See `edgenas.runtime.registry.Runtime`. Threads are those of the GPU."""
+        """See `Runtime`. Threads are those of the GPU."""
         model = parsed(onnx, runtime=self.NAME)
         chosen = precision or precision_of(model)
         check_precision(chosen, runtime=self.NAME, known=self.PRECISIONS)
@@ -274,7 +274,7 @@ class TensorRTSession:
             self._context.set_tensor_address(name, self._pointers[name])
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
-        """See `edgenas.runtime.registry.Session`."""
+        """See `Session`."""
         check_inputs(inputs, expected=self._inputs)
         for name, value in inputs.items():
             self._cuda.to_device(self._pointers[name], np.ascontiguousarray(value))
@@ -290,11 +290,11 @@ class TensorRTSession:
         self._cuda.synchronize(self._stream)
 
     def facts(self) -> dict[str, str]:
-        """See `edgenas.runtime.registry.Session`."""
+        """See `Session`."""
         return dict(self._facts)
 
     def kernels(self) -> list[Kernel]:
-        """See `edgenas.runtime.registry.Session`. From the profiler of the execution context."""
+        """See `Session`. From the profiler of the execution context."""
         trt, seconds = self._trt, dict[str, list[float]]()
 
         class Profiler(trt.IProfiler):

@@ -3,8 +3,8 @@
     python -m tools.benchmarks.bench_budgets --budgets 5 --out RESULTS.json
 
 Budgets spread evenly over the reachable range on ``--device host``; ``edgenas specialize`` as a
-user types it, then ``tools/benchmarks/retime.py`` in a process of its own on the delivered model. A budget
-that ``specialize`` refuses is told, with its words, and counts as not delivered.
+user types it, then ``tools/benchmarks/retime.py`` in a process of its own on the delivered model.
+A budget that ``specialize`` refuses is told, with its words, and counts as not delivered.
 """
 
 import argparse

@@ -6,7 +6,8 @@ For networks of a supernet, on each runtime here: top-1 on the test images, the 
 that the runtime computes in integer kernels by its own profile, and the latency of one image, all
 forms of a network timed in turn. ``plain`` is what onnxruntime.quantization makes by itself, with
 hard swishes in float. ``--parts`` adds forms that keep one part of the network in float: that
-table decides what a space keeps in float (`edgenas.space.space.Space`): on mbv3-cifar nothing had to be.
+table decides what a space keeps in float (`edgenas.space.space.Space`): on mbv3-cifar nothing had
+to be.
 """
 
 import argparse

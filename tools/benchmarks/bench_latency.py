@@ -11,7 +11,8 @@ With ``--data TRAIN --test TEST`` (the images of the shipped supernet) the accur
 that the search chose is measured as well. On networks that others published (5,000 networks of the
 once-for-all MobileNetV3 on two GPUs; no clock is needed)::
 
-    python -m tools.benchmarks.bench_latency --published ../shared/data/published/ofa_gpu_latency.npz
+    python -m tools.benchmarks.bench_latency --published \
+        ../shared/data/published/ofa_gpu_latency.npz
 """
 
 import argparse

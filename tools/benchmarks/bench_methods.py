@@ -2,7 +2,8 @@
 
     python -m tools.benchmarks.bench_methods --data TRAIN --test TEST --out FOLDER [--epochs 10]
 
-Trains the weights of --space from random ones by both methods of ``edgenas.training.recipe``, with the same
+Trains the weights of --space from random ones by both methods of ``edgenas.training.recipe``, with
+the same
 recipe and seed otherwise. The budget is the sum of the MACs of every network of every step times
 the images of a step, to which forward and backward passes are in proportion: unlike epochs it is
 fair to a method whose steps train one network for a while, and unlike seconds it is the same on a

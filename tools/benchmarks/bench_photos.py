@@ -1,6 +1,7 @@
 """A folder of photos in an hour: edgenas against a MobileNetV3-small of torchvision.
 
-    python -m tools.benchmarks.bench_photos --data photos/train --test photos/test --minutes 60 --out DIR
+    python -m tools.benchmarks.bench_photos --data photos/train --test photos/test --minutes 60 \
+        --out DIR
 
 Two commands of the README, ``edgenas train`` for most of the time and ``edgenas specialize``, which
 measures this machine first; then torchvision's ``mobilenet_v3_small`` from random weights for as

@@ -1,6 +1,7 @@
 """Search on the published Note10 tables: the reference package and edgenas side by side.
 
-    python -m tools.benchmarks.bench_search --published FOLDER [--seeds 10] [--long 60] [--no-reference]
+    python -m tools.benchmarks.bench_search --published FOLDER [--seeds 10] [--long 60] \
+        [--no-reference]
 
 FOLDER holds what the authors of once-for-all published: ``note10/*_lookup_table.yaml`` and
 ``acc_predictor.pth``. The reference is the PyPI package ``ofa``: its EvolutionFinder, its

@@ -1,6 +1,7 @@
 """Do predictor and supernet rank networks as training them alone does?
 
-    python -m tools.benchmarks.bench_standalone --data TRAIN --out FOLDER [--test TEST] [--epochs 10]
+    python -m tools.benchmarks.bench_standalone --data TRAIN --out FOLDER [--test TEST] \
+        [--epochs 10]
 
 Draws networks of a supernet's space, one from each equal part of the order of MACs, none of which
 the accuracy predictor was fitted to, and trains each alone, from random weights, on the training

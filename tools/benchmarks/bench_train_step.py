@@ -7,8 +7,8 @@ A step is the same on both sides: the same images, the same archs (the largest, 
 with Nesterov's momentum. The reference network (PyPI package ``ofa``, MIT) runs as released, its
 tensors with channels first, and once more with weights and images in channels-last order, which is
 how edgenas trains; edgenas runs in both orders too, and once without its own gradients of depthwise
-weights (``edgenas.model.depthwise``). All five take turns, so that a machine whose speed changes changes
-it for all. The first turn of each warms up and is not counted.
+weights (``edgenas.model.depthwise``). All five take turns, so that a machine whose speed changes
+changes it for all. The first turn of each warms up and is not counted.
 
 Losses are compared as well: all five start from the same random weights and see the same images.
 """
