@@ -28,7 +28,7 @@ INSTALLED_AS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 INSTALLED_AS |= {"tensorrt_rtx": "tensorrt-rtx-cu13", "google": "protobuf"}
 
 # One file goes to a board and runs there alone: it may be as long as that takes.
-LONGEST = 450
+LONGEST = 465
 LONGER = {"board.py": 1500}
 
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}

@@ -97,7 +97,7 @@ def request_fields(kind: type[Any]) -> tuple[RequestField, ...]:
     hints = get_type_hints(kind, include_extras=True)
     fields: list[RequestField] = []
     for field in dataclasses.fields(kind):
-        rules = list(getattr(hints[field.name], "__metadata__", ()))
+        rules: list[Any] = list(getattr(hints[field.name], "__metadata__", ()))
         options = [rule for rule in rules if isinstance(rule, Option)]
         if not options:
             continue
@@ -110,6 +110,12 @@ def request_fields(kind: type[Any]) -> tuple[RequestField, ...]:
     return tuple(fields)
 
 
+def fields_of(request: Any) -> tuple[RequestField, ...]:
+    """The fields of a request."""
+    kind: type[Any] = type(request)
+    return request_fields(kind)
+
+
 def check_request(request: Any) -> None:
     """Refuse a value outside its range, an unknown word, or an option that says nothing.
 
@@ -117,7 +123,7 @@ def check_request(request: Any) -> None:
         EdgenasError: names the option, the rule and the value found.
     """
     changed = changed_names(request)
-    for field in request_fields(type(request)):
+    for field in fields_of(request):
         value = getattr(request, field.name)
         if field.plain is not Path and not (value is None and field.default is None):
             decode_field(field, value, where="")
@@ -145,8 +151,7 @@ def decode_field(field: RequestField, value: Any, *, where: str) -> Any:
 
 def changed_names(request: Any) -> set[str]:
     """The names of the options that differ from their defaults."""
-    fields = request_fields(type(request))
-    return {f.name for f in fields if getattr(request, f.name) != f.default}
+    return {f.name for f in fields_of(request) if getattr(request, f.name) != f.default}
 
 
 def key_values(request: Any) -> dict[str, Any]:
@@ -154,7 +159,7 @@ def key_values(request: Any) -> dict[str, Any]:
     changed = changed_names(request)
     return {
         field.name: getattr(request, field.name)
-        for field in request_fields(type(request))
+        for field in fields_of(request)
         if field.option.keyed == "always"
         or (field.option.keyed == "changed" and field.name in changed)
     }

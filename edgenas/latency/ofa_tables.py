@@ -1,3 +1,4 @@
+# pyright: standard
 """The published latency tables of once-for-all MobileNetV3."""
 
 import math

@@ -6,8 +6,8 @@ module is imported when it is asked for, and imports its library when that is ne
 listing runtimes works without any of them. `edgenas.runtime.forms` makes the graph that a runtime
 wants for a precision.
 
-To add one: write the module, register it in ``_MODULES``, give `edgenas.clock.board` a loader of the
-same name if it is to be timed. One that reads no ONNX on a device has ``convert`` and
+To add one: write the module, register it in ``_MODULES``, give `edgenas.clock.board` a loader of
+the same name if it is to be timed. One that reads no ONNX on a device has ``convert`` and
 ``why_not_convert`` too, see `for_clock`. ``tests/test_runtimes.py`` runs the contract on every
 runtime here.
 """

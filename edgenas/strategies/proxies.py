@@ -1,3 +1,4 @@
+# pyright: standard
 """Zero-cost proxies: scores of untrained networks that may stand in for accuracy, and how far.
 
 One batch of images and fresh weights are all they need, so they can rank a space before any

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -55,7 +56,9 @@ class Result:
         covariance = np.zeros((len(NAMES), len(NAMES)))
         covariance[np.ix_(self.used, self.used)] = self.found.covariance
         halved = np.diag(self.found.covariance) < np.diag(self.prior.covariance) / 4
-        origin = dict(zip(self.used, np.where(halved, "fit", "pooled"), strict=True))
+        origin: dict[int, Literal["fit", "pooled"]] = {
+            i: "fit" if half else "pooled" for i, half in zip(self.used, halved, strict=True)
+        }
         by_size = sorted(self.rows or self.relatives, key=lambda row: row.macs)
         ends = [
             PublishedRow(
@@ -69,7 +72,7 @@ class Result:
         return Estimate(
             model=MODEL,
             parameters={
-                name: Parameter(float(values[i]), str(origin.get(i, "formula")))
+                name: Parameter(float(values[i]), origin.get(i, "formula"))
                 for i, name in enumerate(NAMES)
             },
             fused=tuple(sorted(self.kernels.fused)),
