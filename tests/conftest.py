@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Beside other processes of the tests, threads only get into each other's way.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Beside other processes of the tests, threads only get into each other's way. The processes that
+# tests start inherit this.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so would their children.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -60,6 +60,17 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
         patch.setattr("tempfile.tempdir", str(folder))
         patch.delenv("EDGENAS_PATH", raising=False)
         yield
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Generator[None]:
+    """Have torch compute with one thread, whatever a test asks for in between.
+
+    Threads that wait for each other on cores that other tests use take many times as long.
+    """
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -124,7 +135,6 @@ def tiny(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from edgenas.training.loop import train
     from edgenas.training.recipe import Recipe
 
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("supernet") / "tiny"
     images = load_images(str(photos), stored=16)
     recipe = Recipe(epochs=3, batch=24, validation=0.25, calibration=48, learning_rate=0.2)

@@ -40,7 +40,6 @@ def test_both_methods_have_the_same_budget(name: str):
 
 
 def test_one_training_gives_the_weights_with_and_without_averaging(tmp_path: Path):
-    torch.set_num_threads(1)
     images, space = toy_images(60), tiny().with_classes(3)
     recipe = dataclasses.replace(RECIPE, epochs=2, batch=16, ema=0.5)
     lines, preprocessing, validation, calibration = trained(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -103,13 +104,24 @@ def seconds(name: str) -> float:
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EDGENAS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of a machine whose table is measured."""
+    folder = tmp_path_factory.mktemp("profiled") / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGENAS_CACHE", str(folder))
+        profile(SPACE, target=TARGET, networks=8, further=4, clock=Resampled(1000))
+    return folder
 
 
 @pytest.fixture
-def profiled() -> None:
-    profile(SPACE, target=TARGET, networks=8, further=4, clock=Resampled(1000))
+def profiled(tables: Path, own_cache: Path) -> None:
+    shutil.copytree(tables, own_cache, dirs_exist_ok=True)
 
 
 def run(seed: int = 0, drift=lambda name: 1.0, **changes) -> Check:

@@ -439,6 +439,7 @@ def test_damaged_tables_are_refused(edgenas, rising: Path, damage: Callable[[str
 # Interrupted
 
 
+@pytest.mark.slow
 def test_training_stops_at_ctrl_c_and_resumes(edgenas, photos: Path, tmp_path: Path):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
@@ -463,6 +464,35 @@ def test_training_stops_at_ctrl_c_and_resumes(edgenas, photos: Path, tmp_path: P
     process.communicate(timeout=60)
     assert process.returncode == 130
     assert not [p for p in everything(Path("run")) if p.startswith(".")]
+
+
+def test_ctrl_c_says_how_a_training_goes_on(
+    edgenas, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from edgenas.training import loop
+
+    recipe, take_step = tmp_path / "recipe.toml", loop.take_step
+
+    def interrupted(*args, step: int, **values):
+        if step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return take_step(*args, step=step, **values)
+
+    recipe.write_text(
+        'schema = "edgenas.recipe/1"\nepochs = 2\nbatch = 24\naccuracy_archs = 20\n'
+        "checkpoint_seconds = 0.0\n"
+    )
+    words = ("train", "--space", "tiny", "--data", photos, "--out", "run", "--recipe", recipe)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "take_step", interrupted)
+        done = edgenas(*words)
+    assert (done.code, done.out) == (130, "")
+    stopped = "stopped: to go on, run the same command with --resume"
+    assert done.log.splitlines()[-1].startswith(stopped)
+    assert _step() == 2
+    refused(edgenas(*words), "already holds a training run", "add --resume")
+    assert edgenas(*words, "--resume").code == 0
+    assert Path("run/supernet.json").exists()
 
 
 def _step() -> int:

@@ -1,7 +1,5 @@
 """Calibration is what it says, by an independent computation; accuracy is a plain count."""
 
-from collections.abc import Generator
-
 import numpy as np
 import pytest
 import torch
@@ -21,14 +19,6 @@ from edgenas.model.supernet import Supernet
 from edgenas.space.presets import tiny
 
 PREPROCESSING = Preprocessing(stored=16, mean=(0.3, 0.3, 0.3), std=(0.2, 0.25, 0.3))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Generator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Oracle(nn.Module):

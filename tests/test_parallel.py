@@ -76,8 +76,8 @@ def torchrun(script: Path, *words: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_that_accumulates(tmp_path: Path):
-    torch.set_num_threads(1)
     toys, one, two = toy_images(60), tmp_path / "one", tmp_path / "two"
     recipe = dataclasses.replace(RECIPE, **SHARED_OUT, accumulate=2)
     trained = train(tiny(), toys, recipe=recipe, out=one)

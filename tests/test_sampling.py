@@ -129,7 +129,6 @@ def test_the_guide_learns_what_choices_are_worth():
     [("best-up", "predictor"), ("worst-up", "predictor"), ("best-up", "batch")],
 )
 def test_an_attentive_training_goes_on_where_it_was(tmp_path: Path, sampling: str, guide: str):
-    torch.set_num_threads(1)
     toys, whole, cut = toy_images(60), tmp_path / "whole", tmp_path / "cut"
     recipe = dataclasses.replace(RECIPE, sampling=sampling, guide=guide)
     train(tiny(), toys, recipe=recipe, out=whole)

@@ -321,6 +321,7 @@ def test_measured_accuracy_is_that_of_an_independent_evaluation(tiny: Path, phot
     assert (manifest["parity"]["n"], manifest["parity"]["same_top1"]) == (24, 24)
 
 
+@pytest.mark.slow
 def test_the_shipped_supernet_is_delivered_as_it_computes_in_pytorch(shared_data: Path):
     test = shared_data / "cifar10" / "test.tar.xz"
     if not test.is_file():

@@ -1,7 +1,6 @@
 """Synthetic images do to batch norms what real ones do, and are none of them."""
 
 import dataclasses
-from collections.abc import Generator
 
 import numpy as np
 import pytest
@@ -29,12 +28,8 @@ SIDE = 16
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+def few_archs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic, "ARCHS", 30)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

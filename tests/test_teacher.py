@@ -334,7 +334,6 @@ def test_a_teacher_sees_the_shape_of_the_images(tmp_path: Path):
 
 @pytest.mark.parametrize("kind", ["onnx", "pt"])
 def test_a_training_with_a_teacher_goes_on_where_it_was(tmp_path: Path, kind: str):
-    torch.set_num_threads(1)
     toys = toy_images(60)
     path = tmp_path / f"mean.{kind}"
     drawn(path, shape=["n", 3, 16, 16]) if kind == "onnx" else scripted(path, Mean())
