@@ -417,10 +417,10 @@ def test_retraining_survives_json_and_is_told_in_words(tiny: Path, photos: Path)
         "images; photos test, n=100: 80.00% before, 85.00% after (+5.00 points)"
     )
     for change, error in (
-        ({"candidates": 3}, "report.retraining.candidates must be a list"),
-        ({"start": "somewhere"}, "report.retraining.start must be one of inherited, scratch"),
-        ({"before": None}, "report.retraining.before must be an object"),
-        ({"epochs": "5"}, "report.retraining.epochs must be int"),
+        ({"candidates": 3}, "report: retraining.candidates must be a list"),
+        ({"start": "somewhere"}, "report: retraining.start must be one of inherited, scratch"),
+        ({"before": None}, "report: retraining.before must be an object"),
+        ({"epochs": "5"}, "report: retraining.epochs must be an integer"),
     ):
         fields = record.to_json()
         fields["retraining"] |= change

@@ -32,8 +32,8 @@ Reader = Callable[[Any], Any]
 
 
 class _Fault(Exception):  # noqa: N818 - never seen outside
-    def __init__(self, said: str, hint: str = "", rule: str = "") -> None:
-        self.said, self.hint, self.rule, self.path = said, hint, rule, ""
+    def __init__(self, said: str, hint: str = "", kind: str = "") -> None:
+        self.said, self.hint, self.kind, self.path = said, hint, kind, ""
 
     def inside(self, place: str) -> "_Fault":
         self.path = place + self.path
@@ -42,7 +42,12 @@ class _Fault(Exception):  # noqa: N818 - never seen outside
 
 def _require(rule: str, value: object) -> None:
     if rule:
-        raise _Fault(f" must {rule}, found {shown(value)}", rule=rule)
+        raise _Fault(f" must {rule}, found {shown(value)}")
+
+
+def _require_kind(kind: str, value: object, *, fits: bool) -> None:
+    if not fits:
+        raise _Fault(f" must be {kind}, found {shown(value)}", kind=kind)
 
 
 def decode(kind: type[Kind], value: Any, *, where: str) -> Kind:
@@ -87,40 +92,40 @@ def _reader(kind: Any) -> Reader:
 
 def _number(value: Any, *, kind: type, limits: Range) -> Any:
     fits = type(value) is kind or (kind is float and type(value) is int)
-    _require("" if fits else "be an integer" if kind is int else "be a number", value)
+    _require_kind("an integer" if kind is int else "a number", value, fits=fits)
     _require(limits.broken_by(value), value)
     return kind(value)
 
 
 def _text(value: Any, *, length: Length) -> str:
-    _require("" if isinstance(value, str) else "be a text", value)
+    _require_kind("a text", value, fits=isinstance(value, str))
     _require(length.broken_by(value, "characters"), value)
     return value
 
 
 def _word(value: Any, *, words: tuple[Any, ...]) -> Any:
-    told = "be " + (f"one of {', '.join(words)}" if isinstance(words[0], str) else "true or false")
+    told = f"one of {', '.join(words)}" if isinstance(words[0], str) else "true or false"
     fits = any(type(value) is type(word) and value == word for word in words)
-    _require("" if fits else told, value)
+    _require_kind(told, value, fits=fits)
     return value
 
 
 def _either(value: Any, *, readers: list[Reader], null: bool) -> Any:
     if value is None and null:
         return None
-    rules: list[str] = []
+    kinds: list[str] = []
     for reader in readers:
         try:
             return reader(value)
         except _Fault as fault:
-            rules.append(fault.rule)
-            if fault.path or not fault.rule:  # of the right kind, but wrong inside
+            if fault.path or not fault.kind:  # of this kind, but it breaks a rule
                 raise
-    _require(" or ".join(rules), value)
+            kinds.append(fault.kind)
+    _require(f"be {' or '.join(kinds)}", value)
 
 
 def _list(value: Any, *, reader: Reader, length: Length) -> tuple[Any, ...]:
-    _require("" if isinstance(value, (list, tuple)) else "be a list", value)
+    _require_kind("a list", value, fits=isinstance(value, (list, tuple)))
     _require(length.broken_by(value, "items"), value)
     found: list[Any] = []  # as long as the place of a fault
     try:
@@ -132,7 +137,7 @@ def _list(value: Any, *, reader: Reader, length: Length) -> tuple[Any, ...]:
 
 
 def _mapping(value: Any, *, reader: Callable[[str], Reader], length: Length) -> dict[str, Any]:
-    _require("" if isinstance(value, Mapping) else "be an object", value)
+    _require_kind("an object", value, fits=isinstance(value, Mapping))
     _require(length.broken_by(value, "entries"), value)
     found: dict[str, Any] = {}
     for name, item in cast(Mapping[Any, Any], value).items():

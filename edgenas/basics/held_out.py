@@ -1,13 +1,13 @@
 """How far a predictor is off on networks that it had not seen."""
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, cast
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgenas.basics.errors import EdgenasError
-from edgenas.basics.files import check_fields
+from edgenas.basics.decode import decode
+from edgenas.basics.ranges import Positive, Range, Words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +22,11 @@ class HeldOut:
         method: how they were held out, in words.
     """
 
-    n: int
-    error: float
-    bias: float
-    spearman: float
-    method: str
+    n: Positive
+    error: Annotated[float, Range(0, 1e6, "fraction")]
+    bias: Annotated[float, Range(-1e6, 1e6, "fraction")]
+    spearman: Annotated[float, Range(-1.001, 1.001, "number")]  # rounding may pass 1
+    method: Words
 
     @staticmethod
     def from_json(value: Any, *, where: str) -> "HeldOut":
@@ -35,14 +35,7 @@ class HeldOut:
         Raises:
             EdgenasError: a field is missing, unknown or of the wrong type.
         """
-        if not isinstance(value, dict):
-            raise EdgenasError(f"{where} must be an object, found {value!r}")
-        given = cast(dict[str, Any], value)
-        check_fields(given, required=[f.name for f in fields(HeldOut)], where=where)
-        for name in ("n", "error", "bias", "spearman"):
-            if isinstance(given[name], bool) or not isinstance(given[name], (int, float)):
-                raise EdgenasError(f"{where}.{name} must be a number, found {given[name]!r}")
-        return HeldOut(**given)
+        return decode(HeldOut, value, where=where)
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object."""

@@ -37,12 +37,16 @@ class Range:
         """The rule that a number breaks, in words after "must"; empty: none."""
         if isinstance(value, float) and not math.isfinite(value):
             return "be a finite number"
-        unit = "" if self.unit in ("count", "fraction", "number") else f" {self.unit}"
         if self.above and value <= self.least:
-            return f"be above {self.least:g}{unit}"
+            return f"be above {self._told(self.least)}"
         if value < self.least:
-            return f"be at least {self.least:g}{unit}"
-        return f"be at most {self.most:g}{unit}" if value > self.most else ""
+            return f"be at least {self._told(self.least)}"
+        return f"be at most {self._told(self.most)}" if value > self.most else ""
+
+    def _told(self, end: float) -> str:
+        if self.unit in ("count", "fraction", "number"):
+            return f"{end:g}"
+        return f"{end:g} {self.unit if end != 1 else self.unit.removesuffix('s')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,9 @@ class Stored:
 Seconds = Annotated[float, Range(0, 1e6, "seconds", above=True)]
 SecondsOrZero = Annotated[float, Range(0, 1e6, "seconds")]
 Fraction = Annotated[float, Range(0, 1, "fraction")]
+PredictedAccuracy = Annotated[float, Range(-1, 2, "fraction")]  # a predictor clips nothing
+PredictedSeconds = Annotated[float, Range(-1e6, 1e6, "seconds")]
+Seed = Annotated[int, Range(-(2**63), 2**64, "number")]
 Count = Annotated[int, Range(0, 2**53, "count")]
 Positive = Annotated[int, Range(1, 2**53, "count")]
 Threads = Annotated[int, Range(1, 4096, "count")]
@@ -97,6 +104,7 @@ Kernel = Annotated[int, Range(1, 255, "pixels")]
 Ratio = Annotated[float, Range(0, 1000, "number", above=True)]  # of channels
 Classes = Annotated[int, Range(1, 1_000_000, "count")]
 Bytes = Annotated[int, Range(0, 2**53, "bytes")]
+Deviation = Annotated[float, Range(1e-6, 1, "fraction")]  # of pixels, which lie from 0 to 1
 Macs = Annotated[float, Range(0, 1e18, "count")]
 Log = Annotated[float, Range(-50, 50, "number")]  # a difference of logarithms: a factor up to e^50
 Name = Annotated[str, Length(1, 1000)]

@@ -15,12 +15,30 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from edgenas.basics.decode import decode
 from edgenas.basics.errors import EdgenasError
-from edgenas.basics.files import check_fields, check_schema, sha256
+from edgenas.basics.files import check_fields, check_schema, read_bytes, sha256
+from edgenas.basics.ranges import (
+    Bytes,
+    Classes,
+    Count,
+    Deviation,
+    Fraction,
+    Id,
+    Length,
+    Name,
+    Pixels,
+    Positive,
+    Range,
+    Words,
+)
 from edgenas.basics.units import in_file
+from edgenas.bundle.record import Promise
+from edgenas.latency.device import Target
 
 if TYPE_CHECKING:  # it needs torch, a bundle does not
     from edgenas.images.data import Preprocessing
@@ -43,31 +61,62 @@ _FORMATS = {
     SCHEMA: FILES,
     "edgenas.bundle/1": tuple(n for n in FILES if n not in ("search.json", "report.html")),
 }
-_LARGEST = 16384  # pixels
+_Side = Pixels | tuple[Pixels, Pixels]  # of a square; height and width
 
-# Every field and its type; of objects that are not free-form, their fields.
-_FIELDS: Mapping[str, type] = {
-    "bundle_id": str,
-    "versions": dict,
-    "arch_id": str,
-    "arch_text": str,
-    "space": dict,
-    "model": dict,
-    "preprocessing": dict,
-    "labels": list,
-    "target": dict,
-    "promises": list,
-    "parity": dict,
-    "request": dict,
-    "files": dict,
-}
-_INSIDE = {
-    "model": "input input_shape output output_shape".split(),
-    "preprocessing": (
-        "decode crop resize interpolation channel_order scale mean std layout dtype".split()
-    ),
-    "parity": "max_abs_difference same_top1 n tolerance".split(),
-}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Model:
+    input: Name
+    input_shape: Annotated[tuple[Pixels | Literal["n"], ...], Length(4, 4)]
+    output: Name
+    output_shape: Annotated[tuple[Classes | Literal["n"], ...], Length(2, 2)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Steps:
+    decode: Words
+    crop: Words
+    resize: tuple[_Side, _Side]
+    interpolation: Words
+    channel_order: Id
+    scale: Annotated[float, Range(0, 1, "number", above=True)]
+    mean: tuple[Fraction, Fraction, Fraction]
+    std: tuple[Deviation, Deviation, Deviation]
+    layout: Id
+    dtype: Id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parity:
+    max_abs_difference: Annotated[float, Range(0, 1e6, "number")]
+    same_top1: Count
+    n: Positive
+    tolerance: Annotated[float, Range(0, 1, "number")]
+    share: Fraction = 1.0  # of quantised models
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fact:
+    bytes: Bytes
+    sha256: Annotated[str, Length(64, 64)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Manifest:
+    bundle_id: Annotated[str, Length(64, 64)]
+    versions: Mapping[str, Words]
+    arch_id: Id
+    arch_text: Words
+    space: Mapping[str, Any]
+    model: _Model
+    preprocessing: _Steps
+    labels: tuple[Words, ...]
+    target: Target
+    promises: tuple[Promise, ...]
+    parity: _Parity
+    request: Mapping[str, Any]
+    files: Mapping[str, _Fact]
+    weights: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def preprocessing_in_full(preprocessing: "Preprocessing", *, resolution: int) -> dict[str, Any]:
@@ -123,15 +172,12 @@ def read(folder: Path) -> dict[str, Any]:
         EdgenasError: there is no bundle, its manifest was changed, or another schema.
     """
     path = folder / NAME
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+    if not path.exists():
         raise EdgenasError(
             f"no bundle at {folder}: there is no {NAME}",
             hint="give the folder that edgenas specialize wrote",
-        ) from None
-    except OSError as error:
-        raise EdgenasError(f"cannot read {path}: {error.strerror}") from error
+        )
+    data = read_bytes(path)
     damaged = EdgenasError(
         f"{path} was changed or damaged after it was written",
         hint="make the bundle anew, or restore the file",
@@ -146,48 +192,8 @@ def read(folder: Path) -> dict[str, Any]:
     schema = found.get("schema") if isinstance(found, dict) else None
     schema = schema if isinstance(schema, str) and schema in _FORMATS else SCHEMA
     fields = check_schema(found, schema=schema, where=str(path))
-    check_fields(fields, required=_FIELDS, optional=("weights",), where=str(path))
-    if identity(found) != fields["bundle_id"]:
+    if identity(found) != fields.get("bundle_id"):
         raise damaged
-    _check_types(fields, where=str(path))
+    decode(_Manifest, fields, where=str(path))
     check_fields(fields["files"], required=_FORMATS[schema], where=f"{path}: files")
     return fields
-
-
-def _flat(sizes: list[Any]) -> list[Any]:
-    """Sides of squares, and heights and widths of others, one after the other."""
-    pairs: list[list[Any]] = [s if isinstance(s, list) and len(s) == 2 else [s] for s in sizes]
-    return [value for pair in pairs for value in pair]
-
-
-def _check_types(fields: Mapping[str, Any], *, where: str) -> None:
-    """Refuse what no edgenas wrote, before anything is done with it."""
-    for name, kind in _FIELDS.items():
-        if not isinstance(fields[name], kind):
-            raise EdgenasError(f"{where}: {name} must be of type {kind.__name__}")
-    for name, inside in _INSIDE.items():
-        optional = ("share",) if name == "parity" else ()  # of quantised models
-        check_fields(fields[name], required=inside, optional=optional, where=f"{where}: {name}")
-    for name, fact in fields["files"].items():
-        if not isinstance(fact, dict):
-            raise EdgenasError(f"{where}: files.{name} must be an object, found {fact!r}")
-        check_fields(fact, required=("bytes", "sha256"), where=f"{where}: files.{name}")
-    if not isinstance(fields.get("weights", {}), dict):
-        raise EdgenasError(f"{where}: weights must be of type dict")
-    if not all(isinstance(label, str) for label in fields["labels"]):
-        raise EdgenasError(f"{where}: labels must be texts")
-    steps = fields["preprocessing"]
-    for name, size, least in (("resize", 2, 1), ("mean", 3, 0), ("std", 3, 1e-6)):
-        values = steps[name]
-        fits = isinstance(values, list) and len(values) == size
-        if name == "resize" and fits:
-            values = _flat(values)
-        limit = _LARGEST if name == "resize" else 1
-        kinds = (int,) if name == "resize" else (int, float)
-        if not fits or not all(type(v) in kinds and least <= v <= limit for v in values):
-            raise EdgenasError(
-                f"{where}: preprocessing.{name} must be {size} numbers from {least:g} to "
-                f"{limit:g}, found {values!r}"
-            )
-    if not isinstance(fields["parity"]["tolerance"], float):
-        raise EdgenasError(f"{where}: parity.tolerance must be a number")

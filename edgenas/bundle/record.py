@@ -5,18 +5,29 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
+from edgenas.basics.decode import decode
 from edgenas.basics.errors import EdgenasError
-from edgenas.basics.files import check_fields, check_schema
+from edgenas.basics.files import check_schema
+from edgenas.basics.ranges import (
+    ALWAYS,
+    Count,
+    Fraction,
+    Id,
+    Name,
+    PredictedAccuracy,
+    Range,
+    Seconds,
+    Seed,
+    Words,
+)
 from edgenas.basics.units import count, milliseconds, size
 from edgenas.clock.measure import Measurement
 from edgenas.latency.device import Target
 from edgenas.space.cost import Cost
 
 SCHEMA = "edgenas.report/1"
-
-Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +46,16 @@ class Accuracy:
     """
 
     kind: Literal["predicted", "measured"]
-    value: float
-    data: str
-    split: str
-    images: int
-    error: float
-    archs: int = 0
+    value: PredictedAccuracy
+    data: Words
+    split: Words
+    images: Count
+    error: Fraction
+    archs: Annotated[Count, ALWAYS] = 0
+
+    def __post_init__(self) -> None:
+        if self.kind == "measured" and not 0 <= self.value <= 1:
+            raise EdgenasError(f"a measured value must be from 0 to 1, found {self.value}")
 
     @staticmethod
     def of(*, correct: int, images: int, data: str, split: str) -> "Accuracy":
@@ -73,12 +88,12 @@ class PredictedLatency:
         source: the table or device model, in words.
     """
 
-    seconds: float
-    upper: float
-    confidence: float
-    bound: str
+    seconds: Seconds
+    upper: Seconds
+    confidence: Fraction
+    bound: Words
     provenance: Literal["measured", "published", "estimated"]
-    source: str
+    source: Words
 
     @property
     def margin(self) -> float:
@@ -111,16 +126,16 @@ class MeasuredLatency:
         environment: processor, clocks, versions: what the numbers depend on.
     """
 
-    median: float
-    p10: float
-    p90: float
-    n: int
-    half_width: float | None
-    wall_p50: float
-    wall_p95: float
-    wall_n: int
-    flag: str
-    environment: Mapping[str, Any] = field(default_factory=dict)
+    median: Seconds
+    p10: Seconds
+    p90: Seconds
+    n: Count
+    half_width: Annotated[float, Range(0, 1e6, "number")] | None
+    wall_p50: Seconds
+    wall_p95: Seconds
+    wall_n: Count
+    flag: Words
+    environment: Annotated[Mapping[str, Any], ALWAYS] = field(default_factory=dict)
 
     @staticmethod
     def of(measurement: Measurement, *, environment: Mapping[str, Any]) -> "MeasuredLatency":
@@ -150,10 +165,10 @@ class Promise:
             ``exact count`` ...
     """
 
-    constraint: str
-    value: float
-    limit: float
-    rests_on: str
+    constraint: Name
+    value: Annotated[float, Range(0, 1e18, "number")]
+    limit: Annotated[float, Range(0, 1e18, "number", above=True)]
+    rests_on: Words
 
     @property
     def kept(self) -> bool:
@@ -176,10 +191,10 @@ class Retrained:
         after: with its own.
     """
 
-    arch_id: str
-    arch_text: str
-    before: float
-    after: float
+    arch_id: Id
+    arch_text: Words
+    before: Fraction
+    after: Fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,10 +214,10 @@ class Retraining:
     """
 
     start: Literal["inherited", "scratch", "joint"]
-    epochs: int
-    learning_rate: float
-    images: int
-    validation: int
+    epochs: Count
+    learning_rate: Annotated[float, Range(0, 1000, "number")]
+    images: Count
+    validation: Count
     candidates: tuple[Retrained, ...]
     before: Accuracy
     after: Accuracy
@@ -247,11 +262,11 @@ class Record:
     measured: MeasuredLatency | None
     promises: tuple[Promise, ...]
     costs: Cost
-    memory: float
-    supernet: str
-    supernet_digest: str = ""
-    seed: int = 0
-    notes: tuple[str, ...] = ()
+    memory: Annotated[float, Range(0, 1e15, "bytes")]
+    supernet: Name
+    supernet_digest: Annotated[Words, ALWAYS] = ""
+    seed: Annotated[Seed, ALWAYS] = 0
+    notes: Annotated[tuple[Words, ...], ALWAYS] = ()
     retraining: Retraining | None = None
 
     def costs_text(self) -> str:
@@ -277,88 +292,14 @@ class Record:
         return json.loads(json.dumps(value, allow_nan=False))
 
     @staticmethod
-    def from_json(value: Mapping[str, Any], *, where: str = "report") -> "Record":
+    def from_json(value: Any, *, where: str = "report") -> "Record":
         """The record of a JSON object.
 
         Raises:
             EdgenasError: a field is missing, unknown or of the wrong type; names its path.
         """
-        given = check_schema(dict(value), schema=SCHEMA, where=where)
-        fields: dict[str, Any] = {**dict.fromkeys(_OPTIONAL), **given}
-        check_types(Record, fields, where)
-        parts: dict[str, Any] = {
-            "target": make(Target, fields["target"], f"{where}.target"),
-            "accuracy": make(Accuracy, fields["accuracy"], f"{where}.accuracy"),
-            "costs": make(Cost, fields["costs"], f"{where}.costs"),
-        }
-        for name, kind in (("predicted", PredictedLatency), ("measured", MeasuredLatency)):
-            given = fields[name]
-            parts[name] = None if given is None else make(kind, given, f"{where}.{name}")
-        for name in ("promises", "notes"):
-            if not isinstance(fields[name], list):
-                raise EdgenasError(f"{where}.{name} must be a list, found {fields[name]!r}")
-        parts["promises"] = tuple(
-            make(Promise, promise, f"{where}.promises[{i}]")
-            for i, promise in enumerate(fields["promises"])
-        )
-        parts["notes"] = tuple(str(note) for note in fields["notes"])
-        if fields["retraining"] is not None:
-            parts["retraining"] = _retraining(fields["retraining"], f"{where}.retraining")
-        return Record(**{**fields, **parts})
+        return decode(Record, check_schema(value, schema=SCHEMA, where=where), where=where)
 
 
 # Fields that are written only where there is something to say.
 _OPTIONAL = ("retraining",)
-
-# How a field's type reads in the class, and what it may be in JSON.
-_TYPES: Mapping[Any, tuple[type, ...]] = {
-    int: (int,),
-    float: (int, float),
-    str: (str,),
-    float | None: (int, float, type(None)),
-    Mapping[str, Any]: (dict,),
-}
-
-
-def _retraining(value: Any, where: str) -> Retraining:
-    found = make(Retraining, value, where)
-    if not isinstance(found.candidates, list):
-        raise EdgenasError(f"{where}.candidates must be a list, found {found.candidates!r}")
-    return dataclasses.replace(
-        found,
-        candidates=tuple(
-            make(Retrained, one, f"{where}.candidates[{i}]")
-            for i, one in enumerate(found.candidates)
-        ),
-        before=make(Accuracy, found.before, f"{where}.before"),
-        after=make(Accuracy, found.after, f"{where}.after"),
-    )
-
-
-def make(kind: type[Kind], value: Any, where: str) -> Kind:
-    """A flat dataclass from a JSON object of its fields.
-
-    Raises:
-        EdgenasError: a field is missing, unknown or of the wrong type; names its path.
-    """
-    if not isinstance(value, dict):
-        raise EdgenasError(f"{where} must be an object, found {value!r}")
-    check_types(kind, value, where)
-    return kind(**value)
-
-
-def check_types(kind: type[Any], value: Mapping[str, Any], where: str) -> None:
-    """Refuse a JSON object that lacks a field of a dataclass, or has others. Raises as ``make``."""
-    declared = dataclasses.fields(kind)
-    check_fields(value, required=[f.name for f in declared], where=where)
-    for declared_field in declared:
-        name, found = declared_field.name, value[declared_field.name]
-        wanted = _TYPES.get(declared_field.type)
-        if wanted and (isinstance(found, bool) or not isinstance(found, wanted)):
-            words = " or ".join("null" if t is type(None) else t.__name__ for t in wanted)
-            raise EdgenasError(f"{where}.{name} must be {words}, found {found!r}")
-        choices = getattr(declared_field.type, "__args__", ())
-        if choices and all(isinstance(c, str) for c in choices) and found not in choices:
-            raise EdgenasError(
-                f"{where}.{name} must be one of {', '.join(choices)}, found {found!r}"
-            )

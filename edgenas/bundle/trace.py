@@ -4,14 +4,21 @@
 """
 
 import dataclasses
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
+from edgenas.basics.decode import decode
 from edgenas.basics.errors import EdgenasError
-from edgenas.basics.files import check_fields, check_schema
-from edgenas.bundle.record import make
+from edgenas.basics.files import check_schema
+from edgenas.basics.ranges import (
+    ALWAYS,
+    Count,
+    Id,
+    PredictedAccuracy,
+    PredictedSeconds,
+    Seconds,
+    Words,
+)
 
 SCHEMA = "edgenas.trace/1"
 
@@ -27,19 +34,19 @@ class Found:
         latency: predicted, in seconds.
     """
 
-    arch_id: str
-    arch_text: str
-    accuracy: float
-    latency: float
+    arch_id: Id
+    arch_text: Words
+    accuracy: PredictedAccuracy
+    latency: PredictedSeconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Improvement:
     """A moment of a search: networks scored so far, and the best accuracy so far."""
 
-    phase: str
-    evaluations: int
-    best: float
+    phase: Words
+    evaluations: Count
+    best: PredictedAccuracy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +60,9 @@ class Search:
         history: where the best became better, and the end.
     """
 
-    name: str
-    strategy: str
-    evaluations: int
+    name: Words
+    strategy: Words
+    evaluations: Count
     history: tuple[Improvement, ...]
 
 
@@ -71,10 +78,10 @@ class Attempt:
         fresh: whether it is the long, fresh measurement that is reported; else a short one.
     """
 
-    arch_id: str
-    accuracy: float
-    predicted: float
-    measured: float
+    arch_id: Id
+    accuracy: PredictedAccuracy
+    predicted: PredictedSeconds
+    measured: Seconds
     fresh: bool
 
 
@@ -89,10 +96,10 @@ class LayerTime:
         macs: of one image.
     """
 
-    name: str
-    layer: str
-    seconds: float
-    macs: int
+    name: Words
+    layer: Words
+    seconds: PredictedSeconds
+    macs: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,66 +117,28 @@ class Trace:
         overhead: of a run, in seconds.
     """
 
-    seen: int = 0
-    accuracies: tuple[float, ...] = ()
-    latencies: tuple[float, ...] = ()
-    front: tuple[Found, ...] = ()
-    searches: tuple[Search, ...] = ()
-    attempts: tuple[Attempt, ...] = ()
-    layers: tuple[LayerTime, ...] = field(default_factory=tuple)
-    overhead: float = 0.0
+    seen: Annotated[Count, ALWAYS] = 0
+    accuracies: Annotated[tuple[PredictedAccuracy, ...], ALWAYS] = ()
+    latencies: Annotated[tuple[PredictedSeconds, ...], ALWAYS] = ()
+    front: Annotated[tuple[Found, ...], ALWAYS] = ()
+    searches: Annotated[tuple[Search, ...], ALWAYS] = ()
+    attempts: Annotated[tuple[Attempt, ...], ALWAYS] = ()
+    layers: Annotated[tuple[LayerTime, ...], ALWAYS] = ()
+    overhead: Annotated[PredictedSeconds, ALWAYS] = 0.0
+
+    def __post_init__(self) -> None:
+        if len(self.accuracies) != len(self.latencies):
+            raise EdgenasError("accuracies and latencies must be of the same networks")
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object, schema first."""
         return {"schema": SCHEMA, **dataclasses.asdict(self)}
 
     @staticmethod
-    def from_json(value: Mapping[str, Any], *, where: str = "search") -> "Trace":
+    def from_json(value: Any, *, where: str = "search") -> "Trace":
         """The trace of a JSON object.
 
         Raises:
             EdgenasError: a field is missing, unknown or of the wrong type; names its path.
         """
-        fields = check_schema(dict(value), schema=SCHEMA, where=where)
-        check_fields(fields, required=[f.name for f in dataclasses.fields(Trace)], where=where)
-        kinds = {"front": Found, "attempts": Attempt, "layers": LayerTime}
-        parts: dict[str, Any] = {
-            name: tuple(
-                make(kind, item, f"{where}.{name}[{i}]")
-                for i, item in enumerate(_list(fields[name], f"{where}.{name}"))
-            )
-            for name, kind in kinds.items()
-        }
-        parts["searches"] = tuple(
-            _search(item, f"{where}.searches[{i}]")
-            for i, item in enumerate(_list(fields["searches"], f"{where}.searches"))
-        )
-        for name in ("accuracies", "latencies"):
-            numbers = _list(fields[name], f"{where}.{name}")
-            parts[name] = tuple(_number(n, f"{where}.{name}[{i}]") for i, n in enumerate(numbers))
-        if len(parts["accuracies"]) != len(parts["latencies"]):
-            raise EdgenasError(f"{where}: accuracies and latencies must be of the same networks")
-        parts["overhead"] = _number(fields["overhead"], f"{where}.overhead")
-        parts["seen"] = int(_number(fields["seen"], f"{where}.seen"))
-        return Trace(**parts)
-
-
-def _search(value: Any, where: str) -> Search:
-    found = make(Search, value, where)
-    history = tuple(
-        make(Improvement, item, f"{where}.history[{i}]")
-        for i, item in enumerate(_list(found.history, f"{where}.history"))
-    )
-    return dataclasses.replace(found, history=history)
-
-
-def _list(value: Any, where: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise EdgenasError(f"{where} must be a list, found {value!r}")
-    return value
-
-
-def _number(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise EdgenasError(f"{where} must be a number, found {value!r}")
-    return value
+        return decode(Trace, check_schema(value, schema=SCHEMA, where=where), where=where)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edgenas.basics.ranges import Count
 from edgenas.space.arch import Arch
 from edgenas.space.plan import (
     Layer,
@@ -39,10 +40,10 @@ class Cost:
         peak: elements of the largest set of activations that are alive at once.
     """
 
-    macs: int
-    params: int
-    weights: int
-    peak: int
+    macs: Count
+    params: Count
+    weights: Count
+    peak: Count
 
 
 def cost(layer: Layer) -> Cost:
