@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.onnx_graph import quantize
@@ -18,6 +19,7 @@ from edgenas.runtime.forms import (
     half,
     random_images,
 )
+from edgenas.runtime.registry import Form
 from edgenas.space import presets as spaces
 from edgenas.space.plan import Layer, layers, plan
 from edgenas.space.space import Space
@@ -44,6 +46,24 @@ def run(onnx_bytes: bytes, x: np.ndarray, *, precision: str | None = None) -> np
     runtime = runtimes.get("onnxruntime")
     session = runtime.compile(onnx_bytes, precision=precision, threads=1, batch=len(x))
     return session.run({INPUT: x})[0]
+
+
+def run_exactly(onnx_bytes: bytes, x: np.ndarray) -> np.ndarray:
+    """What the operators mean, whatever a processor has kernels for: onnx's own evaluator.
+
+    A sum of products of 8-bit integers, each read with its scale, is off by no more than the
+    rounding of float32. So it is exact up to values on the border between two integers.
+    """
+    return ReferenceEvaluator(onnx.load_from_string(onnx_bytes)).run(None, {INPUT: x})[0]
+
+
+def output_step(onnx_bytes: bytes) -> float:
+    """The scale of what a model gives, which is dequantised last."""
+    graph = onnx.load_from_string(onnx_bytes).graph
+    (last,) = (node for node in graph.node if graph.output[0].name in node.output)
+    assert last.op_type == "DequantizeLinear"
+    (scale,) = (t for t in graph.initializer if t.name == last.input[1])
+    return float(numpy_helper.to_array(scale))
 
 
 def every_input(onnx_bytes: bytes, *, of: str) -> tuple[np.ndarray, np.ndarray]:
@@ -97,7 +117,8 @@ def uneven(factor: float) -> bytes:
 
 def error_of(model: bytes, made: bytes, x: np.ndarray) -> float:
     """Mean squared error of the outputs, relative to their variance, over channels."""
-    real, found = (run_each(m, x) for m in (model, made))
+    real = run_each(model, x)
+    found = np.concatenate([run_exactly(made, one[None]) for one in x])
     return float((((found - real) ** 2).mean((0, 2, 3)) / real.var((0, 2, 3))).mean())
 
 
@@ -113,12 +134,14 @@ def test_a_large_channel_does_not_coarsen_the_others(signed: bool, monkeypatch):
     own = error_of(model, quantized(model, signed=signed, images=x[:20]), x[20:])
     monkeypatch.setattr(quantize, "_activation_ranges", lambda *words, **given: {})
     plain = error_of(model, quantized(model, signed=signed, images=x[:20]), x[20:])
-    assert own < 0.6 * plain
+    # Measured over 12 seeds of weights and images: 0.29 to 0.68.
+    assert own < 0.85 * plain
     # Channels that are alike lose nothing by it.
     monkeypatch.undo()
     model = uneven(1.0)
     own = error_of(model, quantized(model, signed=signed, images=x[:20]), x[20:])
     monkeypatch.setattr(quantize, "_activation_ranges", lambda *words, **given: {})
+    # Measured over 12 seeds: 0.59 to 0.98.
     assert own < 1.2 * error_of(model, quantized(model, signed=signed, images=x[:20]), x[20:])
 
 
@@ -130,7 +153,10 @@ def test_an_integer_hard_swish_is_the_real_one_of_the_same_integers(seed):
     x = 4 * np.random.default_rng(seed).standard_normal((8, 3, 8, 8)).astype(np.float32)
     made = with_integer_activations(quantized(layer_graph(STEM), signed=False, images=x))
     real, factor = every_input(made, of="HardSwish")
-    np.testing.assert_allclose(real * factor, real * np.clip(real / 6 + 0.5, 0, 1), atol=1e-6)
+    # Both factors are products of an integer and a float32, and below 16: three roundings.
+    np.testing.assert_allclose(
+        real * factor, real * np.clip(real / 6 + 0.5, 0, 1), atol=3 * 16 * 2**-23
+    )
     assert real.min() == pytest.approx(-3)
 
 
@@ -158,17 +184,45 @@ def test_all_of_a_network_runs_in_integers_between_its_two_ends():
     assert "HardSigmoid" in [kernel.kind for kernel in kernels]
 
 
-@pytest.mark.parametrize("wanted", ["int8-unsigned", "int8-integer", "int8-signed", "fp16"])
-@pytest.mark.parametrize("space", [TINY, WIDE], ids=["square", "wide"])
-def test_another_form_computes_nearly_the_same(wanted, space):
+def formed_network(wanted: Form, space: Space) -> tuple[bytes, bytes, np.ndarray]:
+    """A network, its other form and the images that the form was calibrated with."""
     graph = network(space)
     size = space.input_size(max(space.resolutions))
     images = np.random.default_rng(3).standard_normal((64, 3, *size)).astype(np.float32)
-    made = formed(graph, wanted=wanted, images=images)
-    exact, found = (np.stack([run(g, x[None])[0] for x in images[:16]]) for g in (graph, made))
-    error = np.abs(found - exact).mean() / exact.std()
-    assert error < (0.002 if wanted == "fp16" else 0.15)
+    return graph, formed(graph, wanted=wanted, images=images), images
+
+
+@pytest.mark.parametrize(
+    ("wanted", "bound"),
+    [
+        # Measured for both spaces over 12 seeds of weights and images: 0.03 to 0.128.
+        ("int8-unsigned", 0.2),
+        ("int8-integer", 0.2),
+        ("int8-signed", 0.15),  # 0.015 to 0.09
+        ("fp16", 6 * 2**-11),  # 0.0002 to 0.0013; a rounding to fp16 is 2**-11
+    ],
+)
+@pytest.mark.parametrize("space", [TINY, WIDE], ids=["square", "wide"])
+def test_another_form_computes_nearly_the_same(wanted: Form, bound: float, space: Space):
+    graph, made, images = formed_network(wanted, space)
+    real = np.concatenate([run(graph, x[None]) for x in images[:16]])
+    one = run if wanted == "fp16" else run_exactly
+    found = np.concatenate([one(made, x[None]) for x in images[:16]])
+    assert np.abs(found - real).mean() < bound * real.std()
     assert formed(graph, wanted=wanted, images=images) == made
+
+
+@pytest.mark.parametrize("wanted", ["int8-unsigned", "int8-integer"])
+@pytest.mark.parametrize("space", [TINY, WIDE], ids=["square", "wide"])
+def test_onnx_runtime_multiplies_integers_exactly(wanted: Form, space: Space):
+    """Also where the processor would add products of integers in 16 bits, and cut them off."""
+    _, made, images = formed_network(wanted, space)
+    exact, found = (np.concatenate([f(made, x[None]) for x in images]) for f in (run_exactly, run))
+    steps = np.rint((found - exact) / output_step(made))
+    # Measured on three kinds of processor: all are equal. A value that lies on the border between
+    # two integers may become either, and moves what follows by a step or two. Such values are rare.
+    assert np.abs(steps).max() <= 2
+    assert (steps != 0).mean() < 0.05
 
 
 # The styles

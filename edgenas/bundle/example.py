@@ -82,8 +82,11 @@ def check(session: onnxruntime.InferenceSession, manifest: dict[str, Any]) -> bo
 def main(paths: list[str]) -> int:
     """Classify images; without any, check the bundle. The exit code."""
     manifest = json.loads((FOLDER / "manifest.json").read_text(encoding="utf-8"))
+    options = onnxruntime.SessionOptions()
+    # Without it, int8 models are less accurate on x86 processors that lack VNNI.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(
-        str(FOLDER / "model.onnx"), providers=["CPUExecutionProvider"]
+        str(FOLDER / "model.onnx"), options, providers=["CPUExecutionProvider"]
     )
     for path in map(Path, paths or [str(FOLDER / "sample_image.png")]):
         logits = run(session, load_image(path, manifest["preprocessing"]))

@@ -555,6 +555,10 @@ def _without_gc() -> Generator[None, None, None]:
 
 
 CPU = "CPUExecutionProvider"
+# An option of ONNX Runtime's sessions. Processors of the x86 family without VNNI add products of
+# 8-bit integers in 16 bits, and cut off what does not fit: seen to double the error of int8
+# networks. With this option they add in 32 bits, which is slower and exact. Others take no notice.
+EXACT_INT8 = ("session.x64quantprecision", "1")
 # What a runtime is called, and what ONNX Runtime calls it.
 PROVIDERS = {
     "onnxruntime-cuda": "CUDAExecutionProvider",
@@ -604,6 +608,8 @@ def onnxruntime_session(
 ) -> Any:
     """A session of ONNX Runtime, with the options that edgenas times and ships with.
 
+    Integers are multiplied exactly on every processor, see ``EXACT_INT8``.
+
     Sequential execution; all graph optimisations, among them the blocked layout that is worth a
     factor of three; threads spin during a run, as is the default, but not beyond its end, where
     they would burn the processors that the canary looks at.
@@ -633,6 +639,7 @@ def onnxruntime_session(
         options.enable_profiling, options.profile_file_prefix = True, profile
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry(*EXACT_INT8)
     if provider != CPU:
         if provider not in ort.get_available_providers():
             raise UnitError(f"this onnxruntime was built without {provider}")

@@ -205,6 +205,8 @@ def _onnx(
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
+    # As in `edgenas.clock.board.EXACT_INT8`, for teachers in int8.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     cuda = "CUDAExecutionProvider"
     wanted = [cuda] if place.type == "cuda" and cuda in runtime.get_available_providers() else []
     try:

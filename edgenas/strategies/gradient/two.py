@@ -1,6 +1,5 @@
 """The loss of one network whose gradient compares a second alternative of every choice."""
 
-import torch
 from torch import Tensor
 
 from edgenas.strategies.gradient.paths import Paths
@@ -22,7 +21,7 @@ def two_path_loss(
         paths: of the supernet.
         step: whose batch.
         pairs: the first and the second alternative of each choice; equal where there is only one.
-        gates: of each choice, shape (2,), with values 1 and 0.
+        gates: of each choice, shape (2,), with values 1 and 0 whose sum has no gradient.
 
     Returns:
         The loss, and its value.
@@ -36,8 +35,8 @@ def two_path_loss(
     value = float(loss.detach())
     for i, other in others.items():
         if i not in blocks:
-            # Two whole networks, mixed in their losses.
+            # Two whole networks, mixed in their losses. The gates sum to 1, so only the difference
+            # of the losses counts. It is taken first: a softmax in float32 would round it away.
             second = paths.swapped(picks, i, other, inputs, pixels=pixels, labels=labels)
-            both = torch.stack([torch.tensor(value), second])
-            loss = loss + (gates[i] * both).sum() - value
+            loss = loss + gates[i][1] * (second - value)
     return loss, value
