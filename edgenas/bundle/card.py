@@ -6,6 +6,11 @@ from typing import Any
 from edgenas.basics.units import pixels
 from edgenas.bundle.record import Record
 
+# The lowest versions that example.py was run with, on Python 3.8. ONNX Runtime 1.18 is the first
+# that reads files of IR 10, Pillow 9.1 has these names of filters, and NumPy is what ONNX Runtime
+# asks for.
+_NEEDED = ("'numpy>=1.21.6'", "'pillow>=9.1'", "'onnxruntime>=1.18'")
+
 
 def model_card(record: Record, *, manifest: Mapping[str, Any]) -> str:
     """The card, in Markdown.
@@ -32,7 +37,8 @@ def model_card(record: Record, *, manifest: Mapping[str, Any]) -> str:
         f"{manifest['parity']['max_abs_difference']:.1e}, the same top-1 on "
         f"{manifest['parity']['same_top1']} of {manifest['parity']['n']} inputs",
         "## How to use it",
-        "```console\n$ pip install numpy pillow onnxruntime\n$ python example.py photo.jpg\n```",
+        f"```console\n$ pip install {' '.join(_NEEDED)}\n$ python example.py photo.jpg\n```",
+        "These are the lowest versions; Python 3.8, which JetPack 5 has, or newer.",
         f"- Input `{model['input']}`: {preprocessing['dtype']}, shape "
         f"{_shape(model['input_shape'])}, {preprocessing['layout']}, "
         f"{preprocessing['channel_order']}",

@@ -1,10 +1,15 @@
 """Classify images with the model of this folder. Needs numpy, Pillow and onnxruntime, no more.
 
+Runs on Python 3.8 or newer with numpy 1.21, Pillow 9.1 and onnxruntime 1.18, or newer ones.
+
     python example.py photo.jpg ...   prints the five likeliest labels of each image
     python example.py                 runs the sample image and checks the result
 
 Copy what you need into your app: ``load_image`` is all there is to preprocessing.
 """
+
+# Python 3.8, which JetPack 5 has, reads dict[str, Any] as text and never as a type.
+from __future__ import annotations
 
 import json
 import os
