@@ -5,10 +5,11 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from edgenas import version
 from edgenas.basics.errors import EdgenasError, one_line, unknown
 from edgenas.cli import (
     bench,
@@ -24,11 +25,10 @@ from edgenas.cli import (
     showing,
     timing,
 )
-from edgenas.cli.console import log
+from edgenas.cli.console import log, print_line
 
 app = typer.Typer(
     name="edgenas",
-    help="Fit a network to a device and a budget: train once, measure once, specialise in seconds.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -36,6 +36,24 @@ app = typer.Typer(
 
 # What typer raises at a wrong command line, whichever version of click it rests on.
 _UsageError: Any = typer.BadParameter.__base__
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print_line(f"edgenas {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _all(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Fit a network to a device and a budget: train once, measure once, specialise in seconds."""
 
 
 def _told(name: str, verb: Callable[..., None]) -> Callable[..., None]:

@@ -4,7 +4,6 @@ The graph comes from the same builder as the graphs that are timed (`edgenas.onn
 what was profiled is what is shipped; only the weights differ.
 """
 
-import importlib.metadata
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from edgenas import version
 from edgenas.basics.errors import EdgenasError
 from edgenas.onnx_graph.build import INPUT, network_graph
 from edgenas.runtime import registry as runtimes
@@ -69,7 +69,7 @@ def to_onnx(
     )
     assert next(source, None) is None, "the graph has fewer weights than the network"
     entries = {
-        "edgenas": edgenas_version(),
+        "edgenas": version(),
         "space": space.name,
         "arch_id": arch.id,
         "arch": json.dumps(arch.to_json()),
@@ -370,14 +370,6 @@ def with_open_batch(onnx_bytes: bytes) -> bytes:
 def read_metadata(onnx_bytes: bytes) -> dict[str, str]:
     """The metadata of an ONNX file. Raises EdgenasError where it is no ONNX model."""
     return {entry.key: entry.value for entry in _parsed(onnx_bytes).metadata_props}
-
-
-def edgenas_version() -> str:
-    """The installed version; ``unreleased`` when run from a checkout that is not installed."""
-    try:
-        return importlib.metadata.version("edgenas")
-    except importlib.metadata.PackageNotFoundError:
-        return "unreleased"
 
 
 def _parsed(onnx_bytes: bytes) -> onnx.ModelProto:
