@@ -315,3 +315,24 @@ def test_results_of_slower_moments_are_named():
     slow, near = replace(SOUND, name="b", canary=0.00008), replace(SOUND, name="c", canary=0.000053)
     assert measure.slower_moments([SOUND, slow, near]) == ["b"]
     assert measure.slower_moments([]) == []
+
+
+@pytest.mark.parametrize(
+    ("n", "flag", "words"),
+    [
+        (25, "", "median, n=25"),
+        (6, "few", "median, n=6"),
+        (0, "noisy", "5th percentile of 40 runs: none of them met the machine at full speed"),
+        (3, "noisy", "5th percentile of 40 runs: only 3 of them met the machine at full speed"),
+    ],
+)
+def test_a_number_is_called_a_median_only_where_it_is_one(n, flag, words):
+    assert measure.statistic(n=n, wall_n=40, flag=flag) == words
+
+
+def test_the_words_are_those_of_what_the_clock_computes():
+    wall = [1000 + i for i in range(100)]
+    found = board.summary([], wall, settings=Settings())
+    told = measure.statistic(n=found["n"], wall_n=found["wall_n"], flag=found["flag"])
+    assert told.startswith("5th percentile of 100 runs: none")
+    assert found["median"] == pytest.approx(board.quantile(wall, 0.05) * 1e-9)

@@ -23,7 +23,7 @@ from edgenas.basics.ranges import (
     Words,
 )
 from edgenas.basics.units import count, milliseconds, size
-from edgenas.clock.measure import Measurement
+from edgenas.clock.measure import Measurement, statistic
 from edgenas.latency.device import Target
 from edgenas.space.cost import Cost
 
@@ -146,8 +146,9 @@ class MeasuredLatency:
 
     def __str__(self) -> str:
         flag = f"; {self.flag}" if self.flag else ""
+        what = statistic(n=self.n, wall_n=self.wall_n, flag=self.flag)
         return (
-            f"{milliseconds(self.median)} measured (median, n={self.n}, 10th to 90th percentile "
+            f"{milliseconds(self.median)} measured ({what}, 10th to 90th percentile "
             f"{milliseconds(self.p10)} to {milliseconds(self.p90)}; ungated p95 "
             f"{milliseconds(self.wall_p95)}, n={self.wall_n}{flag})"
         )

@@ -80,19 +80,22 @@ def bench(
 
 def _rows(one: "Bench") -> list[tuple[str, str]]:
     from edgenas.basics.units import milliseconds
+    from edgenas.clock.measure import statistic
 
     facts, found, around = one.facts, one.found, one.environment
     threads = f"{facts['threads']} thread{'s' if facts['threads'] != '1' else ''}"
     runs = f"{facts['runtime']} {facts['version']} ({facts['provider']}), {facts['precision']}"
+    what = statistic(n=found.n, wall_n=found.wall_n, flag=found.flag)
+    full = "" if found.flag == "noisy" else " at the machine's full speed"
     width = "" if found.half_width is None else f" +- {found.half_width:.1%} at 95% confidence"
     return [
         ("model", f"{one.path} (sha256 {one.digest[:12]})"),
         ("runs on", f"{runs}, {threads}, batch {one.batch}; {around['cpu']}"),
         ("made up", "; ".join(map(str, one.inputs)) or "no inputs"),
         (
-            "median",
-            f"{milliseconds(found.median)}{width} at the machine's full speed (n={found.n}, 10th "
-            f"to 90th percentile {milliseconds(found.p10)} to {milliseconds(found.p90)})",
+            "median" if found.flag != "noisy" else "latency",
+            f"{milliseconds(found.median)}{width}{full} ({what}, 10th to 90th percentile "
+            f"{milliseconds(found.p10)} to {milliseconds(found.p90)})",
         ),
         (
             "all runs",

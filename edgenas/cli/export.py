@@ -38,6 +38,7 @@ def export(
 ) -> None:
     """Write the model of a bundle in another format, with its own parity, accuracy and latency."""
     from edgenas.basics.units import milliseconds
+    from edgenas.clock.measure import statistic
     from edgenas.delivery.exporting import export as run
 
     with steps() as tell:
@@ -75,9 +76,8 @@ def export(
         )
     if latency is not None:
         runs = f"{latency['runtime']} {latency['precision']}, batch {latency['batch']}"
-        rows.append(
-            ("latency", f"{milliseconds(latency['median'])} on {runs} (n={latency['n']}, here)")
-        )
+        what = statistic(n=latency["n"], wall_n=latency["wall_n"], flag=latency["flag"])
+        rows.append(("latency", f"{milliseconds(latency['median'])} on {runs} ({what}, here)"))
     rows += [("note", text) for text in report["notes"]]
     print_table(("", ""), rows)
     print_line(f"{to}: {made.folder} ({', '.join(sorted(report['files']))})")

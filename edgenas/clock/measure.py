@@ -94,6 +94,20 @@ class Measurement:
         return f"unstable: {found}; {why}, and measure again"
 
 
+def statistic(*, n: int, wall_n: int, flag: str) -> str:
+    """What the number of a unit is, in words: it is no median where nothing met full speed.
+
+    Args:
+        n: runs at the machine's full speed.
+        wall_n: all runs.
+        flag: of the measurement; see `edgenas.clock.board.summary`.
+    """
+    if flag != "noisy":
+        return f"median, n={n}"
+    met = f"only {n} of them" if n else "none of them"
+    return f"5th percentile of {wall_n} runs: {met} met the machine at full speed"
+
+
 def slower_moments(measurements: Iterable[Measurement], *, gate: float = 1.08) -> list[str]:
     """The names measured while the machine's full speed was lower than at its best.
 

@@ -84,6 +84,8 @@ def _promise(job: Job, built: Built, constraint: Constraint, counted: dict[str, 
     elif constraint.metric == "latency" and not constraint.target and built.measured is not None:
         value = job.held(built.measured)
         rests = "measured median" if request.percentile == "p50" else "measured p95, ungated"
+        if request.percentile == "p50" and built.measured.flag == "noisy":
+            rests = "measured 5th percentile: too few runs met the machine at full speed"
     else:
         bound = bound_of(latency, constraint, confidence=request.confidence)
         value = float(bound(job.space.encode([built.arch]))[0])
