@@ -1,11 +1,15 @@
 """A bundle holds what it says, every byte of it, and runs where edgenas is not."""
 
+import ast
 import dataclasses
 import json
 import math
+import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -685,6 +689,10 @@ def test_numbers_travel_with_their_evidence():
         "1.01 ms measured (median, n=500, 10th to 90th percentile 1.00 ms to 1.05 ms; ungated p95 "
         "1.50 ms, n=700)"
     )
+    noisy = dataclasses.replace(timed(), n=0, flag="noisy", half_width=None)
+    assert str(noisy).startswith(
+        "1.01 ms measured (5th percentile of 700 runs: none of them met the machine at full speed, "
+    )
     assert str(told.promises[0]) == "latency<=2ms: kept, 60% of it used, the upper bound"
 
 
@@ -699,6 +707,36 @@ def test_the_card_says_all_of_it(pristine: Path):
     assert both.index(str(timed())) < both.index(str(told.predicted))
     neither = model_card(record(predicted=None), manifest=manifest.read(pristine))
     assert "Latency: not known" in neither
+
+
+LEFT = ("._model.onnx", ".DS_Store", "Thumbs.db", "desktop.ini", "manifest.json~", ".card.md.swp")
+
+
+def test_what_file_managers_and_editors_leave_is_named_and_harms_nothing(bundle: Path):
+    for name in LEFT:
+        (bundle / name).write_bytes(b"\x00")
+    checks = verify_bundle(bundle)
+    assert all(check.passed for check in checks)
+    (files,) = (check for check in checks if check.name == "files")
+    named = ", ".join(sorted(LEFT))
+    assert files.detail.endswith(f"not looked at, left by a file manager or an editor: {named}")
+
+
+@pytest.mark.parametrize(
+    "name", ["model.onnx.DS_Store", "x.py", "DS_Store", ".hidden", "Thumbs.dbx"]
+)
+def test_other_strangers_fail(bundle: Path, name: str):
+    (bundle / ".DS_Store").write_bytes(b"")
+    (bundle / name).write_bytes(b"")
+    assert failure(bundle) == f"files: {name} is no part of the bundle"
+
+
+@pytest.mark.parametrize(
+    "make", [Path.mkdir, lambda path: path.symlink_to("/etc/passwd"), os.mkfifo]
+)
+def test_only_plain_files_are_taken_for_litter(bundle: Path, make: Callable[[Path], object]):
+    make(bundle / ".DS_Store")
+    assert failure(bundle) == "files: .DS_Store is no part of the bundle"
 
 
 # The example, where there is nothing but numpy, Pillow and onnxruntime
@@ -793,6 +831,91 @@ def test_the_example_runs_in_an_environment_of_its_own(bundle: Path, tmp_path: P
     wanted[-1] += " for n in ('numpy', 'pillow', 'onnxruntime')))"
     versions = subprocess.run(wanted, capture_output=True, text=True, check=True).stdout.split()
     install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *versions]
+    done = subprocess.run(install, capture_output=True, text=True, timeout=600)
+    if done.returncode:
+        pytest.skip(f"packages cannot be installed: {done.stderr.strip().splitlines()[-1:]}")
+    done = run_example(bundle, python)
+    assert done.returncode == 0, done.stderr
+    assert "sample output: as expected" in done.stdout
+
+
+# The example on Python 3.8, which JetPack 5 has
+
+BUILTINS = {"dict", "list", "tuple", "set", "frozenset", "type"}
+NEWER = {"removeprefix", "removesuffix", "bit_count", "is_relative_to", "readlink"}
+
+
+def needs_newer_python(text: str) -> list[str]:
+    """What Python 3.8 does not compile or cannot evaluate, line by line."""
+    tree = ast.parse(text, feature_version=(3, 8))
+    lazy = any(
+        isinstance(node, ast.ImportFrom)
+        and node.module == "__future__"
+        and "annotations" in {name.name for name in node.names}
+        for node in tree.body
+    )
+    annotations = set[ast.AST]()
+    for node in ast.walk(tree) if lazy else ():
+        for part in (getattr(node, "annotation", None), getattr(node, "returns", None)):
+            annotations |= set() if part is None else set(ast.walk(part))
+    found = list[str]()
+    for node in ast.walk(tree):
+        if node in annotations:
+            continue
+        if isinstance(node, ast.Subscript) and getattr(node.value, "id", "") in BUILTINS:
+            found.append(f"line {node.lineno}: {ast.unparse(node)} is evaluated")
+        if isinstance(node, ast.Attribute) and node.attr in NEWER:
+            found.append(f"line {node.lineno}: .{node.attr}")
+        if isinstance(node, ast.keyword) and node.arg == "strict":
+            found.append(f"line {node.value.lineno}: zip(..., strict=...)")
+    return found
+
+
+def test_the_example_asks_for_nothing_that_python_3_8_lacks():
+    assert needs_newer_python(Path(example.__file__).read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def f(x: dict[str, int]): ...",
+        "def f() -> list[str]: ...",
+        "from __future__ import annotations\nx = list[int]()",
+        "from __future__ import annotations\n'a'.removeprefix('a')",
+        "list(zip([1], [2], strict=True))",
+    ],
+)
+def test_what_python_3_8_lacks_would_be_noticed(text: str):
+    assert needs_newer_python(text)
+
+
+def test_the_card_names_the_lowest_versions(bundle: Path):
+    card = (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "$ pip install 'numpy>=1.21.6' 'pillow>=9.1' 'onnxruntime>=1.18'\n" in card
+    assert "Python 3.8" in card
+
+
+def python_3_8() -> str:
+    """A Python 3.8 of this machine that works; skips where there is none."""
+    pyenv = sorted(Path.home().glob(".pyenv/versions/3.8*/bin/python3.8"))
+    for python in (shutil.which("python3.8"), *map(str, pyenv)):
+        if (
+            python
+            and not subprocess.run([python, "-c", "import venv"], capture_output=True).returncode
+        ):
+            return python
+    pytest.skip("there is no Python 3.8 here")
+
+
+@pytest.mark.slow
+def test_the_example_runs_on_python_3_8_with_the_lowest_versions(bundle: Path, tmp_path: Path):
+    subprocess.run([python_3_8(), "-m", "venv", str(tmp_path / "venv")], check=True, timeout=300)
+    python = str(tmp_path / "venv/bin/python")
+    card = (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
+    needed = re.findall(r"'([a-z]+>=[\d.]+)'", card)
+    assert len(needed) == 3
+    lowest = [one.replace(">=", "==") for one in needed]
+    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *lowest]
     done = subprocess.run(install, capture_output=True, text=True, timeout=600)
     if done.returncode:
         pytest.skip(f"packages cannot be installed: {done.stderr.strip().splitlines()[-1:]}")

@@ -2,6 +2,7 @@ import errno
 import functools
 import hashlib
 import http.server
+import importlib.metadata
 import json
 import os
 import pty
@@ -76,6 +77,12 @@ def test_without_words_the_verbs_are_shown(edgenas):
     for verb in ("specialize", "train", "fit-accuracy", "profile", "search", "predict", "verify"):
         assert verb in done.out
     assert edgenas("specialize", "--help").code == 0
+
+
+def test_the_version_is_told(edgenas):
+    done = edgenas("--version")
+    assert (done.code, done.log) == (0, "")
+    assert done.out == f"edgenas {importlib.metadata.version('edgenas')}\n"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import html
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ from edgenas.space.arch import load_arch
 from edgenas.space.cost import cost, total
 from edgenas.space.plan import plan, primitives
 from edgenas.space.presets import space_from_json
+
+# What macOS, Windows, KDE, Vim, Emacs and GNOME's editor leave beside files: views, thumbnails,
+# resource forks, and copies of what was edited.
+_LITTER = re.compile(r"\.DS_Store|\._.+|Thumbs\.db|desktop\.ini|\.directory|\..+\.sw[op]|#.+#|.+~")
 
 # What numpy and Pillow raise at files of another kind; bytes that were changed are found before.
 _UNREADABLE = (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError)
@@ -103,10 +108,24 @@ def _files(folder: Path, expected: dict[str, dict[str, Any]]) -> Check:
             return Check("files", False, detail)
         if sha256(path) != fact["sha256"]:
             return Check("files", False, f"{name} was changed: its SHA-256 is not the manifest's")
-    if found:
-        return Check("files", False, f"{min(found)} is no part of the bundle")
+    strangers = sorted(name for name in found if not left_by_others(found[name]))
+    if strangers:
+        return Check("files", False, f"{strangers[0]} is no part of the bundle")
     total_bytes = sum(fact["bytes"] for fact in expected.values())
-    return Check("files", True, f"{len(expected)} files, {total_bytes} bytes, SHA-256 as written")
+    detail = f"{len(expected)} files, {total_bytes} bytes, SHA-256 as written"
+    if found:
+        detail += (
+            f"; not looked at, left by a file manager or an editor: {', '.join(sorted(found))}"
+        )
+    return Check("files", True, detail)
+
+
+def left_by_others(path: Path) -> bool:
+    """Whether a file is what people's file managers and editors leave wherever they look.
+
+    Nothing reads such a file: example.py and this package open the files of the manifest alone.
+    """
+    return path.is_file() and not path.is_symlink() and _LITTER.fullmatch(path.name) is not None
 
 
 def _promises(record: Record, fields: dict[str, Any]) -> Check:

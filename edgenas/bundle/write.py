@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgenas import version
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import new_folder, write_json, write_text
 from edgenas.bundle import example, manifest
@@ -19,8 +20,8 @@ from edgenas.bundle.card import model_card
 from edgenas.bundle.contents import TRACE_FILE, Contents, read_record
 from edgenas.bundle.record import Record
 from edgenas.bundle.trace import Trace
-from edgenas.bundle.verify import Check, verify_bundle
-from edgenas.model.export import Parity, edgenas_version, run_onnx
+from edgenas.bundle.verify import Check, left_by_others, verify_bundle
+from edgenas.model.export import Parity, run_onnx
 from edgenas.onnx_graph.build import INPUT, OUTPUT
 from edgenas.space.arch import Arch, load_arch, save_arch
 from edgenas.space.presets import space_to_json
@@ -140,7 +141,8 @@ def check_out(
         return None
     if not folder.is_dir():
         raise EdgenasError(f"--out {folder} is a file", hint="choose another --out")
-    strangers = sorted({path.name for path in folder.iterdir()} - {*manifest.FILES, manifest.NAME})
+    found = {path.name for path in folder.iterdir() if not left_by_others(path)}
+    strangers = sorted(found - {*manifest.FILES, manifest.NAME})
     if strangers:
         # Also with force: replacing means deleting, and this may be anything of the user's.
         raise EdgenasError(
@@ -204,4 +206,4 @@ def sample_image(size: int) -> NDArray[np.uint8]:
 
 def _versions() -> dict[str, str]:
     others = {name: importlib.metadata.version(name) for name in ("onnx", "onnxruntime", "torch")}
-    return {"edgenas": edgenas_version(), "python": platform.python_version(), **others}
+    return {"edgenas": version(), "python": platform.python_version(), **others}

@@ -15,6 +15,7 @@ from torch import Tensor
 from edgenas.basics.errors import EdgenasError, unknown
 from edgenas.basics.files import new_folder, sha256, write_json
 from edgenas.bundle import manifest as manifests
+from edgenas.bundle.verify import left_by_others
 from edgenas.bundle.write import load_bundle
 from edgenas.clock import board
 from edgenas.clock.board import Settings
@@ -275,7 +276,7 @@ def _check_out(out: Path, *, force: bool) -> None:
     known |= {ncnn_cpu.PARAM, ncnn_cpu.BIN}
     if not out.is_dir():
         raise EdgenasError(f"--out {out} is a file", hint="choose another --out")
-    found = {path.name for path in out.iterdir()}
+    found = {path.name for path in out.iterdir() if not left_by_others(path)}
     if strangers := sorted(found - known - {"export.json"}):
         raise EdgenasError(
             f"--out {out} holds what is no part of an export: {strangers[0]}",
