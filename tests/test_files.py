@@ -196,7 +196,19 @@ def test_a_place_that_may_not_be_written_is_said(
     with pytest.raises(EdgenasError) as caught, make(tmp_path / "a"):
         pass
     assert caught.value.message == f"may not write {tmp_path / 'a'}"
-    assert caught.value.hint == "choose another --out"
+    assert caught.value.hint == "make it writable, or choose another folder"
+
+
+def test_for_the_cache_the_variable_is_named_that_moves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("EDGENAS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with pytest.raises(EdgenasError) as caught:
+        files.write_text(files.cache_folder() / "images/a.npz", "x")
+    assert caught.value.hint == (
+        "move it away, or name another cache folder: export EDGENAS_CACHE=FOLDER"
+    )
 
 
 def test_what_is_in_the_way_is_said_and_kept(tmp_path: Path):
@@ -205,7 +217,7 @@ def test_what_is_in_the_way_is_said_and_kept(tmp_path: Path):
     with pytest.raises(EdgenasError) as caught, files.new_folder(tmp_path / "file"):
         pass
     assert caught.value.message == f"cannot write {tmp_path / 'file'}: a file is in its way"
-    assert caught.value.hint == "choose another --out"
+    assert caught.value.hint == "move it away, or choose another folder"
     with pytest.raises(EdgenasError, match="a file is in its way"):
         files.write_text(tmp_path / "file/below", "x")
     with pytest.raises(EdgenasError, match=r"cannot write .*: a folder is in its way"):

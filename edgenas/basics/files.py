@@ -66,13 +66,23 @@ def disk_errors(path: Path) -> Generator[None]:
                 hint="free some space and run the same command again; nothing was half-written",
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise EdgenasError(f"may not write {path}", hint="choose another --out") from error
+            raise EdgenasError(
+                f"may not write {path}", hint=_elsewhere(path, "make it writable")
+            ) from error
         if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
             found = "folder" if error.errno == errno.EISDIR else "file"
             raise EdgenasError(
-                f"cannot write {path}: a {found} is in its way", hint="choose another --out"
+                f"cannot write {path}: a {found} is in its way",
+                hint=_elsewhere(path, "move it away"),
             ) from error
         raise
+
+
+def _elsewhere(path: Path, remedy: str) -> str:
+    """What to do where a path cannot be written: no option names the files of the cache."""
+    if path.absolute().is_relative_to(cache_folder().absolute()):
+        return f"{remedy}, or name another cache folder: export EDGENAS_CACHE=FOLDER"
+    return f"{remedy}, or choose another folder"
 
 
 def _sync(path: Path) -> None:
