@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import edgenas
 from tools.fuzz.kinds import Base, Reader, all_kinds
 from tools.fuzz.law import PATIENCE, Seen, broken, listing
 
@@ -39,10 +40,13 @@ class Outcome:
 
 def import_all() -> None:
     """Import what the verbs need, before processes are forked, so that each has it at once."""
-    packages = "bundle check data ofa profiling remote report specialize train".split()
+    root = Path(edgenas.__file__).parent
+    files = (path.relative_to(root).with_suffix("") for path in sorted(root.rglob("*.py")))
+    own = (f"edgenas.{'.'.join(path.parts)}" for path in files if path.name[0] != "_")
     others = ("yaml", "onnxruntime", "onnx.reference", "matplotlib", "PIL.Image")
-    for name in (*(f"edgenas.{package}" for package in packages), *others):
-        importlib.import_module(name)
+    for name in (*own, *others):
+        with contextlib.suppress(ImportError):  # a runtime that is not installed
+            importlib.import_module(name)
     all_kinds()
 
 
