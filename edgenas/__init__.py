@@ -5,13 +5,3 @@ import os
 # ONNX Runtime 1.29 and later tells Microsoft about models, their names and hashes among it, unless
 # this is set before it is loaded; it also writes to the home folder and starts threads for that.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-
-def version() -> str:
-    """The installed version; ``unreleased`` when run from a checkout that is not installed."""
-    import importlib.metadata
-
-    try:
-        return importlib.metadata.version("edgenas")
-    except importlib.metadata.PackageNotFoundError:
-        return "unreleased"

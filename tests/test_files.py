@@ -124,7 +124,7 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path: Path):
     path = tmp_path / "a.txt"
     files.write_text(path, "old")
     code = (
-        "import os, sys; from pathlib import Path; from edgenas import files\n"
+        "import os, sys; from pathlib import Path; from edgenas.basics import files\n"
         "with files.writing(Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_text('new')\n"
         "    os.kill(os.getpid(), 9)\n"
@@ -346,7 +346,7 @@ WAIT = "print('waiting', flush=True)\nfiles.wait_for_machine()\nprint('free', fl
 
 def start(code: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", f"import sys\nfrom edgenas import files\n{code}"],
+        [sys.executable, "-c", f"import sys\nfrom edgenas.basics import files\n{code}"],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgenas import version
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import new_folder, write_json, write_text
+from edgenas.basics.version import version
 from edgenas.bundle import example, manifest
 from edgenas.bundle.card import model_card
 from edgenas.bundle.contents import TRACE_FILE, Contents, read_record

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from edgenas import version
 from edgenas.basics.errors import EdgenasError, one_line, unknown
+from edgenas.basics.version import version
 from edgenas.cli import (
     bench,
     checking,

@@ -15,8 +15,8 @@ import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from edgenas import version
 from edgenas.basics.errors import EdgenasError
+from edgenas.basics.version import version
 from edgenas.onnx_graph.build import INPUT, network_graph
 from edgenas.runtime import registry as runtimes
 from edgenas.space.plan import plan
