@@ -231,7 +231,7 @@ def test_the_last_words_of_a_clock_are_told(monkeypatch, tmp_path: Path):
 # The stream
 
 
-def event(name: str = "a", **changes) -> str:
+def event(name: str = "a", **changes) -> bytes:
     plain = {
         "event": "result",
         "id": name,
@@ -241,13 +241,14 @@ def event(name: str = "a", **changes) -> str:
         "samples": [1000] * 30,
         "wall_samples": [1000] * 40,
     }
-    return json.dumps(plain | changes)
+    return json.dumps(plain | changes).encode() + b"\n"
 
 
 def test_a_stream_ends_with_its_end():
     seen: list[dict] = []
-    end = json.dumps({"event": "end", "unvisited": []})
-    found = list(measure.read_events([event("a"), event("b"), end, "ssh: bye"], watch=seen.append))
+    end = b'{"event": "end", "unvisited": [], "seconds": 1, "readings": 2, "passes": 1}\n'
+    lines = [event("a"), event("b"), end, b"ssh: bye\n"]
+    found = list(measure.read_events(lines, watch=seen.append))
     assert [m.name for m in found] == ["a", "b"]
     assert found[0].median == pytest.approx(1e-6)
     assert found[0].samples == pytest.approx([1e-6] * 30)

@@ -15,7 +15,6 @@ import loopback
 import pytest
 from conftest import ROOT
 
-from edgenas import remote
 from edgenas.basics.errors import EdgenasError
 from edgenas.clock import board, link, measure
 from edgenas.clock.board import Settings
@@ -25,6 +24,7 @@ from edgenas.clock.remote import Board
 from edgenas.latency.device import Target, load
 from edgenas.model.saved import load_supernet
 from edgenas.onnx_graph.build import layer_graph
+from edgenas.profiling import reach
 from edgenas.profiling.check import check
 from edgenas.profiling.journal import journal_path
 from edgenas.profiling.run import profile
@@ -213,7 +213,7 @@ def test_a_profile_that_is_killed_leaves_nothing_on_the_board(there):
 
 
 def test_the_clock_ends_when_nobody_speaks_to_it():
-    code = "from edgenas import board; board.serve(silence=0.4)"
+    code = "from edgenas.clock import board; board.serve(silence=0.4)"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as process:
         ready = json.loads(process.stdout.readline())
@@ -318,17 +318,17 @@ def test_the_address_in_a_profile_is_used(there, tmp_path):
 
 def test_this_machine_is_not_reached_over_ssh():
     with pytest.raises(EdgenasError, match="the device host is this machine"):
-        remote.clock_of(load("host"), ssh="loop")
+        reach.clock_of(load("host"), ssh="loop")
 
 
 def test_a_board_is_timed_on_a_runtime_that_the_clock_knows():
-    assert remote.timed_target(load("sill")) == TARGET
+    assert reach.timed_target(load("sill")) == TARGET
     for name in ("odroid-n2plus", "jetson"):
-        found = remote.timed_target(load(name))
+        found = reach.timed_target(load(name))
         assert (found.runtime, found.precision) == ("onnxruntime", "fp32")
-    assert remote.timed_target(load("rpi5")).runtime == "ncnn"
-    assert remote.timed_target(load("sill"), runtime="openvino").precision == "fp32"
-    assert remote.timed_target(load("jetson"), runtime="tensorrt").precision == "fp16"
+    assert reach.timed_target(load("rpi5")).runtime == "ncnn"
+    assert reach.timed_target(load("sill"), runtime="openvino").precision == "fp32"
+    assert reach.timed_target(load("jetson"), runtime="tensorrt").precision == "fp16"
 
 
 # What may be wrong
@@ -454,7 +454,7 @@ def test_hostile_addresses_are_refused_before_ssh_sees_them(tmp_path, monkeypatc
     (trap / "ssh").chmod(0o755)
     monkeypatch.setenv("PATH", f"{trap}:{os.environ['PATH']}")
     with pytest.raises(EdgenasError, match="an ssh address must be"):
-        remote.clock_of(load("sill"), ssh=address)
+        reach.clock_of(load("sill"), ssh=address)
     assert not (tmp_path / "HERE").exists()
 
 
@@ -472,7 +472,7 @@ def test_hostile_addresses_are_refused_before_ssh_sees_them(tmp_path, monkeypatc
     ],
 )
 def test_honest_addresses_are_taken(address):
-    clock = remote.clock_of(load("sill"), ssh=address)
+    clock = reach.clock_of(load("sill"), ssh=address)
     assert isinstance(clock, Board)
     assert clock.place.address == address
 
@@ -513,7 +513,7 @@ def test_hostile_pythons_are_files_that_are_not_there(there):
 
 
 def test_what_runs_on_the_board_is_one_constant():
-    assert remote.COMMAND.count("'") == 2
-    assert "\n" not in remote.COMMAND
+    assert link.COMMAND.count("'") == 2
+    assert "\n" not in link.COMMAND
     for character in "$`\\!%{};&|<>*?~#":
-        assert character not in remote.COMMAND.replace("; ", "")
+        assert character not in link.COMMAND.replace("; ", "")

@@ -41,8 +41,8 @@ def profile(
     from edgenas.space.presets import load_space
 
     profile_of = load(device)
-    clock = clock_at_hand(profile_of, ssh=ssh, python=python, say=note)
     time_budget = None if time is None else units.parse(time, unit="time", name="--time")
+    clock = clock_at_hand(profile_of, ssh=ssh, python=python, seconds=time_budget, say=note)
     declared = load_space(space)
     if classes is not None:
         declared = declared.with_classes(classes)

@@ -4,9 +4,9 @@ One self-contained file for Python >= 3.8 and nothing but the standard library (
 runtime are imported by the loader that needs them). It is used in three ways:
 
 * in-process: `time_units` with callables;
-* as a worker: ``python board.py`` reads one JSON object of work (`edgenas.work/1`) on stdin and
-  streams JSON lines on stdout: ``environment``, ``baseline``, ``progress``, ``result``, ``error``
-  and ``end``;
+* as a worker: ``python board.py`` reads one line of stdin, a JSON object of work
+  (`edgenas.work/1`), and streams JSON lines on stdout: ``environment``, ``baseline``,
+  ``progress``, ``result``, ``error`` and ``end``; it ends at once when its stdin ends;
 * on a board: ``python board.py serve`` reads such objects line by line, see `serve`;
   `edgenas.remote` sends this file there.
 
@@ -58,6 +58,7 @@ _FASTER_READINGS = 20
 # Full speed: the fastest readings within 15% of each other that are a tenth of all, or more.
 _SPEED_BAND, _OFTEN = 1.15, 0.1
 _BLOCK = bytes(range(256)) * 64
+_BEAT = 5.0  # seconds between two signs of life
 _RARE = 0.1  # batches kept; with a smaller part of them the baseline is doubted
 
 
@@ -904,7 +905,7 @@ def ncnn_net(source: bytes | str, *, threads: int, precision: str, light: bool =
     for name in {name for names in NCNN_OPTIONS.values() for name in names}:
         if hasattr(net.opt, name):  # older versions lack some
             setattr(net.opt, name, name in NCNN_OPTIONS[precision])
-    with _held_file(rest[given["text"] :]) as path:
+    with memory_file(rest[given["text"] :]) as path:
         if net.load_param_mem(text) or net.load_model(path):
             raise UnitError("ncnn cannot load the network")
     values = [
@@ -915,8 +916,12 @@ def ncnn_net(source: bytes | str, *, threads: int, precision: str, light: bool =
 
 
 @contextlib.contextmanager
-def _held_file(data: bytes) -> Generator[str, None, None]:
-    """The path of a file that holds some bytes and is on no disk where that can be."""
+def memory_file(data: bytes = b"") -> Generator[str, None, None]:
+    """The path of a file that is on no disk, where that can be, and goes with this process.
+
+    Args:
+        data: what the file holds.
+    """
     if not hasattr(os, "memfd_create"):
         with tempfile.NamedTemporaryFile() as stream:
             stream.write(data)
@@ -1274,11 +1279,13 @@ def environment(runtime: str, *, threads: int) -> dict[str, Any]:
 def _loader(
     unit: dict[str, Any], *, runtime: str, settings: Settings
 ) -> Callable[[], Callable[[], Any]]:
-    source = unit["path"] if "path" in unit else base64.b64decode(unit["data"])
     given = {"threads": settings.threads, "precision": settings.precision, "batch": unit["batch"]}
     evict = unit.get("evict", 0)
+    place = (unit["handle"], unit["bytes"], unit["offset"]) if "handle" in unit else None
+    known = base64.b64decode(unit["data"]) if "data" in unit else unit.get("path")
 
     def load() -> Callable[[], Any]:
+        source = known if place is None else os.pread(*place)
         run = LOADERS[runtime](source, **given)
         return behind_other_memory(run, size=evict) if evict else run
 
@@ -1315,8 +1322,9 @@ def work(text: str | bytes) -> Iterator[dict[str, Any]]:
 
     Args:
         text: ``{"schema": "edgenas.work/1", "runtime": ..., "settings": {...}, "units": [{"id":
-            ..., "batch": ..., "path": ...}]}``; a unit has ``data`` (base64) instead of ``path``
-            when the two sides share no disk, and ``evict`` where so many bytes of other memory
+            ..., "batch": ..., "path": ...}]}``; instead of ``path`` a unit has ``handle`` (of an
+            open file that was inherited), ``offset`` and ``bytes``, or ``data`` (base64) when the
+            two sides share no disk, and ``evict`` where so many bytes of other memory
             are to be read before each run. ``baseline``, where there is one, is that of a
             ``baseline`` event of a moment ago.
 
@@ -1348,26 +1356,72 @@ def work(text: str | bytes) -> Iterator[dict[str, Any]]:
         yield {**event, **state()} if event["event"] == "end" else event
 
 
-def _told(events: Callable[[], Iterator[dict[str, Any]]]) -> int:
-    """Events as JSON lines on stdout; whatever libraries print goes to stderr. The exit code."""
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+def _told(events: Callable[[], Iterator[dict[str, Any]]], *, beat: float = 0.0) -> int:
+    """Events as JSON lines on stdout; whatever libraries print goes to stderr. The exit code.
+
+    Args:
+        events: what to tell.
+        beat: seconds between two ``alive`` events, which come whatever else happens; 0: none.
+    """
+    out, writing = os.dup(1), threading.Lock()
     os.dup2(2, 1)
+
+    def tell(event: dict[str, Any]) -> None:
+        # Not through a buffer: a thread that ends amid a write would hold its lock at exit.
+        left = memoryview(json.dumps(event).encode() + b"\n")
+        with writing:
+            while left:
+                left = left[os.write(out, left) :]
+
+    def live() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                time.sleep(beat)
+                tell({"event": "alive"})
+
+    if beat:
+        threading.Thread(target=live, daemon=True).start()
     try:
         for event in events():
-            out.write(json.dumps(event) + "\n")
-            out.flush()
+            tell(event)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Who asked is gone. Nothing more can be said, not even by the flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+    except BrokenPipeError:  # who asked is gone
         return 141
     return 0
 
 
 def main() -> int:
-    """Work on stdin, JSON lines on stdout."""
-    return _told(lambda: work(sys.stdin.read()))
+    """Do the work that the first line of stdin describes; JSON lines on stdout."""
+    orders: queue.Queue[bytes] = queue.Queue()
+    threading.Thread(target=_listen, args=(orders.put, lambda: None), daemon=True).start()
+    return _told(lambda: work(orders.get()))
+
+
+def _listen(take: Callable[[bytes], None], heard: Callable[[], None]) -> None:
+    """Take the lines of stdin; at its end, end this process at once: who asked is gone.
+
+    Args:
+        take: called with each line that is not empty.
+        heard: called whenever something comes.
+    """
+    # os.read: a reader blocked in sys.stdin would hold a lock that the exit needs.
+    pending = bytearray()
+    while True:
+        try:
+            chunk = os.read(0, 1 << 16)
+        except OSError:
+            chunk = b""
+        if not chunk:
+            os._exit(0)
+        heard()
+        pending += chunk
+        if b"\n" in chunk:
+            *lines, rest = bytes(pending).split(b"\n")
+            pending = bytearray(rest)
+            for line in lines:
+                if line:
+                    take(line)
 
 
 # --- a session with another machine --------------------------------------------------------------
@@ -1377,9 +1431,9 @@ def serve(*, silence: float = 60.0) -> int:
     """Work for another machine: orders on stdin, one a line, and events on stdout.
 
     ``ready`` comes first and ``done`` after each order; ``waiting`` comes about once a second while
-    another session times here. Nothing is written to a disk. The process ends at once, whatever it
-    is at, when stdin ends or is silent for too long, as it is behind a link that was cut; empty
-    lines are signs of life.
+    another session times here, and ``alive`` every few seconds, whatever happens. Nothing is
+    written to a disk. The process ends at once, whatever it is at, when stdin ends or is silent for
+    too long, as it is behind a link that was cut; empty lines are signs of life.
 
     Args:
         silence: seconds.
@@ -1387,24 +1441,8 @@ def serve(*, silence: float = 60.0) -> int:
     orders: queue.Queue[bytes] = queue.Queue()
     heard = [time.monotonic()]
 
-    def listen() -> None:
-        # os.read: a reader blocked in sys.stdin would hold a lock that the exit needs.
-        pending = bytearray()
-        while True:
-            try:
-                chunk = os.read(0, 1 << 16)
-            except OSError:
-                chunk = b""
-            if not chunk:
-                os._exit(0)
-            heard[0] = time.monotonic()
-            pending += chunk
-            if b"\n" in chunk:
-                *lines, rest = bytes(pending).split(b"\n")
-                pending = bytearray(rest)
-                for line in lines:
-                    if line:
-                        orders.put(line)
+    def hear() -> None:
+        heard[0] = time.monotonic()
 
     def watch() -> None:
         while time.monotonic() - heard[0] < silence:
@@ -1422,9 +1460,9 @@ def serve(*, silence: float = 60.0) -> int:
                 yield from work(order)
             yield {"event": "done"}
 
-    for task in (listen, watch):
-        threading.Thread(target=task, daemon=True).start()
-    return _told(events)
+    threading.Thread(target=_listen, args=(orders.put, hear), daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
+    return _told(events, beat=_BEAT)
 
 
 def _held(holder: socket.socket) -> bool:

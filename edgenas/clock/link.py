@@ -11,17 +11,20 @@ import contextlib
 import json
 import os
 import re
-import subprocess
-import tempfile
+import shutil
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from edgenas.basics.errors import EdgenasError
+from edgenas.basics.units import duration
 from edgenas.clock import board
-from edgenas.clock.measure import ClockStoppedError, Event
+from edgenas.clock.events import Event, EventError, plain, read_event
+from edgenas.clock.guard import Guarded
+from edgenas.clock.measure import ClockStoppedError, WrongAnswerError
+from edgenas.clock.streams import Lines, Tail, TooLongError, write_all
 
 PYTHON = "python3"
 
@@ -49,10 +52,14 @@ _USER = r"[A-Za-z0-9_.][A-Za-z0-9_.+\-]*"
 _HOST = r"(?:[A-Za-z0-9_][A-Za-z0-9_.\-]*|\[?[0-9A-Fa-f:]+(?:%[A-Za-z0-9_.\-]+)?\]?)"
 _ADDRESS = re.compile(rf"(?:ssh://)?(?:{_USER}@)?{_HOST}(?::[0-9]+)?")
 
-_LINE = 1 << 26  # bytes of an event at most
+_LINE = 1 << 22  # bytes of an event at most; those of a clock have a tenth of that
 _NOISE = 1000  # lines that a login shell may print before the clock is ready
 _ALIVE_SECONDS = 10.0
+SILENCE = 60.0  # seconds, as the clock gives us up after so many
 _PATIENCE = 10.0  # seconds until ssh, asked to end, is made to
+_WAIT = 12 * 3600.0  # seconds that another session may have the board, where no time is given
+# More events than this are no clock's: it tells how far it is about once a second.
+_EVENTS, _EVENTS_A_UNIT, _EVENTS_A_SECOND = 200, 20, 5.0
 
 
 class LinkError(EdgenasError):
@@ -86,38 +93,36 @@ class Place:
 
 
 @contextlib.contextmanager
-def session(place: Place, *, say: Callable[[str], None]) -> "Generator[Session]":
+def session(
+    place: Place, *, say: Callable[[str], None], silence: float = SILENCE
+) -> "Generator[Session]":
     """The clock, ready on a board. It ends with the block, however that ends.
 
     Args:
         place: the board.
         say: called with lines that a person should read.
+        silence: seconds without a word after which the board is given up; a clock says that it is
+            alive every few seconds.
 
     Raises:
         EdgenasError: ssh, the board or its Python refuse, in plain words.
         LinkError: likewise, where another attempt may succeed.
     """
-    with tempfile.TemporaryFile() as said:
-        command = ["ssh", *_OPTIONS, "--", place.address, COMMAND]
-        try:
-            ssh = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=said,
-                start_new_session=True,  # Ctrl-C reaches us, and we end it
-            )
-        except FileNotFoundError:
-            raise EdgenasError(
-                "there is no ssh client here: ssh is not on the PATH",
-                hint="install OpenSSH's client, for example: apt install openssh-client",
-            ) from None
-        running = Session(ssh, said=said, place=place, say=say)
-        try:
-            running.start()
-            yield running
-        finally:
-            running.close()
+    if shutil.which("ssh") is None:
+        raise EdgenasError(
+            "there is no ssh client here: ssh is not on the PATH",
+            hint="install OpenSSH's client, for example: apt install openssh-client",
+        )
+    ssh = Guarded(["ssh", *_OPTIONS, "--", place.address, COMMAND])
+    running, over = Session(ssh, place=place, say=say, silence=silence), False
+    try:
+        running.start()
+        yield running
+        over = True
+    finally:
+        if not over:  # an error or Ctrl-C: nobody waits for a board that may misbehave
+            ssh.kill()
+        running.close()
 
 
 class Session:
@@ -125,26 +130,32 @@ class Session:
 
     def __init__(
         self,
-        ssh: subprocess.Popen[bytes],
+        ssh: Guarded,
         *,
-        said: IO[bytes],
         place: Place,
         say: Callable[[str], None],
+        silence: float,
     ) -> None:
-        self._ssh, self._said, self._place, self._say = ssh, said, place, say
+        stdin, stdout, stderr = ssh.process.stdin, ssh.process.stdout, ssh.process.stderr
+        assert stdin is not None
+        assert stdout is not None
+        assert stderr is not None
+        self._ssh, self._place, self._say, self._silence = ssh, place, say, silence
+        self._stdin, self._lines, self._said = stdin, Lines(stdout, longest=_LINE), Tail(stderr)
+        os.set_blocking(stdin.fileno(), False)
         self._writing, self._over = threading.Lock(), threading.Event()
-        self._ready = self._torn = False
+        self._ready = False
 
     def start(self) -> None:
         """Send the clock and wait until it is ready."""
         text = Path(board.__file__).read_text(encoding="utf-8")
         self.send(json.dumps([self._place.python, *_ARGUMENTS]))
         self.send(json.dumps(text))
+        end = time.monotonic() + self._silence
         for _ in range(_NOISE):
-            line = self._line()
-            with contextlib.suppress(ValueError):  # a login shell that greets
-                event = json.loads(line)
-                if isinstance(event, dict) and event.get("event") == "ready":
+            line = self._line(until=end)
+            with contextlib.suppress(EventError):  # a login shell that greets
+                if read_event(line)["event"] == "ready":
                     self._ready = True
                     threading.Thread(target=self._live, daemon=True).start()
                     return
@@ -157,46 +168,72 @@ class Session:
         """One line to the board."""
         try:
             self._write(line.encode() + b"\n")
+        except TimeoutError:
+            raise self._silent("does not read what it is sent") from None
         except OSError:
             raise self._failure() from None
 
     def _write(self, data: bytes) -> None:
-        # Not through the buffer of the pipe: there would be something to flush when it is closed.
-        assert self._ssh.stdin is not None
-        left = memoryview(data)
         with self._writing:
-            self._torn = True
-            while left:
-                left = left[os.write(self._ssh.stdin.fileno(), left) :]
-            self._torn = False
+            write_all(self._stdin, data, seconds=self._silence)
 
-    def events(self) -> Iterator[Event]:
-        """The events of the latest order."""
-        waiting = False
+    def events(self, *, units: int, seconds: float, waits: bool = True) -> Iterator[Event]:
+        """The events of the latest order.
+
+        Args:
+            units: that were sent with it.
+            seconds: that the board may take for it in all.
+            waits: whether the time for which another session has the board comes on top.
+
+        Raises:
+            WrongAnswerError: an answer is no event, or there are too many of them.
+            ClockStoppedError: the board is silent, or not done in time.
+        """
+        began, waiting, count = time.monotonic(), False, 0
+        end = began + seconds
         while True:
-            event = self._event()
+            event = self._event(until=end)
+            now, count = time.monotonic(), count + 1
+            usual = _EVENTS + _EVENTS_A_UNIT * units + _EVENTS_A_SECOND * (now - began)
+            if count > usual:
+                raise self.nonsense("there are more events than a clock has")
             if event["event"] == "done":
                 return
-            if event["event"] != "waiting":
-                yield event
-            elif not waiting:
+            if event["event"] == "waiting":
+                if waits and now - began < _WAIT:
+                    end = now + seconds
+                if not waiting:
+                    self._say(f"waiting: another edgenas is timing on {self._place.address}")
                 waiting = True
-                self._say(f"waiting: another edgenas is timing on {self._place.address}")
+            elif event["event"] == "ready":
+                raise self.nonsense("it is ready once more")
+            elif event["event"] != "alive":
+                yield event
 
-    def _event(self) -> Event:
-        line = self._line()
+    def _event(self, *, until: float) -> Event:
+        line = self._line(until=until)
+        if not line.endswith(b"\n"):  # the link was cut amid a line
+            raise self._failure()
         try:
-            event: Event = json.loads(line)
-            assert isinstance(event["event"], str)
-        except (ValueError, KeyError, TypeError, AssertionError):
-            if not line.endswith(b"\n") and len(line) < _LINE:  # the link was cut amid a line
-                raise self._failure() from None
-            raise self.nonsense() from None
-        return event
+            return read_event(line)
+        except EventError as error:
+            raise self.nonsense(str(error)) from None
 
-    def _line(self) -> bytes:
-        assert self._ssh.stdout is not None
-        line = self._ssh.stdout.readline(_LINE)
+    def _line(self, *, until: float) -> bytes:
+        """A line.
+
+        Args:
+            until: by this moment of the monotonic clock.
+        """
+        left = until - time.monotonic()
+        try:
+            line = self._lines.next(seconds=max(0.0, min(left, self._silence)))
+        except TooLongError:
+            raise self.nonsense("a line of it does not end") from None
+        except TimeoutError:
+            if left < self._silence and self._ready:
+                raise self._silent("is not done in the time that it has") from None
+            raise self._silent(f"has said nothing for {duration(self._silence)}") from None
         if not line:
             raise self._failure()
         return line
@@ -207,36 +244,41 @@ class Session:
             with contextlib.suppress(OSError, ValueError):
                 self._write(b"\n")
 
-    def nonsense(self) -> EdgenasError:
-        """The error for an answer that no clock gives."""
-        return EdgenasError(f"the clock on {self._place.address} answers with what is no event")
+    def nonsense(self, what: str) -> WrongAnswerError:
+        """The error for an answer that no clock gives.
+
+        Args:
+            what: is wrong with it.
+        """
+        return WrongAnswerError(
+            f"the clock on {self._place.address} answers with what is no event: {plain(what)}",
+            hint=f"nothing of it is kept; is that the board that you mean? ssh "
+            f"{self._place.address}",
+        )
+
+    def _silent(self, what: str) -> ClockStoppedError:
+        """The error for a board that is there and does not answer."""
+        who = "the clock on " if self._ready else ""
+        return ClockStoppedError(
+            f"{who}{self._place.address} {what}: it is given up",
+            hint=f"does this answer at once? ssh {self._place.address} true",
+        )
 
     def _failure(self) -> EdgenasError:
         """Why the session is over."""
-        code = self._ended()
-        self._said.seek(0)
-        said = self._said.read().decode(errors="replace").strip()
-        return _failure(code, said, on=self._place, ready=self._ready)
-
-    def _ended(self) -> int:
-        """The exit code of ssh, which is over or about to be."""
-        try:
-            return self._ssh.wait(timeout=_PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._ssh.kill()
-            return self._ssh.wait()
+        code = self._ssh.wait(seconds=_PATIENCE)
+        return _failure(code, self._said.text(), on=self._place, ready=self._ready)
 
     def close(self) -> None:
         """End the clock on the board, which the end of its stdin does, and ssh."""
-        assert self._ssh.stdin is not None
-        assert self._ssh.stdout is not None
         self._over.set()
-        if self._torn:  # amid a line: what is left of it will not be sent
-            self._ssh.terminate()
-        with self._writing:
-            self._ssh.stdin.close()
-        self._ended()
-        self._ssh.stdout.close()
+        if not self._writing.acquire(timeout=_PATIENCE):  # the board takes no sign of life
+            self._ssh.kill()
+            self._writing.acquire()
+        self._stdin.close()
+        self._writing.release()
+        self._ssh.wait(seconds=_PATIENCE)
+        self._ssh.close()
 
 
 def _failure(code: int, said: str, *, on: Place, ready: bool) -> EdgenasError:
@@ -316,8 +358,3 @@ _SAID_BY_SSH: tuple[tuple[tuple[str, ...], type[EdgenasError], str, str], ...] =
         "is it switched on, and in this network?",
     ),
 )
-
-
-def plain(text: str) -> str:
-    """One line without control characters, not too long: what comes from afar may hold anything."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:500]

@@ -9,19 +9,20 @@ import contextlib
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from edgenas.basics.errors import EdgenasError, unknown
 from edgenas.basics.files import machine_lock
 from edgenas.clock import board
 from edgenas.clock.board import Settings
+from edgenas.clock.events import Event, EventError, plain, read_event
+from edgenas.clock.spool import Span, Spool
+from edgenas.clock.streams import Tail
 
-Event = dict[str, Any]
 DEFAULT = Settings()
 
 # For a whole network: long enough to see the machine's slow moments too, for p50 and p95.
@@ -30,6 +31,10 @@ NETWORK = Settings(min_seconds=5.0)
 
 class ClockStoppedError(EdgenasError):
     """The process that times ended before its work did."""
+
+
+class WrongAnswerError(EdgenasError):
+    """The clock says what no clock says: nothing that it said in this run can be relied on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,12 +130,12 @@ def environment(runtime: str, *, threads: int = 1) -> dict[str, Any]:
 
 
 def measurement(event: Event) -> Measurement:
-    """A ``result`` event of the clock as a value."""
+    """A ``result`` event of the clock, as `edgenas.events.read_event` gives it, as a value."""
     assert event["event"] == "result"
-    plain = ("median", "p10", "p90", "n", "half_width", "wall_p50", "wall_p95", "wall_n")
+    same = ("median", "p10", "p90", "n", "half_width", "wall_p50", "wall_p95", "wall_n")
     return Measurement(
         name=event["id"],
-        **{name: event[name] for name in plain},
+        **{name: event[name] for name in same},
         flag=event["flag"],
         canary=event["canary"],
         samples=tuple(ns * 1e-9 for ns in event["samples"]),
@@ -139,7 +144,7 @@ def measurement(event: Event) -> Measurement:
 
 
 def order(
-    units: Iterable[tuple[str, bytes | Path]],
+    units: Iterable[tuple[str, bytes | Path | Span]],
     *,
     runtime: str,
     settings: Settings,
@@ -150,8 +155,8 @@ def order(
     """The work that `edgenas.clock.board` reads on stdin.
 
     Args:
-        units: name and ONNX file of each; a path must be readable where the clock runs, bytes
-            travel inside the order.
+        units: name and ONNX file of each; a path must be readable where the clock runs, and a
+            span by a child of this process that inherits its handle; bytes travel inside the order.
         runtime: a runtime that the clock can load.
         settings: of the clock.
         batch: what free dimensions of the inputs become.
@@ -166,7 +171,9 @@ def order(
     work: list[dict[str, Any]] = []
     for name, onnx in units:
         if isinstance(onnx, Path):
-            source = {"path": str(onnx)}
+            source: dict[str, Any] = {"path": str(onnx)}
+        elif isinstance(onnx, Span):
+            source = {"handle": onnx.handle, "offset": onnx.offset, "bytes": onnx.size}
         else:
             source = {"data": base64.b64encode(onnx).decode()}
         work.append({"id": name, "batch": batch, "evict": evict(name), **source})
@@ -177,25 +184,28 @@ def order(
     return json.dumps({**given, "units": work})
 
 
-def read_events(lines: Iterable[str], *, watch: Callable[[Event], None]) -> Iterator[Measurement]:
+def read_events(lines: Iterable[bytes], *, watch: Callable[[Event], None]) -> Iterator[Measurement]:
     """The measurements in a clock's stream, as they come; all other events go to ``watch``.
 
     Returns when the stream says ``end``; otherwise the clock died.
 
     Raises:
         EdgenasError: the runtime refused a unit.
+        WrongAnswerError: a line is no event.
         ClockStoppedError: the stream stops before its end.
     """
     for line in lines:
-        try:
-            event: Event = json.loads(line)
-        except ValueError:  # the last line of a process that was killed
+        if not line.endswith(b"\n"):  # the last line of a process that was killed
             break
+        try:
+            event = read_event(line)
+        except EventError as error:
+            raise WrongAnswerError(f"the clock answers with what is no event: {error}") from None
         if event["event"] == "result":
             yield measurement(event)
             continue
         if event["event"] == "error":
-            raise EdgenasError(f"the runtime refuses {event['id']}: {event['message']}")
+            raise EdgenasError(f"the runtime refuses {plain(event['id'])}: {event['message']}")
         watch(event)
         if event["event"] == "end":
             return
@@ -241,66 +251,50 @@ def measure(
         ClockStoppedError: the process died, for example because the runtime is not installed.
     """
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="edgenas-") as name, machine_lock():
-        folder = Path(name)
-        stored = list(on_disk(units, folder=folder))
+    with Spool() as spool, machine_lock():
+        stored = list(spool.keep(units))
         if settings.seconds:  # waiting for the lock and building graphs is in the time given
             left = settings.seconds - (time.monotonic() - started)
             settings = replace(settings, seconds=max(left, 1e-3))
         text = order(stored, runtime=runtime, settings=settings, batch=batch, evict=evict)
-        with (folder / "stderr").open("w+b") as stderr, _worker(text, stderr=stderr) as worker:
+        with _worker(text, spool=spool) as worker:
             assert worker.stdout is not None
+            assert worker.stderr is not None
+            said = Tail(worker.stderr)
             try:
                 yield from read_events(worker.stdout, watch=watch)
             except ClockStoppedError as error:
-                code = worker.wait()
-                stderr.seek(0)
-                said = stderr.read().decode(errors="replace").strip() or "it said nothing"
+                code, last = worker.wait(), said.text().splitlines() or ["it said nothing"]
                 raise ClockStoppedError(
-                    f"the clock stopped with code {code}: {said.splitlines()[-1]}", hint=error.hint
+                    f"the clock stopped with code {code}: {plain(last[-1])}", hint=error.hint
                 ) from None
 
 
-def on_disk(
-    units: Iterable[tuple[str, bytes | Path]], *, folder: Path
-) -> Iterator[tuple[str, Path]]:
-    """Name and file of each unit; what has no file yet is written into a folder."""
-    for number, (name, onnx) in enumerate(units):
-        if isinstance(onnx, bytes):
-            path = folder / f"{number}.onnx"
-            path.write_bytes(onnx)
-            yield name, path
-        else:
-            yield name, onnx.absolute()
-
-
 @contextlib.contextmanager
-def _worker(text: str, *, stderr: IO[bytes]) -> Generator[subprocess.Popen[str]]:
-    """The clock at work. Its own session: Ctrl-C reaches us, and we end it."""
+def _worker(text: str, *, spool: Spool) -> Generator[subprocess.Popen[bytes]]:
+    """The clock at work. Its own session: Ctrl-C reaches us, and we end it.
+
+    It ends by itself when its stdin ends, which the end of this process brings about, whatever
+    kind of end that is.
+    """
     # -P: the modules of this package must not be found as top-level modules.
-    command = [sys.executable, "-P", str(Path(board.__file__))]
-    worker = subprocess.Popen(
+    command = [sys.executable, "-P", str(Path(board.__file__)), "attended"]
+    with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
+        stderr=subprocess.PIPE,
         start_new_session=True,
-    )
-    assert worker.stdin is not None
-    try:
-        with contextlib.suppress(BrokenPipeError), worker.stdin:
-            worker.stdin.write(text)
-        yield worker
-    finally:
-        worker.terminate()
+        pass_fds=[spool.handle],
+    ) as worker:
+        assert worker.stdin is not None
         try:
-            worker.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            worker.kill()
-            worker.wait()
-        assert worker.stdout is not None
-        worker.stdout.close()
+            with contextlib.suppress(BrokenPipeError):
+                worker.stdin.write(text.encode() + b"\n")
+                worker.stdin.flush()
+            yield worker
+        finally:
+            worker.kill()  # it has nothing to tidy up
 
 
 def time_model(

@@ -1,18 +1,25 @@
 """A board as a clock: what is missing is sent, until nothing is missing."""
 
+import math
 import random
-import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.clock import link, measure
 from edgenas.clock.board import Settings
-from edgenas.clock.link import LinkError, Place, Session, plain
-from edgenas.clock.measure import DEFAULT, ClockStoppedError, Event, Measurement
+from edgenas.clock.events import Event, plain
+from edgenas.clock.link import LinkError, Place, Session
+from edgenas.clock.measure import DEFAULT, ClockStoppedError, Measurement
+from edgenas.clock.spool import Span, Spool, bytes_of, size_of
+
+# What a board may take where nobody limits the time, in seconds: to tell what it is (it loads the
+# runtime), and for each visit to a unit (some runtimes build an engine first).
+_TELLING, _VISITING = 300.0, 300.0
+_SLOWEST_LINK = 4096.0  # bytes a second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +32,19 @@ class Board:
         pauses: seconds before each attempt to make a dropped link anew; counted from the latest
             measurement that came through.
         part: bytes of graphs that are sent at once.
+        silence: seconds without a word after which the board is given up.
+        seconds: that all may take from now on, beside one such silence; None: as long as it takes,
+            within generous limits.
+        began: the moment from which they count, by the monotonic clock.
     """
 
     place: Place
     say: Callable[[str], None] = lambda line: None
     pauses: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
     part: int = 16 << 20
+    silence: float = link.SILENCE
+    seconds: float | None = None
+    began: float = field(default_factory=time.monotonic)
 
     def environment(self, runtime: str, *, threads: int = 1) -> dict[str, Any]:
         """The board as it is now; see `edgenas.clock.board.environment`.
@@ -39,17 +53,20 @@ class Board:
             EdgenasError: it cannot be reached, or the runtime is not there.
         """
         order = measure.order([], runtime=runtime, settings=Settings(threads=threads), batch=1)
-        with link.session(self.place, say=self.say) as session:
+        left = math.inf if self.seconds is None else self.seconds - time.monotonic() + self.began
+        limit = min(_TELLING, max(0.0, left)) + self.silence
+        with link.session(self.place, say=self.say, silence=self.silence) as session:
             session.send(order)
-            events = list(session.events())
+            events = list(session.events(units=0, seconds=limit, waits=self.seconds is None))
             if [event["event"] for event in events] != ["environment"]:
-                raise session.nonsense()
-        (found,) = events
+                raise session.nonsense("it was asked what it is, and tells something else")
+            (found,) = events
+            if found["runtime"] != runtime:
+                raise session.nonsense(f"it was asked for {runtime}")
         if found.get("runtime_version") is None:
             why = found.get("runtime_missing", "it does not tell its version")
             raise EdgenasError(
-                f"{runtime} cannot be used by {self.place.python} on {self.place.address}: "
-                f"{plain(str(why))}",
+                f"{runtime} cannot be used by {self.place.python} on {self.place.address}: {why}",
                 hint=f"install it there ({self.place.python} -m pip install numpy {runtime}), or "
                 "name a Python that has it: --python '~/venv/bin/python'",
             )
@@ -72,8 +89,8 @@ class Board:
             EdgenasError: the runtime refuses a graph, or the board cannot be reached.
             ClockStoppedError: the link drops again and again, or the clock died on the board.
         """
-        with tempfile.TemporaryDirectory(prefix="edgenas-") as folder:
-            stored = list(measure.on_disk(units, folder=Path(folder)))
+        with Spool() as spool:
+            stored = list(spool.keep(units))
             random.Random(settings.seed).shuffle(stored)
             job = _Job(
                 dict(stored),
@@ -84,11 +101,11 @@ class Board:
                 watch=watch,
             )
             failures = 0
-            while job.missing:
+            while job.missing and not job.late():
                 before = len(job.missing)
                 try:
-                    with link.session(self.place, say=self.say) as session:
-                        yield from job.on(session, part=self.part)
+                    with link.session(self.place, say=self.say, silence=self.silence) as session:
+                        yield from job.on(session, part=self.part, silence=self.silence)
                 except LinkError as error:
                     if not job.begun:
                         raise
@@ -105,7 +122,7 @@ class Board:
                         f"{error.message}; {len(job.missing)} of {len(stored)} units are missing, "
                         f"trying again in {pause:g} s"
                     )
-                    time.sleep(pause)
+                    time.sleep(min(pause, job.left()))
             watch(job.end())
 
 
@@ -114,7 +131,7 @@ class _Job:
 
     def __init__(
         self,
-        missing: dict[str, Path],
+        missing: dict[str, Path | Span],
         *,
         runtime: str,
         settings: Settings,
@@ -129,37 +146,42 @@ class _Job:
         self._watch, self._unvisited = watch, list[str]()
         self._end: Event = {"event": "end", "readings": 0, "passes": 0}
 
-    def on(self, session: Session, *, part: int) -> Iterator[Measurement]:
+    def left(self) -> float:
+        """Seconds that are left of the time given; infinite: nobody limits it."""
+        given = self._settings.seconds
+        return given - (time.monotonic() - self._started) if given else math.inf
+
+    def late(self) -> bool:
+        """Whether the time given is over; what is missing is then told as not visited."""
+        if self.left() > 0:
+            return False
+        self._unvisited += self.missing
+        self.missing = {}
+        return True
+
+    def on(self, session: Session, *, part: int, silence: float) -> Iterator[Measurement]:
         """Send what is missing, part by part, and tell what comes back."""
         baseline: Event | None = None
         self.begun = True
-        while self.missing:
-            settings = self._settings
-            if settings.seconds:
-                left = settings.seconds - (time.monotonic() - self._started)
-                if left <= 0:
-                    self._unvisited += self.missing
-                    self.missing = {}
-                    return
-                settings = replace(settings, seconds=left)
+        while self.missing and not self.late():
+            settings, timed = self._settings, bool(self._settings.seconds)
             sent = self._part(part)
-            graphs = [(name, self.missing[name].read_bytes()) for name in sent]
             order = measure.order(
-                graphs,
+                [(name, bytes_of(self.missing[name])) for name in sent],
                 runtime=self._runtime,
-                settings=settings,
+                settings=replace(settings, seconds=self.left()) if timed else settings,
                 batch=self._batch,
                 evict=self._evict,
                 baseline=baseline,
             )
-            del graphs
             session.send(order)
-            for event in session.events():
+            seconds = silence + (self.left() if timed else _patience(sent, order, settings))
+            for event in session.events(units=len(sent), seconds=seconds, waits=not timed):
                 if event["event"] == "result":
                     yield self._measurement(event, sent=sent, session=session)
                 elif event["event"] == "error":
-                    words = plain(str(event.get("message")))
-                    raise EdgenasError(f"the runtime refuses {event.get('id')}: {words}")
+                    name = plain(event["id"])
+                    raise EdgenasError(f"the runtime refuses {name}: {plain(event['message'])}")
                 elif event["event"] == "end":
                     self._ended(event, sent=sent)
                 elif event["event"] == "progress":
@@ -170,36 +192,40 @@ class _Job:
                         baseline = event
                     self._watch(event)
             if any(name in self.missing for name in sent):
-                raise session.nonsense()
+                raise session.nonsense("it ends before all units have a result")
 
     def _part(self, part: int) -> list[str]:
         names, size = list[str](), 0
         for name, path in self.missing.items():
-            size += path.stat().st_size
+            size += size_of(path)
             if names and size > part:
                 break
             names.append(name)
         return names
 
     def _measurement(self, event: Event, *, sent: list[str], session: Session) -> Measurement:
-        try:
-            found = measure.measurement(event)
-        except (KeyError, TypeError, ValueError):
-            raise session.nonsense() from None
+        found = measure.measurement(event)
         if found.name not in sent or found.name not in self.missing:
-            raise session.nonsense()
+            raise session.nonsense("a result of a unit that was not sent, or that has one")
         del self.missing[found.name]
         return found
 
     def _ended(self, event: Event, *, sent: list[str]) -> None:
-        for name in event.get("unvisited", ()):
+        for name in event.pop("unvisited"):
             if name in sent and self.missing.pop(name, None):
                 self._unvisited.append(name)
         for name in ("readings", "passes"):
-            self._end[name] += event.pop(name, 0)
+            self._end[name] += event.pop(name)
         self._end = {**event, **self._end}
 
     def end(self) -> Event:
         """The ``end`` of all sessions together; the state of the board is the latest."""
         seconds = time.monotonic() - self._started
         return {**self._end, "unvisited": self._unvisited, "seconds": seconds}
+
+
+def _patience(sent: list[str], order: str, settings: Settings) -> float:
+    """Seconds that an order takes at most where nobody limits the time: generous, but an end."""
+    visits = len(sent) * settings.rounds
+    usual = max(settings.visit_seconds, settings.min_seconds / settings.rounds)
+    return settings.baseline_seconds + visits * (usual + _VISITING) + len(order) / _SLOWEST_LINK

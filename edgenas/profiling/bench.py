@@ -8,7 +8,8 @@ from typing import Any
 from edgenas.basics.files import sha256
 from edgenas.clock import measure
 from edgenas.clock.board import Settings
-from edgenas.clock.measure import NETWORK, Event, Measurement
+from edgenas.clock.events import Event
+from edgenas.clock.measure import NETWORK, Measurement
 from edgenas.latency.device import Target
 from edgenas.profiling.run import check_timed
 from edgenas.runtime import registry as runtimes

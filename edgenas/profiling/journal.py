@@ -142,6 +142,11 @@ class Journal:
             if run not in self._withdrawn:
                 self.withdraw(run, because=because)
 
+    @property
+    def next_run(self) -> int:
+        """The number of the run that would begin now."""
+        return len(self._runs)
+
     def begin(self, environment: Mapping[str, Any]) -> int:
         """Start a run on a machine; its number."""
         self._append({"environment": dict(environment), "at": now()})

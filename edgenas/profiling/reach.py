@@ -15,6 +15,7 @@ def clock_of(
     *,
     ssh: str | None = None,
     python: str | None = None,
+    seconds: float | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Clock | None:
     """Where networks are timed for a device: here, on a board, or nowhere (None).
@@ -23,6 +24,7 @@ def clock_of(
         device: the device.
         ssh: address of the board; None: the one in the device's profile, if there is one.
         python: on the board; None: ``python3``.
+        seconds: that all timing on the board may take; None: nobody limits it.
         say: called with lines that a person should read.
 
     Raises:
@@ -40,7 +42,8 @@ def clock_of(
         if python is not None:
             raise EdgenasError("--python is for a board: it needs --ssh user@host too")
         return None
-    return Board(place=Place(address=address, python=python or PYTHON), say=say)
+    place = Place(address=address, python=python or PYTHON)
+    return Board(place=place, say=say, seconds=seconds)
 
 
 def clock_at_hand(
@@ -48,6 +51,7 @@ def clock_at_hand(
     *,
     ssh: str | None = None,
     python: str | None = None,
+    seconds: float | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Clock:
     """As ``clock_of``, of a device that must be timed.
@@ -55,7 +59,7 @@ def clock_at_hand(
     Raises:
         EdgenasError: likewise, or nobody said how it is reached.
     """
-    clock = clock_of(device, ssh=ssh, python=python, say=say)
+    clock = clock_of(device, ssh=ssh, python=python, seconds=seconds, say=say)
     if clock is None:
         raise EdgenasError(
             f"the device {device.name} must be reached to be timed, and is not this machine",

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 from edgenas.basics.errors import EdgenasError
 from edgenas.clock import board
 from edgenas.clock.board import Settings, quantile
-from edgenas.clock.measure import Event, Measurement, slower_moments
+from edgenas.clock.events import Event
+from edgenas.clock.measure import Measurement, WrongAnswerError, slower_moments
 from edgenas.latency.device import Target
 from edgenas.latency.table import LatencyTable, MeasuredNetwork, Timing
 from edgenas.profiling.journal import Journal, Record, differences, now
@@ -187,8 +188,9 @@ class Work:
 
         Raises:
             EdgenasError: the machine changed meanwhile, and these visits do not count.
+            WrongAnswerError: the clock cannot be relied on, and these visits do not count.
         """
-        run = self._journal.begin(self._environment)
+        run, begun = self._journal.next_run, False
         graphs: dict[str, str] = {}
         began = time.monotonic()
 
@@ -212,19 +214,27 @@ class Work:
             evict=lambda name: self._units[name].evict,
             watch=self._watch,
         )
-        with contextlib.closing(stream):
-            for found in stream:
-                record = Record(
-                    unit=found.name,
-                    graph=graphs[found.name],
-                    run=run,
-                    at=now(),
-                    measurement=found,
-                )
-                self._journal.add(record)
-                self._found[found.name].append(record)
-                self._progress(found.name, found.judgement() if found.noisy else "")
-        self._check_steady(run, target=target, clock=clock)
+        try:
+            with contextlib.closing(stream):
+                for found in stream:
+                    if not begun:  # of a clock that says nothing of use nothing is kept
+                        begun = self._journal.begin(self._environment) == run
+                    record = Record(
+                        unit=found.name,
+                        graph=graphs[found.name],
+                        run=run,
+                        at=now(),
+                        measurement=found,
+                    )
+                    self._journal.add(record)
+                    self._found[found.name].append(record)
+                    self._progress(found.name, found.judgement() if found.noisy else "")
+            if begun:
+                self._check_steady(run, target=target, clock=clock)
+        except WrongAnswerError as error:
+            if begun:
+                self._journal.withdraw(run, because=error.message)
+            raise
 
     def _check_steady(self, run: int, *, target: Target, clock: Clock) -> None:
         before = self._environment

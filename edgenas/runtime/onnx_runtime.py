@@ -119,15 +119,12 @@ def compile(onnx: bytes, *, precision: str | None, threads: int, batch: int) -> 
     why_not = available()
     if why_not:
         raise EdgenasError(f"runtime {NAME} is not available here: {why_not}")
-    with tempfile.TemporaryDirectory(prefix="edgenas-") as folder:
-        path = Path(folder) / "optimized.onnx"
+    with board.memory_file() as path:
         try:
-            session = board.onnxruntime_session(
-                onnx, threads=threads, batch=batch, optimized=str(path)
-            )
+            session = board.onnxruntime_session(onnx, threads=threads, batch=batch, optimized=path)
         except board.UnitError as error:
             raise EdgenasError(f"onnxruntime refuses the model: {error}") from error
-        used = precision_of(path)
+        used = precision_of(Path(path))
     if precision is not None:
         check_used(used, asked=precision, runtime=NAME)
     for value in session.get_inputs():
