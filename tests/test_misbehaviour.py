@@ -509,7 +509,7 @@ def killed(folder: Path, *, where: str, times: int) -> None:
 
 
 def test_a_profile_that_is_killed_leaves_nothing_here(own_temporary):
-    killed(own_temporary, where="measure", times=8)
+    killed(own_temporary, where="measure", times=3)
 
 
 @pytest.mark.slow
