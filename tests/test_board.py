@@ -411,7 +411,7 @@ print(resident() - before)
 def test_memory_that_is_read_between_runs_is_really_there():
     done = subprocess.run(
         [sys.executable, "-c", RESIDENT],
-        cwd=ROOT / "edgenas",
+        cwd=ROOT / "edgenas" / "clock",
         stdout=subprocess.PIPE,
         check=True,
     )
@@ -467,7 +467,10 @@ def test_a_command_that_is_missing_or_fails_has_no_answer():
 
 
 def test_onnx_runtime_is_kept_from_telling_and_from_writing(tmp_path):
-    code = "from edgenas import board, runtimes; import onnxruntime, time; time.sleep(0.3)"
+    code = (
+        "from edgenas.clock import board; from edgenas.runtime import registry\n"
+        "import onnxruntime, time; time.sleep(0.3)"
+    )
     environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
     environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     environment.pop("CI", None)

@@ -15,13 +15,13 @@ import typer
 import yaml
 from conftest import ROOT
 
-from edgenas import remote
 from edgenas.basics.errors import EdgenasError
 from edgenas.clock.board import Settings, summary
 from edgenas.clock.measure import Measurement, measurement
 from edgenas.latency.device import Target
 from edgenas.latency.table_file import load_table, save_table, table_path
 from edgenas.profiling import check as checks
+from edgenas.profiling import reach
 from edgenas.profiling.check import Check, Row, check, judged
 from edgenas.profiling.journal import journal_path
 from edgenas.profiling.run import profile
@@ -264,7 +264,7 @@ def test_the_verb_ends_with_one_on_drift(profiled, tmp_path, monkeypatch, capsys
     from edgenas.cli.checking import check as verb
 
     clock = Resampled(0)
-    monkeypatch.setattr(remote, "clock_at_hand", lambda *a, **k: clock)
+    monkeypatch.setattr(reach, "clock_at_hand", lambda *a, **k: clock)
     verb(device="host", json=True)
     quiet = json.loads(capsys.readouterr().out)
     assert (quiet["schema"], quiet["drifted"]) == ("edgenas.check/1", False)

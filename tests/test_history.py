@@ -112,7 +112,7 @@ def test_a_process_killed_while_it_scores_goes_on_to_the_same_result(tmp_path: P
         "import os, sys, numpy as np\n"
         "from pathlib import Path\n"
         "from edgenas.space.cost import macs_table, params_table\n"
-        "from edgenas.search import search\n"
+        "from edgenas.strategies.run import search\n"
         "from edgenas.space.presets import load_space\n"
         "space, calls = load_space('mbv3-cifar'), [0]\n"
         "def score(rows):\n"

@@ -32,10 +32,10 @@ torch.set_num_threads(1)
 from pathlib import Path
 from unittest.mock import patch
 from test_parallel import RECIPE, SHARED_OUT, tiny, toy_images
-from edgenas import parallel
-from edgenas.evaluate import evaluate
-from edgenas.supernet import Supernet
-from edgenas.train import train
+from edgenas.model import processes as parallel
+from edgenas.model.evaluate import evaluate
+from edgenas.model.supernet import Supernet
+from edgenas.training.loop import train
 
 recipe = dataclasses.replace(RECIPE, **SHARED_OUT)
 with parallel.processes("cpu"):
@@ -103,8 +103,8 @@ def test_two_processes_are_one_that_accumulates(tmp_path: Path):
 
 REFUSED = r"""
 import sys, time
-from edgenas import parallel
-from edgenas.errors import EdgenasError
+from edgenas.model import processes as parallel
+from edgenas.basics.errors import EdgenasError
 
 try:
     with parallel.processes("cpu"):

@@ -117,9 +117,9 @@ def test_the_canary_of_a_gpu_is_one_product():
     "imports",
     [
         "from edgenas.bundle import example",
-        "from edgenas import board; board.onnxruntime()",
-        "import edgenas.predict",
-        "import edgenas.train",
+        "from edgenas.clock import board; board.onnxruntime()",
+        "import edgenas.accuracy.predictor",
+        "import edgenas.training.loop",
     ],
 )
 def test_onnx_runtime_never_tells(imports):

@@ -250,7 +250,7 @@ import torch
 torch.set_num_threads(1)
 from pathlib import Path
 from test_train import RECIPE, tiny, toy_images, train
-from edgenas.trained import save_supernet
+from edgenas.model.saved import save_supernet
 import dataclasses
 
 def say(text):
