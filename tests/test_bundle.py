@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import io
 import json
 import math
 import os
@@ -18,6 +19,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.bundle import example, manifest
@@ -37,7 +39,7 @@ from edgenas.bundle.trace import (
     Search,
     Trace,
 )
-from edgenas.bundle.verify import verify_bundle
+from edgenas.bundle.verify import Check, verify_bundle
 from edgenas.bundle.write import check_out, load_bundle, sample_image, write_bundle
 from edgenas.clock.measure import Measurement
 from edgenas.images.data import Preprocessing, Size, decode
@@ -191,9 +193,8 @@ def resign(folder: Path, **changes) -> None:
 def test_a_bundle_is_complete_and_everything_in_it_holds(pristine: Path):
     assert {path.name for path in pristine.iterdir()} == {"manifest.json", *manifest.FILES}
     checks = verify_bundle(pristine)
-    assert [check.name for check in checks] == (
-        "manifest files promises arch graph search page card preprocessing output".split()
-    )
+    names = "manifest files promises request arch graph search page card example picture".split()
+    assert [check.name for check in checks] == [*names, "preprocessing", "output"]
     assert all(check.passed for check in checks), [str(c) for c in checks if not c.passed]
 
 
@@ -922,3 +923,98 @@ def test_the_example_runs_on_python_3_8_with_the_lowest_versions(bundle: Path, t
     done = run_example(bundle, python)
     assert done.returncode == 0, done.stderr
     assert "sample output: as expected" in done.stdout
+
+
+# What is generated is what this version generates, and says so where it cannot know
+
+
+def of(folder: Path, name: str) -> Check:
+    return next(check for check in verify_bundle(folder, page=bundle_page) if check.name == name)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("page", "report.html"), ("card", "MODEL_CARD.md"), ("example", "example.py")],
+)
+def test_a_generated_file_that_was_changed_fails(bundle: Path, name: str, file: str):
+    assert of(bundle, name).passed
+    path = bundle / file
+    path.write_text(path.read_text() + "\n")
+    resign(bundle)
+    check = of(bundle, name)
+    assert not check.passed
+    assert f"{file} is not what edgenas " in check.detail
+
+
+@pytest.mark.parametrize("name", ["page", "card", "example"])
+def test_a_generated_file_of_another_version_is_said_not_to_be_compared(bundle: Path, name: str):
+    (bundle / "example.py").write_text("print('older')\n")
+    resign(bundle, versions={**manifest.read(bundle)["versions"], "edgenas": "0.0.1"})
+    check = of(bundle, name)
+    assert check.passed
+    assert check.detail.startswith("not compared: ")
+    assert "is of edgenas 0.0.1, this is " in check.detail
+
+
+def test_a_page_is_said_not_to_be_compared_where_nobody_makes_it(bundle: Path):
+    (found,) = (check for check in verify_bundle(bundle) if check.name == "page")
+    assert str(found) == "page: tells of this network and its promises, not compared"
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"device": "rpi4"}, "device is 'rpi4', report.json says host"),
+        ({"seed": 7}, "seed is 7, report.json says 0"),
+        ({"constraints": []}, "constraints is [], report.json says ['latency<=2ms']"),
+        ({"target": "onnxruntime-int8-t1-b1"}, "target is 'onnxruntime-int8-t1-b1'"),
+        ({"supernet": "a" * 64}, "supernet is 'aaa"),
+    ],
+)
+def test_a_request_that_the_results_do_not_answer_fails(bundle: Path, change: dict, error: str):
+    resign(bundle, request={**REQUEST, **change})
+    assert failure(bundle).startswith(f"request: {error}")
+
+
+def test_what_of_a_request_is_not_checked_is_said(bundle: Path):
+    told = {**REQUEST, "target": "onnxruntime-auto-t1-b1", "strategy": "evolution", "data": None}
+    resign(bundle, request=told)
+    wanted = "device, target, constraints, seed as reported; not checked: strategy, data"
+    assert of(bundle, "request").detail == wanted
+
+
+def test_a_picture_that_holds_more_than_pixels_fails(bundle: Path):
+    path = bundle / "sample_image.png"
+    pixels = path.read_bytes()
+    path.write_bytes(pixels + b"more")
+    resign(bundle)
+    assert failure(bundle) == "picture: sample_image.png has 4 bytes behind its end"
+    note = PngInfo()
+    note.add_text("Comment", "made by nobody")
+    Image.open(io.BytesIO(pixels)).save(path, pnginfo=note)
+    resign(bundle)
+    assert failure(bundle) == "picture: sample_image.png has a chunk 'tEXt' beside its pixels"
+
+
+def test_a_picture_that_is_too_large_is_not_decoded(bundle: Path):
+    Image.new("1", (60_000, 60_000)).save(bundle / "sample_image.png")
+    resign(bundle)
+    assert failure(bundle) == "picture: has 60000 x 60000 pixels, too many to check"
+
+
+def test_bytes_behind_an_array_fail(bundle: Path):
+    path = bundle / "expected_output.npy"
+    path.write_bytes(path.read_bytes() + b"more")
+    resign(bundle)
+    assert failure(bundle).endswith("expected_output.npy has bytes behind its array")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", *manifest.FILES])
+def test_a_fifo_in_the_place_of_a_file_is_refused_at_once(bundle: Path, name: str):
+    (bundle / name).unlink()
+    os.mkfifo(bundle / name)
+    if name == "manifest.json":
+        with pytest.raises(EdgenasError, match=r"manifest.json is no regular file"):
+            verify_bundle(bundle)
+    else:
+        assert failure(bundle) == f"files: {name} is no plain file"

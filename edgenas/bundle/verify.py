@@ -1,25 +1,34 @@
 """Every claim of a bundle, again."""
 
+import dataclasses
 import html
 import math
 import re
+import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from edgenas.basics.errors import EdgenasError
+from edgenas.basics.errors import EdgenasError, shown
 from edgenas.basics.files import sha256
 from edgenas.basics.units import milliseconds
 from edgenas.bundle import example, manifest
 from edgenas.bundle.card import model_card
-from edgenas.bundle.contents import TRACE_FILE, read_record, read_trace
+from edgenas.bundle.contents import TRACE_FILE, Contents, read_contents, read_record, read_trace
 from edgenas.bundle.record import Record
-from edgenas.model.export import OperatorCount, operator_counts, read_metadata, run_onnx
+from edgenas.model.export import (
+    OperatorCount,
+    edgenas_version,
+    operator_counts,
+    read_metadata,
+    run_onnx,
+)
 from edgenas.space.arch import load_arch
 from edgenas.space.cost import cost, total
 from edgenas.space.plan import plan, primitives
@@ -30,7 +39,17 @@ from edgenas.space.presets import space_from_json
 _LITTER = re.compile(r"\.DS_Store|\._.+|Thumbs\.db|desktop\.ini|\.directory|\..+\.sw[op]|#.+#|.+~")
 
 # What numpy and Pillow raise at files of another kind; bytes that were changed are found before.
-_UNREADABLE = (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError)
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    SyntaxError,
+    MemoryError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PIXELS = 40_000_000  # of a sample image: 160 MB as floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +64,7 @@ class Check:
         return f"{self.name}: {self.detail}"
 
 
-def verify_bundle(folder: Path) -> list[Check]:
+def verify_bundle(folder: Path, *, page: Callable[[Contents], str] | None = None) -> list[Check]:
     """Check a bundle: every byte, and that its parts agree.
 
     Nothing of a bundle is run, or even parsed, before all its bytes are known to be right; then
@@ -53,6 +72,7 @@ def verify_bundle(folder: Path) -> list[Check]:
 
     Args:
         folder: of the bundle.
+        page: makes ``report.html``, which is then compared with what this version makes.
 
     Returns:
         The checks in order. All passed: the bundle is what its maker wrote, and holds what it
@@ -65,7 +85,7 @@ def verify_bundle(folder: Path) -> list[Check]:
         manifest.read(folder)  # says what is missing
     done: list[Check] = []
     try:
-        for check in _checks(folder):
+        for check in _checks(folder, page):
             done.append(check)
             if not check.passed:
                 break
@@ -77,20 +97,23 @@ def verify_bundle(folder: Path) -> list[Check]:
     return done
 
 
-def _checks(folder: Path) -> Iterator[Check]:
+def _checks(folder: Path, page: Callable[[Contents], str] | None) -> Iterator[Check]:
     fields = manifest.read(folder)
     yield Check("manifest", True, f"bundle {fields['bundle_id'][:12]}")
     yield _files(folder, fields["files"])
     record = read_record(folder)
     yield _promises(record, fields)
+    yield _request(record, fields["request"])
     if record.retraining is not None or "weights" in fields:
         yield _weights(record, fields)
     yield _arch(folder, fields, record)
     yield _graph(folder, fields, record)
     if TRACE_FILE in fields["files"]:
         yield _search(folder, fields, record)
-        yield _page(folder, fields, record)
+        yield _page(folder, fields, record, page)
     yield _card(folder, fields, record)
+    yield _example(folder, fields)
+    yield _picture(folder, fields)
     yield _sample(folder, fields)
     yield _output(folder, fields)
 
@@ -137,6 +160,31 @@ def _promises(record: Record, fields: dict[str, Any]) -> Check:
         if not promise.kept:
             return Check("promises", False, str(promise))
     return Check("promises", True, "; ".join(map(str, record.promises)) or "none were asked for")
+
+
+def _request(record: Record, request: dict[str, Any]) -> Check:
+    """What of the request shows in the results; the rest is named, and only its bytes are checked.
+
+    A request without a fixed precision names the target with ``auto`` in its place.
+    """
+    target = record.target
+    slugs = [target.slug, dataclasses.replace(target, precision="auto").slug]
+    promised = sorted(promise.constraint for promise in record.promises)
+    reported: dict[str, tuple[Any, ...]] = {
+        "device": (target.device,),
+        "target": tuple(slugs),
+        "constraints": (promised,),
+        "supernet": (record.supernet_digest,),
+        "seed": (record.seed,),
+    }
+    checked = [name for name in reported if name in request]
+    for name in checked:
+        if request[name] not in reported[name]:
+            detail = f"{name} is {shown(request[name])}, report.json says {reported[name][0]}"
+            return Check("request", False, detail)
+    others = ", ".join(name for name in request if name not in reported)
+    detail = f"{', '.join(checked) or 'nothing'} as reported"
+    return Check("request", True, detail + (f"; not checked: {others}" if others else ""))
 
 
 def _weights(record: Record, fields: dict[str, Any]) -> Check:
@@ -209,30 +257,87 @@ def _search(folder: Path, fields: dict[str, Any], record: Record) -> Check:
     return Check("search", True, f"{trace.seen} networks seen; {detail}, as predicted")
 
 
-def _page(folder: Path, fields: dict[str, Any], record: Record) -> Check:
-    """As for the card: the page is that of the version that made the bundle."""
-    text = html.unescape((folder / "report.html").read_text(encoding="utf-8"))
+def _page(
+    folder: Path, fields: dict[str, Any], record: Record, page: Callable[[Contents], str] | None
+) -> Check:
+    """The page names the network and its promises, and is the one that this version makes."""
+    text = (folder / "report.html").read_text(encoding="utf-8")
     wanted = [fields["arch_id"], *(promise.constraint for promise in record.promises)]
-    missing = [part for part in wanted if part not in text]
+    missing = [part for part in wanted if part not in html.unescape(text)]
     if missing:
         return Check("page", False, f"report.html does not say: {missing[0]}")
-    return Check("page", True, "tells of this network and its promises")
+    if page is None:
+        return Check("page", True, "tells of this network and its promises, not compared")
+    return _compared("page", "report.html", fields, lambda: text == page(read_contents(folder)))
 
 
 def _card(folder: Path, fields: dict[str, Any], record: Record) -> Check:
-    """The card is written by the version that made the bundle: only its numbers are looked for."""
+    """The card names the network and its promises, and is the one that this version makes."""
     text = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
     wanted = [fields["arch_id"], *(str(promise) for promise in record.promises)]
     missing = [part for part in wanted if part not in text]
     if missing:
         return Check("card", False, f"MODEL_CARD.md does not say: {missing[0]}")
-    same = text == model_card(record, manifest=fields)
-    return Check("card", True, "as generated" if same else "of another edgenas version")
+    return _compared(
+        "card", "MODEL_CARD.md", fields, lambda: text == model_card(record, manifest=fields)
+    )
+
+
+def _example(folder: Path, fields: dict[str, Any]) -> Check:
+    """People run this file: it is the one that this version writes."""
+    ours, theirs = Path(example.__file__), folder / "example.py"
+    return _compared(
+        "example", "example.py", fields, lambda: ours.read_bytes() == theirs.read_bytes()
+    )
+
+
+def _compared(name: str, file: str, fields: dict[str, Any], same: Callable[[], bool]) -> Check:
+    """Whether a generated file is what this version generates; others' files are not compared."""
+    theirs, ours = fields["versions"].get("edgenas"), edgenas_version()
+    if TRACE_FILE not in fields["files"] or theirs != ours:
+        maker = f"edgenas {theirs}" if theirs != ours else "an earlier format"
+        return Check(name, True, f"not compared: {file} is of {maker}, this is {ours}")
+    if not same():
+        return Check(name, False, f"{file} is not what edgenas {ours} makes of this bundle")
+    return Check(name, True, f"{file} is as edgenas {ours} makes it")
+
+
+def _picture(folder: Path, fields: dict[str, Any]) -> Check:
+    """The sample image holds its pixels and nothing else: no texts, no bytes behind its end."""
+    data = (folder / "sample_image.png").read_bytes()
+    names, at = list[bytes](), 8
+    while at + 12 <= len(data) and names[-1:] != [b"IEND"]:
+        (size,) = struct.unpack(">I", data[at : at + 4])
+        names.append(data[at + 4 : at + 8])
+        if names[-1] == b"IHDR":
+            width, height = struct.unpack(">II", data[at + 8 : at + 16])
+            if width * height > _PIXELS:
+                return Check("picture", False, f"has {width} x {height} pixels, too many to check")
+        at += 12 + size
+    extra = [name for name in names if name not in (b"IHDR", b"IDAT", b"IEND")]
+    if extra:
+        told = extra[0].decode("ascii", "backslashreplace")
+        return Check("picture", False, f"sample_image.png has a chunk {told!r} beside its pixels")
+    if data[:8] != _PNG or names[:1] != [b"IHDR"] or names[-1:] != [b"IEND"]:
+        return Check("contents", False, "cannot be read: sample_image.png is no whole PNG file")
+    if at != len(data):
+        return Check(
+            "picture", False, f"sample_image.png has {len(data) - at} bytes behind its end"
+        )
+    return Check("picture", True, "sample_image.png holds pixels and nothing else")
+
+
+def _array(path: Path) -> NDArray[Any]:
+    with path.open("rb") as stream:
+        array = np.load(stream, allow_pickle=False)
+        if stream.read(1):
+            raise ValueError(f"{path.name} has bytes behind its array")
+    return array
 
 
 def _sample(folder: Path, fields: dict[str, Any]) -> Check:
     x = example.load_image(folder / "sample_image.png", fields["preprocessing"])
-    stored = np.load(folder / "sample_input.npy")
+    stored = _array(folder / "sample_input.npy")
     if stored.shape[1:] != x.shape[1:]:
         return Check("preprocessing", False, f"input of shape {stored.shape}, not {x.shape}")
     levels = float(np.abs(stored - x).max()) * min(fields["preprocessing"]["std"]) * 255
@@ -241,8 +346,8 @@ def _sample(folder: Path, fields: dict[str, Any]) -> Check:
 
 
 def _output(folder: Path, fields: dict[str, Any]) -> Check:
-    x = np.load(folder / "sample_input.npy")
-    expected = np.load(folder / "expected_output.npy")
+    x = _array(folder / "sample_input.npy")
+    expected = _array(folder / "expected_output.npy")
     if x.dtype != np.float32 or x.shape[0] < 1:
         return Check("output", False, f"sample_input.npy is {x.dtype}, not float32")
     found = run_onnx((folder / "model.onnx").read_bytes(), x)

@@ -114,7 +114,7 @@ def write_bundle(
         shutil.copyfile(example.__file__, made / "example.py")
         signed = manifest.sign(fields, folder=made)
         write_text(made / manifest.NAME, manifest.text(signed))
-        _require_intact(made, name=str(folder))
+        _require_intact(made, name=str(folder), page=page)
     return signed
 
 
@@ -181,8 +181,11 @@ def load_bundle(folder: Path) -> tuple[Arch, Record]:
     return load_arch(folder / "arch.json"), read_record(folder)
 
 
-def _require_intact(folder: Path, *, name: str) -> None:
-    failed = next((check for check in verify_bundle(folder) if not check.passed), None)
+def _require_intact(
+    folder: Path, *, name: str, page: Callable[[Contents], str] | None = None
+) -> None:
+    checks = verify_bundle(folder, page=page)
+    failed = next((check for check in checks if not check.passed), None)
     if failed is not None:
         raise EdgenasError(f"the bundle {name} is damaged: {failed}", hint="make it anew")
 

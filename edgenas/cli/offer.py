@@ -196,8 +196,9 @@ def verify(
 ) -> None:
     """Check every claim of a bundle again: hashes, the graph, the numbers, the stored output."""
     from edgenas.bundle.verify import verify_bundle
+    from edgenas.pages.bundle import bundle_page
 
-    checks = verify_bundle(bundle)
+    checks = verify_bundle(bundle, page=bundle_page)
     failed = [check for check in checks if not check.passed]
     if json:
         rows = [{"name": c.name, "passed": c.passed, "detail": c.detail} for c in checks]
