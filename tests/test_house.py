@@ -347,3 +347,13 @@ def test_the_wheel_carries_the_package_and_its_data(tmp_path: Path):
     metadata = next(name for name in held if name.endswith("entry_points.txt"))
     entry_points = zipfile.ZipFile(wheel).read(metadata).decode()
     assert "edgenas = edgenas.cli:main" in entry_points
+
+
+# Names of file formats are no names of modules: moving a module must not rename a format.
+
+
+def test_names_of_formats_name_no_module():
+    named = re.compile(r"edgenas\.[\w.-]+/\d+")
+    for path in modules():
+        for schema in named.findall(path.read_text(encoding="utf-8")):
+            assert re.fullmatch(r"edgenas\.[a-z0-9-]+/\d+", schema), f"{path.name}: {schema}"

@@ -18,7 +18,7 @@ from edgenas.space.cost import Vector
 from edgenas.space.presets import space_from_json, space_to_json
 from edgenas.space.space import Codes, Space
 
-SCHEMA = "edgenas.accuracy.measured-predictor/1"
+SCHEMA = "edgenas.accuracy-predictor/1"
 FEWEST = 20  # networks that a predictor can be fitted to
 _FOLDS = 5
 

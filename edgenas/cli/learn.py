@@ -344,7 +344,7 @@ def fit_accuracy(
         trained, validation, calibration, count=archs, seed=seed, name=name or _name(data)
     )
     report = {
-        "schema": "edgenas.accuracy.measured-fit/1",
+        "schema": "edgenas.accuracy-fit/1",
         "supernet": supernet,
         "source": predictor.source,
         "predictor": _error(predictor),
