@@ -1,7 +1,7 @@
 """Training of one network on its own: the labels alone, with the recipe's views and schedule.
 
 All chance of a step comes from (seed, step), so a training that was cut off at any moment goes on
-to bitwise the same weights, on the same machine with the same number of threads.
+to bitwise the same weights on a CPU, on the same machine with the same number of threads.
 """
 
 import copy

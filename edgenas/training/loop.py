@@ -4,7 +4,7 @@ Every step trains the largest network on the labels and the smallest and some ra
 soft output of the largest (universally slimmable networks, arXiv 1903.05134, sections 3.3-3.4), or
 all of them on the labels and the answers of a given teacher.
 All chance of a step comes from (seed, step), so a run that was cut off at any moment goes on to
-bitwise the same weights, on the same machine with the same number of threads.
+bitwise the same weights on a CPU, on the same machine with the same number of threads.
 """
 
 import contextlib
