@@ -18,13 +18,13 @@ from PIL import Image
 from edgenas.basics.errors import EdgenasError, shown
 from edgenas.basics.files import sha256
 from edgenas.basics.units import milliseconds
+from edgenas.basics.version import version
 from edgenas.bundle import example, manifest
 from edgenas.bundle.card import model_card
 from edgenas.bundle.contents import TRACE_FILE, Contents, read_contents, read_record, read_trace
 from edgenas.bundle.record import Record
 from edgenas.model.export import (
     OperatorCount,
-    edgenas_version,
     operator_counts,
     read_metadata,
     run_onnx,
@@ -293,7 +293,7 @@ def _example(folder: Path, fields: dict[str, Any]) -> Check:
 
 def _compared(name: str, file: str, fields: dict[str, Any], same: Callable[[], bool]) -> Check:
     """Whether a generated file is what this version generates; others' files are not compared."""
-    theirs, ours = fields["versions"].get("edgenas"), edgenas_version()
+    theirs, ours = fields["versions"].get("edgenas"), version()
     if TRACE_FILE not in fields["files"] or theirs != ours:
         maker = f"edgenas {theirs}" if theirs != ours else "an earlier format"
         return Check(name, True, f"not compared: {file} is of {maker}, this is {ours}")
