@@ -11,9 +11,10 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.clock.board import Settings
 from edgenas.latency.device import Target
 from edgenas.onnx_graph.build import network_graph
+from edgenas.onnx_graph.inputs import parse_shape
+from edgenas.onnx_graph.model import load
 from edgenas.profiling import bench as benches
 from edgenas.runtime import registry as runtimes
-from edgenas.runtime.foreign import parse_shape, read_model
 from edgenas.runtime.forms import formed
 from edgenas.space import presets as spaces
 
@@ -137,8 +138,9 @@ def test_the_command_tells_all_of_it_as_json(bench, tmp_path, monkeypatch):
     ],
 )
 def test_the_first_open_size_is_the_batch(tmp_path, shapes, batch, given, filled):
-    data, inputs = read_model(saved(tmp_path, *shapes), batch=batch, shapes=given)
-    assert [value.shape for value in inputs] == filled
+    closed = load(saved(tmp_path, *shapes)).closed(batch=batch, shapes=given)
+    data = closed.serialized()
+    assert [value.shape for value in closed.inputs] == filled
     for value, shape in zip(onnx.load_from_string(data).graph.input, filled, strict=True):
         assert tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim) == shape
 
@@ -156,12 +158,10 @@ def test_weights_beside_the_model_are_read(tmp_path):
     model = helper.make_model(graph, ir_version=9, opset_imports=opsets)
     path = tmp_path / "product.onnx"
     onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    data, (value,) = read_model(path)
-    assert len(data) > 64 * 64 * 4
-    assert value.shape == (1, 64)
+    assert len(load(path).closed().serialized()) > 64 * 64 * 4
     (tmp_path / "weights.bin").unlink()
     with pytest.raises(EdgenasError, match=r"weights\.bin"):
-        read_model(path)
+        load(path).closed().serialized()
 
 
 # Mistakes
@@ -171,11 +171,11 @@ def test_what_is_no_model_is_one_line(refused, tmp_path):
     junk = tmp_path / "junk.onnx"
     assert "no file" in refused(str(junk))
     junk.write_bytes(b"")
-    assert "is no ONNX model: it has no operators" in refused(str(junk))
+    assert "no ONNX file: it has no operators" in refused(str(junk))
     junk.write_bytes(b"no model")
-    assert "is no ONNX model" in refused(str(junk))
+    assert "damaged or no ONNX file" in refused(str(junk))
     junk.write_bytes(network(tmp_path).read_bytes()[:300])
-    assert "is no ONNX model" in refused(str(junk))
+    assert "damaged or no ONNX file" in refused(str(junk))
     assert str(tmp_path) in refused(str(tmp_path))
 
 
@@ -188,7 +188,7 @@ def test_a_model_with_an_unknown_operator_is_one_line(refused, tmp_path):
 
 def test_inputs_that_cannot_be_made_up_are_told(refused, tmp_path):
     path = str(saved(tmp_path, ["n", 3, "h", "w"]))
-    assert "the input x0 has open sizes" in refused(path)
+    assert "the input x0 (n, 3, h, w) leaves its size open" in refused(path)
     assert "must have the shape ?x3x?x?" in refused(path, "--shape", "x0=1x4x8x8")
     assert "inputs of" in refused(path, "--shape", "y=1x3x8x8")
     assert "must read like image=1x3x224x224" in refused(path, "--shape", "x0=1,3,8,8")

@@ -254,26 +254,31 @@ def test_concatenations_splits_and_copies_are_told_apart(tmp_path: Path):
 # What is not known is said
 
 
-def test_unknown_operators_are_named_with_their_share(tmp_path: Path):
+def test_an_operator_without_a_price_is_refused_by_name(tmp_path: Path):
     made = Made()
     x = made.conv("image", 8, 8)
-    made.add("Fancy", x, domain="com.example")
-    made.nodes[-1].domain = "com.example"
-    found = made.read(tmp_path)
-    assert found.unknown == {"com.example.Fancy": 1}
-    (caution,) = found.cautions()
-    assert "1 operators have no price (1 com.example.Fancy)" in caution
-    known = 8 * 36 * 2 + 64  # the conv: input, output, weights
-    assert found.unknown_share == pytest.approx(8 * 36 / (8 * 36 + known))
-    assert f"{found.unknown_share:.1%}" in caution
-    after = Made()
-    after.add("Relu", after.add("Fancy", after.conv("image", 8, 8), domain="com.example"))
-    after.nodes[-2].domain = "com.example"
-    assert after.read(tmp_path).unknown == {"com.example.Fancy": 1, "Relu": 1}
-    only = Made()
+    made.add("Relu", made.add("Fancy", x, domain="com.example"))
+    made.nodes[-2].domain = "com.example"
+    made.nodes[-2].name = "head/fancy"
+    with pytest.raises(EdgenasError, match=r"com\.example\.Fancy 'head/fancy' cannot be priced"):
+        made.read(tmp_path)
+    only = Made((8, 8))
     only.add("Det", "image")
-    with pytest.raises(EdgenasError, match="no operator with a price, found Det"):
+    with pytest.raises(EdgenasError, match="Det 't0_0' cannot be priced: this operator has no"):
         only.read(tmp_path)
+
+
+def test_what_is_counted_at_run_time_is_named_and_never_multiplied(tmp_path: Path):
+    made = Made()
+    x = made.conv("image", 8, 4)
+    made.add("Transpose", made.add("NonZero", x), perm=[1, 0])
+    found = made.read(tmp_path)
+    assert (found.macs, found.unknown) == (36 * 32, {"NonZero": 1, "Transpose": 1})
+    (caution,) = found.cautions()
+    assert "2 operators without multiplications (1 NonZero, 1 Transpose)" in caution
+    made.add("MatMul", made.add("Cast", made.last, to=1), made.constant(4, 3))
+    with pytest.raises(EdgenasError, match="MatMul 't4_0' cannot be priced: the shape of 't3_0'"):
+        made.read(tmp_path)
 
 
 def test_open_sizes_are_asked_for_and_an_open_batch_is_one_image(tmp_path: Path):

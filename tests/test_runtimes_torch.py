@@ -20,7 +20,7 @@ from edgenas.profiling.networks import random_archs
 from edgenas.runtime import registry as runtimes
 from edgenas.runtime import torch_cuda
 from edgenas.runtime.forms import formed
-from edgenas.runtime.models import parsed
+from edgenas.runtime.registry import read_graph
 from edgenas.runtime.torch_graph import OnnxModule
 from edgenas.space import presets as spaces
 
@@ -47,7 +47,7 @@ def wanted_of(graph: bytes, x: np.ndarray) -> np.ndarray:
 
 def same(graph: bytes, x: np.ndarray) -> None:
     wanted = wanted_of(graph, x)
-    module = OnnxModule(parsed(graph, runtime="test"), runtime="test")
+    module = OnnxModule(read_graph(graph, runtime="test").proto, runtime="test")
     with torch.inference_mode():
         (found,) = module(torch.from_numpy(x))
     np.testing.assert_allclose(found.numpy(), wanted, atol=1e-5 * np.abs(wanted).max(), rtol=0)
@@ -130,10 +130,10 @@ PLANES, VECTORS = [2, 4, 7, 5], [2, 6]
         one("Gemm", VECTORS, normal(3, 6), transB=1),
         one("MatMul", VECTORS, normal(6, 3)),
     ],
-    ids=lambda graph: parsed(graph, runtime="").graph.node[0].op_type,
+    ids=lambda graph: read_graph(graph, runtime="").proto.graph.node[0].op_type,
 )
 def test_one_operator_is_the_same(graph):
-    shape = parsed(graph, runtime="").graph.input[0].type.tensor_type.shape
+    shape = read_graph(graph, runtime="").proto.graph.input[0].type.tensor_type.shape
     same(graph, normal(*(dim.dim_value for dim in shape.dim)))
 
 
@@ -201,7 +201,9 @@ def test_a_free_batch_becomes_the_batch_asked_for():
 
 def test_kernels_are_the_operators_of_the_graph():
     kernels = on_processor(GRAPH).kernels()
-    assert [k.kind for k in kernels] == [n.op_type for n in parsed(GRAPH, runtime="").graph.node]
+    assert [k.kind for k in kernels] == [
+        n.op_type for n in read_graph(GRAPH, runtime="").proto.graph.node
+    ]
     assert all(k.nodes == (k.name,) for k in kernels)
     assert all(k.seconds > 0 for k in kernels)
 

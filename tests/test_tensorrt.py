@@ -3,17 +3,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.onnx_graph.build import INPUT, network_graph
+from edgenas.onnx_graph.model import loads
 from edgenas.runtime import cuda, trt
 from edgenas.runtime import registry as runtimes
 from edgenas.runtime.engines import engine_for, fingerprint, load_engine, save_engine
 from edgenas.runtime.forms import formed
-from edgenas.runtime.models import precision_of
 from edgenas.space import presets as spaces
 
 SPACE = spaces.tiny()
@@ -52,7 +51,7 @@ def one_node(operator: str) -> bytes:
 def test_an_engine_is_built_in_every_precision(rtx, precision):
     plan = rtx.build(network(precision), precision=precision)
     assert len(plan) > 10_000
-    assert precision_of(onnx.load_from_string(network(precision))) == precision
+    assert loads(network(precision)).precision() == precision
 
 
 def test_an_open_batch_is_built_with_a_profile(rtx):

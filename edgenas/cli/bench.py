@@ -33,9 +33,9 @@ def bench(
     """Time any ONNX file with the clock and the statistics of the latency tables."""
     from edgenas.clock.measure import NETWORK
     from edgenas.latency.device import load
+    from edgenas.onnx_graph.inputs import parse_shape
     from edgenas.profiling.bench import bench as run
     from edgenas.runtime import registry as runtimes
-    from edgenas.runtime.foreign import parse_shape
 
     profile = load(device)
     if profile.reach != "local":

@@ -182,6 +182,10 @@ def predict(
     size: Annotated[
         str | None, typer.Option(help="Of an ONNX file's image, e.g. 224, where it is open.")
     ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(help="Of an input of an ONNX file: image=1x3x224x224; repeatable."),
+    ] = None,
     space: Annotated[
         str | None, typer.Option(help="Its space. Default: the shipped one that holds it.")
     ] = None,
@@ -205,6 +209,7 @@ def predict(
             model,
             device=device,
             size=size,
+            shape=shape or [],
             runtime=runtime,
             precision=precision,
             threads=threads,

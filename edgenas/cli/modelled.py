@@ -1,6 +1,7 @@
 """``predict --model``: the latency of any ONNX network by an estimated device model."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from edgenas.basics.errors import EdgenasError
@@ -12,6 +13,7 @@ def predict_model(
     *,
     device: str,
     size: str | None,
+    shape: list[str],
     runtime: str | None,
     precision: str | None,
     threads: int | None,
@@ -27,12 +29,16 @@ def predict_model(
     from edgenas.basics.units import count, milliseconds
     from edgenas.latency import device as devices
     from edgenas.latency.estimate import device_model
+    from edgenas.onnx_graph.inputs import parse_shape
     from edgenas.onnx_graph.price import read_network
 
     profile = devices.load(device)
     target = profile.target(runtime=runtime, precision=precision, threads=threads, batch=batch)
-    known = device_model(profile, target)
-    network = read_network(model, size=parse_size(size))
+    # What is estimated is a run of one image; a run of more is priced by the same prices.
+    known = device_model(profile, replace(target, batch=1))
+    shapes = dict(parse_shape(text) for text in shape)
+    network = read_network(model, size=parse_size(size), batch=batch, shapes=shapes)
+    target = replace(target, batch=network.batch)
     fitted = known.for_network(network.operators)
     seconds = fitted.run_overhead + fitted.seconds_of(network.operators)
     upper = fitted.upper(seconds, confidence=confidence)
@@ -68,9 +74,9 @@ def predict_model(
             }
         )
         return
-    shapes = ", ".join("x".join(map(str, shape)) for shape in network.inputs.values())
+    read = ", ".join("x".join(map(str, shape)) or "scalar" for shape in network.inputs.values())
     print_line(
-        f"{model} on {target}: input {shapes}, {count(network.macs)} MACs, "
+        f"{model} on {target}: input {read}, {count(network.macs)} MACs, "
         f"{count(network.weights)} weights"
     )
     print_line(

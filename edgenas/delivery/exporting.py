@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,12 +26,12 @@ from edgenas.images.data import Images
 from edgenas.latency.device import Target
 from edgenas.model.export import compared, integer_share, run_onnx, with_open_batch
 from edgenas.model.saved import TrainedSupernet, find_supernet, load_supernet
+from edgenas.onnx_graph.model import loads
 from edgenas.profiling.tables import measure_network
 from edgenas.runtime import ncnn_cpu
 from edgenas.runtime import registry as runtimes
 from edgenas.runtime.engines import engine_for
 from edgenas.runtime.forms import formed
-from edgenas.runtime.models import precision_of
 from edgenas.runtime.registry import Form
 from edgenas.runtime.trt import TENSORRT, TENSORRT_RTX, TensorRT
 
@@ -131,7 +130,7 @@ def export(
     _check_out(out, force=force)
     arch, record = load_bundle(bundle)
     source = (bundle / "model.onnx").read_bytes()
-    if precision_of(onnx.load_from_string(source)) != "fp32":
+    if loads(source, where=str(bundle / "model.onnx")).precision() != "fp32":
         raise EdgenasError(
             f"the bundle {bundle} holds an int8 model, an export starts from an fp32 one",
             hint="make one with --precision fp32",

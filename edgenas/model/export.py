@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.version import version
 from edgenas.onnx_graph.build import INPUT, network_graph
+from edgenas.onnx_graph.model import loads
 from edgenas.runtime import registry as runtimes
 from edgenas.space.plan import plan
 
@@ -255,7 +255,7 @@ def run_onnx(
     Raises:
         EdgenasError: the runtime refuses the file, or images have another size.
     """
-    batch = _batch(_parsed(onnx_bytes)) or min(len(images), _CHUNK)
+    batch = loads(onnx_bytes).batch or min(len(images), _CHUNK)
     session = runtimes.get(runtime).compile(onnx_bytes, precision=precision, threads=1, batch=batch)
     # The last run is filled up with copies of the last image.
     padded = np.concatenate([images, np.repeat(images[-1:], -len(images) % batch, axis=0)])
@@ -294,14 +294,16 @@ def node_counts(onnx_bytes: bytes) -> dict[str, OperatorCount]:
         EdgenasError: the file is no ONNX model, its shapes cannot be inferred, or it has an
             operator whose cost is not known.
     """
-    model = _parsed(onnx_bytes)
+    model = loads(onnx_bytes)
     try:
-        graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+        graph = onnx.shape_inference.infer_shapes(
+            model.proto, strict_mode=True, data_prop=True
+        ).graph
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
         raise EdgenasError(
             f"the shapes of the ONNX model do not fit together: {str(error).splitlines()[0]}"
         ) from error
-    batch = _batch(model) or 1
+    batch = model.batch or 1
     constants = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     # Quantised constants are read through an operator, or two.
     for node in graph.node:
@@ -344,10 +346,8 @@ def integer_share(onnx_bytes: bytes, *, runtime: str) -> float:
     Raises:
         EdgenasError: the runtime refuses the model.
     """
-    model = _parsed(onnx_bytes)
-    session = runtimes.get(runtime).compile(
-        onnx_bytes, precision=None, threads=1, batch=_batch(model) or 1
-    )
+    batch = loads(onnx_bytes).batch or 1
+    session = runtimes.get(runtime).compile(onnx_bytes, precision=None, threads=1, batch=batch)
     macs = {name: count.macs for name, count in node_counts(onnx_bytes).items()}
     integers = {n for k in session.kernels() if k.precision == "int8" for n in k.nodes}
     return sum(macs[name] for name in integers & set(macs)) / max(sum(macs.values()), 1)
@@ -359,7 +359,7 @@ def with_open_batch(onnx_bytes: bytes) -> bytes:
     Args:
         onnx_bytes: a model made by ``to_onnx``: no operator of it knows the batch.
     """
-    model = _parsed(onnx_bytes)
+    model = loads(onnx_bytes).proto
     del model.graph.value_info[:]
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
@@ -369,20 +369,4 @@ def with_open_batch(onnx_bytes: bytes) -> bytes:
 
 def read_metadata(onnx_bytes: bytes) -> dict[str, str]:
     """The metadata of an ONNX file. Raises EdgenasError where it is no ONNX model."""
-    return {entry.key: entry.value for entry in _parsed(onnx_bytes).metadata_props}
-
-
-def _parsed(onnx_bytes: bytes) -> onnx.ModelProto:
-    try:
-        model = onnx.load_from_string(onnx_bytes)
-    except DecodeError as error:
-        raise EdgenasError(f"the ONNX model is damaged or no ONNX file: {error}") from error
-    if not model.graph.node:
-        raise EdgenasError("the ONNX model is damaged or no ONNX file: it has no operators")
-    return model
-
-
-def _batch(model: onnx.ModelProto) -> int:
-    """The batch a model is made for; 0: left open."""
-    dims = model.graph.input[0].type.tensor_type.shape.dim if model.graph.input else []
-    return dims[0].dim_value if dims else 0
+    return {entry.key: entry.value for entry in loads(onnx_bytes).proto.metadata_props}

@@ -31,6 +31,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.clock import board
+from edgenas.onnx_graph.inputs import declared
+from edgenas.onnx_graph.model import batch_of, loads
 from edgenas.space.space import PARTS
 
 Array = NDArray[Any]
@@ -59,7 +61,7 @@ def quantized(
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-    model = onnx.load_from_string(onnx_bytes)
+    model = loads(onnx_bytes).proto
     known = parts(model)
     if unknown := sorted(set(keep) - set(known)):
         raise EdgenasError(f"parts are {', '.join(known)}, found {unknown[0]!r}")
@@ -96,7 +98,7 @@ def quantized(
 
 def with_integer_activations(onnx_bytes: bytes) -> bytes:
     """An unsigned int8 model whose hard swishes and hard sigmoids are integers too."""
-    model = onnx.load_from_string(onnx_bytes)
+    model = loads(onnx_bytes).proto
     _integer_activations(model)
     onnx.checker.check_model(model)
     return model.SerializeToString(deterministic=True)
@@ -110,7 +112,7 @@ def with_integer_ends(onnx_bytes: bytes, *, first: bool, last: bool) -> bytes:
         first: whether its input becomes 8-bit integers.
         last: whether its output does.
     """
-    model = onnx.load_from_string(onnx_bytes)
+    model = loads(onnx_bytes).proto
     graph = model.graph
     if first:
         name = graph.input[0].name
@@ -168,13 +170,13 @@ def parts(model: ModelProto) -> dict[str, list[str]]:
 
 def _images(model: ModelProto) -> bool:
     """Whether the input has the channels of images, and not those of a layer amid a network."""
-    dims = model.graph.input[0].type.tensor_type.shape.dim
-    return len(dims) == 4 and dims[1].dim_value in (1, 3)
+    (image,) = declared(model)
+    return image.is_image and image.extents is not None and image.extents[1] in (1, 3)
 
 
 def _batch(model: ModelProto) -> int:
     """The batch a model is made for; a few where that is open."""
-    return model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or _CHUNK
+    return batch_of(model) or _CHUNK
 
 
 class _Reader:

@@ -11,9 +11,10 @@ from edgenas.clock.board import Settings
 from edgenas.clock.events import Event
 from edgenas.clock.measure import NETWORK, Measurement
 from edgenas.latency.device import Target
+from edgenas.onnx_graph.inputs import Input, check_runnable
+from edgenas.onnx_graph.model import load
 from edgenas.profiling.run import check_timed
 from edgenas.runtime import registry as runtimes
-from edgenas.runtime.foreign import Input, read_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +63,13 @@ def bench(
         EdgenasError: the file is no model, the runtime is not here or refuses it, or it would run
             in another precision than the one asked for.
     """
-    onnx, inputs = read_model(path, batch=target.batch, shapes=shapes)
+    closed = load(path).closed(batch=target.batch, shapes=shapes)
+    check_runnable(closed.inputs, where=closed.where)
+    onnx, inputs = closed.serialized(), closed.inputs
     runtime = runtimes.get(target.runtime)
     check_timed(target.runtime)
     # A model of another batch than asked for is timed with its own.
-    batch = inputs[0].shape[0] if inputs and inputs[0].shape else target.batch
+    batch = closed.batch
     facts = runtime.compile(onnx, precision=precision, threads=target.threads, batch=batch).facts()
     events: dict[str, Event] = {}
     hint = precision or (facts["precision"] if facts["precision"] in runtime.PRECISIONS else "fp32")
@@ -83,7 +86,7 @@ def bench(
         digest=sha256(path),
         facts=facts,
         batch=batch,
-        inputs=tuple(inputs),
+        inputs=inputs,
         found=found,
         quiet=events["baseline"]["quiet"],
         environment={

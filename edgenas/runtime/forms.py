@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from edgenas.onnx_graph.model import loads
 from edgenas.onnx_graph.quantize import quantized, with_integer_activations, with_integer_ends
 from edgenas.runtime import registry as runtimes
 from edgenas.runtime.registry import Form, check_precision
@@ -79,7 +80,7 @@ def half(onnx_bytes: bytes) -> bytes:
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
-    made = convert_float_to_float16(onnx.load_from_string(onnx_bytes), keep_io_types=True)
+    made = convert_float_to_float16(loads(onnx_bytes).proto, keep_io_types=True)
     OnnxModel(made).topological_sort()  # the casts of inputs come last
     onnx.checker.check_model(made)
     return made.SerializeToString(deterministic=True)
@@ -87,7 +88,7 @@ def half(onnx_bytes: bytes) -> bytes:
 
 def random_images(onnx_bytes: bytes, *, seed: int = 0) -> Array:
     """Normal inputs of a model; an open batch becomes a small one."""
-    shape = onnx.load_from_string(onnx_bytes).graph.input[0].type.tensor_type.shape
-    sizes = [dim.dim_value or 1 for dim in shape.dim]
+    closed = loads(onnx_bytes).closed()
+    sizes = list(closed.inputs[0].shape)
     sizes[0] = max(sizes[0], _RANDOM_IMAGES)
     return np.random.default_rng(seed).standard_normal(sizes, np.float32)

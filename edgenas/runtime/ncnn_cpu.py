@@ -20,24 +20,25 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx import ModelProto, TensorProto
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.clock import board
-from edgenas.runtime.models import check_batches, inputs_of, parsed
+from edgenas.onnx_graph.walk import infer
 from edgenas.runtime.registry import (
     Array,
     Form,
     Kernel,
+    check_batch,
     check_inputs,
     check_precision,
     check_used,
+    read_graph,
 )
 
 NAME = "ncnn"
@@ -105,8 +106,7 @@ def save(onnx_bytes: bytes, folder: Path) -> None:
 @functools.lru_cache(maxsize=8)  # a network is checked, judged and timed several times
 def _parts(onnx_bytes: bytes) -> tuple[bytes, bytes, bytes]:
     """The line of JSON, the ``.param`` text and the ``.bin``."""
-    model = parsed(onnx_bytes, runtime=NAME)
-    inputs, outputs = _of_one_image(model)
+    model, inputs, outputs = _of_one_image(onnx_bytes)
     program = _pnnx()
     if program is None:
         raise EdgenasError(f"networks cannot be converted for ncnn: {why_not_convert()}")
@@ -143,41 +143,41 @@ def _parts(onnx_bytes: bytes) -> tuple[bytes, bytes, bytes]:
 Values = list[tuple[str, tuple[int, ...]]]
 
 
-def _of_one_image(model: ModelProto) -> tuple[Values, Values]:
-    """Make a graph one of a single image; names and shapes of its inputs and outputs, without it.
+def _of_one_image(onnx_bytes: bytes) -> tuple[ModelProto, Values, Values]:
+    """The graph for a single image; names and shapes of its inputs and outputs, without it.
 
     Raises:
         EdgenasError: inputs are no float32 images or vectors, or sizes are open.
     """
-    for value in inputs_of(model):
-        dims = value.type.tensor_type.shape.dim
-        if value.type.tensor_type.elem_type != TensorProto.FLOAT or len(dims) < 2:
+    model = read_graph(onnx_bytes, runtime=NAME)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for one in model.inputs:
+        extents = one.extents or ()
+        if one.element != TensorProto.FLOAT or len(extents) < 2:
             raise EdgenasError(
-                f"{NAME} refuses the model: its input {value.name} must be float32, the batch first"
+                f"{NAME} refuses the model: its input {one.name} must be float32, the batch first"
             )
-        dims[0].dim_value = 1
-    del model.graph.value_info[:]  # of another batch
-    for value in model.graph.output:
-        value.type.tensor_type.ClearField("shape")
+        if not all(isinstance(extent, int) for extent in extents[1:]):
+            raise EdgenasError(f"{NAME} refuses the model: the sizes of {one.name} are open")
+        shapes[one.name] = (1, *(extent for extent in extents[1:] if isinstance(extent, int)))
+    closed = model.of_other_sizes(shapes)
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+        graph = infer(closed)
+    except EdgenasError as error:
         raise EdgenasError(
             f"{NAME} refuses the model: its shapes do not fit a batch of one "
-            f"({str(error).strip().splitlines()[-1]})",
+            f"({error.message[:200]})",
             hint="export it for a batch of one",
         ) from error
-    return _shapes(inputs_of(inferred)), _shapes(inferred.graph.output)
-
-
-def _shapes(values: Sequence[ValueInfoProto]) -> Values:
-    found: Values = []
-    for value in values:
-        sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        if not sizes or 0 in sizes:
-            raise EdgenasError(f"{NAME} refuses the model: the sizes of {value.name} are open")
-        found.append((value.name, tuple(sizes[1:])))
-    return found
+    outputs = [(value.name, graph.shapes.get(value.name)) for value in closed.proto.graph.output]
+    for name, shape in outputs:
+        if not shape:
+            raise EdgenasError(f"{NAME} refuses the model: the sizes of {name} are open")
+    return (
+        closed.proto,
+        [(name, shape[1:]) for name, shape in shapes.items()],
+        [(name, shape[1:]) for name, shape in outputs if shape],
+    )
 
 
 class NcnnSession:
@@ -252,7 +252,7 @@ def compile(onnx: bytes, *, precision: str | None, threads: int, batch: int) -> 
     check_precision(asked, runtime=NAME, known=PRECISIONS)
     if why_not := available():
         raise EdgenasError(f"runtime {NAME} is not available here: {why_not}")
-    check_batches(parsed(onnx, runtime=NAME), batch=batch)
+    check_batch(read_graph(onnx, runtime=NAME), batch=batch)
     try:
         loaded = board.ncnn_net(convert(onnx), threads=threads, precision=asked)
     except board.UnitError as error:
@@ -284,7 +284,7 @@ def _origins(onnx_bytes: bytes) -> dict[str, tuple[str, ...]]:
     other, are not those of the graph's nodes, nothing is said.
     """
     _, text, _ = _parts(onnx_bytes)
-    graph = parsed(onnx_bytes, runtime=NAME).graph
+    graph = read_graph(onnx_bytes, runtime=NAME).proto.graph
     sizes = {tensor.name: math.prod(tensor.dims) for tensor in graph.initializer}
     nodes = [
         (node.name or node.output[0], sizes[node.input[1]])

@@ -23,6 +23,7 @@ from edgenas.runtime.registry import (
     check_used,
     node_names,
     origins,
+    read_graph,
 )
 
 NAME = "onnxruntime"
@@ -127,9 +128,7 @@ def compile(onnx: bytes, *, precision: str | None, threads: int, batch: int) -> 
         used = precision_of(Path(path))
     if precision is not None:
         check_used(used, asked=precision, runtime=NAME)
-    for value in session.get_inputs():
-        if value.shape:
-            check_batch(value.shape[0], batch=batch)
+    check_batch(read_graph(onnx, runtime=NAME), batch=batch)
     (provider,) = session.get_providers()
     facts = {
         "runtime": NAME,

@@ -14,9 +14,14 @@ from typing import Any
 from edgenas.basics.errors import EdgenasError
 from edgenas.clock import board
 from edgenas.runtime.cuda import why_no_cuda
-from edgenas.runtime.models import check_batches, parsed, precision_of
 from edgenas.runtime.onnx_runtime import OrtSession
-from edgenas.runtime.registry import Form, check_precision, check_used
+from edgenas.runtime.registry import (
+    Form,
+    check_batch,
+    check_precision,
+    check_used,
+    read_graph,
+)
 
 _WITH_MACS = ("Conv", "FusedConv", "NhwcConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul")
 
@@ -57,14 +62,14 @@ class OnnxRuntimeGpu:
         self, onnx: bytes, *, precision: str | None, threads: int, batch: int
     ) -> OrtSession:
         """See `Runtime`. Threads are those of what the processor has to do."""
-        model = parsed(onnx, runtime=self.NAME)
-        asks = precision_of(model)
+        model = read_graph(onnx, runtime=self.NAME)
+        asks = model.precision()
         chosen = precision or asks
         check_precision(chosen, runtime=self.NAME, known=self.PRECISIONS)
         if why_not := self.available():
             raise EdgenasError(f"runtime {self.NAME} is not available here: {why_not}")
         check_used(asks, asked=chosen, runtime=self.NAME)
-        check_batches(model, batch=batch)
+        check_batch(model, batch=batch)
         try:
             session = board.onnxruntime_session(
                 onnx, threads=threads, batch=batch, provider=self.provider, precision=chosen

@@ -20,6 +20,7 @@ from edgenas.runtime.registry import (
     check_used,
     node_names,
     origins,
+    read_graph,
 )
 
 NAME = "openvino"
@@ -119,9 +120,7 @@ def compile(onnx: bytes, *, precision: str | None, threads: int, batch: int) -> 
     used = precision_of(model)
     if precision is not None:
         check_used(used, asked=precision, runtime=NAME)
-    for port in model.inputs:
-        if len(port.shape):
-            check_batch(port.shape[0], batch=batch)
+    check_batch(read_graph(onnx, runtime=NAME), batch=batch)
     facts = {
         "runtime": NAME,
         "version": importlib.import_module(NAME).__version__,

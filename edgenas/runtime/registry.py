@@ -17,12 +17,15 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgenas.basics.errors import EdgenasError, unknown
+
+if TYPE_CHECKING:
+    from edgenas.onnx_graph.model import Model
 
 Array = NDArray[Any]
 
@@ -183,18 +186,32 @@ def origins(name: str, known: Mapping[str, str]) -> tuple[str, ...]:
     return (known[max(fits, key=len)],) if fits else ()
 
 
-def check_batch(first: int, *, batch: int) -> None:
-    """Refuse a graph that is made for another batch.
+def check_batch(model: "Model", *, batch: int) -> None:
+    """Refuse a graph that is made for another batch; an open one fits any.
 
     Args:
-        first: the first size of an input of the graph.
+        model: the graph; its main input tells the batch, not a state or a size beside it.
         batch: what is asked for.
 
     Raises:
         EdgenasError: they differ.
     """
-    if first != batch:
-        raise EdgenasError(f"batch must be {first}, which the model was made for, found {batch}")
+    if model.batch not in (None, batch):
+        raise EdgenasError(
+            f"batch must be {model.batch}, which the model was made for, found {batch}"
+        )
+
+
+def read_graph(onnx_bytes: bytes, *, runtime: str) -> "Model":
+    """A graph before a runtime sees it. Raises EdgenasError in the name of the runtime."""
+    from edgenas.onnx_graph.model import loads
+
+    try:
+        return loads(onnx_bytes, where="it")
+    except EdgenasError as error:
+        raise EdgenasError(
+            f"{runtime} refuses the model: {error.message}", hint=error.hint
+        ) from error
 
 
 def check_used(used: str, *, asked: str, runtime: str) -> None:

@@ -18,7 +18,6 @@ from onnx import TensorProto
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.clock import board
-from edgenas.runtime.models import inputs_of, parsed
 from edgenas.runtime.registry import (
     Array,
     Form,
@@ -27,6 +26,7 @@ from edgenas.runtime.registry import (
     check_inputs,
     check_precision,
     check_used,
+    read_graph,
 )
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def convert(onnx_bytes: bytes, *, batch: int = 1) -> bytes:
 
     from edgenas.runtime.torch_graph import OnnxModule
 
-    module = OnnxModule(parsed(onnx_bytes, runtime=NAME), runtime=NAME).eval()
+    module = OnnxModule(read_graph(onnx_bytes, runtime=NAME).proto, runtime=NAME).eval()
     shapes = _shapes(onnx_bytes, batch=batch)
     examples = tuple(torch.zeros(shape) for shape in shapes.values())
     try:
@@ -86,14 +86,12 @@ def why_not_convert() -> str | None:
 
 def _shapes(onnx_bytes: bytes, *, batch: int) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
-    for value in inputs_of(parsed(onnx_bytes, runtime=NAME)):
-        kind = value.type.tensor_type
-        if kind.elem_type != TensorProto.FLOAT:
-            raise EdgenasError(f"{NAME} refuses the model: its input {value.name} must be float32")
-        sizes = [dim.dim_value or batch for dim in kind.shape.dim]
-        if sizes:
-            check_batch(sizes[0], batch=batch)
-        found[value.name] = tuple(sizes)
+    model = read_graph(onnx_bytes, runtime=NAME)
+    check_batch(model, batch=batch)
+    for one in model.inputs:
+        if one.element != TensorProto.FLOAT:
+            raise EdgenasError(f"{NAME} refuses the model: its input {one.name} must be float32")
+        found[one.name] = tuple(e if isinstance(e, int) else batch for e in one.extents or ())
     return found
 
 
@@ -148,7 +146,7 @@ class TorchSession:
 
         from edgenas.runtime.torch_graph import OnnxModule
 
-        module = OnnxModule(parsed(self._onnx, runtime=NAME), runtime=NAME)
+        module = OnnxModule(read_graph(self._onnx, runtime=NAME).proto, runtime=NAME)
         like = next(self._module.buffers())
         module.to(like.device, like.dtype).to(memory_format=torch.channels_last)
         made = board.made_up([(name, s, kind.name) for name, (s, kind) in self._inputs.items()])

@@ -13,18 +13,16 @@ device that runs them; see `edgenas.runtime.engines` for how that is held to.
 import contextlib
 import importlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.clock import board
 from edgenas.runtime.cuda import Cuda, why_no_cuda
-from edgenas.runtime.models import inputs_of, parsed, precision_of
 from edgenas.runtime.registry import (
     Array,
     Form,
@@ -35,6 +33,7 @@ from edgenas.runtime.registry import (
     check_used,
     node_names,
     origins,
+    read_graph,
 )
 
 _PROFILED_RUNS = 20
@@ -111,8 +110,8 @@ class TensorRT:
         if missing:
             raise EdgenasError(f"{self.NAME} cannot build engines here: {missing}")
         weakly = self.weakly()
-        model = parsed(onnx_bytes, runtime=self.NAME)
-        used = precision_of(model)
+        model = read_graph(onnx_bytes, runtime=self.NAME)
+        used = model.precision()
         if not (weakly and precision == "fp16" and used == "fp32"):
             check_used(used, asked=precision, runtime=self.NAME)
         trt = importlib.import_module(self.module)
@@ -125,7 +124,7 @@ class TensorRT:
         network = builder.create_network(1 << int(typed))
         parser = trt.OnnxParser(network, logger)
         if not parser.parse(onnx_bytes):
-            nodes = model.graph.node
+            nodes = model.proto.graph.node
             errors = [_words(parser.get_error(i), nodes) for i in range(parser.num_errors)]
             raise self._refusal("refuses the model", errors or said)
         config = builder.create_builder_config()
@@ -147,15 +146,13 @@ class TensorRT:
         self, onnx: bytes, *, precision: str | None, threads: int, batch: int
     ) -> "TensorRTSession":
         """See `Runtime`. Threads are those of the GPU."""
-        model = parsed(onnx, runtime=self.NAME)
-        chosen = precision or precision_of(model)
+        model = read_graph(onnx, runtime=self.NAME)
+        chosen = precision or model.precision()
         check_precision(chosen, runtime=self.NAME, known=self.PRECISIONS)
         why_not = self.available()
         if why_not:
             raise EdgenasError(f"runtime {self.NAME} is not available here: {why_not}")
-        for shape in _input_shapes(model):
-            if shape and shape[0] > 0:
-                check_batch(shape[0], batch=batch)
+        check_batch(model, batch=batch)
         plan = self.build(onnx, precision=chosen, batches=(batch, batch, batch))
         return self.session(plan, precision=chosen, batch=batch, onnx_bytes=onnx)
 
@@ -323,12 +320,6 @@ class TensorRTSession:
             )
             for name, runs in seconds.items()
         ]
-
-
-def _input_shapes(model: ModelProto) -> Iterator[list[int]]:
-    """Sizes of the inputs; 0 where they are open."""
-    for value in inputs_of(model):
-        yield [dim.dim_value for dim in value.type.tensor_type.shape.dim]
 
 
 def _logger(trt: Any) -> tuple[Any, list[str]]:
