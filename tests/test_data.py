@@ -158,16 +158,32 @@ def test_the_parent_of_the_class_folders_will_do(tmp_path: Path, plain: Images):
     assert load_images(str(tmp_path / "up"), stored=8).digest == plain.digest
 
 
-def test_linked_classes_and_images_are_followed(tmp_path: Path, plain: Images):
-    real = folder_of(tmp_path / "real", FILES)
-    linked = tmp_path / "linked"
-    (linked / "cat").mkdir(parents=True)
-    (linked / "dog").symlink_to(real / "dog")
-    (linked / "cat" / "old").symlink_to(real / "cat" / "old")
+def test_links_inside_the_folder_are_followed(tmp_path: Path, plain: Images):
+    linked = folder_of(tmp_path / "linked", {f".kept/{n}": c for n, c in FILES.items()})
+    (linked / "cat").mkdir()
+    (linked / "dog").symlink_to(linked / ".kept" / "dog")
+    (linked / "cat" / "old").symlink_to("../.kept/cat/old")
     for name in ("1.png", "2.JPG"):
-        (linked / "cat" / name).symlink_to(real / "cat" / name)
-    (real / "dog" / "circle").symlink_to(linked)
-    assert load_images(str(linked), stored=8).digest == plain.digest
+        (linked / "cat" / name).symlink_to(linked / ".kept" / "cat" / name)
+    (linked / "cat" / "circle").symlink_to(linked)
+    (linked / "cat" / "itself").symlink_to(linked / "cat" / "itself")
+    found = load_images(str(linked), stored=8)
+    assert found.digest == plain.digest
+    assert found.untaken == "1 of 6 files were not taken: 1 links that lead nowhere"
+    (tmp_path / "elsewhere").symlink_to(linked)
+    assert load_images(str(tmp_path / "elsewhere"), stored=8).digest == plain.digest
+
+
+def test_links_out_of_the_folder_are_not_followed(tmp_path: Path, plain: Images):
+    folder = folder_of(tmp_path / "images", FILES)
+    other = folder_of(tmp_path / "images2", FILES)  # a name that begins with that of the folder
+    (folder / "dog" / "9.png").symlink_to(other / "dog" / "1.png")
+    (folder / "dog" / "everything").symlink_to("/")
+    (folder / "cow").symlink_to(other / "cat")
+    found = load_images(str(folder), stored=8)
+    assert found.digest == plain.digest
+    assert "3 of 8 files were not taken: 3 links that lead out of the folder" in found.untaken
+    assert "name the images in a CSV" in found.untaken
 
 
 def test_links_inside_a_tar_are_images(tmp_path: Path, plain: Images):
@@ -176,9 +192,14 @@ def test_links_inside_a_tar_are_images(tmp_path: Path, plain: Images):
         member = tarfile.TarInfo("dog/1.png")
         member.type, member.linkname = tarfile.LNKTYPE, "cat/1.png"
         archive.addfile(member)
+        for name, target in (("dog/8.png", "dog/8.png"), ("dog/9.png", "/etc/hostname")):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.SYMTYPE, target
+            archive.addfile(member)
     found = load_images(str(path), stored=8)
     assert found.labels.tolist() == plain.labels.tolist()
     assert torch.equal(found.pixels[3], plain.pixels[0])
+    assert "2 links that lead to no file in the archive" in found.untaken
 
 
 def test_what_is_no_image_is_left_alone(tmp_path: Path, plain: Images):

@@ -26,6 +26,7 @@ WITHOUT_TORCH = "basics space clock onnx_graph latency".split()
 # What is imported under another name than it is installed.
 INSTALLED_AS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 INSTALLED_AS |= {"tensorrt_rtx": "tensorrt-rtx-cu13", "google": "protobuf"}
+INSTALLED_AS |= {"pillow_heif": "pillow-heif"}
 
 # One file goes to a board and runs there alone: it may be as long as that takes.
 LONGEST = 465

@@ -24,6 +24,8 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
+# No others are opened, whatever a file is called: of an EPS file Pillow would run a program.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 FOLDER = Path(__file__).resolve().parent
 
 
@@ -31,13 +33,14 @@ def load_image(path: Path, preprocessing: dict[str, Any]) -> np.ndarray:
     """An image file as the model wants it: float32, shape (1, 3, height, width).
 
     Args:
-        path: of any image that Pillow can decode.
+        path: of an image in one of ``FORMATS``.
         preprocessing: the field of that name in manifest.json.
 
     Raises:
         ValueError: grey of 16 or 32 bits or of floats: how it becomes 8 bits is yours to say.
     """
-    with Image.open(path) as image:
+    Image.init()  # a Pillow of before 11.3 has no AVIF
+    with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"{path}: grey of more than 8 bits (Pillow's mode {image.mode})")
         pixels = ImageOps.exif_transpose(image).convert("RGB")

@@ -23,12 +23,8 @@ from edgenas.bundle import example, manifest
 from edgenas.bundle.card import model_card
 from edgenas.bundle.contents import TRACE_FILE, Contents, read_contents, read_record, read_trace
 from edgenas.bundle.record import Record
-from edgenas.model.export import (
-    OperatorCount,
-    operator_counts,
-    read_metadata,
-    run_onnx,
-)
+from edgenas.images.pictures import MOST_PIXELS
+from edgenas.model.export import OperatorCount, operator_counts, read_metadata, run_onnx
 from edgenas.space.arch import load_arch
 from edgenas.space.cost import cost, total
 from edgenas.space.plan import plan, primitives
@@ -336,7 +332,11 @@ def _array(path: Path) -> NDArray[Any]:
 
 
 def _sample(folder: Path, fields: dict[str, Any]) -> Check:
-    x = example.load_image(folder / "sample_image.png", fields["preprocessing"])
+    path = folder / "sample_image.png"
+    with Image.open(path, formats=["PNG"]) as image:
+        if image.width * image.height > MOST_PIXELS:
+            return Check("preprocessing", False, f"{path.name} has {image.size} pixels")
+    x = example.load_image(path, fields["preprocessing"])
     stored = _array(folder / "sample_input.npy")
     if stored.shape[1:] != x.shape[1:]:
         return Check("preprocessing", False, f"input of shape {stored.shape}, not {x.shape}")

@@ -19,13 +19,14 @@ from edgenas.cli.console import (
     print_json,
     print_line,
 )
+from edgenas.cli.photos import read_images
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from edgenas.accuracy.predictor import AccuracyPredictor
-    from edgenas.images.data import Images, Size
+    from edgenas.images.data import Images
     from edgenas.model.saved import TrainedSupernet
     from edgenas.space.space import Space
     from edgenas.training.loop import Normalisation
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from edgenas.training.teacher import Teacher
 
 _FEW = 100  # validation images
-_NAMED = 5  # files that were left out
 DATA = "Images: a folder of class folders, a .tar or .zip of one, a CSV of path,label, or cifar10."
 LIKE = {"mean": "0.485,0.456,0.406", "std": "0.229,0.224,0.225"}  # of ImageNet
 OWN = "Of the inputs: R,G,B, 0 to 1. Default: of the training images."
@@ -122,14 +122,14 @@ def train(
         if parallel.rank() == 0:
             check_out(out_folder, resume=resume)  # before images are read, which takes long
         stored = kept_at(declared)
-        images = _read(data, stored=stored, skip_bad_images=skip_bad_images)
+        images = read_images(data, stored=stored, skip_bad_images=skip_bad_images)
         note(f"{len(images)} images of {len(images.classes)} classes from {data}")
         chosen = default_recipe(declared, images=len(images))
         if recipe is not None:
             chosen = load_recipe(recipe, chosen)
         divided_by = split_seed(images, recipe=chosen, seed=seed, init=start)
         # Read before the training, which takes hours, not after it.
-        judged = _read(test, stored=stored, skip_bad_images=skip_bad_images) if test else None
+        judged = read_images(test, stored=stored, skip_bad_images=skip_bad_images) if test else None
         asked = None
         if teacher is not None:
             asked = load_teacher(
@@ -337,7 +337,7 @@ def fit_accuracy(
 
     trained = load_supernet(find_supernet(supernet))
     stored = trained.preprocessing.stored
-    images = _read(data, stored=stored, skip_bad_images=skip_bad_images)
+    images = read_images(data, stored=stored, skip_bad_images=skip_bad_images)
     check_classes(images, trained.classes)
     calibration, validation = own_split(trained, images)
     predictor = _fit(
@@ -362,24 +362,6 @@ def _stopping(how: str) -> Generator[None]:
         yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(how) from None
-
-
-def _read(source: str, *, stored: "Size", skip_bad_images: bool) -> "Images":
-    from edgenas.images.data import load_images
-
-    with bar("reading images") as tell:
-        images = load_images(
-            source,
-            stored=stored,
-            skip_bad_images=skip_bad_images,
-            progress=lambda done, total: tell(done, total),
-        )
-    if images.skipped:
-        count, named = len(images.skipped), ", ".join(images.skipped[:_NAMED])
-        more = ", ..." if count > _NAMED else ""
-        found = f"{count} of {count + len(images)} images of {source} cannot be read"
-        note(f"warning: {found} and are left out: {named}{more}")
-    return images
 
 
 def _fit(

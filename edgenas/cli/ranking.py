@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgenas.cli.console import bar, print_json, print_line, print_table
+from edgenas.cli.photos import read_images
 
 if TYPE_CHECKING:
     from edgenas.space.space import Space
@@ -38,7 +39,6 @@ def proxies(
     those of the mere numbers of parameters and MACs. With --space, also keeps the best of a draw.
     """
     from edgenas.accuracy.measured import predictor_of
-    from edgenas.images.data import load_images
     from edgenas.model.saved import find_supernet, load_supernet
     from edgenas.space.presets import load_space
     from edgenas.strategies.proxies import (
@@ -57,7 +57,7 @@ def proxies(
     if data is None:
         batch = synthetic_batch(trained, count=images, seed=seed)
     else:
-        found = load_images(data, stored=trained.preprocessing.stored)
+        found = read_images(data, stored=trained.preprocessing.stored)
         batch = batch_of(found, count=images, preprocessing=trained.preprocessing, seed=seed)
     kept = None
     if declared is not None:

@@ -7,7 +7,6 @@ there is one named interpolation.
 """
 
 import hashlib
-import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +16,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import cache_folder, check_fields, check_schema, writing
 from edgenas.basics.units import in_file
+from edgenas.images.archives import DAMAGED
+from edgenas.images.copies import Sketches, copied
+from edgenas.images.layout import Entry, shown
+from edgenas.images.pictures import Pixels, fitted
+from edgenas.images.pictures import decode as decode_picture
 from edgenas.images.sources import (
-    DAMAGED,
-    Pixels,
     check_classes,
     cifar10,
     contents,
@@ -171,6 +173,7 @@ class Images:
         held: which ones their folder sets aside for validation, bool, shape (n,); None: it does
             not say.
         skipped: files that could not be decoded and were left out.
+        untaken: how many other files of the source were not taken and why, in words; may be empty.
     """
 
     pixels: Tensor
@@ -180,6 +183,7 @@ class Images:
     digest: str
     held: Tensor | None = None
     skipped: tuple[str, ...] = ()
+    untaken: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -233,25 +237,58 @@ def load_images(
         pixels, labels, classes = cifar10(source)
         return _images(_restore(pixels, stored), labels, classes, source)
     path = Path(source)
-    entries = listing(path)
+    found = listing(path)
+    entries = found.entries
     classes = sorted({name for name, *_ in entries})
-    check_classes(entries, classes, source)
+    check_classes(found, classes, source)
     kept = cache_folder() / "images" / f"{fingerprint(path, entries, stored)}.npz"
     partly = kept.with_suffix(".skipped.npz")  # for those alone who ask for that
     for file in (kept, partly) if skip_bad_images else (kept,):
-        if file.exists():
-            try:
-                with np.load(file, allow_pickle=False) as arrays:
-                    return _images(
-                        arrays["pixels"],
-                        arrays["labels"],
-                        classes,
-                        source,
-                        held=arrays.get("held"),
-                        skipped=arrays.get("skipped", ()),
-                    )
-            except DAMAGED:
-                file.unlink(missing_ok=True)
+        if (again := _kept(file)) is not None:
+            break
+    else:
+        again = _read(
+            path, entries, stored=stored, skip_bad_images=skip_bad_images, progress=progress
+        )
+        with (
+            writing(partly if "skipped" in again else kept) as temporary,
+            temporary.open("wb") as stream,
+        ):
+            np.savez(stream, **again)
+    return _images(
+        again["pixels"],
+        again["labels"],
+        classes,
+        source,
+        held=again.get("held"),
+        skipped=again.get("skipped", ()),
+        untaken=found.untaken and found.untaken + (f" ({found.hint})" if found.hint else ""),
+    )
+
+
+def _kept(file: Path) -> dict[str, Any] | None:
+    """The arrays of a file in the cache; None: there is none, or it was damaged and is gone."""
+    if not file.exists():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except DAMAGED:
+        file.unlink(missing_ok=True)
+        return None
+
+
+def _read(
+    path: Path,
+    entries: list[Entry],
+    *,
+    stored: Size,
+    skip_bad_images: bool,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """Decode every image: ``pixels``, ``labels`` and where there are any ``held``, ``skipped``."""
+    classes = sorted({name for name, *_ in entries})
+    numbers = {name: i for i, name in enumerate(classes)}
     pixels = np.empty((len(entries), *sides(stored), 3), np.uint8)
     labels = np.empty(len(entries), np.int64)
     names, bad = list[str](), list[str]()
@@ -261,79 +298,57 @@ def load_images(
         except DAMAGED as error:
             if not skip_bad_images:
                 raise EdgenasError(
-                    f"cannot read the image {where} in {source}: {_reason(error)}",
+                    f"cannot read the image {shown(where)} in {path}: {_reason(error)}",
                     hint="repair or remove it, or pass --skip-bad-images",
                 ) from error
             bad.append(where)
         else:
-            labels[len(names)] = classes.index(name)
+            labels[len(names)] = numbers[name]
             names.append(where)
         if progress is not None:
             progress(done + 1, len(entries))
     # An archive is read in its own order; one order makes it the same data set as its folder.
     order = np.lexsort((np.array(names, str), labels[: len(names)]))
-    pixels, labels = pixels[order], labels[order]
-    aside = {where for _, where, _, held in entries if held}
-    held = np.array([names[i] in aside for i in order], bool) if aside else None
-    empty = sorted(set(range(len(classes))) - set(labels.tolist()))
+    empty = sorted(set(range(len(classes))) - set(labels[: len(names)].tolist()))
     if empty:
         raise EdgenasError(
-            f"class {classes[empty[0]]!r} in {source} has no image that can be read",
+            f"class {classes[empty[0]]!r} in {path} has no image that can be read",
             hint="add images or remove the folder",
         )
-    with writing(partly if bad else kept) as temporary, temporary.open("wb") as stream:
-        told: dict[str, Any] = {} if held is None else {"held": held}
-        told |= {"skipped": np.array(bad, str)} if bad else {}
-        np.savez(stream, pixels=pixels, labels=labels, **told)
-    return _images(pixels, labels, classes, source, held=held, skipped=bad)
+    found: dict[str, Any] = {"pixels": pixels[order], "labels": labels[order]}
+    aside = {where for _, where, _, held in entries if held}
+    if aside:
+        found["held"] = np.array([names[i] in aside for i in order], bool)
+    if bad:
+        found["skipped"] = np.array(bad, str)
+    return found
 
 
 def _reason(error: Exception) -> str:
     """Why an image cannot be decoded."""
     if isinstance(error, UnidentifiedImageError):
         return "it is no image of a known kind"  # Pillow names an object in memory
-    return str(error) or type(error).__name__
+    return str(error).partition("\n")[0][:120] or type(error).__name__
 
 
 def decode(data: bytes, *, stored: Size) -> Pixels:
     """An image file to its stored pixels, upright, shape (height, width, 3).
 
     Raises:
-        ValueError: grey of 16 or 32 bits or of floats: how it becomes 8 bits is not in the file.
+        ValueError: grey of 16 or 32 bits or of floats, or too many pixels.
     """
-    with Image.open(io.BytesIO(data)) as image:
-        if image.mode.startswith(("I", "F")):
-            raise ValueError(f"its grey has more than 8 bits (Pillow's mode {image.mode})")
-        rgb = ImageOps.exif_transpose(image).convert("RGB")
-    return _fitted(rgb, stored)
-
-
-def _fitted(image: Image.Image, stored: Size) -> Pixels:
-    """The centre of an image, resized."""
-    height, width = sides(stored)
-    high = max(1, min(image.height, image.width * height // width))
-    wide = max(1, min(image.width, image.height * width // height))
-    left, top = (image.width - wide) // 2, (image.height - high) // 2
-    part = image.crop((left, top, left + wide, top + high))
-    if part.size != (width, height):
-        part = part.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(part, np.uint8)
+    return decode_picture(data, size=sides(stored))
 
 
 def in_both(first: Images, second: Images) -> int:
-    """How many images of the second set are, pixel for pixel, in the first one too."""
-    return len(second) - len(unlike(second, [first]))
+    """How many images of the second set are copies of one of the first, see ``copied``."""
+    return int(copied(second.pixels, Sketches.of(first.pixels)).sum())
 
 
 def unlike(images: Images, others: Sequence[Images]) -> Images:
-    """The images that are, pixel for pixel, in none of the others."""
-
-    def hashes(images: Images) -> list[bytes]:
-        return [hashlib.blake2b(p.tobytes()).digest() for p in images.pixels.numpy()]
-
-    known = {value for other in others for value in hashes(other)}
-    kept = [i for i, value in enumerate(hashes(images)) if value not in known]
-    return images.take(torch.tensor(kept, dtype=torch.long))
+    """The images that are copies of none of the others, see ``copied``."""
+    known = Sketches.joined([Sketches.of(other.pixels) for other in others])
+    return images.take(torch.from_numpy(np.flatnonzero(~copied(images.pixels, known))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,10 +411,11 @@ def _images(
     *,
     held: NDArray[np.bool_] | None = None,
     skipped: Iterable[str] = (),
+    untaken: str = "",
 ) -> Images:
     digest = hashlib.sha256("\0".join(classes).encode())
     digest.update(labels.tobytes())
-    digest.update(pixels.tobytes())
+    digest.update(np.ascontiguousarray(pixels).data)
     if held is not None:
         digest.update(held.tobytes())
     return Images(
@@ -410,10 +426,11 @@ def _images(
         digest=digest.hexdigest(),
         held=None if held is None else torch.from_numpy(held),
         skipped=tuple(map(str, skipped)),
+        untaken=untaken,
     )
 
 
 def _restore(pixels: Pixels, stored: Size) -> Pixels:
     if pixels.shape[1:3] == sides(stored):
         return pixels
-    return np.stack([_fitted(Image.fromarray(p), stored) for p in pixels])
+    return np.stack([fitted(Image.fromarray(p), sides(stored)) for p in pixels])

@@ -1,83 +1,138 @@
-"""Where images lie: folders, archives and the CIFAR-10 download; files only, nothing is decoded."""
+"""Where images lie: folders, archives, lists and the CIFAR-10 download; nothing is decoded.
+
+What is an image is told by the first bytes of a file. What is not taken is counted, by its
+extension or the reason.
+"""
 
 import csv
 import hashlib
 import http.client
-import lzma
 import os
-import struct
+import stat
 import tarfile
 import urllib.error
 import urllib.request
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import cache_folder, locked, sha256
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".tiff")
-ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".zip")
+from edgenas.images.archives import (
+    ARCHIVES,
+    Member,
+    Members,
+    members,
+    read_members,
+)
+from edgenas.images.layout import (
+    Entry,
+    Role,
+    classed,
+    hidden,
+    role_of,
+    shown,
+)
+from edgenas.images.pictures import (
+    AVIF_HINT,
+    DECODING,
+    HEAD,
+    HEIC_HINT,
+    HEIC_SUFFIXES,
+    MOST_BYTES,
+    RAW_SUFFIXES,
+    SUFFIXES,
+    Pixels,
+    format_of,
+    readable,
+)
 
 # https://www.cs.toronto.edu/~kriz/cifar.html, the binary version
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_BYTES = 170_052_171
 CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 
-# What decoders and archives raise at damaged bytes, beside the errors made for that.
-DAMAGED = (
-    OSError,
-    EOFError,
-    ValueError,
-    SyntaxError,
-    LookupError,
-    TypeError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    lzma.LZMAError,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    Image.DecompressionBombError,
-)
-
-# How images are decoded, so that what was kept in the cache is decoded anew when it changes.
-# 1: the EXIF orientation was ignored; 2: it is applied; 3: 16 bits and floats are refused.
-_DECODING = 3
-
-Pixels = NDArray[np.uint8]
-
-# An entry: class name, path for people, handle inside an archive (or None in a folder), and
-# whether its folder sets it aside for validation.
-Entry = tuple[str, str, Any, bool]
-
-# Folders that divide a source, with class folders inside each.
-_TRAINING = ("train", "training")
-_VALIDATION = ("val", "valid", "validation")
-_TEST = ("test", "testing")
+_GIVE = "give a folder of class folders, a .tar or .zip of one, a .csv, or cifar10"
+_OUT = "links that lead out of the folder"
+_TOLD = 6  # reasons named where files are not taken
 
 
-def listing(path: Path) -> list[Entry]:
-    """The images of a folder or archive, with their class, sorted by both.
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The images of a source.
+
+    Args:
+        entries: with their classes, sorted by class and name.
+        untaken: how many files were not taken, and why, in words; empty: all were.
+        hint: how more of them would be; may be empty.
+    """
+
+    entries: list[Entry]
+    untaken: str = ""
+    hint: str = ""
+
+
+@dataclass(slots=True)
+class _Left:
+    """What is not taken: how many, by extension or by a reason, and what would help."""
+
+    count: Counter[str] = field(default_factory=Counter)
+    hints: set[str] = field(default_factory=set)
+
+    def lacks(self, name: str, head: bytes) -> bool:
+        """Whether a file is an image of a format that this installation does not read; counted."""
+        kind, suffix = format_of(head), PurePosixPath(name).suffix
+        heic = kind == "HEIF" or (not kind and suffix.lower() in HEIC_SUFFIXES)
+        if heic and not readable("HEIF"):
+            self.hints.add(f"for HEIC files: {HEIC_HINT}")
+        elif kind and not readable(kind):
+            self.hints.add(AVIF_HINT)
+        else:
+            return False
+        self.count[suffix or "without an extension"] += 1
+        return True
+
+    def takes(self, name: str, head: bytes) -> bool:
+        """Whether a file is an image that is read, or promises one by its name; else counted."""
+        suffix = PurePosixPath(name).suffix
+        if self.lacks(name, head):
+            return False
+        raw = suffix.lower() in RAW_SUFFIXES
+        if (format_of(head) and not raw) or suffix.lower() in SUFFIXES:
+            return True
+        self.count[suffix or "without an extension"] += 1
+        return False
+
+    def told(self, taken: int) -> str:
+        """In words, e.g. ``12 of 60 files were not taken: 12 .heic``; empty: nothing is left."""
+        spellings: dict[str, Counter[str]] = {}
+        for words, n in self.count.items():
+            spellings.setdefault(words.lower(), Counter())[words] += n
+        reasons = Counter({s.most_common(1)[0][0]: s.total() for s in spellings.values()})
+        named = [f"{n} {shown(words)}" for words, n in reasons.most_common(_TOLD)]
+        if others := reasons.total() - sum(n for _, n in reasons.most_common(_TOLD)):
+            named.append(f"{others} others")
+        if not (left := reasons.total()):
+            return ""
+        return f"{left} of {taken + left} files were not taken: {', '.join(named)}"
+
+
+def listing(path: Path) -> Listing:
+    """The images of a folder, archive or list, with their class, sorted by both.
 
     Raises:
         EdgenasError: nothing there, no archive, a damaged one, or a class folder without images.
     """
-    if path.is_dir():
-        files, folders = _walk(path)
-        return _classed(files, folders, path)
-    if not path.exists():
-        raise EdgenasError(
-            f"no images at {path}",
-            hint="give a folder of class folders, a .tar or .zip of one, a .csv, or cifar10",
-        )
+    if os.path.isdir(path):
+        return _taken(_walk(path), path)
+    if not os.path.exists(path):
+        raise EdgenasError(f"no images at {path}", hint=_GIVE)
+    if not os.path.isfile(path):
+        raise EdgenasError(f"{path} is neither a folder nor a file", hint=_GIVE)
     if path.suffix.lower() == ".csv":
         return _listed(path)
     if not path.name.lower().endswith(ARCHIVES):
@@ -85,41 +140,55 @@ def listing(path: Path) -> list[Entry]:
             f"images must be a folder or one of {', '.join(ARCHIVES)}, .csv, found {path}",
             hint="give a folder of class folders, an archive of one, or a CSV of path,label",
         )
+    return _taken(members(path), path)
+
+
+def _taken(found: Members, path: Path) -> Listing:
+    """The images among files, with their classes."""
+    left = _Left(found.left)
+    images: list[tuple[str, object]] = []
+    for member in found.files:
+        if hidden(member.name):
+            continue
+        if not _in_utf8(member.name):
+            left.count["with names that are not UTF-8"] += 1
+        elif left.takes(member.name, member.head):
+            images.append((member.name, member.handle))
+    folders = [name for name in found.folders if not hidden(name) and _in_utf8(name)]
+    if left.count[_OUT]:
+        left.hints.add("links out of a folder are not followed: name the images in a CSV")
+    hint = "; ".join(sorted(left.hints))
+    layout = classed(images, folders, path, hint=hint or "add images or remove the folder")
+    left.count.update(layout.left)
+    return Listing(layout.entries, left.told(len(layout.entries)), hint)
+
+
+def _in_utf8(name: str) -> bool:
     try:
-        if path.suffix.lower() == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                members = [(i.filename, i.is_dir(), i) for i in archive.infolist()]
-        else:
-            with tarfile.open(path) as archive:
-                found = [m for m in archive.getmembers() if not m.isdev()]
-                _check_end(archive)
-                members = [(m.name, m.isdir(), m) for m in found]
-    except DAMAGED as error:
-        raise EdgenasError(
-            f"the archive {path} is damaged: {error or type(error).__name__}",
-            hint="get it again, or pack it again",
-        ) from error
-    files = [(name, member) for name, is_folder, member in members if not is_folder]
-    return _classed(files, [name for name, is_folder, _ in members if is_folder], path)
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def _listed(path: Path) -> list[Entry]:
+def _listed(path: Path) -> Listing:
     """The images that a CSV file of the columns ``path`` and ``label`` names, sorted.
 
     Paths are relative to the folder of the file. A column ``split`` divides them as folders of
     these names do; what is for tests is left out.
     """
+    entries, left = list[Entry](), _Left()
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = csv.DictReader(stream, strict=True)
             missing = {"path", "label"} - set(rows.fieldnames or ())
             if missing:
+                names = shown(",".join(rows.fieldnames or ()))
                 raise EdgenasError(
                     f"the first line of {path} must name the columns path and label, "
-                    f"found {','.join(rows.fieldnames or ()) or 'nothing'}",
+                    f"found {names or 'nothing'}",
                     hint="write path,label there",
                 )
-            entries: list[Entry] = []
             for row in rows:
                 name, where = (row["label"] or "").strip(), (row["path"] or "").strip()
                 if not name or not where:
@@ -127,113 +196,104 @@ def _listed(path: Path) -> list[Entry]:
                         f"{path}, line {rows.line_num}: path and label must both be there",
                         hint="complete or remove the line",
                     )
-                if (part := _part(row, path, rows.line_num)) not in _TEST:
-                    entries.append((name, where, None, part in _VALIDATION))
+                if (part := _part(row, path, rows.line_num)) == "test":
+                    left.count["for tests"] += 1
+                elif not left.lacks(where, _head(path.parent / where)):
+                    entries.append((name, where, None, part == "validation"))
     except (csv.Error, UnicodeDecodeError) as error:
         raise EdgenasError(
             f"{path} is no CSV file: {error}", hint="its first line must be path,label, in UTF-8"
         ) from error
     twice = [where for where, n in Counter(where for _, where, _, _ in entries).items() if n > 1]
     if twice:
-        raise EdgenasError(f"{path} names {twice[0]} more than once", hint="one label an image")
-    return sorted(entries, key=lambda e: (e[0], e[1]))
-
-
-def _part(row: dict[str, str | None], path: Path, line: int) -> str:
-    """What a row of a CSV file is for; training, where there is no column for that."""
-    part = (row.get("split", _TRAINING[0]) or "").strip().lower()
-    if part not in {*_TRAINING, *_VALIDATION, *_TEST}:
         raise EdgenasError(
-            f"{path}, line {line}: split must be train, val or test, found {part!r}",
+            f"{path} names {shown(twice[0])} more than once", hint="one label an image"
+        )
+    hint = "; ".join(sorted(left.hints))
+    return Listing(sorted(entries, key=lambda e: (e[0], e[1])), left.told(len(entries)), hint)
+
+
+def _part(row: dict[str, str | None], path: Path, line: int) -> Role:
+    """What a row of a CSV file is for; training, where there is no column for that."""
+    found = (row.get("split", "train") or "").strip()
+    role, exact = role_of(found)
+    if role not in ("training", "validation", "test") or not exact:
+        raise EdgenasError(
+            f"{path}, line {line}: split must be train, val or test, found {shown(found)!r}",
             hint="or leave the column split out: then a part of every class is set aside",
         )
-    return part
+    return role
 
 
-def _check_end(archive: tarfile.TarFile) -> None:
-    """Refuse a tar that stops early: tarfile takes a damaged header for the end of the archive."""
-    stream = archive.fileobj
-    assert stream is not None  # the archive is open for reading
-    stream.seek(archive.offset)
-    block = stream.read(tarfile.BLOCKSIZE)
-    if block != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError(f"no member and no end at byte {archive.offset}")
-    while stream.read(1 << 20):  # to where the checksum of a compressed one is
-        pass
+def _walk(path: Path) -> Members:
+    """What is below a folder. Links inside it are followed, each folder once; no others are."""
 
-
-def _walk(path: Path) -> tuple[list[tuple[str, None]], list[str]]:
-    """Files and folders below a folder; links are followed, each folder once."""
-    files, folders, seen = list[tuple[str, None]](), list[str](), set[str]()
-    for root, inside, names in os.walk(path, followlinks=True):
-        inside[:] = sorted(
-            d
-            for d in inside
-            if (real := os.path.realpath(f"{root}/{d}")) not in seen and not seen.add(real)
-        )
-        below = Path(root).relative_to(path)
-        folders += [str(below / name) for name in inside]
-        files += [(str(below / name), None) for name in names]
-    return files, folders
-
-
-def _classed(files: list[tuple[str, Any]], folders: list[str], path: Path) -> list[Entry]:
-    """The images with their class: the folder right below the outermost folder that branches.
-
-    So a folder, an archive of it and an archive of its parent are the same data set. Where that
-    folder has ``train`` and ``val`` inside, these divide the images; what is in ``test`` beside
-    them is left out.
-    """
-    images = [
-        (PurePosixPath(name).parts[:-1], name, handle)
-        for name, handle in files
-        if PurePosixPath(name).suffix.lower() in SUFFIXES and not _hidden(name)
-    ]
-    places = {PurePosixPath(name).parts for name in folders if not _hidden(name)}
-    places |= {parent[: i + 1] for parent, _, _ in images for i in range(len(parent))}
-    top: tuple[str, ...] = ()
-    while len(first := {p[len(top)] for p in places if len(p) > len(top)}) == 1:
-        if not any(len(place) > len(top) + 1 for place in places):
-            break
-        top = (*top, *first)
-        places = {place for place in places if place[: len(top)] == top}
-    level = len(top)
-    inside = [(p, name, handle) for p, name, handle in images if len(p) > level]
-    divided = _divided(inside, level)
-    if divided:
-        inside = [image for image in inside if image[0][level].lower() not in _TEST]
-        places = {p for p in places if len(p) > level and p[level].lower() not in _TEST}
-        level += 1
-    entries = [
-        (p[level], name, handle, divided and p[level - 1].lower() in _VALIDATION)
-        for p, name, handle in inside
-    ]
-    known = {p[: level + 1] for p, _, _ in inside}
-    empty = {place[: level + 1] for place in places if len(place) > level} - known
-    if entries and empty:
+    def unread(error: OSError) -> None:
         raise EdgenasError(
-            f"class folder {PurePosixPath(*min(empty))} in {path} has no images "
-            f"({', '.join(SUFFIXES)})",
-            hint="add images or remove the folder",
-        )
-    return sorted(entries, key=lambda e: (e[0], e[1]))
+            f"cannot read the folder {shown(str(error.filename))}: {error.strerror}",
+            hint="let it be read, or remove it",
+        ) from error
+
+    top = os.path.realpath(path)
+    files, folders, left, seen = list[Member](), list[str](), Counter[str](), {top}
+    for root, inside, names in os.walk(path, followlinks=True, onerror=unread):
+        below = PurePosixPath(os.path.relpath(root, path))
+        kept: list[str] = []
+        for name in sorted(inside):
+            real = os.path.realpath(f"{root}/{name}")
+            if hidden(name):
+                continue
+            if not _within(real, top):
+                left[_OUT] += 1
+            elif real not in seen:
+                seen.add(real)
+                kept.append(name)
+        inside[:] = kept
+        folders += [str(below / name) for name in kept]
+        for name in sorted(names):
+            if hidden(name):
+                continue
+            if reason := _odd(f"{root}/{name}", top):
+                left[reason] += 1
+            else:
+                files.append(Member(str(below / name), _head(Path(root, name)), None))
+    return Members(files, folders, left)
 
 
-def _divided(images: list[tuple[tuple[str, ...], str, Any]], level: int) -> bool:
-    """Whether the folders at a level are ``train``, ``val`` and ``test``, not classes."""
-    names = {parts[level].lower() for parts, _, _ in images}
-    return (
-        len(names) > 1
-        and names <= {*_TRAINING, *_VALIDATION, *_TEST}
-        and not names.isdisjoint(_TRAINING)
-        and all(len(parts) > level + 1 for parts, _, _ in images)
-    )
+def _odd(file: str, top: str) -> str:
+    """Why a file is never opened; empty: it is a plain file below the folder ``top``."""
+    if os.path.islink(file):
+        if not _within(os.path.realpath(file), top):
+            return _OUT
+        if not os.path.exists(file):
+            return "links that lead nowhere"
+    return "" if os.path.isfile(file) else "pipes, sockets or devices"
 
 
-def _hidden(name: str) -> bool:
-    # What macOS puts into archives beside every file, and folders like .git.
-    parts = PurePosixPath(name).parts
-    return any((p.startswith(".") and p != "..") or p == "__MACOSX" for p in parts)
+def _within(real: str, top: str) -> bool:
+    return real == top or real.startswith(top.rstrip("/") + "/")
+
+
+def _head(file: Path) -> bytes:
+    """The first bytes of a file; none where it cannot be read: that is told when it is wanted."""
+    try:
+        return _bytes_of(file, HEAD)
+    except (OSError, ValueError):
+        return b""
+
+
+def _bytes_of(file: Path, most: int) -> bytes:
+    """The bytes of a plain file, the first ``most`` of them.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is a pipe, a socket or a device, or no file can have its name.
+    """
+    handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would wait for a writer
+    with open(handle, "rb", buffering=0) as stream:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ValueError("it is no plain file")
+        return stream.read(most)
 
 
 def contents(path: Path, entries: list[Entry]) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
@@ -242,17 +302,13 @@ def contents(path: Path, entries: list[Entry]) -> Iterator[tuple[str, str, Calla
     Nothing is ever unpacked to the disk, so a name inside an archive cannot do harm.
     """
     if path.is_dir() or path.suffix.lower() == ".csv":
+        base = _base(path)
         for name, where, *_ in entries:
-            yield name, where, (_base(path) / where).read_bytes
-    elif path.suffix.lower() == ".zip":
-        with zipfile.ZipFile(path) as archive:
-            for name, where, member, _ in entries:
-                yield name, where, lambda m=member: archive.read(m)
+            # One byte more than an image may have, so that it is refused for that.
+            yield name, where, lambda where=where: _bytes_of(base / where, MOST_BYTES + 1)
     else:
-        # A tar is read forwards once: seeking back in a compressed one starts it over.
-        with tarfile.open(path) as archive:
-            for name, where, member, _ in sorted(entries, key=lambda e: e[2].offset_data):
-                yield name, where, lambda m=member: archive.extractfile(m).read()  # pyright: ignore[reportOptionalMemberAccess]
+        for (name, where, *_), read in read_members(path, entries):
+            yield name, where, read
 
 
 def _base(path: Path) -> Path:
@@ -260,37 +316,41 @@ def _base(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def check_classes(entries: list[Entry], classes: list[str], source: str) -> None:
+def check_classes(found: Listing, classes: list[str], source: str) -> None:
     """Refuse what no classifier can learn from: no images, or a single class."""
     listed = source.lower().endswith(".csv")
     hint = "one line per image: path,label" if listed else "one folder per class, images inside"
-    if not entries:
-        raise EdgenasError(f"no images in {source}", hint=hint)
+    hint = found.hint or hint
+    left = f"; {found.untaken}" if found.untaken else ""
+    if not found.entries:
+        raise EdgenasError(f"no images in {source}{left}", hint=hint)
     if len(classes) < 2:
         raise EdgenasError(
-            f"{source} must have at least 2 classes, found {len(classes)} ({classes[0]!r})",
+            f"{source} must have at least 2 classes, found {len(classes)} "
+            f"({shown(classes[0])!r}){left}",
             hint=hint,
         )
 
 
 def fingerprint(path: Path, entries: list[Entry], stored: int | tuple[int, int]) -> str:
     """A name for what would be decoded now: it changes with the path, a size or a time."""
-    digest = hashlib.sha256(f"{_DECODING} {stored} {path.resolve()}".encode())
+    digest = hashlib.sha256(os.fsencode(f"{DECODING} {stored} {path.resolve()}"))
     if any(held for *_, held in entries):
         digest.update(bytes(held for *_, held in entries))
+    digest.update("\0".join(name for name, *_ in entries).encode())
     files = [path]
     if path.is_dir() or path.suffix.lower() == ".csv":
         files = [_base(path) / where for _, where, *_ in entries]
-        digest.update("\0".join(name for name, *_ in entries).encode())
     for file in files:
         try:
             status = os.stat(file)
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            said = getattr(error, "strerror", None) or str(error)
             raise EdgenasError(
-                f"cannot read the image {file} of {path}: {error.strerror}",
+                f"cannot read the image {shown(str(file))} of {path}: {said}",
                 hint="correct the path, or leave the image out",
             ) from error
-        digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n"))
     return digest.hexdigest()[:32]
 
 

@@ -40,7 +40,7 @@ def main() -> int:
             words += ["--blink-settings=preferredColorScheme=0"] if arguments.dark else []
             words += [f"--screenshot={shot}", arguments.page.resolve().as_uri()]
             subprocess.run(words, check=True, capture_output=True, timeout=120)
-            with Image.open(shot) as image:
+            with Image.open(shot, formats=["PNG"]) as image:
                 pixels = np.asarray(image.convert("RGB"))
         used = np.flatnonzero((pixels != pixels[-1, -1]).any(axis=(1, 2)))
         bottom = min(len(pixels), int(used[-1]) + 24, arguments.height or _TALL)
