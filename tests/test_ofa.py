@@ -1,6 +1,7 @@
 """Released once-for-all files against the package of their authors, which is the oracle."""
 
 import http.server
+import itertools
 import random
 import sys
 import threading
@@ -459,10 +460,28 @@ ENTRY = "expanded_conv-input:80x80x24-output:80x80x24"
         ),
         (
             f"{ENTRY}-expand:24-kernel:3-stride:1-idskip:1-se:0-hs:0: {{mean: 1}}",
-            "must have numbers for mean, std, count, found {'mean': 1}",
+            "-hs:0: the field 'std' is missing",
         ),
         ("{}", "the entry Conv_1 of the head is missing"),
+        (f"{ENTRY}: {{mean: .nan, std: 0, count: 5}}", f"{ENTRY}: mean must be a finite number"),
+        (f"{ENTRY}: {{mean: .inf, std: 0, count: 5}}", "mean must be a finite number, found inf"),
+        (f"{ENTRY}: {{mean: -1, std: 0, count: 5}}", "mean must be above 0 milliseconds, found -1"),
+        (f"{ENTRY}: {{mean: 0, std: 0, count: 5}}", "mean must be above 0 milliseconds, found 0"),
+        (f"{ENTRY}: {{mean: 1, std: -0.1, count: 5}}", "std must be at least 0 milliseconds"),
+        (f"{ENTRY}: {{mean: 1, std: .nan, count: 5}}", "std must be a finite number, found nan"),
+        (f"{ENTRY}: {{mean: 1, std: 0, count: 0}}", "count must be at least 1, found 0"),
+        (f"{ENTRY}: {{mean: 1, std: 0, count: true}}", "count must be a number, found True"),
+        (f"{ENTRY}: {{mean: 1, std: 0, count: {'9' * 5000}}}", "has too many digits"),
+        (f"{ENTRY}: 1\n{ENTRY}: 2", "a key is there twice"),
+        ("a: &a [1]\nb: [*a, *a]", "it has an alias"),
+        ("[" * 20, "it is nested too deeply"),
+        ("? [1]\n: 2", "is no YAML file"),
+        (f"{'x' * 900}: 1", "xxx...xxx"),
+        ("1979-99-99: 1", "is no YAML file"),
+        ("\ufeffa: 1", "byte-order mark"),
+        ("# " + "x" * (5 << 20), "must have at most 2097152 bytes"),
     ],
+    ids=itertools.count(),
 )
 def test_a_broken_table_is_refused_with_the_entry(text: str, message: str, tmp_path: Path):
     (tmp_path / "160_lookup_table.yaml").write_text(text)

@@ -3,10 +3,14 @@
 
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from edgenas.basics.errors import EdgenasError
+from edgenas.basics.decode import decode
+from edgenas.basics.errors import EdgenasError, shown
+from edgenas.basics.files import read_text
+from edgenas.basics.ranges import Range
 from edgenas.latency.device import Target
 from edgenas.latency.table import LatencyTable, Timing
 from edgenas.space.plan import Layer
@@ -18,10 +22,12 @@ NOTE10 = Target("note10", "tflite", "fp32", threads=1, batch=1)
 # Keys of the published MobileNetV3 tables.
 _KEY = re.compile(
     r"(?P<kind>Conv|expanded_conv|Conv_1|AvgPool2D|Conv_2|Logits)"
-    r"-input:(?P<size>\d+)x(?P=size)x(?P<inputs>\d+)-output:(?:\d+x\d+x)?(?P<outputs>\d+)"
-    r"(?:-expand:(?P<mid>\d+)-kernel:(?P<kernel>\d+)-stride:(?P<stride>\d+)"
+    r"-input:(?P<size>\d{1,6})x(?P=size)x(?P<inputs>\d{1,6})"
+    r"-output:(?:\d{1,6}x\d{1,6}x)?(?P<outputs>\d{1,6})"
+    r"(?:-expand:(?P<mid>\d{1,6})-kernel:(?P<kernel>\d{1,6})-stride:(?P<stride>\d{1,6})"
     r"-idskip:(?P<skip>[01])-se:(?P<se>[01])-hs:(?P<hs>[01]))?"
 )
+_LARGEST, _DEEPEST = 2 << 20, 8  # bytes and levels of a file
 _HEAD = ("Conv_1", "AvgPool2D", "Conv_2", "Logits")
 
 
@@ -41,23 +47,13 @@ def import_latency_tables(folder: Path, *, target: Target = NOTE10) -> LatencyTa
     Raises:
         EdgenasError: no such file, no YAML reader, or an entry that is not of that format.
     """
-    try:
-        import yaml
-    except ImportError:
-        raise EdgenasError(
-            "reading published tables needs a YAML reader", hint="pip install 'edgenas[ofa]'"
-        ) from None
     found: dict[Layer, dict[int, Timing]] = {}
     paths = sorted(folder.glob("*_lookup_table.yaml"))
     for path in paths:
         resolution = path.name.partition("_")[0]
-        if not resolution.isdecimal():
+        if not (resolution.isdecimal() and len(resolution) <= 5 and int(resolution)):
             raise EdgenasError(f"{path} must be named <resolution>_lookup_table.yaml")
-        try:
-            entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, ValueError) as error:
-            raise EdgenasError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
-        for layer, timing in _timings(entries, str(path)).items():
+        for layer, timing in _timings(_read(path), str(path)).items():
             found.setdefault(layer, {})[int(resolution)] = timing
     if not paths:
         raise EdgenasError(f"{folder} must hold files named <resolution>_lookup_table.yaml")
@@ -76,6 +72,47 @@ def import_latency_tables(folder: Path, *, target: Target = NOTE10) -> LatencyTa
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A line of a published table."""
+
+    mean: Annotated[float, Range(0, 1e9, "milliseconds", above=True)]
+    std: Annotated[float, Range(0, 1e9, "milliseconds")]
+    count: Annotated[float, Range(1, 2**53, "count")]
+
+
+def _read(path: Path) -> Any:
+    """A YAML file as plain values. What its entries do not need (aliases, depth) is refused."""
+    try:
+        import yaml
+    except ImportError:
+        raise EdgenasError(
+            "reading published tables needs a YAML reader", hint="pip install 'edgenas[ofa]'"
+        ) from None
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast
+
+    class Loader(base):
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            made = super().construct_mapping(node, deep)
+            if len(made) < len(node.value):
+                raise yaml.YAMLError(f"a key is there twice\n{node.start_mark}")
+            return made
+
+    text, depth = read_text(path, most=_LARGEST), 0
+    try:
+        for event in yaml.parse(text, Loader=base):
+            depth += isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent))
+            depth -= isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent))
+            if isinstance(event, yaml.AliasEvent) or depth > _DEEPEST:
+                what = "has an alias" if depth <= _DEEPEST else "is nested too deeply"
+                raise yaml.YAMLError(f"it {what}\n{event.start_mark}")
+        return yaml.load(text, Loader=Loader)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        told = "an integer has too many digits" if "digits" in str(error) else str(error)
+        told = " ".join(told.split())
+        raise EdgenasError(f"{path} is no YAML file of plain entries: {told}") from error
+
+
 def _timings(entries: Any, where: str) -> dict[Layer, Timing]:
     """The layers of one published table."""
     if not isinstance(entries, dict):
@@ -83,9 +120,9 @@ def _timings(entries: Any, where: str) -> dict[Layer, Timing]:
     layers: dict[Layer, Timing] = {}
     tail: dict[str, tuple[re.Match[str], Timing]] = {}
     for key, value in entries.items():
-        match = _KEY.fullmatch(str(key))
+        match = _KEY.fullmatch(key) if isinstance(key, str) else None
         if match is None:
-            raise EdgenasError(f"{where}: {key!r} is no entry of a MobileNetV3 table")
+            raise EdgenasError(f"{where}: {shown(key)} is no entry of a MobileNetV3 table")
         timing = _timing(value, f"{where}: {key}")
         if match["kind"] == "expanded_conv":
             layers[_mbconv(match, f"{where}: {key}")] = timing
@@ -145,12 +182,11 @@ def _mbconv(match: re.Match[str], where: str) -> Layer:
 
 def _timing(value: Any, where: str) -> Timing:
     """Milliseconds as published, in seconds."""
-    fields = ("mean", "std", "count")
-    if not isinstance(value, dict) or not all(
-        isinstance(value.get(name), (int, float)) for name in fields
-    ):
-        raise EdgenasError(f"{where} must have numbers for {', '.join(fields)}, found {value!r}")
-    return Timing(mean=value["mean"] / 1e3, std=value["std"] / 1e3, n=int(value["count"]))
+    names = ("mean", "std", "count")
+    if isinstance(value, dict):
+        value = {name: value[name] for name in names if name in value}
+    entry = decode(_Entry, value, where=where)
+    return Timing(mean=entry.mean / 1e3, std=entry.std / 1e3, n=int(entry.count))
 
 
 def _pooled(timings: list[Timing]) -> Timing:
