@@ -1,5 +1,7 @@
 """Histories: pandas reads them, and a killed search goes on from one to the same result."""
 
+import itertools
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -104,7 +106,8 @@ def test_a_search_killed_anywhere_goes_on_to_the_same_result(
     # Besides the first of the file, only what the file lacks is scored.
     steps = [line.split(b",")[0] for line in kept.splitlines()[2:-1]]
     sure = sum(step != steps[-1] for step in steps) if steps else 0
-    assert scored <= found.evaluations - sure + 1
+    # Scored again: the first network, and the first that has no value.
+    assert scored <= found.evaluations - sure + 2
 
 
 def test_a_process_killed_while_it_scores_goes_on_to_the_same_result(tmp_path: Path):
@@ -180,7 +183,7 @@ def test_what_is_no_history_is_left_alone(tmp_path: Path):
     lines = path.read_text().splitlines()
     lines[50] = "something else"
     path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(EdgenasError, match="is damaged: 'something else' is no line of step"):
+    with pytest.raises(EdgenasError, match=r"is damaged: 'something else' must have . columns"):
         run("random", path, evaluations=100)
     lines[50] = lines[49]
     path.write_text("\n".join(lines) + "\n")
@@ -263,7 +266,8 @@ def test_a_front_killed_anywhere_goes_on_to_the_same_result(
     assert path.read_bytes() == data
     steps = [line.split(b",")[0] for line in kept.splitlines()[2:-1]]
     sure = sum(step != steps[-1] for step in steps) if steps else 0
-    assert scored <= found.evaluations - sure + 1
+    # Scored again: the first network, and the first that has no value.
+    assert scored <= found.evaluations - sure + 2
 
 
 def test_another_front_does_not_go_on(whole_front: tuple[Front, bytes], tmp_path: Path):
@@ -279,3 +283,41 @@ def test_another_front_does_not_go_on(whole_front: tuple[Front, bytes], tmp_path
     with pytest.raises(EdgenasError, match="holds other scores than this search finds"):
         run_front(path)
     assert path.read_text().splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("nan", "holds other scores than this search finds"),
+        ("inf", r"must have values from -1e\+18 to 1e\+18"),
+        ("-inf", r"must have values from -1e\+18 to 1e\+18"),
+        ("1e300", r"must have values from -1e\+18 to 1e\+18"),
+        ("9" * 50_000, "must have values from"),
+        ("high", "must have numbers as its values"),
+        ("0.5,0.5", "must have . columns"),
+        ("\x1b[2J", r"\\x1b\[2J.* must have numbers"),
+    ],
+    ids=itertools.count(),
+)
+def test_a_value_that_no_search_writes_is_refused(tmp_path: Path, value: str, message: str):
+    path = tmp_path / "history.csv"
+    run("random", path, evaluations=100)
+    lines = path.read_text().splitlines()
+    fields = lines[50].split(",")
+    fields[4] = value
+    lines[50] = ",".join(fields)
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(EdgenasError, match=message) as caught:
+        run("random", path, evaluations=100)
+    assert len(caught.value.message.replace(str(path), "")) < 200
+
+
+def test_a_fifo_and_a_huge_file_are_no_history(tmp_path: Path):
+    fifo, huge = tmp_path / "fifo.csv", tmp_path / "huge.csv"
+    os.mkfifo(fifo)
+    with huge.open("wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(EdgenasError, match="is no regular file"):
+        run("random", fifo, evaluations=100)
+    with pytest.raises(EdgenasError, match="must have at most 268435456 bytes"):
+        run("random", huge, evaluations=100)

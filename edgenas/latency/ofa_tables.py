@@ -106,7 +106,7 @@ def _read(path: Path) -> Any:
             if isinstance(event, yaml.AliasEvent) or depth > _DEEPEST:
                 what = "has an alias" if depth <= _DEEPEST else "is nested too deeply"
                 raise yaml.YAMLError(f"it {what}\n{event.start_mark}")
-        return yaml.load(text, Loader=Loader)
+        return Loader(text).get_single_data()
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         told = "an integer has too many digits" if "digits" in str(error) else str(error)
         told = " ".join(told.split())

@@ -8,8 +8,9 @@
 
 Read it with ``pandas.read_csv(path, comment="#")``. A search is all chance from one seed, so one
 that goes on asks for the same networks again; their scores are taken from the file, and scoring
-starts where the file ends. A step that was half-written is scored again. So is the first network
-of the file, which must have its values: else it was written with another function.
+starts where the file ends. A step that was half-written is scored again. So are the first network
+of the file and the first without a value (NaN), which must come out as they stand there: else the
+file was written with another function.
 """
 
 import hashlib
@@ -20,14 +21,17 @@ from typing import Any, cast
 
 import numpy as np
 
-from edgenas.basics.errors import EdgenasError
-from edgenas.basics.files import disk_errors
+from edgenas.basics.errors import EdgenasError, shown
+from edgenas.basics.files import disk_errors, parse_json, read_bytes
 from edgenas.space.cost import Vector
 from edgenas.space.space import Codes, Space
 from edgenas.strategies.constraint import Limit
 from edgenas.strategies.dominance import Matrix
 
 SCHEMA = "edgenas.history/1"
+_LARGEST = 256 << 20  # bytes: more than a million networks
+_HEAD = 1 << 20  # characters of the comment
+_MOST = 1e18  # of a value
 
 
 class History:
@@ -57,6 +61,7 @@ class History:
         self._at = size
         self._step = 0
         self._evaluation = 0
+        self._odd = False  # whether a network without a value was scored again
 
     def scores(self, rows: Codes, *, phase: str, maximize: Callable[[Codes], Vector]) -> Vector:
         """The scores of the next step, as ``values``."""
@@ -83,7 +88,11 @@ class History:
             if [f[3] for f in fields] != genes:
                 raise self._strange()
             found = np.array([[float(v) for v in f[4 : 4 + self._found]] for f in fields])
-            if not step and not np.allclose(found[:1], score(rows[:1]), 1e-3, equal_nan=True):
+            # The first network of all, and the first one that has no value (NaN).
+            odd = np.flatnonzero(np.isnan(found).any(axis=1))[: not self._odd]
+            self._odd = self._odd or bool(len(odd))
+            again = [*([0] if not step else []), *odd]
+            if again and not np.allclose(found[again], score(rows[again]), 1e-3, equal_nan=True):
                 raise EdgenasError(
                     f"{self._path} holds other scores than this search finds for the same networks",
                     hint="the predictors, the tables or the data are others: give another file",
@@ -143,7 +152,7 @@ def open_history(
     names += [limit.constraint.name for limit in beside]
     head = f"# {SCHEMA} {json.dumps(asked)}\n{','.join(names)}\n"
     with disk_errors(path):
-        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        text = read_bytes(path, most=_LARGEST).decode(errors="replace") if path.exists() else ""
         if head.startswith(text):  # new, or killed within its head
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(head, encoding="utf-8")
@@ -151,19 +160,35 @@ def open_history(
     if not text.startswith(head):
         raise _other(path, text.partition("\n")[0], asked)
     steps = list[list[str]]()
-    whole, _, _ = text[len(head) :].rpartition("\n")
-    for line in whole.splitlines():
-        step = line.partition(",")[0]
-        if line.count(",") < len(names) - 1 or step not in (str(len(steps) - 1), str(len(steps))):
-            raise EdgenasError(
-                f"{path} is damaged: {line[:40]!r} is no line of step {len(steps)}",
-                hint="give another file",
-            )
+    lines = text[len(head) :].split("\n")[:-1]  # the last one is empty, or was cut off
+    del text
+    for line in lines:
+        step, *fields = line.split(",")
+        rule = _broken(fields, columns=len(names) - 1)
+        if rule or step not in (str(len(steps) - 1), str(len(steps))):
+            what = f"{shown(line)} {rule or f'is no line of step {len(steps)}'}"
+            raise EdgenasError(f"{path} is damaged: {what}", hint="give another file")
         if step == str(len(steps)):
             steps.append([])
         steps[-1].append(line)
     size = len(head.encode())
     return History(path, found=len(found), limits=beside, steps=steps, size=size)
+
+
+def _broken(fields: Sequence[str], *, columns: int) -> str:
+    """What is wrong with a line behind its step; empty: nothing. NaN is a network's missing value.
+
+    Values have the units of their columns: fractions, seconds, bytes, joules or counts.
+    """
+    if len(fields) != columns:
+        return f"must have {columns + 1} columns"
+    try:
+        values = [float(text) for text in fields[3:]]
+    except ValueError:
+        return "must have numbers as its values"
+    if any(abs(value) > _MOST for value in values):
+        return f"must have values from {-_MOST:g} to {_MOST:g}"
+    return ""
 
 
 def _column(values: Vector) -> Matrix:
@@ -175,14 +200,14 @@ def _other(path: Path, first: str, asked: Mapping[str, Any]) -> EdgenasError:
     hint = "give another file, or search as it was begun"
     _, found, text = first.partition(f"# {SCHEMA} ")
     try:
-        begun: Any = json.loads(text) if found else None
-    except ValueError:
+        begun: Any = parse_json(text, where=str(path)) if found and len(text) < _HEAD else None
+    except EdgenasError:
         begun = None
     if not isinstance(begun, dict):
         return EdgenasError(f"{path} is no history of a search", hint="give another file")
     fields: dict[str, Any] = dict(cast(dict[str, Any], begun))
     for name, value in asked.items():
         if fields.get(name) != value:
-            told = f"its {name} is {fields.get(name)!r}, asked for is {value!r}"
+            told = f"its {name} is {shown(fields.get(name))}, asked for is {shown(value)}"
             return EdgenasError(f"{path} is the history of another search: {told}", hint=hint)
     return EdgenasError(f"{path} is the history of another search", hint=hint)
