@@ -150,7 +150,7 @@ def test_a_killed_search_goes_on_to_the_same_result(
             strategy, seed=seed, steps=steps, training=training, folder=tmp_path, tell=tell
         )
 
-    steps, kills = (35, (4, 13, 29)) if training is None else (15, (4, 13))
+    steps, kills = (25, (4, 13, 21)) if training is None else (15, (4, 13))
     whole = learnt(strategy, steps=steps, training=training)
     for kill in kills:
 

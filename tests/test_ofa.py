@@ -58,7 +58,13 @@ def tensors_of(path: Path) -> dict[str, torch.Tensor]:
 # Weights
 
 
-@released
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in (W12, "ofa-resnet50")))
+        for name in ADDRESSES
+    ],
+)
 def test_networks_equal_those_of_the_oracle(name: str):
     space = load_space(name)
     small = replace(space, resolutions=(64, 96, 160))
