@@ -240,7 +240,7 @@ def cut(path: Path) -> Path:
     [
         (lambda p: p, "none.onnx", {}, "no file .*none.onnx"),
         (written, "net.tflite", {}, r"must be an \.onnx file or TorchScript"),
-        (written, "net.onnx", {}, "is no model for ONNX Runtime"),
+        (written, "net.onnx", {}, "damaged or no ONNX file"),
         (written, "net.pt", {}, "must be TorchScript; a pickle of a model"),
         (pickled, "net.pt", {}, "must be TorchScript; a pickle of a model"),
         (pickled, "net.pth", {}, "could run anything"),

@@ -45,6 +45,14 @@ class Model:
         """The precision that it asks for: int8, fp16 or fp32, see ``precision_of``."""
         return precision_of(self.proto)
 
+    def serialized(self) -> bytes:
+        """The file, complete with the weights that lay beside it.
+
+        Raises:
+            EdgenasError: it is larger than 2 GB, or weights are absent or outside its folder.
+        """
+        return _serialized(self.proto, where=self.where, folder=self.folder)
+
     def closed(
         self,
         *,
@@ -118,18 +126,8 @@ class Closed:
     batch: int
 
     def serialized(self) -> bytes:
-        """The file, complete with the weights that lay beside it.
-
-        Raises:
-            EdgenasError: it is larger than 2 GB, or weights are absent or outside its folder.
-        """
-        take_in(self.proto, folder=self.folder, where=self.where)
-        try:
-            return self.proto.SerializeToString()
-        except (ValueError, EncodeError) as error:
-            raise EdgenasError(
-                f"{self.where} is too large: an ONNX model has at most 2 GB"
-            ) from error
+        """The file, see ``Model.serialized``."""
+        return _serialized(self.proto, where=self.where, folder=self.folder)
 
 
 def load(path: Path) -> Model:
@@ -166,6 +164,14 @@ def _made(proto: ModelProto, *, where: str, folder: Path | None) -> Model:
                 if isinstance(extent, str):
                     dim.dim_param = extent
     return Model(proto, where, folder, inputs)
+
+
+def _serialized(proto: ModelProto, *, where: str, folder: Path | None) -> bytes:
+    take_in(proto, folder=folder, where=where)
+    try:
+        return proto.SerializeToString()
+    except (ValueError, EncodeError) as error:
+        raise EdgenasError(f"{where} is too large: an ONNX model has at most 2 GB") from error
 
 
 def _forget_shapes(proto: ModelProto) -> None:

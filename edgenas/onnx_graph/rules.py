@@ -186,11 +186,12 @@ def _reordered(
 ) -> list[Made]:
     if shapes[0] is None or len(shapes[0]) != 4:
         return [(elements[0], None)]
-    if "channels" not in attributes:  # into blocks; their size depends on the processor
-        return [(elements[0], None)]
+    last = attributes.get("channels_last", 0)
+    if "channels" not in attributes:  # into blocks: few channels more, where they fill no block
+        batch, *rest = shapes[0]
+        return [(elements[0], (batch, rest[2], rest[0], rest[1]) if last else shapes[0])]
     batch, _, height, width = shapes[0]
     channels = int(attributes["channels"])
-    last = attributes.get("channels_last", 0)
     shape = (batch, height, width, channels) if last else (batch, channels, height, width)
     return [(elements[0], shape)]
 

@@ -28,6 +28,8 @@ from edgenas.images.data import (
     Size,
     sides,
 )
+from edgenas.onnx_graph.file import shown
+from edgenas.onnx_graph.model import load
 
 TORCHSCRIPT = (".pt", ".pth", ".ts", ".torchscript")
 _IMAGENET = "--teacher-mean 0.485,0.456,0.406 --teacher-std 0.229,0.224,0.225"
@@ -210,28 +212,37 @@ def _onnx(
     cuda = "CUDAExecutionProvider"
     wanted = [cuda] if place.type == "cuda" and cuda in runtime.get_available_providers() else []
     try:
-        session = runtime.InferenceSession(path, options, [*wanted, "CPUExecutionProvider"])
+        model = load(path)
+    except EdgenasError as error:
+        raise EdgenasError(f"--teacher {error.message}", hint=error.hint) from error
+    try:
+        session = runtime.InferenceSession(
+            model.serialized(), options, [*wanted, "CPUExecutionProvider"]
+        )
     except refusals as error:
-        raise EdgenasError(f"--teacher {path} is no model for ONNX Runtime: {error}") from error
-    entries, answers = session.get_inputs(), session.get_outputs()
-    if len(entries) != 1 or len(answers) != 1:
-        names = [[value.name for value in values] for values in (entries, answers)]
+        said = shown(error, most=150)
+        raise EdgenasError(
+            f"--teacher {model.where} is no model for ONNX Runtime: {said}"
+        ) from error
+    answers = session.get_outputs()
+    if len(model.inputs) != 1 or len(answers) != 1:
+        names = [[shown(value.name) for value in values] for values in (model.inputs, answers)]
         raise EdgenasError(
             f"--teacher {path} must have one input and one output, found inputs "
             f"{', '.join(names[0])} and outputs {', '.join(names[1])}"
         )
-    (entry,) = entries
-    shape, kinds = list(entry.shape), {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+    (entry,) = model.inputs
+    shape = entry.extents or ()
     fits = len(shape) == 4 and (shape[1] == 3 or not isinstance(shape[1], int))
-    if entry.type not in kinds or not fits:
+    if entry.kind not in ("float32", "float16") or not fits:
         raise EdgenasError(
             f"--teacher {path} must take float images of shape (n, 3, height, width), its input "
-            f"{entry.name} is {entry.type} of shape ({', '.join(map(str, shape))})",
+            f"is {entry.kind or 'no number'} {entry}",
             hint="export it again with channels first",
         )
 
     def run(inputs: Tensor) -> Tensor:
-        array = inputs.contiguous().cpu().numpy().astype(kinds[entry.type], copy=False)
+        array = inputs.contiguous().cpu().numpy().astype(entry.kind, copy=False)
         try:
             (found,) = session.run(None, {entry.name: array})
         except refusals as error:
@@ -241,9 +252,9 @@ def _onnx(
             ) from error
         return torch.from_numpy(np.asarray(found)).to(place)
 
-    batch = shape[0] if isinstance(shape[0], int) else None
     known = session.get_modelmeta().custom_metadata_map.get("preprocessing")
-    return run, batch, [size if isinstance(size, int) else None for size in shape[2:]], known
+    fixed = [size if isinstance(size, int) else None for size in shape[2:]]
+    return run, model.batch, fixed, known
 
 
 def _torchscript(path: Path, place: torch.device) -> Callable[[Tensor], Tensor]:
