@@ -679,6 +679,8 @@ def test_numbers_travel_with_their_evidence():
     assert str(told.accuracy) == (
         "71.23% predicted (cifar10 validation, n=5000, mean error 0.42 points on 60 held-out archs)"
     )
+    of_search = dataclasses.replace(told.accuracy, chosen=True)
+    assert "mean error 0.42 points on 60 archs that a search chose" in str(of_search)
     assert str(told.predicted) == (
         "1.00 ms predicted, at most 1.20 ms at 95% confidence (Student-t on 5 networks; from "
         "table of 30 layers, measured)"

@@ -22,6 +22,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from edgenas.accuracy.measured import CHOSEN
+from edgenas.accuracy.predictor import load_accuracy
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import sha256
 from edgenas.cli.console import time_left
@@ -847,6 +849,11 @@ def test_train_and_fit_accuracy_from_the_command_line(edgenas, photos: Path, tmp
     assert done.code == 0, done.log
     told = json.loads(done.out)
     assert told["predictor"]["n"] == 20
+    # What a search chose was measured, is told, saved, and is the error that numbers carry.
+    saved = load_accuracy(Path("run") / "accuracy.safetensors")
+    assert saved.chosen is not None
+    assert 1 <= saved.chosen.n <= CHOSEN
+    assert told["chosen"] == saved.chosen.to_json()
     assert [row["network"] for row in told["test"]] == ["largest", "smallest"]
     assert told["validation_images"] == 9
     assert "Accuracy against MACs" in Path(told["report"]).read_text()
@@ -854,6 +861,7 @@ def test_train_and_fit_accuracy_from_the_command_line(edgenas, photos: Path, tmp
     plain = edgenas("fit-accuracy", "run", "--data", photos, "--archs", 21)
     assert plain.code == 0, plain.log
     assert "mean error" in plain.out
+    assert "networks that a search chose, predicted" in plain.out
     assert "stripes validation, n=9" in plain.out
     bundle = edgenas(
         "specialize", "--device", "jetson", "--supernet", "run", "--data", photos, "--json"

@@ -21,6 +21,7 @@ from edgenas.space.space import Codes, Space
 
 Tell = Callable[[int, int, str], None]
 
+CHOSEN = 12  # networks that a search chooses, measured once the predictor is fitted
 _SOURCE = re.compile(r"(?P<data>.+) (?P<split>\S+), n=(?P<images>\d+)")
 
 

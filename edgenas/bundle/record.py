@@ -43,6 +43,7 @@ class Accuracy:
         error: predicted: mean absolute error on held-out archs; measured: standard error of
             a proportion. A fraction.
         archs: predicted: how many archs were held out; measured: 0.
+        chosen: predicted: those archs were chosen by a search by this very predictor.
     """
 
     kind: Literal["predicted", "measured"]
@@ -52,6 +53,7 @@ class Accuracy:
     images: Count
     error: Fraction
     archs: Annotated[Count, ALWAYS] = 0
+    chosen: bool = False
 
     def __post_init__(self) -> None:
         if self.kind == "measured" and not 0 <= self.value <= 1:
@@ -71,7 +73,8 @@ class Accuracy:
         where = f"{self.data} {self.split}, n={self.images}"
         if self.kind == "measured":
             return f"{self.value:.2%} measured ({where}, standard error {points})"
-        held_out = f"mean error {points} on {self.archs} held-out archs"
+        kind = "archs that a search chose" if self.chosen else "held-out archs"
+        held_out = f"mean error {points} on {self.archs} {kind}"
         return f"{self.value:.2%} predicted ({where}, {held_out})"
 
 

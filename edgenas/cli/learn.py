@@ -241,6 +241,7 @@ def _trained(
         "validation_images": len(validation),
         "source": predictor.source,
         "predictor": _error(predictor),
+        "chosen": _chosen(predictor),
     }
     if judged is not None:
         report["test"] = _corners(trained, judged, calibration)
@@ -348,6 +349,7 @@ def fit_accuracy(
         "supernet": supernet,
         "source": predictor.source,
         "predictor": _error(predictor),
+        "chosen": _chosen(predictor),
     }
     if json:
         print_json(report)
@@ -374,14 +376,17 @@ def _fit(
     name: str,
 ) -> "AccuracyPredictor":
     """Evaluate networks, fit the predictor and put it into the folder of the supernet."""
+    from edgenas.accuracy.measured import CHOSEN, measure_accuracies
     from edgenas.accuracy.measured import fit_accuracy as fit
     from edgenas.basics.files import sha256
     from edgenas.model import processes as parallel
     from edgenas.model.saved import ACCURACY_FILE
+    from edgenas.strategies.chosen import chosen_networks
 
     folder = trained.folder
     assert folder is not None
     state = sha256(folder / "weights.safetensors")[:16]
+    journal = folder / f"accuracies-{state}-{validation.digest[:8]}-{seed}.jsonl"
     how = "what was evaluated is kept; to go on, run the same command again (train: --resume)"
     with _stopping(how), bar("evaluating networks") as tell:
         predictor = fit(
@@ -391,9 +396,22 @@ def _fit(
             count=count,
             seed=seed,
             name=name,
-            journal=folder / f"accuracies-{state}-{validation.digest[:8]}-{seed}.jsonl",
+            journal=journal,
             tell=tell,
         )
+    rows = chosen_networks(predictor, count=CHOSEN, seed=seed)
+    if len(rows):
+        with _stopping(how), bar("evaluating networks that a search chose") as tell:
+            found = measure_accuracies(
+                trained,
+                rows,
+                images=validation,
+                calibration=calibration,
+                split="validation",
+                journal=journal,
+                tell=tell,
+            )
+        predictor = predictor.with_chosen(rows, accuracy=found)
     if parallel.rank() == 0:
         predictor.save(folder / ACCURACY_FILE)
     return predictor
@@ -427,8 +445,22 @@ def _words(report: dict[str, Any]) -> str:
     return (
         f"accuracy predictor: mean error {100 * error['error']:.2f} points on {error['n']} "
         f"networks ({error['method']}), rank correlation {error['spearman']:.2f}; "
-        f"{report['source']}"
+        f"{_chosen_words(report['chosen'])}; {report['source']}"
     )
+
+
+def _chosen_words(error: dict[str, Any] | None) -> str:
+    if error is None:
+        return "not known for networks that a search chooses: it was fitted to all of them"
+    return (
+        f"{100 * error['error']:.2f} points on {error['n']} networks that a search chose, "
+        f"predicted {100 * abs(error['bias']):.2f} too {'high' if error['bias'] > 0 else 'low'} "
+        "on average"
+    )
+
+
+def _chosen(predictor: "AccuracyPredictor") -> dict[str, Any] | None:
+    return predictor.chosen and predictor.chosen.to_json()
 
 
 def _error(predictor: "AccuracyPredictor") -> dict[str, Any]:

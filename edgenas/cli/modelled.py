@@ -28,7 +28,7 @@ def predict_model(
     """
     from edgenas.basics.units import count, milliseconds
     from edgenas.latency import device as devices
-    from edgenas.latency.estimate import device_model
+    from edgenas.latency.estimate import device_model, unlike_the_fit
     from edgenas.onnx_graph.inputs import parse_shape
     from edgenas.onnx_graph.price import read_network
 
@@ -45,6 +45,8 @@ def predict_model(
     joules = fitted.joules(seconds)
     source = f"device model of {profile.title}, {fitted.evidence.own}"
     notes = network.cautions()
+    if words := unlike_the_fit(target):
+        notes.append(words)
     near = fitted.extrapolated(network.macs)
     if near:
         notes.append(

@@ -8,7 +8,7 @@ from edgenas.basics.units import count, milliseconds
 from edgenas.clock import board, measure
 from edgenas.delivery.request import Tell
 from edgenas.latency.device import Device, Target
-from edgenas.latency.estimate import DeviceModel, device_model
+from edgenas.latency.estimate import DeviceModel, device_model, unlike_the_fit
 from edgenas.latency.predictor import LatencyPredictor, estimated
 from edgenas.latency.table import LatencyTable, Statistic
 from edgenas.latency.table_file import find_table
@@ -79,6 +79,8 @@ class Latency:
         if self.predictor.provenance == "measured":
             return []
         found: list[str] = []
+        if self.predictor.provenance == "estimated" and (words := unlike_the_fit(self.target)):
+            found.append(words)
         near = self.model and self.model.extrapolated(macs)
         if near:
             found.append(

@@ -119,4 +119,5 @@ def _accuracy(job: Job, built: Built, judged: Judged | None) -> Accuracy:
         images=images,
         error=error.error,
         archs=error.n,
+        chosen=error is job.predictor.chosen,
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from edgenas.accuracy.measured import CHOSEN
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import wait_for_machine
 from edgenas.basics.units import duration
@@ -44,7 +45,7 @@ def fitted(course: Course, supernet: Supernet, *, seconds: float) -> dict[str, i
     recipe, begun = course.recipe, time.monotonic()
     step = _seconds_per_step(course, copy.deepcopy(supernet))
     judging = _timed(lambda: judge(course, state_of(course, supernet)))
-    networks = min(recipe.accuracy_archs, course.space.size)
+    networks = min(recipe.accuracy_archs + CHOSEN, course.space.size)
     evaluating = networks * _seconds_per_network(course, supernet)
     epoch = step * course.steps_per_epoch
     every = max(1, math.ceil(judging / (_JUDGING * epoch)))

@@ -45,7 +45,7 @@ def import_all() -> None:
     own = (f"edgenas.{'.'.join(path.parts)}" for path in files if path.name[0] != "_")
     others = ("yaml", "onnxruntime", "onnx.reference", "matplotlib", "PIL.Image")
     for name in (*own, *others):
-        with contextlib.suppress(ImportError):  # a runtime that is not installed
+        with contextlib.suppress(ModuleNotFoundError):  # a runtime that is not installed
             importlib.import_module(name)
     all_kinds()
 
