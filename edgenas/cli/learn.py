@@ -1,8 +1,6 @@
 """``train`` and ``fit-accuracy``: where supernets and their accuracy predictors come from."""
 
 import math
-from collections.abc import Generator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,13 +17,13 @@ from edgenas.cli.console import (
     print_json,
     print_line,
 )
+from edgenas.cli.fitting import chosen_json, error_json, fit_predictor, fit_words, stopping
 from edgenas.cli.photos import read_images
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from edgenas.accuracy.predictor import AccuracyPredictor
     from edgenas.images.data import Images
     from edgenas.model.saved import TrainedSupernet
     from edgenas.space.space import Space
@@ -166,7 +164,7 @@ def train(
         print_json(report)
         return
     print_line(f"supernet: {out_folder}   report: {report['report']}")
-    print_line(_words(report))
+    print_line(fit_words(report))
     for row in report.get("test", ()):
         print_line(f"{row['network']}: {row['accuracy']:.2%} on {row['n']} test images")
 
@@ -199,7 +197,7 @@ def _trained(
     from edgenas.training.loop import Progress
     from edgenas.training.loop import train as run_training
 
-    with _stopping("to go on, run the same command with --resume"), bar("training") as step:
+    with stopping("to go on, run the same command with --resume"), bar("training") as step:
 
         def tell(progress: Progress) -> None:
             if progress.note:
@@ -227,7 +225,7 @@ def _trained(
     trained = load_supernet(folder)
     trained.supernet.to(place)
     calibration, validation = own_split(trained, images)
-    predictor = _fit(
+    predictor = fit_predictor(
         trained, validation, calibration, count=recipe.accuracy_archs, seed=seed, name=name
     )
     path = folder / "report.html"
@@ -240,8 +238,8 @@ def _trained(
         "epochs": trained.training["recipe"]["epochs"],
         "validation_images": len(validation),
         "source": predictor.source,
-        "predictor": _error(predictor),
-        "chosen": _chosen(predictor),
+        "predictor": error_json(predictor),
+        "chosen": chosen_json(predictor),
     }
     if judged is not None:
         report["test"] = _corners(trained, judged, calibration)
@@ -341,80 +339,20 @@ def fit_accuracy(
     images = read_images(data, stored=stored, skip_bad_images=skip_bad_images)
     check_classes(images, trained.classes)
     calibration, validation = own_split(trained, images)
-    predictor = _fit(
+    predictor = fit_predictor(
         trained, validation, calibration, count=archs, seed=seed, name=name or _name(data)
     )
     report = {
         "schema": "edgenas.accuracy-fit/1",
         "supernet": supernet,
         "source": predictor.source,
-        "predictor": _error(predictor),
-        "chosen": _chosen(predictor),
+        "predictor": error_json(predictor),
+        "chosen": chosen_json(predictor),
     }
     if json:
         print_json(report)
     else:
-        print_line(_words(report))
-
-
-@contextmanager
-def _stopping(how: str) -> Generator[None]:
-    """Let Ctrl-C say how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(how) from None
-
-
-def _fit(
-    trained: "TrainedSupernet",
-    validation: "Images",
-    calibration: "Tensor",
-    *,
-    count: int,
-    seed: int,
-    name: str,
-) -> "AccuracyPredictor":
-    """Evaluate networks, fit the predictor and put it into the folder of the supernet."""
-    from edgenas.accuracy.measured import CHOSEN, measure_accuracies
-    from edgenas.accuracy.measured import fit_accuracy as fit
-    from edgenas.basics.files import sha256
-    from edgenas.model import processes as parallel
-    from edgenas.model.saved import ACCURACY_FILE
-    from edgenas.strategies.chosen import chosen_networks
-
-    folder = trained.folder
-    assert folder is not None
-    state = sha256(folder / "weights.safetensors")[:16]
-    journal = folder / f"accuracies-{state}-{validation.digest[:8]}-{seed}.jsonl"
-    how = "what was evaluated is kept; to go on, run the same command again (train: --resume)"
-    with _stopping(how), bar("evaluating networks") as tell:
-        predictor = fit(
-            trained,
-            validation=validation,
-            calibration=calibration,
-            count=count,
-            seed=seed,
-            name=name,
-            journal=journal,
-            tell=tell,
-        )
-    rows = chosen_networks(predictor, count=CHOSEN, seed=seed)
-    if len(rows):
-        with _stopping(how), bar("evaluating networks that a search chose") as tell:
-            found = measure_accuracies(
-                trained,
-                rows,
-                images=validation,
-                calibration=calibration,
-                split="validation",
-                journal=journal,
-                tell=tell,
-            )
-        predictor = predictor.with_chosen(rows, accuracy=found)
-    if parallel.rank() == 0:
-        predictor.save(folder / ACCURACY_FILE)
-    return predictor
+        print_line(fit_words(report))
 
 
 def _corners(
@@ -438,34 +376,6 @@ def _corners(
         {"network": name, "accuracy": a.value, "n": a.n}
         for name, a in zip(names, parallel.shared_out(archs, work), strict=True)
     ]
-
-
-def _words(report: dict[str, Any]) -> str:
-    error = report["predictor"]
-    return (
-        f"accuracy predictor: mean error {100 * error['error']:.2f} points on {error['n']} "
-        f"networks ({error['method']}), rank correlation {error['spearman']:.2f}; "
-        f"{_chosen_words(report['chosen'])}; {report['source']}"
-    )
-
-
-def _chosen_words(error: dict[str, Any] | None) -> str:
-    if error is None:
-        return "not known for networks that a search chooses: it was fitted to all of them"
-    return (
-        f"{100 * error['error']:.2f} points on {error['n']} networks that a search chose, "
-        f"predicted {100 * abs(error['bias']):.2f} too {'high' if error['bias'] > 0 else 'low'} "
-        "on average"
-    )
-
-
-def _chosen(predictor: "AccuracyPredictor") -> dict[str, Any] | None:
-    return predictor.chosen and predictor.chosen.to_json()
-
-
-def _error(predictor: "AccuracyPredictor") -> dict[str, Any]:
-    assert predictor.error is not None, "it was fitted just now"
-    return predictor.error.to_json()
 
 
 def _name(data: str) -> str:

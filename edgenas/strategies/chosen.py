@@ -29,8 +29,9 @@ def chosen_networks(predictor: AccuracyPredictor, *, count: int, seed: int) -> C
     """
     space = predictor.space
     macs = macs_table(space)
-    ends = macs(space.encode([space.smallest(), space.largest()]))
-    limits = np.geomspace(*ends, num=count + 1)[1:]
+    least, most = macs(space.encode([space.smallest(), space.largest()])).tolist()
+    limits = [least * (most / least) ** (i / count) for i in range(1, count + 1)]
+    limits[-1] = most  # exactly: the largest network keeps it
     found = [
         search(
             space,
@@ -39,12 +40,8 @@ def chosen_networks(predictor: AccuracyPredictor, *, count: int, seed: int) -> C
             evaluations=_EVALUATIONS,
             seed=seed,
         ).best.arch
-        for limit in map(float, limits)
+        for limit in limits
     ]
-    fitted = () if predictor.rows is None else map(tuple, predictor.rows.tolist())
-    seen, rows = set(fitted), list[list[int]]()
-    for row in space.encode(found).tolist():
-        if tuple(row) not in seen:
-            seen.add(tuple(row))
-            rows.append(row)
-    return np.array(rows, dtype=np.int64).reshape(len(rows), len(space.genes))
+    rows = np.unique(space.encode(found), axis=0)
+    fitted = rows[:0] if predictor.rows is None else predictor.rows
+    return rows[~(rows[:, None] == fitted[None]).all(2).any(1)]
