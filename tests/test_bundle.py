@@ -193,8 +193,8 @@ def resign(folder: Path, **changes) -> None:
 def test_a_bundle_is_complete_and_everything_in_it_holds(pristine: Path):
     assert {path.name for path in pristine.iterdir()} == {"manifest.json", *manifest.FILES}
     checks = verify_bundle(pristine)
-    names = "manifest files promises request arch graph search page card example picture".split()
-    assert [check.name for check in checks] == [*names, "preprocessing", "output"]
+    names = "manifest signature files promises request arch graph search page card example".split()
+    assert [check.name for check in checks] == [*names, "picture", "preprocessing", "output"]
     assert all(check.passed for check in checks), [str(c) for c in checks if not c.passed]
 
 

@@ -19,7 +19,7 @@ from edgenas.basics.errors import EdgenasError, shown
 from edgenas.basics.files import sha256
 from edgenas.basics.units import milliseconds
 from edgenas.basics.version import version
-from edgenas.bundle import example, manifest
+from edgenas.bundle import example, manifest, signing
 from edgenas.bundle.card import model_card
 from edgenas.bundle.contents import TRACE_FILE, Contents, read_contents, read_record, read_trace
 from edgenas.bundle.record import Record
@@ -60,8 +60,14 @@ class Check:
         return f"{self.name}: {self.detail}"
 
 
-def verify_bundle(folder: Path, *, page: Callable[[Contents], str] | None = None) -> list[Check]:
-    """Check a bundle: every byte, and that its parts agree.
+def verify_bundle(
+    folder: Path,
+    *,
+    page: Callable[[Contents], str] | None = None,
+    signers: Path | None = None,
+    revoked: Path | None = None,
+) -> list[Check]:
+    """Check a bundle: every byte, and that its parts agree; and its signature, where it has one.
 
     Nothing of a bundle is run, or even parsed, before all its bytes are known to be right; then
     the list ends with the first check that fails.
@@ -69,19 +75,24 @@ def verify_bundle(folder: Path, *, page: Callable[[Contents], str] | None = None
     Args:
         folder: of the bundle.
         page: makes ``report.html``, which is then compared with what this version makes.
+        signers: who may have made it, see `edgenas.bundle.signing`; a signature of one of them is
+            then required. None: nobody says whom to trust, and a signature that belongs to the
+            manifest passes, whosever it is.
+        revoked: keys that are no longer to be trusted.
 
     Returns:
         The checks in order. All passed: the bundle is what its maker wrote, and holds what it
         says.
 
     Raises:
-        EdgenasError: there is no bundle in the folder.
+        EdgenasError: there is no bundle in the folder, or no file of signers.
     """
     if not (folder / manifest.NAME).is_file():
         manifest.read(folder)  # says what is missing
     done: list[Check] = []
+    signed = signing.check_signature(folder, signers=signers, revoked=revoked)
     try:
-        for check in _checks(folder, page):
+        for check in _checks(folder, page, signed):
             done.append(check)
             if not check.passed:
                 break
@@ -93,9 +104,12 @@ def verify_bundle(folder: Path, *, page: Callable[[Contents], str] | None = None
     return done
 
 
-def _checks(folder: Path, page: Callable[[Contents], str] | None) -> Iterator[Check]:
+def _checks(
+    folder: Path, page: Callable[[Contents], str] | None, signed: signing.Signature
+) -> Iterator[Check]:
     fields = manifest.read(folder)
     yield Check("manifest", True, f"bundle {fields['bundle_id'][:12]}")
+    yield Check("signature", signed.state != "wrong", signed.detail)
     yield _files(folder, fields["files"])
     record = read_record(folder)
     yield _promises(record, fields)
@@ -115,7 +129,8 @@ def _checks(folder: Path, page: Callable[[Contents], str] | None) -> Iterator[Ch
 
 
 def _files(folder: Path, expected: dict[str, dict[str, Any]]) -> Check:
-    found = {path.name: path for path in folder.iterdir() if path.name != manifest.NAME}
+    beside = (manifest.NAME, signing.NAME)
+    found = {path.name: path for path in folder.iterdir() if path.name not in beside}
     for name, fact in expected.items():
         path = found.pop(name, None)
         if path is None:

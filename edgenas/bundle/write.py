@@ -15,7 +15,7 @@ from PIL import Image
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import new_folder, write_json, write_text
 from edgenas.basics.version import version
-from edgenas.bundle import example, manifest
+from edgenas.bundle import example, manifest, signing
 from edgenas.bundle.card import model_card
 from edgenas.bundle.contents import TRACE_FILE, Contents, read_record
 from edgenas.bundle.record import Record
@@ -45,6 +45,7 @@ def write_bundle(
     parity: Parity,
     request: Mapping[str, Any],
     batch: int | None = 1,
+    key: str | None = None,
 ) -> dict[str, Any]:
     """Write the folder that is handed to an app team, and verify it before it is there.
 
@@ -63,13 +64,14 @@ def write_bundle(
         parity: of the model to PyTorch; the gate must have been passed.
         request: what was asked for, as JSON values; see ``check_out``.
         batch: the batch the model is made for; None: any.
+        key: the SSH key that signs it, see `edgenas.bundle.signing`; None: it is not signed.
 
     Returns:
         The manifest.
 
     Raises:
         EdgenasError: a promise is broken, labels and classes differ in number, what was given
-            does not belong together, or the folder cannot be written.
+            does not belong together, the key cannot sign, or the folder cannot be written.
     """
     broken = [str(promise) for promise in record.promises if not promise.kept]
     if broken:
@@ -114,6 +116,8 @@ def write_bundle(
         shutil.copyfile(example.__file__, made / "example.py")
         signed = manifest.sign(fields, folder=made)
         write_text(made / manifest.NAME, manifest.text(signed))
+        if key is not None:
+            signing.sign(made, key=key)
         _require_intact(made, name=str(folder), page=page)
     return signed
 
@@ -142,7 +146,7 @@ def check_out(
     if not folder.is_dir():
         raise EdgenasError(f"--out {folder} is a file", hint="choose another --out")
     found = {path.name for path in folder.iterdir() if not left_by_others(path)}
-    strangers = sorted(found - {*manifest.FILES, manifest.NAME})
+    strangers = sorted(found - {*manifest.FILES, manifest.NAME, signing.NAME})
     if strangers:
         # Also with force: replacing means deleting, and this may be anything of the user's.
         raise EdgenasError(

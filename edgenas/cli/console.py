@@ -114,12 +114,19 @@ def bar(title: str) -> Generator[Bar]:
 
 @contextmanager
 def steps() -> Generator[Callable[[str, int, int, str], None]]:
-    """One bar after the other: the function takes (step, done, total, words)."""
+    """One bar after the other: the function takes (step, done, total, words).
+
+    A step of 0 units has no bar: a person may be asked something meanwhile.
+    """
     with ExitStack() as shown:
         current: tuple[str, Bar] | None = None
 
         def tell(step: str, done: int, total: int, words: str) -> None:
             nonlocal current
+            if not total:
+                shown.close()
+                current = None
+                return
             if current is None or current[0] != step:
                 shown.close()
                 current = step, shown.enter_context(bar(step))

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from edgenas.delivery.fleet import Outcome
 
 
-def specialize_all(devices: Path, *, out: Path | None, force: bool, json: bool) -> None:
+def specialize_all(
+    devices: Path, *, out: Path | None, sign: str | None, force: bool, json: bool
+) -> None:
     """One bundle for each device and budget of a file, one table, one index.
 
     Args:
         devices: the TOML file.
         out: folder of the fleet; None: ``./<name of the file>-fleet``.
+        sign: the SSH key that signs the bundles; None: the one that the file names, if any.
         force: replace bundles that are there.
         json: print JSON.
 
@@ -32,7 +35,7 @@ def specialize_all(devices: Path, *, out: Path | None, force: bool, json: bool) 
     """
     from edgenas.delivery.fleet import read_fleet, specialize_fleet
 
-    entries = read_fleet(devices)
+    entries = read_fleet(devices, sign=sign)
     folder = out or Path(f"{devices.stem}-fleet")
 
     def ended(outcome: "Outcome") -> None:

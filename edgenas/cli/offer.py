@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgenas.basics.errors import EdgenasError
+from edgenas.basics.errors import EdgenasError, one_line
 from edgenas.cli.console import (
     note,
     print_json,
@@ -49,7 +49,9 @@ def specialize(
     ] = None,
     devices: Annotated[
         Path | None,
-        typer.Option(help="TOML file of many devices and budgets; with --out, --force, --json."),
+        typer.Option(
+            help="TOML file of many devices and budgets; with --out, --sign, --force, --json."
+        ),
     ] = None,
     latency: Annotated[str | None, typer.Option(help="Budget of one run, e.g. 20ms.")] = None,
     params: Annotated[str | None, typer.Option(help="Budget of parameters, e.g. 4M.")] = None,
@@ -111,6 +113,9 @@ def specialize(
     ] = None,
     python: Annotated[str | None, typer.Option(help="On that board. Default: python3.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the search.")] = 0,
+    sign: Annotated[
+        str | None, typer.Option(help="Sign the bundle with this SSH key (docs/reports.md).")
+    ] = None,
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Default: ./<device>-<budget>-<arch id>.")
     ] = None,
@@ -119,8 +124,8 @@ def specialize(
 ) -> None:
     """Find the most accurate network within the budgets, verify it and write its bundle."""
     if devices is not None:
-        _refuse_beside(context, "devices", "out_folder", "force", "json")
-        specialize_all(devices, out=out_folder, force=force, json=json)
+        _refuse_beside(context, "devices", "out_folder", "sign", "force", "json")
+        specialize_all(devices, out=out_folder, sign=sign, force=force, json=json)
         return
     if device is None:
         raise EdgenasError("missing option '--device', or '--devices' with a file of many")
@@ -144,6 +149,10 @@ def specialize(
     from edgenas.latency.device import load
 
     load(device)
+    if sign is not None:
+        from edgenas.bundle.signing import check_key
+
+        check_key(sign)
     from edgenas.delivery.request import Request
     from edgenas.delivery.run import specialize as run
 
@@ -170,6 +179,7 @@ def specialize(
         seed=seed,
         ssh=ssh,
         python=python,
+        sign=sign,
     )
     with steps() as tell:
         result = run(request, out=out_folder, force=force, tell=tell)
@@ -192,23 +202,49 @@ def _refuse_beside(context: typer.Context, *allowed: str) -> None:
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    signers: Annotated[
+        Path | None,
+        typer.Option(help="Require a signature of one of these: allowed signers, as for git."),
+    ] = None,
+    revoked: Annotated[
+        Path | None, typer.Option(help="Keys that are not to be trusted; with --signers.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check every claim of a bundle again: hashes, the graph, the numbers, the stored output."""
+    """Check every claim of a bundle again: hashes, the graph, the numbers, the stored output.
+
+    With --signers also who made it.
+    """
+    from edgenas.bundle.signing import check_signature
     from edgenas.bundle.verify import verify_bundle
     from edgenas.pages.bundle import bundle_page
 
-    checks = verify_bundle(bundle, page=bundle_page)
+    if revoked is not None and signers is None:
+        raise EdgenasError("--revoked is a part of --signers: it needs that too")
+    checks = verify_bundle(bundle, page=bundle_page, signers=signers, revoked=revoked)
+    signed = check_signature(bundle, signers=signers, revoked=revoked)
     failed = [check for check in checks if not check.passed]
     if json:
         rows = [{"name": c.name, "passed": c.passed, "detail": c.detail} for c in checks]
-        print_json({"schema": "edgenas.verification/1", "passed": not failed, "checks": rows})
+        print_json(
+            {
+                "schema": "edgenas.verification/1",
+                "passed": not failed,
+                "checks": rows,
+                "signature": signed.to_json(),
+            }
+        )
     else:
         print_table(
             ("check", "", "found"),
             [(c.name, "ok" if c.passed else "FAILED", c.detail) for c in checks],
         )
-        print_line(f"{bundle}: {'every check passed' if not failed else 'NOT to be trusted'}")
+        who = {
+            "good": f"made by {one_line(signed.principal)}",
+            "absent": "who made it is not known: it is not signed",
+        }.get(signed.state, "who made it was not checked: --signers FILE")
+        verdict = "NOT to be trusted" if failed else f"every check passed; {who}"
+        print_line(f"{bundle}: {verdict}")
     if failed:
         raise typer.Exit(2)
 
@@ -218,6 +254,7 @@ def _result_json(result: "Result") -> dict[str, Any]:
         "schema": "edgenas.result/1",
         "folder": str(result.folder),
         "existed": result.existed,
+        "signed_by": result.signed_by or None,
         "arch": result.arch.to_json(),
         "arch_id": result.arch.id,
         "report": result.record.to_json(),
@@ -239,6 +276,8 @@ def _print_result(result: "Result", constraints: "list[Constraint]") -> None:
     if record.measured is not None:
         rows.append(("latency", str(record.measured)))
     rows += [("promise", str(promise)) for promise in record.promises]
+    if result.signed_by:
+        rows.append(("signed", f"by the key {result.signed_by}"))
     rows += [("note", text) for text in record.notes]
     print_table(("", ""), rows)
     if not constraints:

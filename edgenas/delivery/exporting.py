@@ -14,6 +14,7 @@ from torch import Tensor
 from edgenas.basics.errors import EdgenasError, unknown
 from edgenas.basics.files import new_folder, sha256, write_json
 from edgenas.bundle import manifest as manifests
+from edgenas.bundle.signing import NAME as SIGNATURE
 from edgenas.bundle.verify import left_by_others
 from edgenas.bundle.write import load_bundle
 from edgenas.clock import board
@@ -198,7 +199,10 @@ def export(
             "parity": parity.to_json(),
             "accuracy": accuracy,
             "latency": latency,
-            "notes": _notes(graph, wanted, builder=builder, judged=accuracy is not None),
+            "notes": [
+                *_notes(graph, wanted, builder=builder, judged=accuracy is not None),
+                *_unsigned(bundle),
+            ],
             "files": {path.name: sha256(path) for path in sorted(made.iterdir())},
         }
         report = json.loads(json.dumps(report))
@@ -256,6 +260,12 @@ def _notes(graph: bytes, wanted: Kind, *, builder: TensorRT | None, judged: bool
         if why_not := builder.available():
             notes.append(why_not)
     return notes
+
+
+def _unsigned(bundle: Path) -> list[str]:
+    if not (bundle / SIGNATURE).exists():
+        return []
+    return ["the bundle is signed, this export is not: the signature covers the bundle's own files"]
 
 
 def _builder() -> TensorRT:

@@ -60,6 +60,7 @@ _OPTIONS: Mapping[str, type] = {
     "seed": int,
     "ssh": str,
     "python": str,
+    "sign": str,
 }
 _KINDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 
@@ -101,14 +102,19 @@ class Outcome:
             **told,
             "folder": self.result.folder.name,
             "existed": self.result.existed,
+            "signed_by": self.result.signed_by or None,
             "arch_id": self.result.arch.id,
             "arch_text": str(self.result.arch),
             "report": self.result.record.to_json(),
         }
 
 
-def read_fleet(path: Path) -> tuple[Entry, ...]:
+def read_fleet(path: Path, *, sign: str | None = None) -> tuple[Entry, ...]:
     """The entries of a file, one for each device and latency budget, all of them checked.
+
+    Args:
+        path: of the file.
+        sign: the SSH key that signs the bundles of entries that name no other.
 
     Raises:
         EdgenasError: a field is missing, unknown or wrong, a name is unknown, or two entries ask
@@ -124,6 +130,8 @@ def read_fleet(path: Path) -> tuple[Entry, ...]:
         )
     usual = {name: value for name, value in fields.items() if name != "devices"}
     _check_options(usual, where=str(path))
+    if sign is not None:
+        usual = {"sign": sign, **usual}
     requests: list[tuple[str, Request]] = []
     for number, table in enumerate(tables, 1):
         where = f"{path}: devices[{number}]"

@@ -8,6 +8,7 @@ from typing import Literal
 
 from edgenas.basics.errors import EdgenasError, unknown
 from edgenas.bundle.record import Record
+from edgenas.bundle.signing import check_key
 from edgenas.latency import device as devices
 from edgenas.latency.device import Device, Target
 from edgenas.profiling.reach import clock_of, timed_target
@@ -61,6 +62,7 @@ class Request:
         seed: of the search, and of retraining.
         ssh: address of the board to measure on; None: the one in the device's profile, if any.
         python: on that board; None: ``python3``.
+        sign: the SSH key that signs the bundle, see `edgenas.bundle.signing`; None: nobody does.
     """
 
     device: str
@@ -85,6 +87,7 @@ class Request:
     seed: int = 0
     ssh: str | None = None
     python: str | None = None
+    sign: str | None = None
 
     @property
     def learns(self) -> bool:
@@ -111,12 +114,14 @@ class Result:
         arch: the network.
         record: its numbers, with their evidence.
         existed: whether an identical bundle was there already and was only verified.
+        signed_by: the fingerprint of the key that signed it now; empty: nobody did.
     """
 
     folder: Path
     arch: Arch
     record: Record
     existed: bool = False
+    signed_by: str = ""
 
 
 def checked(request: Request, *, tell: Tell) -> tuple[Request, Device, Target, Clock | None]:
@@ -149,6 +154,8 @@ def checked(request: Request, *, tell: Tell) -> tuple[Request, Device, Target, C
         raise EdgenasError(f"confidence must be from 0.5 to 0.999, found {request.confidence}")
     if request.seed < 0:
         raise EdgenasError(f"seed must not be negative, found {request.seed}")
+    if request.sign is not None:
+        check_key(request.sign)
     device = devices.load(request.device)
     if request.runtime is not None:
         check_runtime(request.runtime)

@@ -15,6 +15,7 @@ from typing import Any
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import sha256
 from edgenas.basics.units import milliseconds
+from edgenas.bundle.signing import check_key, sign
 from edgenas.bundle.write import check_out, load_bundle, write_bundle
 from edgenas.delivery.building import Built, Job, compared
 from edgenas.delivery.choosing import check_reachable, choose
@@ -66,7 +67,7 @@ def specialize(
     shared = Shared() if shared is None else shared
     trained = shared.supernet(request.supernet)
     key = _key(request, trained, device=device, target=target, measured=clock is not None)
-    if out is not None and (there := _existing(out, key, force=force)):
+    if out is not None and (there := _existing(out, key, request, force=force)):
         return there
     if request.precision == AUTO:
         job, built, judged = _most_accurate(
@@ -79,8 +80,10 @@ def specialize(
         )
     record = record_of(job, built, judged=judged)
     folder = out or Path(_folder_name(request, built.arch))
-    if out is None and (there := _existing(folder, key, force=force)):
+    if out is None and (there := _existing(folder, key, request, force=force)):
         return there
+    if request.sign is not None:
+        tell("signing", 0, 0, "")  # no bar: ssh-keygen may ask for a passphrase
     write_bundle(
         folder,
         space=job.space,
@@ -94,8 +97,9 @@ def specialize(
         parity=built.parity,
         request=key,
         batch=target.batch,
+        key=request.sign,
     )
-    return Result(folder=folder, arch=built.arch, record=record)
+    return Result(folder=folder, arch=built.arch, record=record, signed_by=_signer(request))
 
 
 def _one(
@@ -232,11 +236,19 @@ def _key(
     return key | {name: getattr(request, name) for name in names}
 
 
-def _existing(folder: Path, key: dict[str, Any], *, force: bool) -> Result | None:
+def _existing(folder: Path, key: dict[str, Any], request: Request, *, force: bool) -> Result | None:
+    """The bundle that is there already and answers the request; signed, where that is asked."""
     if check_out(folder, request=key, force=force) is None:
         return None
     arch, record = load_bundle(folder)
-    return Result(folder=folder, arch=arch, record=record, existed=True)
+    if request.sign is not None:
+        sign(folder, key=request.sign)
+    return Result(folder=folder, arch=arch, record=record, existed=True, signed_by=_signer(request))
+
+
+def _signer(request: Request) -> str:
+    """The fingerprint of the key that signs; empty: nobody does."""
+    return "" if request.sign is None else check_key(request.sign)
 
 
 def _folder_name(request: Request, arch: Arch) -> str:
