@@ -207,7 +207,8 @@ def test_a_key_in_the_agent_signs_by_its_public_part(bundle, tmp_path, monkeypat
         pytest.skip("no ssh-agent here")
     key = make_key(tmp_path)
     signers, public = allowed(tmp_path, key), tmp_path / "key.pub"
-    socket = f"/tmp/edgenas-test-{os.getpid()}.agent"  # the path of a socket must be short
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    socket = "agent"
     with subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL) as agent:
         try:
             while not os.path.exists(socket):

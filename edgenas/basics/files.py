@@ -23,6 +23,7 @@ from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from edgenas.basics import temporary as temporaries
 from edgenas.basics.errors import EdgenasError, shown
 
 # Bytes of a file that is read as a whole. What JSON of this size can become fits in 1 GB; Python
@@ -99,27 +100,27 @@ def writing(path: Path) -> Generator[Path]:
     """A temporary file beside ``path`` that takes its place, durably, when the block succeeds.
 
     Yields:
-        The path to write to. A failure leaves ``path`` as it was and no litter.
+        The path to write to. A failure leaves ``path`` as it was and no litter; what a killed
+        process leaves is removed when ``path`` is written the next time.
 
     Raises:
         EdgenasError: the disk is full or may not be written.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            yield temporary
-            # mkstemp makes private files; what edgenas writes is as public as any other file.
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)
-            _sync(temporary)
-            temporary.replace(path)
-            _sync(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+        prefix = temporaries.prefix_beside(path)
+        with temporaries.held_file(path.parent, prefix=prefix) as temporary:
+            try:
+                yield temporary
+                # mkstemp makes private files; what edgenas writes is as public as any other file.
+                umask = os.umask(0)
+                os.umask(umask)
+                temporary.chmod(0o666 & ~umask)
+                _sync(temporary)
+                temporary.replace(path)
+                _sync(path.parent)
+            finally:
+                temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -135,24 +136,25 @@ def new_folder(path: Path) -> Generator[Path]:
         if path.exists() and not path.is_dir():
             raise FileExistsError(errno.EEXIST, "a file is there", str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        try:
-            yield temporary
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o777 & ~umask)
-            for inside in (*temporary.rglob("*"), temporary):
-                _sync(inside)
-            if path.exists():
-                old = temporary.with_name(temporary.name + ".old")
-                path.rename(old)
-                temporary.rename(path)
-                shutil.rmtree(old)
-            else:
-                temporary.rename(path)
-            _sync(path.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        prefix = temporaries.prefix_beside(path)
+        with temporaries.held_folder(path.parent, prefix=prefix) as temporary:
+            try:
+                yield temporary
+                umask = os.umask(0)
+                os.umask(umask)
+                temporary.chmod(0o777 & ~umask)
+                for inside in (*temporary.rglob("*"), temporary):
+                    _sync(inside)
+                if path.exists():
+                    old = temporaries.aside(temporary)
+                    path.rename(old)
+                    temporary.rename(path)
+                    shutil.rmtree(old)
+                else:
+                    temporary.rename(path)
+                _sync(path.parent)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

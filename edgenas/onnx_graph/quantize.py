@@ -18,10 +18,8 @@ sigmoid costs nothing at all. Functions that do this are ``_integer_activations`
 """
 
 import logging
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +28,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgenas.basics.errors import EdgenasError
+from edgenas.basics.temporary import libraries_write_to, scratch_folder
 from edgenas.clock import board
 from edgenas.onnx_graph.inputs import declared
 from edgenas.onnx_graph.model import batch_of, loads
@@ -77,8 +76,8 @@ def quantized(
     options["TensorQuantOverrides"] = _activation_ranges(model, images, signed=signed)
     reader: Any = _Reader(model.graph.input[0].name, images, batch=_batch(model))
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    with tempfile.TemporaryDirectory(prefix="edgenas-") as folder, _quiet():
-        path = Path(folder) / "int8.onnx"
+    with scratch_folder() as folder, libraries_write_to(folder), _quiet():
+        path = folder / "int8.onnx"
         quantize_static(
             model,  # it is changed
             path,

@@ -18,7 +18,6 @@ import os
 import shutil
 import statistics
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto
 
 from edgenas.basics.errors import EdgenasError
+from edgenas.basics.temporary import scratch_folder
 from edgenas.clock import board
 from edgenas.onnx_graph.walk import infer
 from edgenas.runtime.registry import (
@@ -110,8 +110,7 @@ def _parts(onnx_bytes: bytes) -> tuple[bytes, bytes, bytes]:
     program = _pnnx()
     if program is None:
         raise EdgenasError(f"networks cannot be converted for ncnn: {why_not_convert()}")
-    with tempfile.TemporaryDirectory(prefix="edgenas-") as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         (folder / "model.onnx").write_bytes(model.SerializeToString())
         try:
             done = subprocess.run(

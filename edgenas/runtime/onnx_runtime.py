@@ -2,7 +2,6 @@
 
 import json
 import statistics
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from onnx import TensorProto, load, load_from_string
 
 from edgenas.basics.errors import EdgenasError
+from edgenas.basics.temporary import scratch_folder
 from edgenas.clock import board
 from edgenas.runtime.registry import (
     Array,
@@ -84,12 +84,12 @@ class OrtSession:
     def events(self, *, runs: int) -> list[dict[str, Any]]:
         """What the runtime's profile of some runs says of each operator that ran."""
         inputs = board.made_up([(n, s, kind.name) for n, (s, kind) in self._inputs.items()])
-        with tempfile.TemporaryDirectory(prefix="edgenas-") as folder:
+        with scratch_folder() as folder:
             session = board.onnxruntime_session(
                 self._onnx,
                 threads=int(self._facts["threads"]),
                 batch=self._batch,
-                profile=str(Path(folder) / "profile"),
+                profile=str(folder / "profile"),
                 provider=self._facts["provider"],
                 precision=self._facts["precision"],
             )
