@@ -249,13 +249,13 @@ def cut(path: Path) -> Path:
             lambda p: flat(p, shape=[1, 16, 16, 3]),
             "net.onnx",
             {},
-            r"must take float images of shape \(n, 3, height, width\), its input x is tensor\(fl",
+            r"must take float images of shape \(n, 3, height, width\), its input x is float32 of",
         ),
         (
             lambda p: flat(p, shape=["n", 3, 16, 16], kind=TensorProto.DOUBLE),
             "net.onnx",
             {},
-            r"its input x is tensor\(double\)",
+            r"its input x is float64",
         ),
         (
             lambda p: drawn(p, shape=["n", 3, 16, 16], outputs=4),

@@ -5,6 +5,7 @@ at before it is parsed, so that neither its size nor what it unpacks to can fill
 weights beside a file are only taken from the folder of that file.
 """
 
+import mmap
 import os
 import stat
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from edgenas.basics.errors import EdgenasError
 
 LARGEST = 2**31 - 1  # bytes of a message: the limit of protobuf itself
 _SCANNED_FROM = 2**20  # bytes; a smaller file cannot unpack to more than the memory of a phone
-_MOST_FIELDS = 1_000_000
+_MOST_FIELDS = 600_000
 _MOST_UNPACKED = 2**29  # bytes of numbers that are stored as varints
 _DEEPEST = 90  # messages inside messages; protobuf itself stops at 100
 
@@ -54,6 +55,9 @@ def read_file(path: Path) -> ModelProto:
                 f"{status.st_size / 1e9:.1f} GB",
                 hint="store the weights beside it, as external data",
             )
+        if status.st_size > _SCANNED_FROM:
+            with path.open("rb") as file:
+                _scan_file(file.fileno(), where)
         data = path.read_bytes()
     except FileNotFoundError:
         raise EdgenasError(
@@ -62,7 +66,16 @@ def read_file(path: Path) -> ModelProto:
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise EdgenasError(f"cannot read {where}: {shown(why or error)}") from error
-    return parse(data, where=where)
+    return _parsed(data, where=where)
+
+
+def _scan_file(descriptor: int, where: str) -> None:
+    """Look at a file without reading it whole."""
+    with (
+        mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as view,
+    ):
+        _Scan(where).message(view, onnx.ModelProto.DESCRIPTOR, depth=0)
 
 
 def parse(data: bytes, *, where: str) -> ModelProto:
@@ -77,6 +90,10 @@ def parse(data: bytes, *, where: str) -> ModelProto:
     """
     if len(data) > _SCANNED_FROM:
         _Scan(where).message(memoryview(data), onnx.ModelProto.DESCRIPTOR, depth=0)
+    return _parsed(data, where=where)
+
+
+def _parsed(data: bytes, *, where: str) -> ModelProto:
     try:
         model = onnx.load_from_string(data)
     except (DecodeError, ValueError, RecursionError) as error:
@@ -112,13 +129,16 @@ class _Scan:
                 raise _no_file(self.where, f"it has more than {_MOST_FIELDS:,} fields")
             tag, at = self._varint(data, at)
             wire = tag & 7
+            if tag < 8:
+                raise _no_file(self.where, "it cannot be parsed")
             if wire == 2:
                 length, at = self._varint(data, at)
                 if length > end - at:
                     raise _no_file(self.where, "it ends too early")
                 kind = known.get(tag >> 3)
                 if kind is not None and not isinstance(kind, str):
-                    self.message(data[at : at + length], kind, depth=depth + 1)
+                    with data[at : at + length] as part:
+                        self.message(part, kind, depth=depth + 1)
                 elif kind == "packed":
                     self.unpacked += 8 * length
                     if self.unpacked > _MOST_UNPACKED:

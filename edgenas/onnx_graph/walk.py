@@ -36,6 +36,10 @@ _MISFITS = (*_REFUSED, ValueError, TypeError, RuntimeError, KeyError, IndexError
 Extents = tuple[int | None, ...]
 
 
+class TooLargeError(EdgenasError):
+    """A tensor of a model is larger than any machine could hold."""
+
+
 def infer(closed: Closed) -> Graph:
     """The graph of a model, with the shapes that it has for the sizes of its inputs.
 
@@ -70,6 +74,22 @@ def infer(closed: Closed) -> Graph:
         batch=closed.batch,
         whole=frozenset(n for n, k in walk.types.items() if k.tensor_type.elem_type in _WHOLE),
     )
+
+
+def check_sizes(closed: Closed) -> None:
+    """Refuse a model with a tensor that is too large, before a runtime tries to hold it.
+
+    What else inference has against a model is left to the runtime.
+
+    Raises:
+        TooLargeError: names the tensor.
+    """
+    try:
+        infer(closed)
+    except TooLargeError:
+        raise
+    except EdgenasError:
+        return
 
 
 def extents_of(kind: TypeProto | None) -> Extents | None:
@@ -141,9 +161,9 @@ class _Walk:
                 f"the shape {shown(found, most=60)}"
             )
         if count > _MOST_ELEMENTS or any(e is not None and e > LARGEST_EXTENT for e in found):
-            raise EdgenasError(
+            raise TooLargeError(
                 f"{self.where}: {what} {shown(name)} would have {count:.3g} elements, "
-                f"more than {_MOST_ELEMENTS:.3g}"
+                "more than is read"
             )
 
     def run(self, nodes: Iterable[NodeProto], *, scope: dict[str, str], prefix: str) -> None:

@@ -13,6 +13,7 @@ from edgenas.clock.measure import NETWORK, Measurement
 from edgenas.latency.device import Target
 from edgenas.onnx_graph.inputs import Input, check_runnable
 from edgenas.onnx_graph.model import load
+from edgenas.onnx_graph.walk import check_sizes
 from edgenas.profiling.run import check_timed
 from edgenas.runtime import registry as runtimes
 
@@ -65,6 +66,7 @@ def bench(
     """
     closed = load(path).closed(batch=target.batch, shapes=shapes)
     check_runnable(closed.inputs, where=closed.where)
+    check_sizes(closed)
     onnx, inputs = closed.serialized(), closed.inputs
     runtime = runtimes.get(target.runtime)
     check_timed(target.runtime)

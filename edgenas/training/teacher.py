@@ -237,7 +237,8 @@ def _onnx(
     if entry.kind not in ("float32", "float16") or not fits:
         raise EdgenasError(
             f"--teacher {path} must take float images of shape (n, 3, height, width), its input "
-            f"is {entry.kind or 'no number'} {entry}",
+            f"{shown(entry.name)} is {entry.kind or 'no number'} of shape "
+            f"({', '.join(str(e or '?') for e in shape)})",
             hint="export it again with channels first",
         )
 
