@@ -207,11 +207,11 @@ def test_a_damaged_network_is_refused():
 
 def test_weights_are_on_no_disk_where_that_can_be(monkeypatch):
     if hasattr(board.os, "memfd_create"):
-        with board._held_file(b"weights") as path:
+        with board.memory_file(b"weights") as path:
             assert path.startswith("/proc/self/fd/")
             assert Path(path).read_bytes() == b"weights"
         monkeypatch.delattr(board.os, "memfd_create")
-    with board._held_file(b"weights") as path:
+    with board.memory_file(b"weights") as path:
         assert Path(path).read_bytes() == b"weights"
     assert not Path(path).exists()
 
