@@ -333,7 +333,7 @@ def test_what_is_left_of_long_work_is_told():
         ("epochs = 1", "must have schema 'edgenas.recipe/1'"),
         ('schema = "edgenas.recipe/1"\nepoch = 1', "unknown field 'epoch'"),
         ('schema = "edgenas.recipe/1"\nepochs = 0', "epochs must be"),
-        ('schema = "edgenas.recipe/1"\nepochs = "many"', "epochs must be a number"),
+        ('schema = "edgenas.recipe/1"\nepochs = "many"', "epochs must be an integer"),
         ('schema = "edgenas.recipe/1"\nepochs = ', "is damaged or not what it should be"),
     ],
 )

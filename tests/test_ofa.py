@@ -174,7 +174,7 @@ def misshapen(name: str) -> Callable[[dict], None]:
         ),
         (
             lambda tensors: tensors.update({"first_conv.bn.bias": 3}),
-            "first_conv.bn.bias must be a tensor, found int",
+            "'first_conv.bn.bias' must be a tensor, found int",
         ),
     ],
 )

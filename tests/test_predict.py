@@ -333,12 +333,14 @@ def _nudge(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     [
         (_nudge, "its arrays do not have the hash in its header"),
         (lambda h, a: h["probes"]["values"].reverse(), "probes must give"),
-        (lambda h, a: h["probes"].pop("rows"), "probes are damaged"),
+        (lambda h, a: h["probes"].pop("rows"), "probes: the field 'rows' is missing"),
         (lambda h, a: h.update(schema="edgenas.other/1"), "must have schema"),
         (lambda h, a: h.update(extra=1), "unknown field 'extra'"),
         (lambda h, a: h.pop("source"), "the field 'source' is missing"),
-        (lambda h, a: h.update(kind="forest"), "kind must be mlp or gaussian"),
+        (lambda h, a: h.update(kind="forest"), "kind must be one of mlp, gaussian"),
         (lambda h, a: h.update(kind="gaussian"), "arrays are missing or misshapen"),
+        (lambda h, a: h.update(seed=10**30), "seed must be at most"),
+        (lambda h, a: h["probes"]["rows"][0].append(256), "must be at most 255, found 256"),
         (lambda h, a: h["space"].update(resolutions=[1]), "resolutions must be pixels"),
     ],
 )
@@ -781,10 +783,10 @@ def test_a_latency_predictor_survives_the_disk(timed: int, tmp_path: Path):
     ("change", "told"),
     [
         (lambda h, a: h["line"].pop("slope"), "the field 'slope' is missing"),
-        (lambda h, a: h["line"].update(covariance=[1]), "line is damaged"),
-        (lambda h, a: h["line"].update(slope="x"), "line is damaged: numbers are expected"),
+        (lambda h, a: h["line"].update(covariance=[1]), "line.covariance must have 2 items"),
+        (lambda h, a: h["line"].update(slope="x"), "line.slope must be a number, found 'x'"),
         (lambda h, a: h.update(line=[]), "line must be an object"),
-        (lambda h, a: h.update(target={"device": "x"}), "fields or arrays are missing or wrong"),
+        (lambda h, a: h.update(target={"device": "x"}), "target: the field 'runtime' is missing"),
         (lambda h, a: h.update(constant=1.0), "probes must give"),
     ],
 )

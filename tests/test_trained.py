@@ -181,7 +181,7 @@ def test_weights_of_another_supernet(folder: Path, tmp_path: Path):
             lambda t: t.update({"head.classifier.bias": torch.zeros(4)}),
             "the tensor head.classifier.bias must have shape (3,), found (4,)",
         ),
-        (lambda t: t.update({"head.more": torch.zeros(4)}), "unknown tensor head.more"),
+        (lambda t: t.update({"head.more": torch.zeros(4)}), "unknown tensor 'head.more'"),
     ],
 )
 def test_tensors_that_do_not_fit(folder: Path, change: Callable, words: str):
@@ -199,9 +199,10 @@ def test_tensors_that_do_not_fit(folder: Path, change: Callable, words: str):
         ({"schema": "edgenas.supernet/9"}, "must have schema 'edgenas.supernet/1'"),
         ({"more": 1}, "unknown field 'more'"),
         ({"classes": ["a", "b"]}, "classes must be 3 names"),
-        ({"classes": 3}, "classes must be 3 names"),
-        ({"weights": "none"}, "is not the file that"),
-        ({"weights": {}}, "is not the file that"),
+        ({"classes": 3}, "classes must be a list, found 3"),
+        ({"weights": "none"}, "weights must be an object"),
+        ({"weights": {}}, "weights: the field 'sha256' is missing"),
+        ({"weights": {"sha256": "a" * 64}}, "is not the file that"),
         ({"preprocessing": {}}, "preprocessing must have schema"),
         ({"space": {"schema": "edgenas.space/1"}}, "space"),
     ],

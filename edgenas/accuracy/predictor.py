@@ -1,9 +1,8 @@
 """Accuracy of networks of a supernet, predicted from their genes."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +12,15 @@ from edgenas.accuracy.gaussian import Gaussian
 from edgenas.accuracy.mlp import Mlp
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.held_out import HeldOut, held_out
-from edgenas.space.arrays import check_probes, load_arrays, probes, save_arrays
+from edgenas.basics.ranges import Seed, Words
+from edgenas.space.arrays import (
+    Header,
+    check_numbers,
+    check_probes,
+    load_arrays,
+    probes,
+    save_arrays,
+)
 from edgenas.space.cost import Vector
 from edgenas.space.presets import space_from_json, space_to_json
 from edgenas.space.space import Codes, Space
@@ -138,43 +145,65 @@ class AccuracyPredictor:
         save_arrays(path, schema=SCHEMA, header=header, arrays=arrays)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File(Header):
+    """What the header of an accuracy predictor has, see ``AccuracyPredictor``."""
+
+    kind: Literal["mlp", "gaussian"]
+    space: Any
+    source: Words
+    error: HeldOut | None
+    chosen: HeldOut | None
+    seed: Seed
+
+
 def load_accuracy(path: Path) -> AccuracyPredictor:
     """Read a predictor.
 
     Raises:
         EdgenasError: absent, damaged, of another kind, or its probes give other values here.
     """
-    names = ("kind", "space", "source", "error", "chosen", "seed")
-    header, arrays = load_arrays(path, schema=SCHEMA, fields=names)
-    space = space_from_json(json.loads(json.dumps(header["space"])), where=f"{path}: space")
+    header, arrays = load_arrays(path, schema=SCHEMA, kind=_File)
+    check_numbers(arrays, path=path, nan="refused")
+    space = space_from_json(header.space, where=f"{path}: space")
     own = {
         name.removeprefix("model."): a for name, a in arrays.items() if name.startswith("model.")
     }
-    if header["kind"] not in ("mlp", "gaussian"):
-        raise EdgenasError(f"{path}: kind must be mlp or gaussian, found {header['kind']!r}")
     try:
-        if header["kind"] == "mlp":
+        if header.kind == "mlp":
             model = Mlp.from_arrays(own)
             model.check(str(path), genes=len(space.genes))
         else:
             model = Gaussian.from_arrays(space, own)
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise EdgenasError(f"{path}: arrays are missing or misshapen: {error}") from error
-    errors = {
-        name: None
-        if header[name] is None
-        else HeldOut.from_json(header[name], where=f"{path}: {name}")
-        for name in ("error", "chosen")
-    }
+    rows, accuracies = arrays.get("rows"), arrays.get("accuracies")
+    if rows is not None or accuracies is not None:
+        _check_training(rows, accuracies, genes=len(space.genes), path=path)
     predictor = AccuracyPredictor(
         space=space,
         model=model,
-        source=str(header["source"]),
-        error=errors["error"],
-        chosen=errors["chosen"],
-        rows=arrays.get("rows"),
-        accuracies=arrays.get("accuracies"),
-        seed=int(header["seed"]),
+        source=header.source,
+        error=header.error,
+        chosen=header.chosen,
+        rows=rows,
+        accuracies=accuracies,
+        seed=header.seed,
     )
     check_probes(header, predict=predictor.predict, path=path)
     return predictor
+
+
+def _check_training(
+    rows: Codes | None, accuracies: Vector | None, *, genes: int, path: Path
+) -> None:
+    """Refuse training networks that are no rows of the space, or whose accuracies are none."""
+    if rows is None or accuracies is None or rows.shape != (len(accuracies), genes):
+        raise EdgenasError(f"{path}: rows and accuracies must be of the same networks")
+    if rows.dtype != np.uint8 or accuracies.ndim != 1:
+        raise EdgenasError(f"{path}: rows must be bytes, accuracies one number each")
+    if not ((accuracies >= 0) & (accuracies <= 1)).all():
+        raise EdgenasError(
+            f"{path}: accuracies must be from 0 to 1, "
+            f"found {accuracies.min():g} to {accuracies.max():g}"
+        )

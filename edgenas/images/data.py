@@ -19,8 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from edgenas.basics.decode import decode as decode_value
 from edgenas.basics.errors import EdgenasError
-from edgenas.basics.files import cache_folder, check_fields, check_schema, writing
+from edgenas.basics.files import cache_folder, check_schema, writing
+from edgenas.basics.ranges import Deviation, Fraction, Words
+from edgenas.basics.ranges import Pixels as Side
 from edgenas.basics.units import in_file
 from edgenas.images.archives import DAMAGED
 from edgenas.images.copies import Sketches, copied
@@ -61,6 +64,16 @@ def kept_at(space: Space) -> Size:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Steps:
+    """A preprocessing as files hold it."""
+
+    stored: Side | tuple[Side, Side]
+    interpolation: Words
+    mean: tuple[Fraction, Fraction, Fraction]
+    std: tuple[Deviation, Deviation, Deviation]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
     """From an image file to the input of a network.
 
@@ -96,27 +109,13 @@ class Preprocessing:
             EdgenasError: a field is missing or unknown, or the interpolation is not ours.
         """
         fields = check_schema(value, schema=PREPROCESSING_SCHEMA, where=where)
-        check_fields(fields, required=("stored", "interpolation", "mean", "std"), where=where)
-        if fields["interpolation"] != INTERPOLATION:
+        steps = decode_value(_Steps, fields, where=where)
+        if steps.interpolation != INTERPOLATION:
             raise EdgenasError(
-                f"{where}.interpolation must be {INTERPOLATION!r}, "
-                f"found {fields['interpolation']!r}"
+                f"{where}: interpolation must be {INTERPOLATION!r}, found {steps.interpolation!r}"
             )
-        stored = fields["stored"]
-        pixels: list[Any] = [stored]
-        if isinstance(stored, list) and len(stored) == 2:
-            pixels = stored
-        if not all(type(value) is int and value >= 1 for value in pixels):
-            raise EdgenasError(f"{where}.stored must be pixels, at least 1, found {stored!r}")
-        for name, least in (("mean", 0.0), ("std", 1e-6)):
-            values = fields[name]
-            fits = isinstance(values, list) and len(values) == 3
-            if not fits or not all(type(v) in (int, float) and least <= v <= 1 for v in values):
-                raise EdgenasError(
-                    f"{where}.{name} must be three numbers from {least:g} to 1, found {values!r}"
-                )
-        mean, std = (tuple(float(v) for v in fields[name]) for name in ("mean", "std"))
-        return Preprocessing(stored=as_size(pixels[0], pixels[-1]), mean=mean, std=std)
+        stored = steps.stored if isinstance(steps.stored, tuple) else (steps.stored, steps.stored)
+        return Preprocessing(stored=as_size(*stored), mean=steps.mean, std=steps.std)
 
     @property
     def kept(self) -> tuple[int, int]:

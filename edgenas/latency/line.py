@@ -5,17 +5,17 @@ a space; a line through a few whole networks mends that. All errors are relative
 the squares of (predicted - measured) / measured.
 """
 
-import math
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, cast
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs]
 
+from edgenas.basics.decode import decode
 from edgenas.basics.errors import EdgenasError
-from edgenas.basics.files import check_fields
 from edgenas.basics.held_out import HeldOut, held_out
+from edgenas.basics.ranges import ALWAYS, Positive, PredictedSeconds, Range
 from edgenas.space.cost import Vector
 
 Indices = NDArray[np.intp]
@@ -23,6 +23,9 @@ Indices = NDArray[np.intp]
 BoundKind = Literal["split-conformal", "student-t", "estimate", "none"]
 
 CONFORMAL = 40  # networks from which on half of them may be spared for the bound
+
+
+_Number = Annotated[float, Range(-1e12, 1e12, "number")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +45,17 @@ class Line:
         error: each network predicted by a line through the others; None: too few.
     """
 
-    intercept: float
-    slope: float
-    free: int
-    networks: int
-    spread: float | None = None
-    covariance: tuple[tuple[float, float], tuple[float, float]] = ((0.0, 0.0), (0.0, 0.0))
-    ratios: tuple[float, ...] = ()
-    error: HeldOut | None = None
+    intercept: PredictedSeconds
+    slope: _Number
+    free: Annotated[int, Range(1, 2, "count")]
+    networks: Positive
+    spread: Annotated[Annotated[float, Range(0, 1e6, "number")] | None, ALWAYS] = None
+    covariance: Annotated[tuple[tuple[_Number, _Number], tuple[_Number, _Number]], ALWAYS] = (
+        (0.0, 0.0),
+        (0.0, 0.0),
+    )
+    ratios: Annotated[tuple[Annotated[float, Range(0, 1e6, "number")], ...], ALWAYS] = ()
+    error: Annotated[HeldOut | None, ALWAYS] = None
 
     def __call__(self, sums: Vector) -> Vector:
         """Predicted seconds."""
@@ -91,29 +97,7 @@ class Line:
         Raises:
             EdgenasError: a field is missing, unknown or of the wrong type.
         """
-        if not isinstance(value, dict):
-            raise EdgenasError(f"{where} must be an object, found {value!r}")
-        given = cast(dict[str, Any], value)
-        check_fields(given, required=[f.name for f in fields(Line)], where=where)
-        spread, error = given["spread"], given["error"]
-        try:
-            (a, b), (c, d) = given["covariance"]
-            numbers = [given[name] for name in ("intercept", "slope", "free", "networks")]
-            numbers += [a, b, c, d, 0.0 if spread is None else spread, *given["ratios"]]
-            if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers):
-                raise ValueError("numbers are expected")
-        except (TypeError, ValueError) as problem:
-            raise EdgenasError(f"{where} is damaged: {problem}") from problem
-        return Line(
-            intercept=float(given["intercept"]),
-            slope=float(given["slope"]),
-            free=int(given["free"]),
-            networks=int(given["networks"]),
-            spread=None if spread is None else float(spread),
-            covariance=((a, b), (c, d)),
-            ratios=tuple(given["ratios"]),
-            error=None if error is None else HeldOut.from_json(error, where=f"{where}.error"),
-        )
+        return decode(Line, value, where=where)
 
     def _rank(self, confidence: float) -> int | None:
         rank = int(np.ceil((len(self.ratios) + 1) * confidence)) - 1

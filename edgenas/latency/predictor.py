@@ -10,15 +10,16 @@ Three ways to predict behind one interface, told apart by what there is:
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.held_out import HeldOut, held_out
+from edgenas.basics.ranges import PredictedSeconds, Range
 from edgenas.latency.device import Target
 from edgenas.latency.estimate import DeviceModel
 from edgenas.latency.learned import learn
@@ -41,6 +42,8 @@ from edgenas.latency.table import (
 )
 from edgenas.space.arch import Arch
 from edgenas.space.arrays import (
+    Header,
+    check_numbers,
     check_probes,
     load_arrays,
     probes,
@@ -301,28 +304,44 @@ class LatencyPredictor:
         return self.sums
 
 
+_DRAWN = 500  # networks whose latencies must be numbers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File(Header):
+    """What the header of a latency predictor has, see ``LatencyPredictor``."""
+
+    space: Any
+    target: Target | None
+    provenance: Provenance
+    columns: tuple[tuple[Annotated[int, Range(0, 10_000, "count")], ...], ...]
+    constant: PredictedSeconds
+    line: Line | None
+    chosen: HeldOut | None
+    rates: Mapping[str, Annotated[float, Range(-1e12, 1e12, "number")]] | None = None
+
+
 def load_latency(path: Path) -> LatencyPredictor:
     """Read a predictor.
 
     Raises:
         EdgenasError: absent, damaged, of another kind, or its probes give other values here.
     """
-    names = ("space", "target", "provenance", "columns", "constant", "line", "chosen")
-    header, arrays = load_arrays(path, schema=SCHEMA, fields=names, optional=("rates",))
-    predictor = LatencyPredictor(space_from_json(header["space"], where=f"{path}: space"))
-    line, rates = header["line"], header.get("rates")
+    header, arrays = load_arrays(path, schema=SCHEMA, kind=_File)
+    check_numbers(arrays, path=path, nan="allowed")
+    predictor = LatencyPredictor(space_from_json(header.space, where=f"{path}: space"))
     try:
-        predictor.target = None if header["target"] is None else Target(**header["target"])
-        predictor.sums = tables_of(header["columns"], arrays, constant=float(header["constant"]))
-        predictor.provenance = header["provenance"]
-        predictor.layers = predictor.sums if rates is None else None
-        if rates is not None:
-            predictor.rates = {str(name): float(rate) for name, rate in rates.items()}
-        if line is not None:
-            predictor.line = Line.from_json(line, where=f"{path}: line")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise EdgenasError(f"{path}: fields or arrays are missing or wrong: {error}") from error
-    if header["chosen"] is not None:
-        predictor.chosen = HeldOut.from_json(header["chosen"], where=f"{path}: chosen")
+        predictor.sums = tables_of(header.columns, arrays, constant=header.constant)
+    except KeyError as error:
+        raise EdgenasError(f"{path}: the array {error} is missing") from error
+    predictor.target = header.target
+    predictor.provenance = header.provenance
+    predictor.layers = predictor.sums if header.rates is None else None
+    predictor.rates = header.rates
+    predictor.line = header.line
+    predictor.chosen = header.chosen
     check_probes(header, predict=predictor.predict, path=path)
+    drawn = predictor.space.sample(_DRAWN, rng=np.random.default_rng(0))
+    if not np.isfinite(predictor.predict(drawn)).all():
+        raise EdgenasError(f"{path} has no latency for some networks of {predictor.space.name}")
     return predictor

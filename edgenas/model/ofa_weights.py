@@ -1,6 +1,7 @@
 """Released weights: their files, and their names for the tensors of a supernet."""
 
 import struct
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 
 from edgenas.basics.download import ADDRESSES
-from edgenas.basics.errors import EdgenasError
+from edgenas.basics.errors import EdgenasError, shown
+from edgenas.basics.files import check_regular
 from edgenas.model.supernet import Supernet
 from edgenas.space.space import Space
 
@@ -120,9 +122,13 @@ def released_tensors(path: Path) -> dict[str, Tensor]:
         raise EdgenasError(f"{path} must hold a state dict, found {type(content).__name__}")
     found: dict[str, Tensor] = {}
     for key, tensor in inner.items():
+        where = f"{path}: {shown(key)}"
         if not isinstance(tensor, Tensor):
-            raise EdgenasError(f"{path}: {key} must be a tensor, found {type(tensor).__name__}")
+            raise EdgenasError(f"{where} must be a tensor, found {type(tensor).__name__}")
         name = _single(str(key))
+        rule = _broken(tensor)
+        if rule:
+            raise EdgenasError(f"{where} must {rule}", hint="fetch the file again")
         if name in found:
             raise EdgenasError(f"{path} holds the tensor {name} twice")
         found[name] = tensor
@@ -137,15 +143,40 @@ def _single(key: str) -> str:
     return ".".join(kept)
 
 
+def _broken(tensor: Tensor) -> str:
+    """The rule that a tensor of a file breaks, in words after "must"; empty: none."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+        return f"be a plain tensor, found {tensor.layout} of {tensor.dtype}"
+    if tensor.device.type != "cpu":
+        return f"hold its values, found one on {tensor.device}"
+    size = tensor.numel() * tensor.element_size()
+    if size > tensor.untyped_storage().nbytes():  # a few bytes, repeated by strides of 0
+        return f"hold all its values, found {size} bytes of which the file has fewer"
+    if tensor.is_floating_point() and not tensor.isfinite().all():
+        return "have finite values, found NaN or infinity"
+    return ""
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a file whose parts become more than the file: PyTorch compresses nothing."""
+    check_regular(path)
+    if not zipfile.is_zipfile(path):
+        return  # the format before PyTorch 1.6
+    with zipfile.ZipFile(path) as archive:
+        size = sum(part.file_size for part in archive.infolist())
+    if size > 2 * path.stat().st_size + (1 << 20):
+        raise EdgenasError(f"{path} must not be compressed, its parts become {size} bytes")
+
+
 def _load(path: Path) -> Any:
     try:
+        _check_archive(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise EdgenasError(f"no file {path}") from None
-    except IsADirectoryError:
-        raise EdgenasError(f"{path} is a folder, a file was expected") from None
     except (
         RuntimeError,
+        MemoryError,
+        OSError,
+        zipfile.BadZipFile,
         EOFError,
         ValueError,
         LookupError,

@@ -11,30 +11,50 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from edgenas.basics.errors import EdgenasError, unknown
+from edgenas.basics.decode import decode
+from edgenas.basics.errors import EdgenasError, shown, unknown
 from edgenas.basics.files import (
-    check_fields,
+    check_regular,
     read_json,
     sha256,
     write_json,
     writing,
 )
+from edgenas.basics.ranges import Length, Name
 from edgenas.images.data import Preprocessing
 from edgenas.model.supernet import Supernet
 from edgenas.space.presets import space_from_json, space_to_json
+from edgenas.space.space import Space
 
 SCHEMA = "edgenas.supernet/1"
 ACCURACY_FILE = "accuracy.safetensors"
 CALIBRATION_FILE = "calibration.safetensors"
 DIGEST = "digest"
-_FIELDS = ("space", "classes", "preprocessing", "weights", "training")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Weights:
+    """The file of the weights."""
+
+    sha256: Annotated[str, Length(64, 64)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    """``supernet.json``, see ``TrainedSupernet``."""
+
+    space: Any
+    classes: tuple[Name, ...]
+    preprocessing: Any
+    weights: _Weights
+    training: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,52 +186,58 @@ def load_supernet(folder: Path) -> TrainedSupernet:
         EdgenasError: a file is missing, damaged or does not fit; nothing is guessed.
     """
     path = folder / "supernet.json"
-    fields = read_json(path, schema=SCHEMA)
-    check_fields(fields, required=_FIELDS, where=str(path))
-    space = space_from_json(fields["space"], where=f"{path}: space")
+    file = decode(_File, read_json(path, schema=SCHEMA), where=str(path))
+    space = space_from_json(file.space, where=f"{path}: space")
     weights = folder / "weights.safetensors"
     tensors = load_tensors(weights)
-    if fields["weights"] != {"sha256": sha256(weights)}:
+    if file.weights.sha256 != sha256(weights):
         raise EdgenasError(
             f"{weights} is not the file that {path} vouches for",
             hint="restore both files from where they came from",
         )
-    classes = fields["classes"]
-    if not isinstance(classes, list) or len(classes) != space.classes:
+    if len(file.classes) != space.classes:
         raise EdgenasError(
-            f"{path}: classes must be {space.classes} names, as its space says, found {classes!r}"
+            f"{path}: classes must be {space.classes} names, as its space says, "
+            f"found {len(file.classes)}: {shown(file.classes)}"
         )
-    steps = Preprocessing.from_json(fields["preprocessing"], where=f"{path}: preprocessing")
+    steps = Preprocessing.from_json(file.preprocessing, where=f"{path}: preprocessing")
     largest = max(space.resolutions)
     if steps.size(largest) != space.input_size(largest):
         raise EdgenasError(
             f"{path}: preprocessing.stored must have the aspect {[*space.aspect]} of its space, "
             f"found {steps.stored}"
         )
+    _check_tensors(tensors, space=space, weights=weights)
     supernet = Supernet(space)
-    wanted = supernet.state_dict()
-    for name in tensors:
+    usual = supernet.state_dict()  # of statistics that are not in the file
+    supernet.load_state_dict({name: t.float() for name, t in {**usual, **tensors}.items()})
+    return TrainedSupernet(
+        supernet=supernet.eval(),
+        classes=file.classes,
+        preprocessing=steps,
+        training=file.training,
+        folder=folder,
+    )
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], *, space: Space, weights: Path) -> None:
+    """Refuse tensors that are not those of a space, before memory is taken for its supernet."""
+    with torch.device("meta"):
+        wanted = Supernet(space).state_dict()
+    for name, tensor in tensors.items():
         if name not in wanted:
-            raise EdgenasError(f"{weights}: unknown tensor {name}")
+            raise EdgenasError(f"{weights}: unknown tensor {shown(name)}")
+        if tensor.is_complex() or not tensor.isfinite().all():
+            raise EdgenasError(f"{weights}: the tensor {name} must have finite real values")
     for name, tensor in wanted.items():
         if name not in tensors:
-            if _is_statistic(name):
-                tensors[name] = tensor
-                continue
-            raise EdgenasError(f"{weights}: the tensor {name} is missing")
-        if tensors[name].shape != tensor.shape:
+            if not _is_statistic(name):
+                raise EdgenasError(f"{weights}: the tensor {name} is missing")
+        elif tensors[name].shape != tensor.shape:
             raise EdgenasError(
                 f"{weights}: the tensor {name} must have shape {tuple(tensor.shape)}, "
                 f"found {tuple(tensors[name].shape)}"
             )
-    supernet.load_state_dict({name: t.float() for name, t in tensors.items()})
-    return TrainedSupernet(
-        supernet=supernet.eval(),
-        classes=tuple(classes),
-        preprocessing=steps,
-        training=fields["training"],
-        folder=folder,
-    )
 
 
 def save_tensors(
@@ -231,8 +257,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         EdgenasError: absent or damaged.
     """
-    if not path.exists():
-        raise EdgenasError(f"no file {path}")
+    check_regular(path)
     hint = "restore the file from where it came from"
     try:
         tensors = load_file(path)

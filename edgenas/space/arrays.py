@@ -7,23 +7,25 @@ written. A file whose probes come out otherwise here is refused.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from edgenas.basics.errors import EdgenasError
-from edgenas.basics.files import check_fields, check_schema, writing
+from edgenas.basics.decode import decode
+from edgenas.basics.errors import EdgenasError, shown
+from edgenas.basics.files import check_regular, check_schema, parse_json, writing
+from edgenas.basics.ranges import Length, Range
 from edgenas.space.cost import Tables, Vector
 from edgenas.space.space import Codes, Space
 
 Arrays = dict[str, NDArray[Any]]
 _PROBES = 5
-_COMMON = ("sha256", "probes")
 
 
 def probes(space: Space, predict: Callable[[Codes], Vector]) -> dict[str, Any]:
@@ -32,22 +34,41 @@ def probes(space: Space, predict: Callable[[Codes], Vector]) -> dict[str, Any]:
     return {"rows": rows.tolist(), "values": predict(rows).tolist()}
 
 
-def check_probes(header: Mapping[str, Any], *, predict: Callable[[Codes], Vector], path: Path):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probes:
+    """Networks with the values that were predicted for them when the file was written."""
+
+    rows: Annotated[tuple[tuple[Annotated[int, Range(0, 255, "count")], ...], ...], Length(1, 100)]
+    values: tuple[Annotated[float, Range(-1e9, 1e9, "number")], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What the header of every predictor has."""
+
+    sha256: Annotated[str, Length(64, 64)]
+    probes: Probes
+
+
+Own = TypeVar("Own", bound=Header)
+
+
+def check_probes(header: Header, *, predict: Callable[[Codes], Vector], path: Path) -> None:
     """Refuse a file that predicts other values here than where it was written.
 
     Raises:
         EdgenasError: with both values.
     """
     try:
-        rows = np.array(header["probes"]["rows"], np.uint8)
-        wanted = np.array(header["probes"]["values"], float)
+        rows = np.array(header.probes.rows, np.uint8)
+        wanted = np.array(header.probes.values, float)
         found = predict(rows)
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+    except (TypeError, ValueError, IndexError) as error:
         raise EdgenasError(f"{path}: probes are damaged: {error}") from error
     # Single precision sums in another order on another processor.
     if found.shape != wanted.shape or not np.allclose(found, wanted, rtol=1e-4, atol=0):
         raise EdgenasError(
-            f"{path}: probes must give {wanted.tolist()}, found {found.tolist()}",
+            f"{path}: probes must give {shown(wanted.tolist())}, found {shown(found.tolist())}",
             hint="the file is damaged; fit it again",
         )
 
@@ -60,40 +81,44 @@ def save_arrays(path: Path, *, schema: str, header: Mapping[str, Any], arrays: A
         temporary.write_bytes(save(kept, {"edgenas": text}))
 
 
-def load_arrays(
-    path: Path, *, schema: str, fields: tuple[str, ...], optional: tuple[str, ...] = ()
-) -> tuple[dict[str, Any], Arrays]:
-    """Read header and arrays.
+def load_arrays(path: Path, *, schema: str, kind: type[Own]) -> tuple[Own, Arrays]:
+    """Read header and arrays; ask ``check_numbers`` what is in them.
 
     Args:
         path: of the file.
         schema: that it must have.
-        fields: of the header, beside those every predictor has.
-        optional: fields that the header may have as well.
+        kind: the header of this predictor.
 
     Raises:
         EdgenasError: absent, damaged, another schema, or a missing or unknown field.
     """
-    if not path.is_file():
-        raise EdgenasError(f"no file {path}")
+    check_regular(path)
+    hint = "restore the file or fit it again"
     try:
         with cast(Any, safe_open(path, framework="numpy")) as stream:
             metadata: dict[str, str] = stream.metadata() or {}
             arrays: Arrays = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-        header = check_schema(
-            json.loads(metadata.get("edgenas", "{}")), schema=schema, where=str(path)
-        )
-    except (SafetensorError, ValueError, OSError, RecursionError) as error:
+    except (SafetensorError, ValueError, TypeError, OSError) as error:
+        raise EdgenasError(f"{path} is damaged or no predictor: {error}", hint=hint) from error
+    given = parse_json(metadata.get("edgenas", "{}"), where=str(path))
+    header = decode(kind, check_schema(given, schema=schema, where=str(path)), where=str(path))
+    if header.sha256 != _hash(arrays):
         raise EdgenasError(
-            f"{path} is damaged or no predictor: {error}", hint="restore the file or fit it again"
-        ) from error
-    check_fields(header, required=(*_COMMON, *fields), optional=optional, where=str(path))
-    if header["sha256"] != _hash(arrays):
-        raise EdgenasError(
-            f"{path} is damaged: its arrays do not have the hash in its header",
-            hint="restore the file or fit it again",
+            f"{path} is damaged: its arrays do not have the hash in its header", hint=hint
         )
     return header, arrays
+
+
+def check_numbers(arrays: Arrays, *, path: Path, nan: Literal["refused", "allowed"]) -> None:
+    """Refuse arrays of anything but finite numbers; NaN may stand for what no network has.
+
+    Raises:
+        EdgenasError: names the array.
+    """
+    for name, array in arrays.items():
+        numbers = array.dtype.kind in "fiu"
+        if not numbers or np.isinf(array).any() or (nan == "refused" and np.isnan(array).any()):
+            raise EdgenasError(f"{path}: the array {shown(name)} must have finite values")
 
 
 def _hash(arrays: Arrays) -> str:
@@ -112,8 +137,10 @@ def tables_arrays(tables: Tables) -> tuple[list[list[int]], Arrays]:
     }
 
 
-def tables_of(columns: Any, arrays: Mapping[str, NDArray[Any]], *, constant: float) -> Tables:
-    """The inverse of ``tables_arrays``, for sums."""
+def tables_of(
+    columns: Sequence[Sequence[int]], arrays: Mapping[str, NDArray[Any]], *, constant: float
+) -> Tables:
+    """The inverse of ``tables_arrays``, for sums. Raises KeyError where an array is missing."""
     return Tables(
         tuple(tuple(int(c) for c in place) for place in columns),
         tuple(arrays[f"places.{i}"] for i in range(len(columns))),

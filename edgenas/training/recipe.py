@@ -4,10 +4,11 @@ import dataclasses
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from edgenas.basics.errors import EdgenasError
-from edgenas.basics.files import check_fields, read_toml
+from edgenas.basics.decode import decode
+from edgenas.basics.files import read_toml
+from edgenas.basics.ranges import Fraction, Range
 from edgenas.space.space import Space
 
 RECIPE_SCHEMA = "edgenas.recipe/1"
@@ -65,62 +66,37 @@ class Recipe:
     """
 
     method: Literal["sandwich", "progressive"] = "sandwich"
-    epochs: int = 30
-    batch: int = 128
-    learning_rate: float = 0.12
-    warmup: float = 1.0
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    label_smoothing: float = 0.1
-    distillation: float = 0.5
-    temperature: float = 1.0
-    random_archs: int = 2
+    epochs: Annotated[int, Range(1, 100_000, "count")] = 30
+    batch: Annotated[int, Range(2, 65_536, "count")] = 128
+    learning_rate: Annotated[float, Range(0, 1000, "number")] = 0.12
+    warmup: Annotated[float, Range(0, 100_000, "count")] = 1.0
+    momentum: Annotated[float, Range(0, 1, "fraction")] = 0.9
+    weight_decay: Annotated[float, Range(0, 1000, "number")] = 1e-4
+    label_smoothing: Annotated[float, Range(0, 0.99, "fraction")] = 0.1
+    distillation: Fraction = 0.5
+    temperature: Annotated[float, Range(0.1, 100, "number")] = 1.0
+    random_archs: Annotated[int, Range(0, 1000, "count")] = 2
     sampling: Literal["uniform", "fair", "best-up", "worst-up"] = "uniform"
-    candidates: int = 3
+    candidates: Annotated[int, Range(2, 100, "count")] = 3
     guide: Literal["predictor", "batch"] = "predictor"
-    accumulate: int = 1
-    ema: float = 0.0
+    accumulate: Annotated[int, Range(1, 65_536, "count")] = 1
+    ema: Annotated[float, Range(0, 0.99999, "fraction")] = 0.0
     augmentation: Literal["shift", "crop"] = "shift"
-    randaugment: int = 0
-    magnitude: int = 9
-    mixup: float = 0.0
-    cutmix: float = 0.0
+    randaugment: Annotated[int, Range(0, 100, "count")] = 0
+    magnitude: Annotated[int, Range(0, 30, "number")] = 9
+    mixup: Annotated[float, Range(0, 1000, "number")] = 0.0
+    cutmix: Annotated[float, Range(0, 1000, "number")] = 0.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    balance: float = 0.0
-    validation: float = 0.1
-    watched: int = 4
-    judge_every: int = 1
-    calibration: int = 2000
-    accuracy_archs: int = 320
-    checkpoint_seconds: float = 60.0
+    balance: Fraction = 0.0
+    validation: Annotated[float, Range(0.001, 0.9, "fraction")] = 0.1
+    watched: Annotated[int, Range(0, 10_000, "count")] = 4
+    judge_every: Annotated[int, Range(1, 100_000, "count")] = 1
+    calibration: Annotated[int, Range(2, 10_000_000, "count")] = 2000
+    accuracy_archs: Annotated[int, Range(20, 1_000_000, "count")] = 320
+    checkpoint_seconds: Annotated[float, Range(0, 1e9, "seconds")] = 60.0
 
 
 _FEW = 20_000  # images, training and validation together
-
-_WORDS = {
-    "method": ("sandwich", "progressive"),
-    "augmentation": ("shift", "crop"),
-    "sampling": ("uniform", "fair", "best-up", "worst-up"),
-    "guide": ("predictor", "batch"),
-    "precision": ("fp32", "bf16", "fp16"),
-}
-_RANGES = {
-    "epochs": (1, math.inf),
-    "batch": (2, math.inf),
-    "accumulate": (1, math.inf),
-    "label_smoothing": (0, 0.99),
-    "candidates": (2, 100),
-    "distillation": (0, 1),
-    "temperature": (0.1, 100),
-    "ema": (0, 0.99999),
-    "magnitude": (0, 30),
-    "balance": (0, 1),
-    "validation": (0.001, 0.9),
-    "watched": (0, math.inf),
-    "judge_every": (1, math.inf),
-    "calibration": (2, math.inf),
-    "accuracy_archs": (20, math.inf),
-}
 
 
 def default_recipe(space: Space, *, images: int | None = None) -> Recipe:
@@ -142,25 +118,7 @@ def load_recipe(path: Path, base: Recipe) -> Recipe:
         EdgenasError: a field is unknown or illegal.
     """
     fields = read_toml(path, schema=RECIPE_SCHEMA)
-    known = dataclasses.asdict(base)
-    check_fields(fields, required=(), optional=known, where=str(path))
-    for name, value in fields.items():
-        wanted = type(known[name])
-        found = float(value) if wanted is float and type(value) is int else value
-        if type(found) is not wanted or (wanted is not str and found < 0):
-            raise EdgenasError(
-                f"{path}: {name} must be {'a text' if wanted is str else 'a number >= 0'} "
-                f"like {known[name]!r}, found {value!r}"
-            )
-        known[name] = found
-    for name, words in _WORDS.items():
-        if known[name] not in words:
-            raise EdgenasError(f"{path}: {name} must be {', '.join(words)}, found {known[name]!r}")
-    for name, (least, most) in _RANGES.items():
-        if not least <= known[name] <= most:
-            span = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
-            raise EdgenasError(f"{path}: {name} must be {span}, found {known[name]}")
-    return Recipe(**known)
+    return decode(Recipe, {**dataclasses.asdict(base), **fields}, where=str(path))
 
 
 def learning_rate(step: int, steps: int, steps_per_epoch: int, recipe: Recipe) -> float:
