@@ -10,8 +10,8 @@ from edgenas.images.layout import (
     Entry,
     classed,
     hidden,
+    printable,
     role_of,
-    shown,
 )
 
 CLASSES = ("cat", "cow", "dog")
@@ -178,5 +178,5 @@ def test_what_systems_put_beside_files_is_hidden():
 
 
 def test_a_name_is_shown_on_one_line():
-    assert shown("a\nb\x1b[31m") == "a?b?[31m"
-    assert len(shown("x" * 5000)) < 90
+    assert printable("a\nb\x1b[31m") == "a?b?[31m"
+    assert len(printable("x" * 5000)) < 90

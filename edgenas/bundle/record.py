@@ -44,6 +44,8 @@ class Accuracy:
             a proportion. A fraction.
         archs: predicted: how many archs were held out; measured: 0.
         chosen: predicted: those archs were chosen by a search by this very predictor.
+        copies: measured: how many of the images are copies of such as the weights have learnt
+            from; None: it is not known.
     """
 
     kind: Literal["predicted", "measured"]
@@ -54,25 +56,42 @@ class Accuracy:
     error: Fraction
     archs: Annotated[Count, ALWAYS] = 0
     chosen: bool = False
+    copies: Count | None = None
 
     def __post_init__(self) -> None:
         if self.kind == "measured" and not 0 <= self.value <= 1:
             raise EdgenasError(f"a measured value must be from 0 to 1, found {self.value}")
 
     @staticmethod
-    def of(*, correct: int, images: int, data: str, split: str) -> "Accuracy":
+    def of(
+        *, correct: int, images: int, data: str, split: str, copies: int | None = None
+    ) -> "Accuracy":
         """The measured accuracy of so many correct answers."""
         value = correct / images
         error = math.sqrt(value * (1 - value) / images)
         return Accuracy(
-            kind="measured", value=value, data=data, split=split, images=images, error=error
+            kind="measured",
+            value=value,
+            data=data,
+            split=split,
+            images=images,
+            error=error,
+            copies=copies,
         )
+
+    @property
+    def caution(self) -> str:
+        """Why the number is too high, in words; empty: nothing says that it is."""
+        if not self.copies:
+            return ""
+        return f"{self.copies} of {self.images} images are copies of training images"
 
     def __str__(self) -> str:
         points = f"{100 * self.error:.2f} points"
         where = f"{self.data} {self.split}, n={self.images}"
         if self.kind == "measured":
-            return f"{self.value:.2%} measured ({where}, standard error {points})"
+            copies = f"; too high: {self.caution}" if self.caution else ""
+            return f"{self.value:.2%} measured ({where}, standard error {points}{copies})"
         kind = "archs that a search chose" if self.chosen else "held-out archs"
         held_out = f"mean error {points} on {self.archs} {kind}"
         return f"{self.value:.2%} predicted ({where}, {held_out})"
@@ -292,6 +311,10 @@ class Record:
         for name in _OPTIONAL:
             if value[name] is None:
                 del value[name]
+        retraining = value.get("retraining", {})
+        for accuracy in (value["accuracy"], retraining.get("before"), retraining.get("after")):
+            if accuracy is not None and accuracy["copies"] is None:
+                del accuracy["copies"]
         # As JSON gives it back: lists.
         return json.loads(json.dumps(value, allow_nan=False))
 

@@ -18,7 +18,7 @@ from edgenas.cli.console import (
     print_line,
 )
 from edgenas.cli.fitting import chosen_json, error_json, fit_predictor, fit_words, stopping
-from edgenas.cli.photos import read_images
+from edgenas.cli.photos import learnt_copies, read_images
 
 if TYPE_CHECKING:
     import torch
@@ -166,7 +166,8 @@ def train(
     print_line(f"supernet: {out_folder}   report: {report['report']}")
     print_line(fit_words(report))
     for row in report.get("test", ()):
-        print_line(f"{row['network']}: {row['accuracy']:.2%} on {row['n']} test images")
+        copies = f", {row['copies']} of them copies of training images" if row["copies"] else ""
+        print_line(f"{row['network']}: {row['accuracy']:.2%} on {row['n']} test images{copies}")
 
 
 def _trained(
@@ -339,6 +340,7 @@ def fit_accuracy(
     images = read_images(data, stored=stored, skip_bad_images=skip_bad_images)
     check_classes(images, trained.classes)
     calibration, validation = own_split(trained, images)
+    learnt_copies(trained, validation, split="validation")
     predictor = fit_predictor(
         trained, validation, calibration, count=archs, seed=seed, name=name or _name(data)
     )
@@ -372,8 +374,9 @@ def _corners(
         split="test",
     )
     names, archs = ("largest", "smallest"), [space.largest(), space.smallest()]
+    copies = learnt_copies(trained, images, split="test")
     return [
-        {"network": name, "accuracy": a.value, "n": a.n}
+        {"network": name, "accuracy": a.value, "n": a.n, "copies": copies}
         for name, a in zip(names, parallel.shared_out(archs, work), strict=True)
     ]
 

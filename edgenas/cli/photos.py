@@ -6,6 +6,7 @@ from edgenas.cli.console import bar, note
 
 if TYPE_CHECKING:
     from edgenas.images.data import Images, Size
+    from edgenas.model.saved import TrainedSupernet
 
 _NAMED = 5  # files that were left out
 
@@ -29,3 +30,32 @@ def read_images(source: str, *, stored: "Size", skip_bad_images: bool = False) -
         found = f"{count} of {count + len(images)} images of {source} cannot be read"
         note(f"warning: {found} and are left out: {named}{more}")
     return images
+
+
+def learnt_copies(trained: "TrainedSupernet", images: "Images", *, split: str) -> int | None:
+    """How many images are copies of such as a supernet has learnt from; says so on stderr.
+
+    Args:
+        trained: the supernet.
+        images: those to judge on.
+        split: what they are for.
+
+    Returns:
+        None: the supernet keeps no record of what it has learnt from.
+    """
+    from edgenas.images.copies import copied
+
+    if (learnt := trained.learnt) is None:
+        return None
+    copies = int(copied(images.pixels, learnt.sketches).sum())
+    if copies:
+        note(
+            f"warning: {copies} of {len(images)} {split} images are copies of images that the "
+            "supernet has learnt from; accuracy on them is too high"
+        )
+    if not learnt.whole:
+        note(
+            "note: the weights began from a supernet without a record of what it has learnt from; "
+            f"copies of those images among the {split} images are not counted"
+        )
+    return copies

@@ -122,6 +122,17 @@ class Job:
         return measurement.median if typical else measurement.wall_p95
 
 
+def judged_copies(job: Job) -> int | None:
+    """How many of the judged images the delivered weights have learnt from; None: not known.
+
+    Weights that began at random have learnt from images without such copies.
+    """
+    request = job.request
+    if request.retrain_top and request.retrain_from == "scratch":
+        return 0
+    return job.material.copies
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
     """A network of the search, made real; ``predicted`` and ``measured`` are its latency."""

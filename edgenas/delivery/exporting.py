@@ -200,6 +200,7 @@ def export(
             "accuracy": accuracy,
             "latency": latency,
             "notes": [
+                *images.notes,
                 *_notes(graph, wanted, builder=builder, judged=accuracy is not None),
                 *_unsigned(bundle),
             ],

@@ -11,6 +11,7 @@ from torch import Tensor
 from edgenas.accuracy.measured import check_classes
 from edgenas.basics.errors import EdgenasError
 from edgenas.delivery.request import Request, Tell
+from edgenas.images.copies import Sketches, copied
 from edgenas.images.data import (
     Images,
     Split,
@@ -30,7 +31,8 @@ class Material:
     ``notes`` are what a reader of the accuracy should know; ``search`` are the images that a
     strategy may learn from: those for validation, never those for tests. ``train`` are those that
     weights may learn from: none of them is among those for validation, nor looks like one of those
-    or of those for tests.
+    or of those for tests. ``copies`` are how many of the judged images are copies of such as the
+    supernet has learnt from; None: that is not known.
     """
 
     calibration: Tensor
@@ -39,10 +41,12 @@ class Material:
     notes: tuple[str, ...] = ()
     search: Images | None = None
     train: Images | None = None
+    copies: int | None = None
 
 
 def material(request: Request, trained: TrainedSupernet, tell: Tell) -> Material:
     """Read the images of a request; synthetic ones calibrate where none are given."""
+    untaken: list[str] = []
 
     def read(source: str) -> Images:
         images = load_images(
@@ -51,15 +55,18 @@ def material(request: Request, trained: TrainedSupernet, tell: Tell) -> Material
             skip_bad_images=request.skip_bad_images,
             progress=lambda done, of: tell("reading images", done, of, Path(source).name),
         )
+        if images.untaken:
+            untaken.append(f"{source}: {images.untaken}")
         check_classes(images, trained.classes)
         return images
 
     test = None if request.test is None else read(request.test)
     if request.data is None:
-        return Material(trained.calibration_images(), test, "test")
+        found = Material(trained.calibration_images(), test, "test", tuple(untaken))
+        return found if test is None else _with_copies(found, test, trained, None)
     images = read(request.data)
     parts, calibration = own_parts(trained, images)
-    validation, train, notes = parts.validation, None, ()
+    validation, train, notes = parts.validation, None, tuple(untaken)
     if request.trains:
         train = unlike(parts.train, [validation] if test is None else [validation, test])
         if copies := len(parts.train) - len(train):
@@ -74,7 +81,8 @@ def material(request: Request, trained: TrainedSupernet, tell: Tell) -> Material
                 hint="give other images with --test",
             )
     if test is not None:
-        return Material(calibration, test, "test", notes, search=validation, train=train)
+        found = Material(calibration, test, "test", notes, search=validation, train=train)
+        return _with_copies(found, test, trained, parts.train)
     learnt = _record(trained.training, "data")
     if learnt.get("digest") != images.digest:
         notes += (
@@ -87,7 +95,51 @@ def material(request: Request, trained: TrainedSupernet, tell: Tell) -> Material
             f"{chosen} chose the network by the very images that its accuracy is measured on, so "
             "the accuracy is optimistic: give others with --test",
         )
-    return Material(calibration, validation, "validation", notes, search=validation, train=train)
+    found = Material(calibration, validation, "validation", notes, search=validation, train=train)
+    return _with_copies(found, validation, trained, parts.train)
+
+
+def _with_copies(
+    found: Material, judged: Images, trained: TrainedSupernet, train: Images | None
+) -> Material:
+    """Say which of the judged images the supernet has learnt from.
+
+    Args:
+        found: without that.
+        judged: its images to judge on.
+        trained: the supernet.
+        train: images for training of the data set that was given; None: none was.
+    """
+    learnt, split = trained.learnt, found.split
+    if learnt is None and train is None:
+        said = (
+            "the supernet keeps no record of the images that it has learnt from, so it is not "
+            f"known how many of the {split} images are copies of them"
+        )
+        return dataclasses.replace(found, notes=(*found.notes, said))
+    notes = list(found.notes)
+    if learnt is not None:
+        known = learnt.sketches
+        if not learnt.whole:
+            notes.append(
+                "the supernet began from weights without a record of what they have learnt from; "
+                f"copies of those images among the {split} images are not counted"
+            )
+    else:
+        assert train is not None
+        known = Sketches.of(train.pixels)
+        if _record(trained.training, "data").get("digest") != train.digest:
+            notes.append(
+                "the supernet keeps no record of the images that it has learnt from: the "
+                f"{split} images were compared with the training images of --data alone"
+            )
+    copies = int(copied(judged.pixels, known).sum())
+    if copies:
+        notes.append(
+            f"{copies} of the {len(judged)} {split} images are copies of training images of the "
+            "supernet: its accuracy on them is too high"
+        )
+    return dataclasses.replace(found, notes=tuple(notes), copies=copies)
 
 
 def own_parts(trained: TrainedSupernet, images: Images) -> tuple[Split, Tensor]:

@@ -13,7 +13,7 @@ from edgenas.bundle.record import (
     Record,
 )
 from edgenas.clock.measure import NETWORK
-from edgenas.delivery.building import Built, Job
+from edgenas.delivery.building import Built, Job, judged_copies
 from edgenas.delivery.choosing import BYTES, bound_of, latency_for
 from edgenas.delivery.precision import Judged
 from edgenas.profiling.run import environment_of
@@ -107,6 +107,7 @@ def _accuracy(job: Job, built: Built, judged: Judged | None) -> Accuracy:
             images=judged.n,
             data=Path(job.material.judged.source).name,
             split=job.material.split,
+            copies=judged_copies(job),
         )
     data, split, images = judged_on(job.predictor)
     error = job.predictor.chosen or job.predictor.error

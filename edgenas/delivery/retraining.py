@@ -15,7 +15,7 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import cache_folder
 from edgenas.basics.units import duration, milliseconds
 from edgenas.bundle.record import Accuracy, Retrained, Retraining
-from edgenas.delivery.building import Built, Job, build
+from edgenas.delivery.building import Built, Job, build, judged_copies
 from edgenas.delivery.choosing import afresh, candidates, keeps
 from edgenas.delivery.images import own_recipe
 from edgenas.delivery.request import Request
@@ -219,7 +219,11 @@ def _told(job: Job, arch: Arch) -> tuple[Accuracy, Accuracy]:
     judged, split = job.material.judged, job.material.split
     assert judged is not None, "there are validation images at least"
     before = _judged(job, _inherited(job, arch), judged, split)
-    return before, _judged(job, job.own[arch], judged, split)
+    after = _judged(job, job.own[arch], judged, split)
+    return (
+        dataclasses.replace(before, copies=job.material.copies),
+        dataclasses.replace(after, copies=judged_copies(job)),
+    )
 
 
 def _inherited(job: Job, arch: Arch) -> Network:

@@ -7,6 +7,7 @@ do not pass: docs/training.md has the numbers. A sketch does not show what is on
 """
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ SCHEMA = "edgenas.learnt/1"
 LEARNT_FILE = "learnt.safetensors"
 
 _GREY, _COLOUR, _HASH = 16, 4, 16  # pixels of a side, twice, and bytes
+_SHAPES = {"grey": (_GREY, _GREY), "colour": (3, _COLOUR, _COLOUR), "hashes": (_HASH,)}
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's grey
 # Measured on five data sets (docs/training.md): JPEG of quality 30, WebP of quality 50 and half
 # the size keep a correlation above 0.994 and a difference below 5 levels of 255 on the mean; of
@@ -74,16 +76,16 @@ class Sketches:
     @staticmethod
     def none() -> "Sketches":
         """The sketches of no image."""
-        shapes = ((_GREY, _GREY), (3, _COLOUR, _COLOUR), (_HASH,))
-        return Sketches(*(torch.empty((0, *shape), dtype=torch.uint8) for shape in shapes))
+        return Sketches(
+            **{n: torch.empty((0, *shape), dtype=torch.uint8) for n, shape in _SHAPES.items()}
+        )
 
     @staticmethod
     def joined(parts: Sequence["Sketches"]) -> "Sketches":
         """The sketches of several sets, each once."""
         parts = [Sketches.none(), *parts]
         grey, colour, hashes = (
-            torch.cat([getattr(part, name) for part in parts])
-            for name in ("grey", "colour", "hashes")
+            torch.cat([getattr(part, name) for part in parts]) for name in _SHAPES
         )
         rows = torch.cat([t.flatten(1) for t in (grey, colour, hashes)], 1).numpy()
         _, first = np.unique(rows, axis=0, return_index=True)
@@ -133,14 +135,29 @@ def _agree(mine: Sketches, row: int, learnt: Sketches, other: int) -> bool:
     return float(grey) <= MOST_DIFFERENCE and float(colour) <= _MOST_COLOUR
 
 
-def save_learnt(folder: Path, learnt: Sketches) -> None:
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What the weights of a supernet have learnt from.
+
+    Args:
+        sketches: of the images.
+        whole: whether these are all; False: the weights began from others without a record.
+    """
+
+    sketches: Sketches
+    whole: bool
+
+
+def save_learnt(folder: Path, learnt: Learnt) -> None:
     """Write ``learnt.safetensors`` beside a supernet."""
-    tensors = {name: getattr(learnt, name).contiguous() for name in ("grey", "colour", "hashes")}
+    found = learnt.sketches
+    tensors = {name: getattr(found, name).contiguous() for name in _SHAPES}
+    facts = {"schema": SCHEMA, "whole": json.dumps(learnt.whole)}
     with writing(folder / LEARNT_FILE) as temporary:
-        temporary.write_bytes(save(tensors, {"schema": SCHEMA}))
+        temporary.write_bytes(save(tensors, facts))
 
 
-def load_learnt(folder: Path) -> Sketches | None:
+def load_learnt(folder: Path) -> Learnt | None:
     """What ``save_learnt`` wrote; None: the supernet keeps no record of what it learnt from.
 
     Raises:
@@ -153,18 +170,18 @@ def load_learnt(folder: Path) -> Sketches | None:
     try:
         tensors = load_file(path)
         with safe_open(path, "pt") as file:
-            schema = (file.metadata() or {}).get("schema")
+            facts: dict[str, str] = dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
         said = str(error).partition("\n")[0][:120]
         raise EdgenasError(f"{path} is damaged: {said}", hint=hint) from error
-    shapes = {"grey": (_GREY, _GREY), "colour": (3, _COLOUR, _COLOUR), "hashes": (_HASH,)}
-    count = {len(tensor) for tensor in tensors.values() if tensor.ndim}
+    counts = {len(tensor) for tensor in tensors.values() if tensor.ndim}
     if (
-        schema != SCHEMA
-        or tensors.keys() != shapes.keys()
-        or len(count) != 1
+        facts.get("schema") != SCHEMA
+        or facts.get("whole") not in ("true", "false")
+        or tensors.keys() != _SHAPES.keys()
+        or len(counts) != 1
         or any(t.dtype != torch.uint8 for t in tensors.values())
-        or any(tuple(tensors[name].shape[1:]) != shape for name, shape in shapes.items())
+        or any(tuple(tensors[name].shape[1:]) != shape for name, shape in _SHAPES.items())
     ):
         raise EdgenasError(f"{path} holds no record of images of schema {SCHEMA}", hint=hint)
-    return Sketches(tensors["grey"], tensors["colour"], tensors["hashes"])
+    return Learnt(Sketches(**tensors), facts["whole"] == "true")

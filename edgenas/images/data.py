@@ -27,7 +27,7 @@ from edgenas.basics.ranges import Pixels as Side
 from edgenas.basics.units import in_file
 from edgenas.images.archives import DAMAGED
 from edgenas.images.copies import Sketches, copied
-from edgenas.images.layout import Entry, shown
+from edgenas.images.layout import Entry, printable
 from edgenas.images.pictures import Pixels, fitted
 from edgenas.images.pictures import decode as decode_picture
 from edgenas.images.sources import (
@@ -297,7 +297,7 @@ def _read(
         except DAMAGED as error:
             if not skip_bad_images:
                 raise EdgenasError(
-                    f"cannot read the image {shown(where)} in {path}: {_reason(error)}",
+                    f"cannot read the image {printable(where)} in {path}: {_reason(error)}",
                     hint="repair or remove it, or pass --skip-bad-images",
                 ) from error
             bad.append(where)

@@ -152,8 +152,8 @@ def classed(
         # Nothing would tell the class of a folder without images from the others.
         if tree.inside(place) and (empty := tree.empty(place)):
             raise EdgenasError(
-                f"class folder {shown(str(PurePosixPath(*place, min(empty))))} in "
-                f"{shown(str(source))} has no images that are read",
+                f"class folder {printable(str(PurePosixPath(*place, min(empty))))} in "
+                f"{printable(str(source))} has no images that are read",
                 hint=hint,
             )
     left = Counter(found.left)
@@ -196,10 +196,11 @@ def _parts(tree: _Tree, top: Parts, source: Path) -> dict[Parts, Role] | None:
 
 
 def _unclear(source: Path, top: Parts, odd: str, train: str) -> EdgenasError:
+    name, odd = printable(str(PurePosixPath(*top, train))), printable(odd)
     return EdgenasError(
-        f"{shown(str(PurePosixPath(*top, train)))} in {shown(str(source))} holds class folders as "
-        f"the training part of a data set does, but {shown(odd)} beside it is no usual part of one",
-        hint=f"move {shown(odd)} away, or rename the folder {shown(train)} if it is a class",
+        f"{name} in {printable(str(source))} holds class folders as the training part of a data "
+        f"set does, but {odd} beside it is no usual part of one",
+        hint=f"move {odd} away, or rename the folder {printable(train)} if it is a class",
     )
 
 
@@ -207,7 +208,7 @@ def _divided(tree: _Tree, parts: Mapping[Parts, Role]) -> Layout:
     """The class folders inside parts; those for tests and those without labels are left out."""
     entries, left = list[Entry](), Counter[str]()
     for place, role in parts.items():
-        level, name = len(place), shown(str(PurePosixPath(*place)))
+        level, name = len(place), printable(str(PurePosixPath(*place)))
         mine = [image for image in tree.images if image[0][:level] == place]
         labelled = [image for image in mine if len(image[0]) > level]
         if role in ("test", "unlabelled"):
@@ -258,7 +259,7 @@ _LITTER = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$re
            "system volume information", "lost+found"}  # fmt: skip
 
 
-def shown(name: str) -> str:
+def printable(name: str) -> str:
     """A name for one line: what cannot be printed is replaced, a long one is shortened."""
     text = "".join(c if c.isprintable() else "?" for c in name)
     return text if len(text) <= 80 else f"{text[:38]}...{text[-38:]}"

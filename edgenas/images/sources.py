@@ -34,8 +34,8 @@ from edgenas.images.layout import (
     Role,
     classed,
     hidden,
+    printable,
     role_of,
-    shown,
 )
 from edgenas.images.pictures import (
     AVIF_HINT,
@@ -113,7 +113,7 @@ class _Left:
         for words, n in self.count.items():
             spellings.setdefault(words.lower(), Counter())[words] += n
         reasons = Counter({s.most_common(1)[0][0]: s.total() for s in spellings.values()})
-        named = [f"{n} {shown(words)}" for words, n in reasons.most_common(_TOLD)]
+        named = [f"{n} {printable(words)}" for words, n in reasons.most_common(_TOLD)]
         if others := reasons.total() - sum(n for _, n in reasons.most_common(_TOLD)):
             named.append(f"{others} others")
         if not (left := reasons.total()):
@@ -183,7 +183,7 @@ def _listed(path: Path) -> Listing:
             rows = csv.DictReader(stream, strict=True)
             missing = {"path", "label"} - set(rows.fieldnames or ())
             if missing:
-                names = shown(",".join(rows.fieldnames or ()))
+                names = printable(",".join(rows.fieldnames or ()))
                 raise EdgenasError(
                     f"the first line of {path} must name the columns path and label, "
                     f"found {names or 'nothing'}",
@@ -207,7 +207,7 @@ def _listed(path: Path) -> Listing:
     twice = [where for where, n in Counter(where for _, where, _, _ in entries).items() if n > 1]
     if twice:
         raise EdgenasError(
-            f"{path} names {shown(twice[0])} more than once", hint="one label an image"
+            f"{path} names {printable(twice[0])} more than once", hint="one label an image"
         )
     hint = "; ".join(sorted(left.hints))
     return Listing(sorted(entries, key=lambda e: (e[0], e[1])), left.told(len(entries)), hint)
@@ -219,7 +219,7 @@ def _part(row: dict[str, str | None], path: Path, line: int) -> Role:
     role, exact = role_of(found)
     if role not in ("training", "validation", "test") or not exact:
         raise EdgenasError(
-            f"{path}, line {line}: split must be train, val or test, found {shown(found)!r}",
+            f"{path}, line {line}: split must be train, val or test, found {printable(found)!r}",
             hint="or leave the column split out: then a part of every class is set aside",
         )
     return role
@@ -230,7 +230,7 @@ def _walk(path: Path) -> Members:
 
     def unread(error: OSError) -> None:
         raise EdgenasError(
-            f"cannot read the folder {shown(str(error.filename))}: {error.strerror}",
+            f"cannot read the folder {printable(str(error.filename))}: {error.strerror}",
             hint="let it be read, or remove it",
         ) from error
 
@@ -327,7 +327,7 @@ def check_classes(found: Listing, classes: list[str], source: str) -> None:
     if len(classes) < 2:
         raise EdgenasError(
             f"{source} must have at least 2 classes, found {len(classes)} "
-            f"({shown(classes[0])!r}){left}",
+            f"({printable(classes[0])!r}){left}",
             hint=hint,
         )
 
@@ -347,7 +347,7 @@ def fingerprint(path: Path, entries: list[Entry], stored: int | tuple[int, int])
         except (OSError, ValueError) as error:
             said = getattr(error, "strerror", None) or str(error)
             raise EdgenasError(
-                f"cannot read the image {shown(str(file))} of {path}: {said}",
+                f"cannot read the image {printable(str(file))} of {path}: {said}",
                 hint="correct the path, or leave the image out",
             ) from error
         digest.update(os.fsencode(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n"))

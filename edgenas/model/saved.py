@@ -3,7 +3,8 @@
 - ``supernet.json``: space, class names, preprocessing and the record of its training;
 - ``weights.safetensors``: the tensors of the supernet;
 - ``calibration.safetensors`` (optional): synthetic uint8 images for batch-norm calibration;
-- ``accuracy.safetensors`` (optional): the accuracy predictor.
+- ``accuracy.safetensors`` (optional): the accuracy predictor;
+- ``learnt.safetensors`` (optional): sketches of the images learnt from (``images.copies``).
 """
 
 import hashlib
@@ -28,6 +29,7 @@ from edgenas.basics.files import (
     writing,
 )
 from edgenas.basics.ranges import Length, Name
+from edgenas.images.copies import LEARNT_FILE, Learnt, load_learnt, save_learnt
 from edgenas.images.data import Preprocessing
 from edgenas.model.supernet import Supernet
 from edgenas.space.presets import space_from_json, space_to_json
@@ -67,6 +69,7 @@ class TrainedSupernet:
         preprocessing: from an image file to the input.
         training: the record of how it came about.
         folder: where it was loaded from; None before it is saved.
+        learnt: the images that its weights have learnt from; None: there is no record of them.
     """
 
     supernet: Supernet
@@ -74,6 +77,7 @@ class TrainedSupernet:
     preprocessing: Preprocessing
     training: Mapping[str, Any]
     folder: Path | None = None
+    learnt: Learnt | None = None
 
     def calibration_images(self) -> Tensor:
         """The synthetic calibration images, uint8, shape (n, 3, height, width).
@@ -149,6 +153,9 @@ def save_supernet(folder: Path, trained: TrainedSupernet, *, dtype: torch.dtype)
         if not tensor.isfinite().all():
             raise EdgenasError(f"the tensor {name} has values that {dtype} cannot hold")
     save_tensors(folder / "weights.safetensors", tensors)
+    (folder / LEARNT_FILE).unlink(missing_ok=True)
+    if trained.learnt is not None:
+        save_learnt(folder, trained.learnt)
     write_json(
         folder / "supernet.json",
         {
@@ -217,6 +224,7 @@ def load_supernet(folder: Path) -> TrainedSupernet:
         preprocessing=steps,
         training=file.training,
         folder=folder,
+        learnt=load_learnt(folder),
     )
 
 

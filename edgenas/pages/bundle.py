@@ -67,7 +67,10 @@ def bundle_page(contents: Contents) -> str:
 
 def _tiles(record: Record) -> Element:
     accuracy, costs = record.accuracy, record.costs
-    tiles = [(f"{accuracy.value:.2%}", f"top-1 {accuracy.kind}, {accuracy.data} {accuracy.split}")]
+    words = f"top-1 {accuracy.kind}, {accuracy.data} {accuracy.split}"
+    if accuracy.caution:
+        words += f"; too high: {accuracy.caution}"
+    tiles = [(f"{accuracy.value:.2%}", words)]
     if record.measured is not None:
         tiles.append((milliseconds(record.measured.median), "latency measured, median"))
     elif record.predicted is not None:

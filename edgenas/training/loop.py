@@ -23,6 +23,7 @@ import torch
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import wait_for_machine
 from edgenas.basics.units import duration
+from edgenas.images.copies import Learnt, Sketches
 from edgenas.images.data import (
     Images,
     Preprocessing,
@@ -147,6 +148,7 @@ def train(
         classes=images.classes,
         preprocessing=course.preprocessing,
         training=record,
+        learnt=_learnt(parts.train, init),
     )
 
 
@@ -291,6 +293,16 @@ def _configuration(
         "init": None if init is None else _digest(init.supernet),
         "teacher": None if course.teacher is None else course.teacher.record,
     }
+
+
+def _learnt(train: Images, init: TrainedSupernet | None) -> Learnt:
+    """What weights will have learnt from: the images of this training and of those before it."""
+    mine = Sketches.of(train.pixels)
+    if init is None:
+        return Learnt(mine, whole=True)
+    if (before := init.learnt) is None:
+        return Learnt(mine, whole=False)
+    return Learnt(Sketches.joined([before.sketches, mine]), whole=before.whole)
 
 
 def start_from(init: TrainedSupernet, supernet: Supernet, *, classes: tuple[str, ...]) -> None:
