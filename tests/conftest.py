@@ -8,13 +8,13 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from types import SimpleNamespace
 
+# Beside other processes of the tests, threads only get into each other's way. The processes that
+# tests start inherit this. NumPy's BLAS reads it when it is imported, so this stands before.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
-
-# Beside other processes of the tests, threads only get into each other's way. The processes that
-# tests start inherit this.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so would their children.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
