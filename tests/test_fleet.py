@@ -151,11 +151,11 @@ def test_bundles_that_are_there_are_kept(edgenas, tiny: Path):
         ),
         (
             '[[devices]]\ndevice = "jetson"\nthreads = "2"',
-            r"devices\[1\] \(jetson\): threads must be a whole number, found '2'",
+            r"devices\[1\] \(jetson\): threads must be an integer, found '2'",
         ),
         (
             '[[devices]]\ndevice = "jetson"\nconfidence = 2',
-            r"devices\[1\] \(jetson\): confidence must be from 0.5 to 0.999, found 2",
+            r"devices\[1\] \(jetson\): confidence must be at most 0.999, found 2",
         ),
         (
             '[[devices]]\ndevice = "jetson"\nsupernet = "nothing"',
@@ -165,7 +165,7 @@ def test_bundles_that_are_there_are_kept(edgenas, tiny: Path):
             '[[devices]]\ndevice = "jetson"\n[[devices]]\ndevice = "jetson-orin-nano"',
             r"devices\[2\] \(jetson-orin-nano\) asks for .*, as does .*devices\[1\] \(jetson\)",
         ),
-        ("seed = 1.5\n[[devices]]", "seed must be a whole number, found 1.5"),
+        ("seed = 1.5\n[[devices]]", "seed must be an integer, found 1.5"),
         ("[[devices", "is damaged or not what it should be"),
     ],
 )

@@ -700,10 +700,37 @@ def test_a_damaged_journal_is_refused(number: int):
         run()
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"median": -1.0}, "median must be above 0 seconds, found -1.0"),
+        ({"wall_p95": 1e300}, "wall_p95 must be at most 1e\\+06 seconds"),
+        ({"n": -3}, "n must be at least 0, found -3"),
+        ({"run": 99}, "there is no run 99"),
+        ({"samples": [1, -2]}, "samples must be a list of nanoseconds"),
+        ({"samples": [10**5000]}, "too many digits"),
+        ({"unit": "a\x1b[2J"}, "unit must be a text without control characters"),
+        ({"more": 1}, "unknown field 'more'"),
+    ],
+    ids="negative large count run samples digits control field".split(),
+)
+def test_a_measurement_that_no_clock_makes_is_refused(change: dict, told: str):
+    run()
+    lines = journal_path(TARGET).read_text().splitlines()
+    sys.set_int_max_str_digits(0)
+    try:
+        lines[2] = json.dumps(json.loads(lines[2]) | change)
+    finally:
+        sys.set_int_max_str_digits(4300)
+    journal_path(TARGET).write_text("\n".join(lines) + "\n")
+    with pytest.raises(EdgenasError, match=f"jsonl is damaged in line 3: it.*{told}"):
+        run()
+
+
 def test_a_journal_of_another_kind_is_refused():
     journal_path(TARGET).parent.mkdir(parents=True)
     journal_path(TARGET).write_text('{"schema": "edgenas.samples/9"}\n')
-    with pytest.raises(EdgenasError, match="schema must be edgenas"):
+    with pytest.raises(EdgenasError, match="must have schema 'edgenas"):
         run()
 
 

@@ -22,10 +22,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from edgenas.basics.errors import EdgenasError
+from edgenas.basics.decode import decode
+from edgenas.basics.errors import EdgenasError, shown
 from edgenas.basics.files import check_fields, read_toml, write_json, write_text
+from edgenas.basics.ranges import Batch, Count, Name, Range, Seed, Threads
 from edgenas.basics.units import parse
 from edgenas.delivery.request import Request, Result, Tell, checked
 from edgenas.delivery.run import specialize
@@ -40,29 +42,31 @@ INDEX_SCHEMA = "edgenas.fleet-index/1"
 INDEX, PAGE = "fleet.json", "index.html"
 
 # What a field of the file must be; those of a request that are no budgets.
-_OPTIONS: Mapping[str, type] = {
-    "supernet": str,
-    "runtime": str,
-    "precision": str,
-    "threads": int,
-    "batch": int,
-    "percentile": str,
-    "confidence": float,
-    "strategy": str,
-    "data": str,
-    "test": str,
+_OPTIONS: Mapping[str, Any] = {
+    "supernet": Name,
+    "runtime": Name,
+    "precision": Name,
+    "threads": Threads,
+    "batch": Batch,
+    "percentile": Name,
+    "confidence": Annotated[float, Range(0.5, 0.999, "fraction")],
+    "strategy": Name,
+    "data": Name,
+    "test": Name,
     "skip_bad_images": bool,
-    "weights": str,
-    "retrain_top": int,
-    "retrain_from": str,
-    "retrain_epochs": int,
-    "retrain_rate": float,
-    "seed": int,
-    "ssh": str,
-    "python": str,
-    "sign": str,
+    "weights": Name,
+    "retrain_top": Count,
+    "retrain_from": Name,
+    "retrain_epochs": Count,
+    "retrain_rate": Annotated[float, Range(0, 1000, "number")],
+    "seed": Seed,
+    "ssh": Name,
+    "python": Name,
+    "sign": Name,
 }
-_KINDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+_DEVICE: Any = Name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +129,7 @@ def read_fleet(path: Path, *, sign: str | None = None) -> tuple[Entry, ...]:
     tables = fields["devices"]
     if not isinstance(tables, list) or not tables:
         raise EdgenasError(
-            f"{path}: devices must be a list of tables, found {tables!r}",
+            f"{path}: devices must be a list of tables, found {shown(tables)}",
             hint='write [[devices]], then device = "jetson" and latency = "20ms"',
         )
     usual = {name: value for name, value in fields.items() if name != "devices"}
@@ -136,7 +140,7 @@ def read_fleet(path: Path, *, sign: str | None = None) -> tuple[Entry, ...]:
     for number, table in enumerate(tables, 1):
         where = f"{path}: devices[{number}]"
         if not isinstance(table, dict):
-            raise EdgenasError(f"{where} must be a table, found {table!r}")
+            raise EdgenasError(f"{where} must be a table, found {shown(table)}")
         if isinstance(table.get("device"), str):
             where += f" ({table['device']})"
         try:
@@ -197,8 +201,7 @@ def _requests(table: Mapping[str, Any], *, usual: Mapping[str, Any]) -> list[Req
     check_fields(
         table, required=("device",), optional=(*METRICS, "constraint", *_OPTIONS), where="the entry"
     )
-    if not isinstance(table["device"], str):
-        raise EdgenasError(f"device must be a text, found {table['device']!r}")
+    decode(_DEVICE, table["device"], where="device")
     options = {name: value for name, value in table.items() if name in _OPTIONS}
     _check_options(options, where="")
     beside = [
@@ -226,19 +229,17 @@ def _texts(table: Mapping[str, Any], name: str, *, most: int | None = None) -> l
     value = table[name]
     texts = value if isinstance(value, list) else [value]
     if not texts or not all(isinstance(text, str) for text in texts):
-        raise EdgenasError(f"{name} must be a text like '20ms' or a list of them, found {value!r}")
+        raise EdgenasError(
+            f"{name} must be a text like '20ms' or a list of them, found {shown(value)}"
+        )
     if most is not None and len(texts) > most:
-        raise EdgenasError(f"{name} must be one text, found {value!r}")
+        raise EdgenasError(f"{name} must be one text, found {shown(value)}")
     return texts
 
 
 def _check_options(options: Mapping[str, Any], *, where: str) -> None:
     for name, value in options.items():
-        wanted = _OPTIONS[name]
-        fits = isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))
-        if not fits and not (wanted is float and type(value) is int):
-            place = f"{where}: " if where else ""
-            raise EdgenasError(f"{place}{name} must be {_KINDS[wanted]}, found {value!r}")
+        decode(_OPTIONS[name], value, where=f"{where}: {name}" if where else name)
 
 
 def _named(requests: Sequence[tuple[str, Request]]) -> tuple[Entry, ...]:

@@ -11,13 +11,16 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from dataclasses import fields as dataclass_fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from edgenas.basics.decode import decode
 from edgenas.basics.errors import EdgenasError
-from edgenas.basics.files import disk_errors
+from edgenas.basics.files import check_schema, disk_errors, parse_json
+from edgenas.basics.ranges import Count, Id, Name, Range, Seconds, SecondsOrZero, Words
 from edgenas.clock.measure import Measurement
 from edgenas.latency.device import Target
 from edgenas.latency.table import environment_mismatches
@@ -25,6 +28,7 @@ from edgenas.latency.table_file import table_path
 
 SCHEMA = "edgenas.samples/1"
 _NANOSECONDS = ("samples", "wall_samples")
+_LONGEST = 10**15  # nanoseconds of a run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,23 +109,22 @@ class Journal:
             return
         for number, line in enumerate(lines):
             try:
-                self._take(json.loads(line), number=number)
-            except (ValueError, KeyError, TypeError) as error:
+                self._take(parse_json(line, where="it"), number=number, where="it")
+            except EdgenasError as error:
                 raise EdgenasError(
-                    f"{self.path} is damaged in line {number + 1}: {error!r}",
+                    f"{self.path} is damaged in line {number + 1}: {error.message}",
                     hint="move the file away; what it holds will be measured again",
-                ) from error
+                ) from None
 
-    def _take(self, value: dict[str, Any], *, number: int) -> None:
+    def _take(self, value: Any, *, number: int, where: str) -> None:
         if number == 0:
-            if value.get("schema") != SCHEMA:
-                raise ValueError(f"schema must be {SCHEMA}, found {value.get('schema')}")
-        elif "environment" in value:
-            self._runs.append(value["environment"])
-        elif "withdrawn" in value:
-            self._withdrawn.add(value["run"])
+            check_schema(value, schema=SCHEMA, where=where)
+        elif isinstance(value, dict) and "environment" in value:
+            self._runs.append(decode(_Run, value, where=where).environment)
+        elif isinstance(value, dict) and "withdrawn" in value:
+            self._withdrawn.add(decode(_Withdrawn, value, where=where).run)
         else:
-            self.records.append(_record(value, runs=len(self._runs)))
+            self.records.append(_record(value, runs=len(self._runs), where=where))
 
     def usable(self, environment: Mapping[str, Any]) -> list[Record]:
         """The records that were made on such a machine with such a runtime, oldest first."""
@@ -198,16 +201,66 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _record(value: dict[str, Any], *, runs: int) -> Record:
-    given = {f.name: value[f.name] for f in fields(Measurement) if f.name != "name"}
-    for name in _NANOSECONDS:
-        given[name] = tuple(ns * 1e-9 for ns in given[name])
-    if not 0 <= value["run"] < runs:
-        raise ValueError(f"there is no run {value['run']}")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """A line that starts a run."""
+
+    environment: Mapping[str, Any]
+    at: Words = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Withdrawn:
+    """A line that says that a run counts no more, and why."""
+
+    withdrawn: Words
+    run: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    """A measurement, see ``Record`` and ``Measurement``; single runs in nanoseconds."""
+
+    unit: Name
+    graph: Id
+    run: Count
+    at: Words
+    median: Seconds
+    p10: Seconds
+    p90: Seconds
+    n: Count
+    half_width: Annotated[float, Range(0, 1e6, "number")] | None
+    wall_p50: Seconds
+    wall_p95: Seconds
+    wall_n: Count
+    flag: Words
+    canary: SecondsOrZero
+    samples: Any
+    wall_samples: Any
+
+
+def _record(value: Any, *, runs: int, where: str) -> Record:
+    # Single runs are many: they are checked here, all at once.
+    fields = dict(value) if isinstance(value, dict) else value
+    samples: dict[str, tuple[float, ...]] = {}
+    for name in _NANOSECONDS if isinstance(fields, dict) else ():
+        runs_of = fields.get(name)
+        if not isinstance(runs_of, list) or not all(
+            type(ns) is int and 0 <= ns <= _LONGEST for ns in runs_of
+        ):
+            raise EdgenasError(f"{where}: {name} must be a list of nanoseconds")
+        samples[name] = tuple(ns * 1e-9 for ns in runs_of)
+        fields[name] = ()
+    line = decode(_Line, fields, where=where)
+    if line.run >= runs:
+        raise EdgenasError(f"{where}: there is no run {line.run}")
+    given = {
+        f.name: getattr(line, f.name) for f in dataclass_fields(Measurement) if f.name != "name"
+    }
     return Record(
-        unit=value["unit"],
-        graph=value["graph"],
-        run=value["run"],
-        at=value["at"],
-        measurement=Measurement(name=value["unit"], **given),
+        unit=line.unit,
+        graph=line.graph,
+        run=line.run,
+        at=line.at,
+        measurement=Measurement(name=line.unit, **{**given, **samples}),
     )
