@@ -336,8 +336,8 @@ def test_devices_and_sparse_files_in_a_tar_are_left_out(tmp_path: Path):
 
 MEASURED = """
 import resource, sys
-from edgenas.data import load_images
-from edgenas.errors import EdgenasError
+from edgenas.images.data import load_images
+from edgenas.basics.errors import EdgenasError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     load_images(sys.argv[1], stored=16)
