@@ -386,7 +386,13 @@ def hostile(folder: Path) -> dict[str, bytes]:
         )
     nested = made([deep], [value("x", [1]), value("c", [1], TensorProto.BOOL)], [])
     bomb = b"\x3a" + b"\xff\xff\xff\x07" + b"\x0a\x00" * (2**23 - 1)
+    short = made([node("Loop", ["x"], ["y"])], [value("x", [1])], [])
+    newest = pointwise()
+    newest.opset_import[0].version = 2**40
     return {
+        "short": short.SerializeToString(),
+        "newest": newest.SerializeToString(),
+        "bytes": conv.SerializeToString().replace(b"Conv", b"C\xff\xfev"),
         "huge": huge.SerializeToString(),
         "negative": negative.SerializeToString(),
         "tiled": tiled.SerializeToString(),

@@ -100,7 +100,26 @@ def _parsed(data: bytes, *, where: str) -> ModelProto:
         raise _no_file(where, shown(error) or "it cannot be parsed") from error
     if not model.graph.node:
         raise _no_file(where, "it has no operators")
+    if not all(isinstance(text, str) for text in _texts(model)):
+        raise _no_file(where, "it has a name that is not UTF-8")
     return model
+
+
+def _texts(model: ModelProto) -> Iterator[Any]:
+    """Every name of a model; the library gives bytes for what is not UTF-8."""
+    nodes: list[Any] = [node for function in model.functions for node in function.node]
+    for function in model.functions:
+        yield from (function.name, function.domain, *function.input, *function.output)
+    for graph in graphs_of(model.graph):
+        nodes.extend(graph.node)
+        for value in (*graph.input, *graph.output):
+            yield value.name
+            yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
+        yield from (tensor.name for tensor in graph.initializer)
+    for node in nodes:
+        yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+    yield from (entry.domain for entry in model.opset_import)
 
 
 def _no_file(where: str, why: str) -> EdgenasError:

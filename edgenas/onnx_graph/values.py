@@ -7,12 +7,15 @@ nobody asks for their values.
 
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, OperatorSetIdProto, TensorProto, helper, numpy_helper
+
+from edgenas.onnx_graph.file import external_values
 
 Values = NDArray[Any]
 MOST = 16_384  # elements of a constant whose values are kept
@@ -42,6 +45,18 @@ def known(tensor: TensorProto) -> Values | None:
     except _REFUSALS:
         return None
     return values if values.size == count else None
+
+
+def beside(tensor: TensorProto, folder: Path | None) -> TensorProto:
+    """A small tensor with its values, which lie in another file; a large one stays as it is."""
+    count = 1
+    for extent in tensor.dims:
+        count *= max(0, extent)
+    if count > MOST:
+        return tensor
+    whole = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+    whole.raw_data = external_values(tensor, folder)
+    return whole
 
 
 def of_constant(node: NodeProto) -> TensorProto | None:

@@ -8,7 +8,6 @@ too. A branch whose condition is known is followed; a loop whose count is known 
 
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from onnx import GraphProto, NodeProto, OperatorSetIdProto, TensorProto, TypePro
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.onnx_graph import control, rules, values
-from edgenas.onnx_graph.file import external_values, is_external, shown
+from edgenas.onnx_graph.file import is_external, shown
 from edgenas.onnx_graph.graph import Graph, Shape
 from edgenas.onnx_graph.inputs import LARGEST_EXTENT, LONGEST_SHAPE
 from edgenas.onnx_graph.model import Closed
@@ -25,6 +24,7 @@ from edgenas.onnx_graph.order import called
 from edgenas.onnx_graph.values import Values
 
 _MOST_STEPS = 60_000  # nodes that are looked at, those of loops each time
+_NEWEST = 10_000  # version of operators that is asked for
 _MOST_ELEMENTS = 2**33  # of one tensor
 _CONTROL = ("If", "Loop", "Scan")
 _WHOLE = frozenset(
@@ -114,7 +114,10 @@ class _Walk:
     def __init__(self, closed: Closed) -> None:
         self.where, self.folder = closed.where, closed.folder
         self.opsets: list[OperatorSetIdProto] = list(closed.proto.opset_import)
-        self.versions = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in self.opsets}
+        self.versions = {
+            "" if o.domain == "ai.onnx" else o.domain: max(0, min(o.version, _NEWEST))
+            for o in self.opsets
+        }
         self.ir = closed.proto.ir_version
         self.types: dict[str, TypeProto] = {}
         self.values: dict[str, Values] = {}
@@ -144,7 +147,7 @@ class _Walk:
         self.types[name] = helper.make_tensor_type_proto(tensor.data_type, dims)
         self.check(self.types[name], name, "the constant")
         if is_external(tensor):
-            tensor = _beside(tensor, self.folder)
+            tensor = values.beside(tensor, self.folder)
         found = values.known(tensor)
         if found is not None:
             self.values[name] = found
@@ -272,15 +275,19 @@ class _Walk:
             if alike is not None and max(alike[1], default=-1) < len(known):
                 told = self._alike(node, *alike, shapes=shapes, elements=elements)
         except (IndexError, KeyError, TypeError, ValueError) as error:
-            raise EdgenasError(
-                f"{self.where}: the inputs or attributes of {called(node)} do not fit its kind"
-            ) from error
+            raise self.misfit(node) from error
         outputs = list(node.output)
         found = {name: _unknown() for name in outputs if name}
         for name, (element, shape) in zip(outputs, told or (), strict=False):
             if name:
                 found[name] = _type(element, shape)
         return found
+
+    def misfit(self, node: NodeProto) -> EdgenasError:
+        """The error for an operator that lacks inputs or attributes."""
+        return EdgenasError(
+            f"{self.where}: the inputs or attributes of {called(node)} do not fit its kind"
+        )
 
     def _alike(
         self,
@@ -313,7 +320,11 @@ class _Walk:
     def control(self, node: NodeProto, scope: dict[str, str]) -> None:
         """A branch or a loop: what runs of it, where that is known; else the node itself."""
         before = len(self.nodes), self.bodies
-        if not control.follow(self, node, scope):
+        try:
+            followed = control.follow(self, node, scope)
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            raise self.misfit(node) from error
+        if not followed:
             del self.nodes[before[0] :]
             for name in filter(None, node.output):
                 self.types[name] = _unknown()
@@ -370,18 +381,6 @@ def _measured(node: NodeProto, shape: Extents | None) -> list[Values] | None:
         return [np.array(math.prod(e or 0 for e in shape))]
     limits = {a.name: a.i for a in node.attribute}
     return [np.array(shape[limits.get("start", 0) : limits.get("end")], np.int64)]
-
-
-def _beside(tensor: TensorProto, folder: Path | None) -> TensorProto:
-    """A small tensor with its values, which lie in another file; a large one stays as it is."""
-    count = 1
-    for extent in tensor.dims:
-        count *= max(0, extent)
-    if count > values.MOST:
-        return tensor
-    whole = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-    whole.raw_data = external_values(tensor, folder)
-    return whole
 
 
 def _type(element: int, shape: Extents | None) -> TypeProto:
