@@ -483,8 +483,14 @@ def test_onnx_runtime_is_kept_from_telling_and_from_writing(tmp_path):
 
 
 def worker(text: str) -> subprocess.CompletedProcess[str]:
+    """What the worker says to a line; its stdin stays open, because it ends where that ends."""
     command = [sys.executable, "-P", board.__file__]
-    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        process.stdin.write(f"{text}\n")
+        process.stdin.flush()
+        out, log = process.stdout.read(), process.stderr.read()
+        return subprocess.CompletedProcess(command, process.wait(timeout=60), out, log)
 
 
 def work(**changes) -> str:
@@ -521,7 +527,7 @@ def test_a_worker_ends_quietly_when_nobody_listens():
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, **pipes) as process:
         process.stdout.close()
-        process.stdin.write(work().encode())
-        process.stdin.close()
+        process.stdin.write(work().encode() + b"\n")
+        process.stdin.flush()
         assert process.wait(timeout=60) == 141
         assert process.stderr.read() == b""

@@ -202,7 +202,7 @@ def test_shipped_profiles_are_what_the_writer_writes():
 
 
 def test_the_page_lists_the_targets_as_they_ship(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    monkeypatch.syspath_prepend(str(ROOT / "tools" / "device_fits"))
     import table_device_models as table
 
     text = (ROOT / "docs/devices.md").read_text(encoding="utf-8")
