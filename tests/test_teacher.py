@@ -293,7 +293,7 @@ def cut(path: Path) -> Path:
             lambda p: drawn(p, shape=["n", 3, 16, 16]),
             "net.onnx",
             {"mean": (103.0, 116.0, 123.0)},
-            "mean must be three numbers from 0 to 1",
+            r"mean\[0\] must be at most 1, found 103.0",
         ),
     ],
 )
