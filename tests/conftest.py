@@ -122,7 +122,6 @@ def tiny(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from edgenas.accuracy.measured import fit_accuracy
-    from edgenas.delivery.images import own_split
     from edgenas.images.data import load_images
     from edgenas.model.saved import (
         ACCURACY_FILE,
@@ -132,6 +131,7 @@ def tiny(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_tensors,
     )
     from edgenas.space.presets import load_space
+    from edgenas.training.division import split_as_trained
     from edgenas.training.loop import train
     from edgenas.training.recipe import Recipe
 
@@ -141,7 +141,7 @@ def tiny(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     trained = train(load_space("tiny"), images, recipe=recipe, out=folder)
     save_supernet(folder, trained, dtype=torch.float32)
     trained = load_supernet(folder)
-    calibration, validation = own_split(trained, images)
+    calibration, validation = split_as_trained(trained, images)
     predictor = fit_accuracy(
         trained,
         validation=validation,

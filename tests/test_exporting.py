@@ -12,7 +12,6 @@ from edgenas.bundle.verify import verify_bundle
 from edgenas.clock.board import Settings
 from edgenas.delivery import exporting
 from edgenas.delivery.exporting import KINDS, export
-from edgenas.delivery.images import own_split
 from edgenas.delivery.request import Request
 from edgenas.delivery.run import specialize
 from edgenas.images.data import load_images
@@ -20,6 +19,7 @@ from edgenas.model.saved import load_supernet
 from edgenas.runtime import registry as runtimes
 from edgenas.runtime.trt import TENSORRT_RTX
 from edgenas.strategies.constraint import parse_constraint
+from edgenas.training.division import split_as_trained
 
 FAST = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6)
 
@@ -72,7 +72,7 @@ def test_every_format_passes_its_gates_and_has_its_own_rows(
 def test_the_accuracy_is_that_of_the_file(bundle: Path, photos: Path, tiny: Path, tmp_path: Path):
     made = exported(bundle, tmp_path, "onnx-int8", data=str(photos), allow_accuracy_drop=True)
     trained = load_supernet(tiny)
-    _, images = own_split(trained, load_images(str(photos), stored=16))
+    _, images = split_as_trained(trained, load_images(str(photos), stored=16))
     session = onnxruntime.InferenceSession(
         made.folder / "model.onnx", providers=["CPUExecutionProvider"]
     )

@@ -9,7 +9,6 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.bundle.verify import verify_bundle
 from edgenas.clock.measure import Measurement
 from edgenas.delivery import building, precision
-from edgenas.delivery.images import own_split
 from edgenas.delivery.request import Request
 from edgenas.delivery.run import specialize
 from edgenas.images.data import load_images
@@ -24,6 +23,7 @@ from edgenas.runtime import registry as runtimes
 from edgenas.space.cost import cost
 from edgenas.space.plan import layers, plan
 from edgenas.strategies.constraint import parse_constraint
+from edgenas.training.division import split_as_trained
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +84,7 @@ def test_an_int8_bundle_is_what_was_judged(rising: Path, photos: Path, tables):
     assert any("100.0% of the MACs in integer kernels" in note for note in result.record.notes)
     # The accuracy is that of the shipped file, whoever runs it.
     trained = load_supernet(rising)
-    _, validation = own_split(trained, load_images(str(photos), stored=16))
+    _, validation = split_as_trained(trained, load_images(str(photos), stored=16))
     inputs = trained.preprocessing.prepare(validation.pixels, resolution=result.arch.resolution)
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
     classes = [int(session.run(None, {"image": x[None].numpy()})[0].argmax()) for x in inputs]

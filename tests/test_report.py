@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from edgenas.delivery.trail import Trail, layer_times
 from hypothesis import given
 from hypothesis import strategies as st
 from pages import Tree
@@ -22,7 +23,6 @@ from edgenas.bundle.trace import (
     Trace,
 )
 from edgenas.delivery.latency import latency_of
-from edgenas.delivery.trail import Trail, layer_times
 from edgenas.latency.device import Target
 from edgenas.latency.device import load as load_device
 from edgenas.pages.bundle import bundle_page

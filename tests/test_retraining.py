@@ -17,7 +17,6 @@ from edgenas.bundle.record import Accuracy, Record, Retrained, Retraining
 from edgenas.bundle.verify import verify_bundle
 from edgenas.delivery import retraining, strategies
 from edgenas.delivery.fleet import read_fleet
-from edgenas.delivery.images import own_recipe, own_split
 from edgenas.delivery.request import STRATEGIES, Request
 from edgenas.delivery.retraining import recipe_for
 from edgenas.delivery.run import specialize
@@ -28,10 +27,10 @@ from edgenas.model.network import Network
 from edgenas.model.saved import load_supernet
 from edgenas.pages.bundle import bundle_page
 from edgenas.space.cost import macs_table
-from edgenas.strategies.constraint import parse_constraint
 from edgenas.strategies.gradient import run as gradient
 from edgenas.strategies.gradient.run import Learnt
 from edgenas.strategies.gradient.weights import WeightTraining
+from edgenas.training.division import recipe_of, split_as_trained
 from edgenas.training.recipe import Recipe
 
 
@@ -46,7 +45,7 @@ def ask(supernet: Path, photos: Path, **changes) -> Request:
     """Two networks, an epoch each, for a board that is not at hand."""
     usual = {
         "device": "jetson",
-        "constraints": (parse_constraint("macs<=200K"),),
+        "constraint": ("macs<=200K",),
         "supernet": str(supernet),
         "data": str(photos),
         "retrain_top": 2,
@@ -92,7 +91,7 @@ def test_the_delivered_network_is_the_best_retrained_one(
     found = specialize(ask(tiny, photos, test=str(others)), out=Path("bundle"))
     assert all(check.passed for check in verify_bundle(found.folder))
     trained, images = load_supernet(tiny), load_images(str(others), stored=16)
-    calibration, validation = own_split(trained, load_images(str(photos), stored=16))
+    calibration, validation = split_as_trained(trained, load_images(str(photos), stored=16))
     told = found.record.retraining
     assert told is not None
     assert (told.start, told.epochs, told.learning_rate) == ("inherited", 2, 0.02)
@@ -156,7 +155,7 @@ def test_splits_never_mix(tiny: Path, photos: Path, tmp_path: Path, seen):
         (tests / name).mkdir(parents=True)
         shutil.copy(mixed / f"{name}/03.png", tests / name)
     result = specialize(ask(tiny, mixed, test=str(tests), retrain_top=1), out=Path("bundle"))
-    _, validation = own_split(load_supernet(tiny), load_images(str(mixed), stored=16))
+    _, validation = split_as_trained(load_supernet(tiny), load_images(str(mixed), stored=16))
     (trained,) = seen
     learnt = pixels_of(trained[1])
     assert learnt
@@ -267,7 +266,7 @@ def test_weights_trained_beside_the_choices_are_delivered(
     found = specialize(request, out=Path("bundle"))
     assert all(check.passed for check in verify_bundle(found.folder))
     trained, images = load_supernet(tiny), load_images(str(others), stored=16)
-    calibration, validation = own_split(trained, load_images(str(photos), stored=16))
+    calibration, validation = split_as_trained(trained, load_images(str(photos), stored=16))
     ((learnt_from, learnt),) = joint
     assert not pixels_of(learnt_from) & (pixels_of(validation) | pixels_of(images))
     told = found.record.retraining
@@ -332,7 +331,7 @@ def test_from_scratch_nothing_is_inherited(tiny: Path, photos: Path, seen):
 
 def test_the_recipe_is_that_of_the_supernet_but_for_epochs_and_rate(tiny: Path, photos: Path):
     trained = load_supernet(tiny)
-    own = own_recipe(trained)
+    own = recipe_of(trained)
     assert (own.batch, own.learning_rate, own.validation) == (24, 0.2, 0.25)
     request = ask(tiny, photos)
     found = recipe_for(request, trained)

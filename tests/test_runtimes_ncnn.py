@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from edgenas.delivery.precision import why_not_here
 from onnx import TensorProto, helper
 
 from edgenas.basics.errors import EdgenasError
@@ -16,7 +17,6 @@ from edgenas.clock import board, measure
 from edgenas.clock.board import Settings
 from edgenas.delivery import choosing
 from edgenas.delivery import latency as latencies
-from edgenas.delivery.precision import why_not_here
 from edgenas.delivery.request import Request
 from edgenas.delivery.run import specialize
 from edgenas.latency.device import Target

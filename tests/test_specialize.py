@@ -19,7 +19,6 @@ from edgenas.clock.board import Settings
 from edgenas.clock.measure import Measurement
 from edgenas.delivery import building, choosing, shared, strategies
 from edgenas.delivery import latency as latencies
-from edgenas.delivery.images import own_split
 from edgenas.delivery.latency import latency_of
 from edgenas.delivery.request import LEARNING, STRATEGIES, Request, Result
 from edgenas.delivery.run import specialize
@@ -40,6 +39,7 @@ from edgenas.strategies.constraint import Limit, parse_constraint
 from edgenas.strategies.dominance import front_of
 from edgenas.strategies.gradient import run as gradient
 from edgenas.strategies.gradient.choosing import FINALISTS, ceilings_of, most_preferred
+from edgenas.training.division import split_as_trained
 
 # Everything passes such a gate: what is tested is the wiring, whatever the machine does meanwhile.
 FAST = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6)
@@ -303,7 +303,7 @@ def test_measured_accuracy_is_that_of_an_independent_evaluation(tiny: Path, phot
     found = result.record.accuracy
     assert (found.kind, found.data, found.split) == ("measured", "stripes", "validation")
     trained = load_supernet(tiny)
-    calibration, validation = own_split(trained, load_images(str(photos), stored=16))
+    calibration, validation = split_as_trained(trained, load_images(str(photos), stored=16))
     assert found.images == len(validation) == 24
     network = trained.supernet.extract(result.arch)
     calibrate(network, calibration, preprocessing=trained.preprocessing)
@@ -416,7 +416,7 @@ def test_a_learning_strategy_chooses_the_network_where_only_counts_are_limited(
     assert finalists[0] == space.smallest()
     assert len(finalists) == FINALISTS
     trained = load_supernet(tiny)
-    calibration, validation = own_split(trained, load_images(str(photos), stored=16))
+    calibration, validation = split_as_trained(trained, load_images(str(photos), stored=16))
     accuracies = evaluate(
         trained.supernet,
         finalists,

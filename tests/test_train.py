@@ -25,7 +25,6 @@ from toys import toy_images
 
 from edgenas.basics import files
 from edgenas.basics.errors import EdgenasError
-from edgenas.delivery.images import own_split
 from edgenas.images.data import Images, Preprocessing, split
 from edgenas.model.network import Network
 from edgenas.model.saved import TrainedSupernet, load_tensors
@@ -36,6 +35,7 @@ from edgenas.space.space import Space
 from edgenas.training import loop
 from edgenas.training.augment import augment
 from edgenas.training.course import indices_of
+from edgenas.training.division import split_as_trained
 from edgenas.training.loop import Progress, split_seed, train
 from edgenas.training.recipe import Recipe, learning_rate
 from edgenas.training.runs import CHECKPOINT, METRICS, RUN, TENSORBOARD
@@ -772,7 +772,7 @@ def test_what_was_learnt_from_is_never_set_aside(tmp_path: Path, toys: Images):
     second = train(tiny(), toys, recipe=recipe, out=tmp_path / "second", seed=4, init=first)
     third = train(tiny(), toys, recipe=recipe, out=tmp_path / "third", seed=5, init=second)
     for trained in (first, second, third):
-        assert torch.equal(own_split(trained, toys)[1].pixels, aside)
+        assert torch.equal(split_as_trained(trained, toys)[1].pixels, aside)
     again = train(tiny(), toys, recipe=recipe, out=tmp_path / "again", seed=6, init=second)
     ends = (next(t.supernet.parameters()) for t in (third, again))
     assert not torch.equal(*ends)

@@ -104,6 +104,15 @@ class AccuracyPredictor:
             seed=seed,
         )
 
+    def require_error(self) -> HeldOut:
+        """Its error on networks that a search chose, or else on networks that it was not fitted to.
+
+        Predictors without any error are refused when they are loaded for use.
+        """
+        error = self.chosen or self.error
+        assert error is not None
+        return error
+
     def predict(self, rows: Codes) -> Vector:
         """Accuracies of canonical rows, shape (n, genes) -> (n,). Nothing is clipped."""
         return self.model(rows)

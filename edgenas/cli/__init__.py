@@ -20,10 +20,11 @@ from edgenas.cli import (
     importing,
     learn,
     listing,
-    offer,
     ranking,
     showing,
+    specialize,
     timing,
+    verify,
 )
 from edgenas.cli.console import log, print_line
 
@@ -92,7 +93,8 @@ def _say(message: str, *, hint: str) -> None:
 
 
 for group in (
-    offer,
+    specialize,
+    verify,
     learn,
     timing,
     bench,
@@ -105,8 +107,11 @@ for group in (
     importing,
     listing,
 ):
-    for name, verb in group.VERBS.items():
+    for name, verb in getattr(group, "VERBS", {}).items():
         app.command(name)(_told(name, verb))
+for module in (specialize, verify):
+    word = module.__name__.rpartition(".")[2].replace("_", "-")
+    app.command(word)(_told(word, module.VERB.command()))
 
 
 def main() -> None:

@@ -230,13 +230,13 @@ def predict(
     declared.check(chosen)
     if classes is not None:
         declared = declared.with_classes(classes)
-    from edgenas.delivery.latency import latency_of
-    from edgenas.delivery.request import check_runtime
+    from edgenas.delivery.latency import find_latency
+    from edgenas.delivery.preparing import check_runtime
 
     if runtime is not None:
         check_runtime(runtime)
     target = profile.target(runtime=runtime, precision=precision, threads=threads, batch=batch)
-    latency = latency_of(declared, device=profile, target=target)
+    latency = find_latency(declared, device=profile, target=target)
     rows = declared.encode([chosen])
     notes = latency.cautions(total(declared, chosen).macs, space=declared)
     report = {

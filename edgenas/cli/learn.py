@@ -190,10 +190,10 @@ def _trained(
     import torch
 
     from edgenas.basics.files import write_text
-    from edgenas.delivery.images import own_split
     from edgenas.model import processes as parallel
     from edgenas.model.saved import load_supernet, save_supernet
     from edgenas.pages.training import training_page
+    from edgenas.training.division import split_as_trained
     from edgenas.training.history import read_history
     from edgenas.training.loop import Progress
     from edgenas.training.loop import train as run_training
@@ -225,7 +225,7 @@ def _trained(
     parallel.gathered(None)  # the others read what the first one wrote
     trained = load_supernet(folder)
     trained.supernet.to(place)
-    calibration, validation = own_split(trained, images)
+    calibration, validation = split_as_trained(trained, images)
     predictor = fit_predictor(
         trained, validation, calibration, count=recipe.accuracy_archs, seed=seed, name=name
     )
@@ -332,14 +332,14 @@ def fit_accuracy(
     norms, the rest is judged on. For an imported supernet, a tenth of every class is judged on.
     """
     from edgenas.accuracy.measured import check_classes
-    from edgenas.delivery.images import own_split
     from edgenas.model.saved import find_supernet, load_supernet
+    from edgenas.training.division import split_as_trained
 
     trained = load_supernet(find_supernet(supernet))
     stored = trained.preprocessing.stored
     images = read_images(data, stored=stored, skip_bad_images=skip_bad_images)
     check_classes(images, trained.classes)
-    calibration, validation = own_split(trained, images)
+    calibration, validation = split_as_trained(trained, images)
     learnt_copies(trained, validation, split="validation")
     predictor = fit_predictor(
         trained, validation, calibration, count=archs, seed=seed, name=name or _name(data)

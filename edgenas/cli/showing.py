@@ -123,7 +123,7 @@ def pareto(
             seed=seed,
             evaluations=evaluations or EVALUATIONS,
             history=history,
-            tell=tell,
+            progress=tell,
         )
     for path in out_file or ():
         _write(found, path)

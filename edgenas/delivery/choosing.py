@@ -1,32 +1,39 @@
 """The choice of the network: searched for under predictions, corrected by measurements.
 
+    Prepared -> choose -> Chosen
+
 Where the device is at hand, the prediction only proposes. What was measured replaces what was
 predicted, its ratio corrects the predictions of all others, and the search is repeated until its
 winner is a network that was measured within the budget. That one is measured afresh: the fastest
 of many noisy measurements is not what a user will see.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.units import milliseconds
-from edgenas.clock.measure import DEFAULT, NETWORK, Measurement
-from edgenas.delivery.building import Built, Job, build, timed
-from edgenas.delivery.latency import Latency
-from edgenas.delivery.strategies import best_of, most_accurate, ranked
-from edgenas.space.arch import Arch
-from edgenas.space.cost import (
-    Vector,
-    macs_table,
-    params_table,
-    peak_table,
-    weights_table,
+from edgenas.bundle.record import Retraining
+from edgenas.bundle.trace import Attempt
+from edgenas.clock.board import Settings
+from edgenas.clock.measure import DEFAULT, NETWORK
+from edgenas.delivery.building import REPEATS, BuiltNetwork, build, time_on_device
+from edgenas.delivery.limits import Seconds, limits_for
+from edgenas.delivery.log import NOTHING_SEEN, SearchLog
+from edgenas.delivery.preparing import Prepared
+from edgenas.delivery.ranking import (
+    Learnt,
+    best_without_budget,
+    learn_from_images,
+    rank_by_prediction,
+    rank_networks,
 )
-from edgenas.space.space import Codes, Space
-from edgenas.strategies.constraint import Constraint, Limit
+from edgenas.model.network import Network
+from edgenas.profiling.work import Clock
+from edgenas.space.arch import Arch
+from edgenas.space.cost import Vector
+from edgenas.space.space import Codes
 from edgenas.strategies.run import search
 
 ATTEMPTS = 6  # searches and measurements before giving up
@@ -35,246 +42,322 @@ ATTEMPTS = 6  # searches and measurements before giving up
 AIM = 0.99
 ENOUGH = 0.96  # of the budget used: below it, a corrected search may find a better network
 
-# While choosing; the number that is reported comes from a longer, fresh measurement.
-QUICK = replace(DEFAULT, baseline_seconds=3.0, min_samples=100, max_samples=400, visit_seconds=2.0)
+# While choosing. The number that is reported comes from a longer, fresh measurement.
+BRIEF = replace(DEFAULT, baseline_seconds=3.0, min_samples=100, max_samples=400, visit_seconds=2.0)
 
-BYTES: Mapping[str, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
-
-Seconds = Callable[[Codes], Vector]
-
-_WITHIN = "within the latency budget"
+_WITHIN, _WITHOUT = "within the latency budget", "without the latency budget"
 
 
-def check_reachable(
-    space: Space, constraints: list[Constraint], *, precision: str, batch: int
-) -> None:
-    """Refuse budgets of counted things that no network keeps, before anything slow is done.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """The network of a specialisation, and how it was found.
 
-    Raises:
-        EdgenasError: what is least reachable, and which constraint binds.
+    Args:
+        built: the network.
+        learnt: what the strategy has learnt; its weights are those that networks inherit.
+        timed: the networks that were timed on the device, each with its latest measurement.
+        log: what was searched for, seen and measured.
+        notes: what a reader of the result should know.
+        retraining: how the network came by weights of its own; None where it inherits them.
     """
-    limits = [
-        Limit(constraint=c, values=counted(space, c, precision=precision, batch=batch))
-        for c in constraints
-        if c.metric in ("macs", "params", "memory")
-    ]
-    search(space, maximize=macs_table(space), subject_to=limits, evaluations=1)
+
+    built: BuiltNetwork
+    learnt: Learnt
+    timed: tuple[BuiltNetwork, ...]
+    log: SearchLog
+    notes: tuple[str, ...] = ()
+    retraining: Retraining | None = None
 
 
-def choose(job: Job) -> Built:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """A device at hand, and what was measured on it.
+
+    Args:
+        prepared: the target.
+        clock: where networks are timed.
+        timed: networks with their latest measurement, in the order of their first one.
+        log: of the measurements.
+    """
+
+    prepared: Prepared
+    clock: Clock
+    timed: tuple[BuiltNetwork, ...] = ()
+    log: SearchLog = NOTHING_SEEN
+
+    def find(self, arch: Arch) -> BuiltNetwork | None:
+        """The latest measurement of a network; None where it was not measured."""
+        return next((built for built in self.timed if built.arch == arch), None)
+
+    def seconds(self, built: BuiltNetwork) -> float:
+        """The measured number that the budget is held to."""
+        return built.seconds(self.prepared.request.percentile)
+
+    def measure(self, built: BuiltNetwork, *, settings: Settings) -> "tuple[Bench, BuiltNetwork]":
+        """The bench with one more measurement, and the network with it.
+
+        Args:
+            built: the network.
+            settings: ``BRIEF`` while choosing, ``NETWORK`` for a number that is reported.
+        """
+        prepared = self.prepared
+        patience = REPEATS - sum(one.repeats for one in self.timed)
+        built = time_on_device(
+            prepared, built, clock=self.clock, settings=settings, patience=patience
+        )
+        attempt = Attempt(
+            arch_id=built.arch.id,
+            accuracy=prepared.predict_accuracy(built.arch),
+            predicted=prepared.predict_seconds(built.arch),
+            measured=self.seconds(built),
+            fresh=settings == NETWORK,
+        )
+        known = {one.arch: one for one in self.timed} | {built.arch: built}
+        bench = replace(self, timed=tuple(known.values()), log=self.log.add_attempt(attempt))
+        return bench, built
+
+    def correct(self) -> Seconds:
+        """Predictions that what was measured has corrected, with a little to spare."""
+        prepared = self.prepared
+        ratios = [self.seconds(built) / built.predicted for built in self.timed]
+        # Off by a common factor near this budget: that of the latest networks.
+        factor = float(np.mean(ratios[-2:]))
+        rows = prepared.space.encode([built.arch for built in self.timed])
+        measured = [self.seconds(built) for built in self.timed]
+
+        def corrected(candidates: Codes) -> Vector:
+            seconds = prepared.latency.predictor.predict(candidates) * factor
+            for row, value in zip(rows, measured, strict=True):
+                seconds[(candidates == row).all(axis=1)] = value
+            return seconds / AIM
+
+        return corrected
+
+
+def choose(prepared: Prepared) -> Chosen:
     """The most accurate network that keeps every budget, built and, where possible, measured.
-
-    A budget of latency that does not bind is told in the job's notes.
 
     Raises:
         EdgenasError: no network keeps the budgets, by prediction or when measured.
     """
-    latency, budget = job.latency, job.budget
+    latency, budget, clock = prepared.latency, prepared.budget, prepared.latency.clock
     # Only what will not be measured has to keep its budget with a margin for the prediction.
-    bound = (
-        latency.predictor.predict if latency.reachable else latency.upper(job.request.confidence)
+    bound = latency.predictor.predict
+    if clock is None:
+        bound = latency.upper(prepared.request.confidence)
+    prepared.progress("searching", 0, 1, "")
+    first = _search_first(prepared, bound)
+    prepared.progress("searching", 1, 1, str(first.best))
+    chosen = Chosen(
+        built=build(prepared, first.best, network=_inherit(first.learnt, first.best)),
+        learnt=first.learnt,
+        timed=(),
+        log=first.log,
+        notes=first.learnt.notes,
     )
-    job.tell("searching", 0, 1, "")
-    limits = _limits(job, own=bound)
-    search(job.space, maximize=job.predictor, subject_to=limits, evaluations=1)  # says what binds
-    free = most_accurate(job, _limits(job, own=None), name="without the latency budget")
-    best = free
-    if job.request.learns:
-        best = best_of(job, _limits(job, own=None if budget is None else bound), name=_WITHIN)
-    elif budget is not None and bound(job.space.encode([free]))[0] > budget:
-        best = most_accurate(job, limits, name=_WITHIN)
-    job.tell("searching", 1, 1, str(best))
-    if not latency.reachable:
-        built = build(job, best)
-    elif budget is None:
-        job.tell("measuring", 0, 1, str(best))
-        built = afresh(job, build(job, best))
-    else:
-        built = _within(job, budget=budget, first=best, free=free)
-    if budget is not None and built.arch == free:
-        _say_unbound(job, built, budget=budget)
-    return built
+    if clock is not None:
+        chosen = _choose_by_measuring(prepared, clock, first=first, chosen=chosen)
+    if budget is not None and chosen.built.arch == first.free:
+        note = _describe_unbound(prepared, chosen.built, budget=budget)
+        chosen = replace(chosen, notes=(*chosen.notes, note))
+    return chosen
 
 
-def _within(job: Job, *, budget: float, first: Arch, free: Arch) -> Built:
-    """Build and measure; while the budget is missed or left unused, correct and search again."""
-    tried, fresh = job.tried, set[Arch]()
-    arch = first
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _First:
+    """What the first searches gave.
+
+    Args:
+        best: the network within all budgets.
+        free: the most accurate network without the latency budgets; None where these clearly bind.
+        learnt: what the strategy has learnt.
+        log: of the searches.
+    """
+
+    best: Arch
+    free: Arch | None
+    learnt: Learnt
+    log: SearchLog
+
+
+def _search_first(prepared: Prepared, bound: Seconds) -> _First:
+    """The first search, and whether the latency budget binds at all.
+
+    Args:
+        prepared: what is searched.
+        bound: what latency on the device is held to.
+    """
+    budget = prepared.budget
+    limits = limits_for(prepared, own=None if budget is None else bound)
+    if prepared.request.learns:
+        # Learning is slow: a budget that no network keeps is refused before it.
+        search(prepared.space, maximize=prepared.predictor, subject_to=limits, evaluations=1)
+        learnt = learn_from_images(prepared, limits)
+        ranking = rank_networks(prepared, learnt, limits, name=_WITHIN)
+        best, log = ranking.archs[0], ranking.log
+        without = best_without_budget(prepared, best)
+        if without is None:
+            return _First(best=best, free=None, learnt=learnt, log=log)
+        return _First(best=best, free=without.archs[0], learnt=learnt, log=log.join(without.log))
+
+    def keeps(arch: Arch) -> bool:
+        return budget is None or bound(prepared.space.encode([arch]))[0] <= budget
+
+    learnt, log = Learnt(inherited=prepared.trained), SearchLog()
+    if keeps(prepared.space.largest()):  # then the budget may leave the choice as it is
+        without = rank_by_prediction(prepared, limits_for(prepared, own=None), name=_WITHOUT)
+        free, log = without.archs[0], without.log
+        if keeps(free):
+            return _First(best=free, free=free, learnt=learnt, log=log)
+    within = rank_by_prediction(prepared, limits, name=_WITHIN)
+    best, log = within.archs[0], log.join(within.log)
+    without = best_without_budget(prepared, best)
+    if without is None:
+        return _First(best=best, free=None, learnt=learnt, log=log)
+    free, log = without.archs[0], log.join(without.log)
+    return _First(best=free if keeps(free) else best, free=free, learnt=learnt, log=log)
+
+
+def _choose_by_measuring(
+    prepared: Prepared, clock: Clock, *, first: _First, chosen: Chosen
+) -> Chosen:
+    """Measure the network of the first search, and search again while it misses its budget."""
+    bench, budget = Bench(prepared=prepared, clock=clock), prepared.budget
+    if budget is None:
+        prepared.progress("measuring", 0, 1, str(first.best))
+        bench, built = bench.measure(chosen.built, settings=NETWORK)
+        log = chosen.log.join(bench.log)
+        return replace(chosen, built=built, timed=bench.timed, log=log)
+    return _choose_within(bench, budget=budget, first=first, chosen=chosen)
+
+
+def _choose_within(bench: Bench, *, budget: float, first: _First, chosen: Chosen) -> Chosen:
+    """Build and measure. While the budget is missed or left unused, correct and search again."""
+    prepared, log = bench.prepared, chosen.log
+    arch, fresh = first.best, set[Arch]()
+
+    def finish(bench: Bench, built: BuiltNetwork) -> Chosen:
+        prepared.progress("measuring", ATTEMPTS, ATTEMPTS, str(built.arch))
+        return replace(chosen, built=built, timed=bench.timed, log=log.join(bench.log))
+
     for attempt in range(ATTEMPTS):
-        job.tell("measuring", attempt, ATTEMPTS, str(arch))
-        if arch not in tried:
-            quickly(job, build(job, arch))
-        used = _held(job, tried[arch]) / budget
-        if not (ENOUGH <= used <= AIM or (used <= AIM and arch == free)):
-            arch = _next(job, budget=budget)
-            if arch not in tried:
+        prepared.progress("measuring", attempt, ATTEMPTS, str(arch))
+        built = bench.find(arch)
+        if built is None:
+            built = chosen.built
+            if arch != chosen.built.arch:
+                built = build(prepared, arch, network=_inherit(first.learnt, arch))
+            bench, built = bench.measure(built, settings=BRIEF)
+        used = bench.seconds(built) / budget
+        if not (ENOUGH <= used <= AIM or (used <= AIM and arch == first.free)):
+            arch, more = _search_again(bench, first.learnt, budget=budget)
+            log = log.join(more)
+            built = bench.find(arch)
+            if built is None:
                 continue
         if arch in fresh:
             break
         # Nothing better is expected: the number that is reported comes from fresh runs.
-        afresh(job, tried[arch])
+        bench, built = bench.measure(built, settings=NETWORK)
         fresh.add(arch)
-        if _held(job, tried[arch]) <= AIM * budget:
-            job.tell("measuring", ATTEMPTS, ATTEMPTS, str(arch))
-            return tried[arch]
-    fitting = [built for built in tried.values() if _held(job, built) <= budget]
-    for built in sorted(fitting, key=lambda b: -job.accuracy(b.arch)):
-        final = built if built.arch in fresh else afresh(job, built)
-        if _held(job, final) <= budget:
-            return final
-    closest = min(_held(job, built) for built in tried.values())
+        if bench.seconds(built) <= AIM * budget:
+            return finish(bench, built)
+    fitting = [one for one in bench.timed if bench.seconds(one) <= budget]
+    for built in sorted(fitting, key=lambda b: -prepared.predict_accuracy(b.arch)):
+        final = built
+        if built.arch not in fresh:
+            bench, final = bench.measure(built, settings=NETWORK)
+        if bench.seconds(final) <= budget:
+            return finish(bench, final)
+    closest = min(bench.seconds(one) for one in bench.timed)
     raise EdgenasError(
-        f"no network measured within {milliseconds(budget)} on {job.latency.target}: the closest "
-        f"of {len(tried)} took {milliseconds(closest)}",
+        f"no network measured within {milliseconds(budget)} on {prepared.latency.target}: the "
+        f"closest of {len(bench.timed)} took {milliseconds(closest)}",
         hint="allow a little more, or end other work on this machine and run it again",
     )
 
 
-def _next(job: Job, *, budget: float) -> Arch:
+def _search_again(bench: Bench, learnt: Learnt, *, budget: float) -> tuple[Arch, SearchLog]:
     """The best network under predictions that what was measured has corrected."""
+    prepared = bench.prepared
     try:
-        name = f"corrected by {len(job.tried)} measured"
-        return best_of(job, _limits(job, own=_corrected(job)), name=name)
+        ranking = rank_networks(
+            prepared,
+            learnt,
+            limits_for(prepared, own=bench.correct()),
+            name=f"corrected by {len(bench.timed)} measured",
+            again=True,
+        )
     except EdgenasError:
-        fitting = [arch for arch, built in job.tried.items() if _held(job, built) <= budget]
+        fitting = [one.arch for one in bench.timed if bench.seconds(one) <= budget]
         if not fitting:
             raise
-        return max(fitting, key=job.accuracy)
+        return max(fitting, key=prepared.predict_accuracy), SearchLog()
+    return ranking.archs[0], ranking.log
 
 
-def _corrected(job: Job) -> Seconds:
-    """Predictions that what was measured has corrected, with a little to spare."""
-    tried = job.tried
-    ratios = [_held(job, built) / built.predicted for built in tried.values()]
-    # Off by a common factor near this budget: that of the latest networks.
-    factor = float(np.mean(ratios[-2:]))
-    rows = job.space.encode(list(tried))
-    known = [_held(job, built) for built in tried.values()]
-
-    def corrected(candidates: Codes) -> Vector:
-        seconds = job.latency.predictor.predict(candidates) * factor
-        for row, measured in zip(rows, known, strict=True):
-            seconds[(candidates == row).all(axis=1)] = measured
-        return seconds / AIM
-
-    return corrected
+def _inherit(learnt: Learnt, arch: Arch) -> Network:
+    """A copy of a network with the weights that it inherits, not yet calibrated."""
+    return learnt.inherited.supernet.extract(arch)
 
 
-def candidates(job: Job, first: Built, *, count: int) -> list[Built]:
+def find_candidates(
+    prepared: Prepared, chosen: Chosen, *, count: int
+) -> tuple[tuple[BuiltNetwork, ...], Bench | None, SearchLog]:
     """The chosen network and the next best that keep every budget, measured where possible.
 
     Args:
-        job: whose.
-        first: what ``choose`` gave.
+        prepared: what is searched.
+        chosen: what ``choose`` gave.
         count: how many at most.
+
+    Returns:
+        The networks; the device with what was measured on it, None where it is out of reach; and
+        the log of the search.
     """
-    latency, budget = job.latency, job.budget
-    if budget is None:
-        own = None
-    elif latency.reachable:
-        own = _corrected(job)
-    else:
-        own = latency.upper(job.request.confidence)
+    latency, budget, clock = prepared.latency, prepared.budget, prepared.latency.clock
+    bench, own = None, None
+    if clock is not None:
+        bench = Bench(prepared=prepared, clock=clock, timed=chosen.timed)
+        own = None if budget is None else bench.correct()
+    elif budget is not None:
+        own = latency.upper(prepared.request.confidence)
     # More than are wanted: some may turn out too slow.
-    archs = ranked(job, _limits(job, own=own), name="the best ones", count=2 * count)
-    found = [first]
-    for arch in archs:
-        if len(found) == count:
+    limits = limits_for(prepared, own=own)
+    ranking = rank_networks(
+        prepared, chosen.learnt, limits, name="the best ones", count=2 * count, again=True
+    )
+    candidates = [chosen.built]
+    for arch in ranking.archs:
+        if len(candidates) == count:
             break
-        if arch == first.arch:
+        if arch == chosen.built.arch:
             continue
-        job.tell("measuring", len(found), count, str(arch))
-        built = job.tried.get(arch) or build(job, arch)
-        if budget is not None and latency.reachable:
-            built = built if built.measured else quickly(job, built)
-            if _held(job, built) > AIM * budget:
-                continue
-        found.append(built)
-    return found
+        prepared.progress("measuring", len(candidates), count, str(arch))
+        built = None if bench is None else bench.find(arch)
+        if built is None:
+            built = build(prepared, arch, network=_inherit(chosen.learnt, arch))
+            if bench is not None and budget is not None:
+                bench, built = bench.measure(built, settings=BRIEF)
+        if bench is not None and budget is not None and bench.seconds(built) > AIM * budget:
+            continue
+        candidates.append(built)
+    return tuple(candidates), bench, ranking.log
 
 
-def keeps(job: Job, built: Built) -> bool:
-    """Whether a network that was measured keeps the latency budget, if there is one."""
-    return job.budget is None or _held(job, built) <= job.budget
-
-
-def _held(job: Job, built: Built) -> float:
-    assert isinstance(built.measured, Measurement)
-    return job.held(built.measured)
-
-
-def quickly(job: Job, built: Built) -> Built:
-    """Timed as long as a choice needs."""
-    found = job.tried[built.arch] = timed(job, built, settings=QUICK)
-    job.trail.timed(built.arch, measured=_held(job, found), fresh=False)
-    return found
-
-
-def afresh(job: Job, built: Built) -> Built:
-    """Timed as long as a number needs that is reported."""
-    found = job.tried[built.arch] = timed(job, built, settings=NETWORK)
-    job.trail.timed(built.arch, measured=_held(job, found), fresh=True)
-    return found
-
-
-def _limits(job: Job, *, own: Seconds | None) -> list[Limit]:
-    """The constraints as functions of rows.
-
-    Args:
-        job: whose.
-        own: what latency on the device is held to; None: its budgets are left out.
-    """
-    target, confidence = job.latency.target, job.request.confidence
-    limits: list[Limit] = []
-    if own is not None:
-        guide = job.latency.predictor.tables()
-        tightest = job.request.budgets()[:1]
-        limits += [Limit(constraint=c, values=own, guide=guide) for c in tightest]
-    for constraint in job.request.constraints:
-        if constraint.metric in ("macs", "params", "memory"):
-            values = counted(job.space, constraint, precision=target.precision, batch=target.batch)
-            limits.append(Limit(constraint=constraint, values=values))
-        elif constraint.metric == "energy" or constraint.target:
-            values = bound_of(latency_for(job, constraint), constraint, confidence=confidence)
-            guide = latency_for(job, constraint).predictor.tables()
-            limits.append(Limit(constraint=constraint, values=values, guide=guide))
-    return limits
-
-
-def latency_for(job: Job, constraint: Constraint) -> Latency:
-    """The latency that a constraint is about: of the device, or of the one that it names."""
-    return job.others[constraint.target] if constraint.target else job.latency
-
-
-def bound_of(latency: Latency, constraint: Constraint, *, confidence: float) -> Seconds:
-    """The upper bound of a predicted latency, or of the energy of such a run."""
-    upper = latency.upper(confidence)
-    if constraint.metric == "latency":
-        return upper
-    watts = latency.watts()
-    return lambda rows: upper(rows) * watts
-
-
-def counted(space: Space, constraint: Constraint, *, precision: str, batch: int) -> Seconds:
-    """Rows to the MACs, parameters or bytes that a constraint is about."""
-    if constraint.metric == "macs":
-        return macs_table(space)
-    if constraint.metric == "params":
-        return params_table(space)
-    width = BYTES[precision]
-    return lambda rows: (weights_table(space)(rows) + peak_table(space)(rows) * batch) * width
-
-
-def _say_unbound(job: Job, built: Built, *, budget: float) -> None:
+def _describe_unbound(prepared: Prepared, built: BuiltNetwork, *, budget: float) -> str:
+    """The note that a latency budget leaves the choice as it is."""
+    latency, space = prepared.latency, prepared.space
     if built.measured is not None:
-        needs = _held(job, built)
+        needs = built.seconds(prepared.request.percentile)
         words = f"takes {milliseconds(needs)}"
     else:
-        needs = float(job.latency.upper(job.request.confidence)(job.space.encode([built.arch]))[0])
+        upper = latency.upper(prepared.request.confidence)
+        needs = float(upper(space.encode([built.arch]))[0])
         words = f"takes at most {milliseconds(needs)}"
-    others = " that keeps the other budgets" if len(job.request.constraints) > 1 else ""
-    job.notes.append(
+    others = " that keeps the other budgets" if len(prepared.constraints) > 1 else ""
+    return (
         f"the latency budget of {milliseconds(budget)} does not bind: the most accurate network of "
-        f"space {job.space.name}{others} {words}; {job.latency.device.name} could take one about "
+        f"space {space.name}{others} {words}; {latency.device.name} could take one about "
         f"{budget / needs:.1f} times as slow: use a larger space or a tighter budget"
     )

@@ -20,9 +20,9 @@ from edgenas.bundle.write import load_bundle
 from edgenas.clock import board
 from edgenas.clock.board import Settings
 from edgenas.clock.measure import NETWORK
-from edgenas.delivery.images import material
-from edgenas.delivery.precision import LARGEST_DROP, no_images
-from edgenas.delivery.request import Request, Tell
+from edgenas.delivery.evaluating import LARGEST_DROP, no_images
+from edgenas.delivery.images import read_image_sets
+from edgenas.delivery.request import Progress, SpecializeRequest
 from edgenas.images.data import Images
 from edgenas.latency.device import Target
 from edgenas.model.export import compared, integer_share, run_onnx, with_open_batch
@@ -104,7 +104,7 @@ def export(
     allow_accuracy_drop: bool = False,
     force: bool = False,
     settings: Settings = NETWORK,
-    tell: Tell = lambda step, done, total, words: None,
+    tell: Progress = lambda step, done, total, words: None,
 ) -> Export:
     """Write the model of a bundle in another format, checked, judged and timed.
 
@@ -114,7 +114,7 @@ def export(
         out: folder of the result; complete afterwards, or as it was.
         dynamic_batch: leave the number of images a run open.
         supernet: name or folder of the supernet of the bundle; None: as the bundle names it.
-        data: images to calibrate with and to judge on, see `edgenas.specialize.Request`.
+        data: images to calibrate with and to judge on, see `SpecializeRequest`.
         test: images to judge on.
         allow_accuracy_drop: write it whatever it loses against the bundle's model.
         force: replace an export that is there.
@@ -143,8 +143,8 @@ def export(
         raise EdgenasError(f"runtime {wanted.runs} is not available here: {why_not}")
     name = supernet or record.supernet
     trained = load_supernet(find_supernet(name))
-    request = Request(device="host", constraints=(), supernet=name, data=data, test=test)
-    images = material(request, trained, tell)
+    request = SpecializeRequest(device="host", supernet=name, data=data, test=test)
+    images = read_image_sets(request, trained, progress=tell)
     prepared = functools.partial(_inputs, trained, arch.resolution)
     some = prepared(images.calibration[:_IMAGES])
     graph = formed(
@@ -158,8 +158,8 @@ def export(
     )
     parity.require()
     accuracy = None
-    if images.judged is not None:
-        accuracy = _accuracy(source, graph, wanted, images=images.judged, prepared=prepared)
+    if images.evaluation is not None:
+        accuracy = _accuracy(source, graph, wanted, images=images.evaluation, prepared=prepared)
         drop = accuracy["bundle"] - accuracy["export"]
         if drop > LARGEST_DROP and not allow_accuracy_drop:
             raise EdgenasError(

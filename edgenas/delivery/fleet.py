@@ -18,55 +18,32 @@ What entries share (supernets, predictors, images, tables) is read once, and a b
 and answers its entry is verified and kept, so that an interrupted run goes on where it was.
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from edgenas.basics.decode import decode
 from edgenas.basics.errors import EdgenasError, shown
 from edgenas.basics.files import check_fields, read_toml, write_json, write_text
-from edgenas.basics.ranges import Batch, Count, Name, Range, Seed, Threads
-from edgenas.basics.units import parse
-from edgenas.delivery.request import Request, Result, Tell, checked
+from edgenas.basics.options import RequestField, decode_field, request_fields
+from edgenas.delivery.preparing import resolve
+from edgenas.delivery.request import Progress, Result, SpecializeRequest
 from edgenas.delivery.run import specialize
-from edgenas.delivery.shared import Shared
-from edgenas.latency.device import Device, Target
+from edgenas.delivery.shared import SharedInputs
 from edgenas.model.saved import find_supernet
 from edgenas.pages.fleet import fleet_page
-from edgenas.strategies.constraint import METRICS, Constraint, parse_constraint
+from edgenas.strategies.constraint import METRICS
 
 SCHEMA = "edgenas.fleet/1"
 INDEX_SCHEMA = "edgenas.fleet-index/1"
 INDEX, PAGE = "fleet.json", "index.html"
 
-# What a field of the file must be; those of a request that are no budgets.
-_OPTIONS: Mapping[str, Any] = {
-    "supernet": Name,
-    "runtime": Name,
-    "precision": Name,
-    "threads": Threads,
-    "batch": Batch,
-    "percentile": Name,
-    "confidence": Annotated[float, Range(0.5, 0.999, "fraction")],
-    "strategy": Name,
-    "data": Name,
-    "test": Name,
-    "skip_bad_images": bool,
-    "weights": Name,
-    "retrain_top": Count,
-    "retrain_from": Name,
-    "retrain_epochs": Count,
-    "retrain_rate": Annotated[float, Range(0, 1000, "number")],
-    "seed": Seed,
-    "ssh": Name,
-    "python": Name,
-    "sign": Name,
-}
-
-
-_DEVICE: Any = Name
+FIELDS: Mapping[str, RequestField] = {f.name: f for f in request_fields(SpecializeRequest)}
+# What an entry says of itself; everything else may also be said once for all entries.
+OF_ENTRIES = ("device", *METRICS, "constraint")
+SHARED = tuple(name for name in FIELDS if name not in OF_ENTRIES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +56,7 @@ class Entry:
     """
 
     name: str
-    request: Request
+    request: SpecializeRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,16 +71,16 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """The JSON object; the folder is relative to that of the fleet."""
         request = self.entry.request
-        told: dict[str, Any] = {
+        outcome: dict[str, Any] = {
             "name": self.entry.name,
             "device": request.device,
             "constraints": [str(c) for c in request.constraints],
             "passed": self.result is not None,
         }
         if self.result is None:
-            return {**told, "error": self.error, "hint": self.hint}
+            return {**outcome, "error": self.error, "hint": self.hint}
         return {
-            **told,
+            **outcome,
             "folder": self.result.folder.name,
             "existed": self.result.existed,
             "signed_by": self.result.signed_by or None,
@@ -125,7 +102,7 @@ def read_fleet(path: Path, *, sign: str | None = None) -> tuple[Entry, ...]:
             for the same; names the entry.
     """
     fields = read_toml(path, schema=SCHEMA)
-    check_fields(fields, required=("devices",), optional=_OPTIONS, where=str(path))
+    check_fields(fields, required=("devices",), optional=SHARED, where=str(path))
     tables = fields["devices"]
     if not isinstance(tables, list) or not tables:
         raise EdgenasError(
@@ -133,10 +110,10 @@ def read_fleet(path: Path, *, sign: str | None = None) -> tuple[Entry, ...]:
             hint='write [[devices]], then device = "jetson" and latency = "20ms"',
         )
     usual = {name: value for name, value in fields.items() if name != "devices"}
-    _check_options(usual, where=str(path))
     if sign is not None:
         usual = {"sign": sign, **usual}
-    requests: list[tuple[str, Request]] = []
+    usual = {name: decode_field(FIELDS[name], usual[name], where=str(path)) for name in usual}
+    entries: list[tuple[str, SpecializeRequest]] = []
     for number, table in enumerate(tables, 1):
         where = f"{path}: devices[{number}]"
         if not isinstance(table, dict):
@@ -144,13 +121,13 @@ def read_fleet(path: Path, *, sign: str | None = None) -> tuple[Entry, ...]:
         if isinstance(table.get("device"), str):
             where += f" ({table['device']})"
         try:
-            for request in _requests(table, usual=usual):
-                found = _checked(request)[0]
-                find_supernet(found.supernet)
-                requests.append((where, request))
+            for request in _read_requests(table, usual=usual):
+                resolve(request, progress=_ignore_progress)
+                find_supernet(request.supernet)
+                entries.append((where, request))
         except EdgenasError as error:
             raise EdgenasError(f"{where}: {error.message}", hint=error.hint) from None
-    return _named(requests)
+    return _name_entries(entries)
 
 
 def specialize_fleet(
@@ -158,7 +135,7 @@ def specialize_fleet(
     *,
     out: Path,
     force: bool = False,
-    tell: Tell = lambda step, done, total, words: None,
+    progress: Progress = lambda step, done, total, words: None,
     ended: Callable[[Outcome], None] = lambda outcome: None,
 ) -> tuple[Outcome, ...]:
     """One bundle for each entry, and an index of them. An entry that fails stops no other.
@@ -167,22 +144,22 @@ def specialize_fleet(
         entries: from ``read_fleet``.
         out: folder for the bundles, ``fleet.json`` and ``index.html``.
         force: replace bundles that are there.
-        tell: called with (step, done, total, words).
+        progress: called with (step, done, total, words).
         ended: called with every outcome.
 
     Raises:
         EdgenasError: the index cannot be written.
     """
-    shared = Shared()
+    inputs = SharedInputs()
     outcomes: list[Outcome] = []
     for entry in entries:
 
-        def told(step: str, done: int, total: int, words: str, name: str = entry.name) -> None:
-            tell(f"{name}: {step}", done, total, words)
+        def show(step: str, done: int, total: int, words: str, name: str = entry.name) -> None:
+            progress(f"{name}: {step}", done, total, words)
 
         try:
             result = specialize(
-                entry.request, out=out / entry.name, force=force, tell=told, shared=shared
+                entry.request, out=out / entry.name, force=force, progress=show, inputs=inputs
             )
             outcome = Outcome(entry=entry, result=result)
         except EdgenasError as error:
@@ -195,34 +172,23 @@ def specialize_fleet(
     return tuple(outcomes)
 
 
-def _requests(table: Mapping[str, Any], *, usual: Mapping[str, Any]) -> list[Request]:
+def _read_requests(
+    table: Mapping[str, Any], *, usual: Mapping[str, Any]
+) -> list[SpecializeRequest]:
     """The requests of one table, one for each latency budget."""
-    budgets = [metric for metric in METRICS if metric in table]
-    check_fields(
-        table, required=("device",), optional=(*METRICS, "constraint", *_OPTIONS), where="the entry"
-    )
-    decode(_DEVICE, table["device"], where="device")
-    options = {name: value for name, value in table.items() if name in _OPTIONS}
-    _check_options(options, where="")
-    beside = [
-        Constraint(metric, parse(text, unit=METRICS[metric], name=metric), text.strip())
-        for metric in budgets
-        if metric != "latency"
-        for text in _texts(table, metric, most=1)
-    ]
-    beside += [parse_constraint(text) for text in _texts(table, "constraint")]
-    latencies = [
-        Constraint("latency", parse(text, unit="time", name="latency"), text.strip())
-        for text in _texts(table, "latency")
-    ]
-    named: list[tuple[Constraint, ...]] = [(c, *beside) for c in latencies] or [tuple(beside)]
-    return [
-        Request(device=table["device"], constraints=constraints, **{**usual, **options})
-        for constraints in named
-    ]
+    optional = [name for name in FIELDS if name != "device"]
+    check_fields(table, required=("device",), optional=optional, where="the entry")
+    latencies = _read_texts(table, "latency")
+    values = {name: value for name, value in table.items() if name != "latency"}
+    values["constraint"] = _read_texts(table, "constraint")
+    values = {name: decode_field(FIELDS[name], value, where="") for name, value in values.items()}
+    request = SpecializeRequest(**{**usual, **values})
+    if not latencies:
+        return [request]
+    return [dataclasses.replace(request, latency=latency) for latency in latencies]
 
 
-def _texts(table: Mapping[str, Any], name: str, *, most: int | None = None) -> list[str]:
+def _read_texts(table: Mapping[str, Any], name: str) -> list[str]:
     """A text, or a list of texts, as a list."""
     if name not in table:
         return []
@@ -232,24 +198,19 @@ def _texts(table: Mapping[str, Any], name: str, *, most: int | None = None) -> l
         raise EdgenasError(
             f"{name} must be a text like '20ms' or a list of them, found {shown(value)}"
         )
-    if most is not None and len(texts) > most:
-        raise EdgenasError(f"{name} must be one text, found {shown(value)}")
     return texts
 
 
-def _check_options(options: Mapping[str, Any], *, where: str) -> None:
-    for name, value in options.items():
-        decode(_OPTIONS[name], value, where=f"{where}: {name}" if where else name)
-
-
-def _named(requests: Sequence[tuple[str, Request]]) -> tuple[Entry, ...]:
+def _name_entries(requests: Sequence[tuple[str, SpecializeRequest]]) -> tuple[Entry, ...]:
     """Entries with different names: the device and its budgets, and the target where need be."""
-    plain = [_name(request) for _, request in requests]
+    plain = [_name_request(request) for _, request in requests]
     repeated = Counter(plain)
     entries: list[Entry] = []
     first: dict[str, str] = {}
     for (where, request), short in zip(requests, plain, strict=True):
-        name = f"{short}-{_checked(request)[2].slug}" if repeated[short] > 1 else short
+        name = short
+        if repeated[short] > 1:
+            name = f"{short}-{resolve(request, progress=_ignore_progress).target.slug}"
         if name in first:
             raise EdgenasError(
                 f"{where} asks for {name}, as does {first[name]}", hint="leave one of them out"
@@ -259,8 +220,8 @@ def _named(requests: Sequence[tuple[str, Request]]) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def _name(request: Request) -> str:
-    device = _checked(request)[1]
+def _name_request(request: SpecializeRequest) -> str:
+    device = resolve(request, progress=_ignore_progress).device
     words = [
         "".join(c.text.split()) if c.name == "latency" else f"{c.name}{''.join(c.text.split())}"
         for c in request.constraints
@@ -268,7 +229,5 @@ def _name(request: Request) -> str:
     return "-".join([device.name, *(words or ["free"])])
 
 
-def _checked(request: Request) -> tuple[Request, Device, Target]:
-    """The request with its words looked up; no board is asked anything yet."""
-    found, device, target, _ = checked(request, tell=lambda step, done, total, words: None)
-    return found, device, target
+def _ignore_progress(step: str, done: int, total: int, words: str) -> None:
+    """No board is asked anything while a file is read."""

@@ -18,10 +18,11 @@ from edgenas.accuracy.measured import judged_on
 from edgenas.accuracy.predictor import AccuracyPredictor
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.held_out import HeldOut
-from edgenas.delivery.choosing import counted
-from edgenas.delivery.latency import Latency
-from edgenas.delivery.request import Tell, check_runtime
-from edgenas.delivery.shared import Shared
+from edgenas.delivery.latency import TargetLatency
+from edgenas.delivery.limits import count_for
+from edgenas.delivery.preparing import check_runtime
+from edgenas.delivery.request import Progress
+from edgenas.delivery.shared import SharedInputs
 from edgenas.latency import device as devices
 from edgenas.latency.device import Target
 from edgenas.profiling.reach import clock_of, timed_target
@@ -184,8 +185,8 @@ def fronts(
     seed: int = 0,
     evaluations: int = EVALUATIONS,
     history: Path | None = None,
-    tell: Tell = lambda step, done, total, words: None,
-    shared: Shared | None = None,
+    progress: Progress = lambda step, done, total, words: None,
+    inputs: SharedInputs | None = None,
 ) -> Fronts:
     """The accuracy-latency front on each of some devices.
 
@@ -202,8 +203,8 @@ def fronts(
         evaluations: networks scored for each device, at most.
         history: a CSV file of every network scored, of a single device; an interrupted search goes
             on from it.
-        tell: called with (step, done, total, words).
-        shared: what was read already.
+        progress: called with (step, done, total, words).
+        inputs: what was read already.
 
     Raises:
         EdgenasError: a name is unknown, a constraint is of latency or energy, nothing keeps it, or
@@ -230,18 +231,20 @@ def fronts(
                 f"a front is cut by macs, params or memory, found {constraint}",
                 hint="the whole range of latencies is in the front; read it off there",
             )
-    shared = Shared() if shared is None else shared
+    inputs = SharedInputs() if inputs is None else inputs
     made: list[DeviceFront] = []
     for number, device in enumerate(found):
-        clock = clock_of(device, say=lambda line: tell("connecting", 0, 1, line))
+        clock = clock_of(device, say=lambda line: progress("connecting", 0, 1, line))
         use = device.target if clock is None else partial(timed_target, device)
         target = use(runtime=runtime, precision=precision, threads=threads, batch=batch)
-        latency = shared.latency(supernet, device=device, target=target, clock=clock, tell=tell)
-        tell("searching", number, len(found), device.name)
+        latency = inputs.latency(
+            supernet, device=device, target=target, clock=clock, progress=progress
+        )
+        progress("searching", number, len(found), device.name)
         made.append(
             _front(
-                shared.supernet(supernet).supernet.space,
-                accuracy=shared.predictor(supernet),
+                inputs.supernet(supernet).supernet.space,
+                accuracy=inputs.predictor(supernet),
                 latency=latency,
                 constraints=constraints,
                 confidence=confidence,
@@ -250,16 +253,14 @@ def fronts(
                 history=history,
             )
         )
-    tell("searching", len(found), len(found), "")
-    predictor = shared.predictor(supernet)
+    progress("searching", len(found), len(found), "")
+    predictor = inputs.predictor(supernet)
     data, split, images = judged_on(predictor)
-    error = predictor.chosen or predictor.error
-    assert error is not None, "checked when the predictor was loaded"
     return Fronts(
         supernet=supernet,
         space=predictor.space.name,
         data=f"{data} {split}, n={images}" if images else data,
-        error=error,
+        error=predictor.require_error(),
         constraints=tuple(str(c) for c in constraints),
         confidence=confidence,
         seed=seed,
@@ -271,7 +272,7 @@ def _front(
     space: Space,
     *,
     accuracy: AccuracyPredictor,
-    latency: Latency,
+    latency: TargetLatency,
     constraints: Sequence[Constraint],
     confidence: float,
     seed: int,
@@ -289,7 +290,7 @@ def _front(
         subject_to=[
             Limit(
                 constraint=c,
-                values=counted(space, c, precision=target.precision, batch=target.batch),
+                values=count_for(space, c, precision=target.precision, batch=target.batch),
             )
             for c in constraints
         ],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.units import count, milliseconds
 from edgenas.clock import board, measure
-from edgenas.delivery.request import Tell
+from edgenas.delivery.request import Progress
 from edgenas.latency.device import Device, Target
 from edgenas.latency.estimate import DeviceModel, device_model, unlike_the_fit
 from edgenas.latency.predictor import LatencyPredictor, estimated
@@ -20,18 +20,18 @@ from edgenas.space.space import Codes, Space
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Latency:
+class TargetLatency:
     """The latency of networks of one space on one target.
 
     Args:
         device: of the target.
         target: what the latencies belong to.
-        predictor: rows to seconds, with an upper bound.
-        model: the estimated device model behind it; None: there is a table.
-        source: table or model, in words.
-        clock: where networks are timed on the device; None: nowhere.
-        canary: typical seconds of the clock's canary while the table was measured, the speed that
-            its numbers are of; None: not known.
+        predictor: gives seconds for rows, with an upper bound.
+        model: the estimated device model behind it; None where there is a table.
+        source: the table or the model, in words.
+        clock: where networks are timed on the device; None where the device is out of reach.
+        canary: the typical seconds of the clock's canary while the table was measured. They tell
+            the speed at which its numbers hold. None where they are not known.
     """
 
     device: Device
@@ -48,7 +48,7 @@ class Latency:
         return self.clock is not None
 
     def upper(self, confidence: float) -> Callable[[Codes], Vector]:
-        """Rows to the seconds that they do not exceed with a given confidence."""
+        """The function from rows to the seconds that they do not exceed, at a confidence."""
         return lambda rows: self.predictor.upper(rows, confidence=confidence)
 
     def bound_words(self, confidence: float) -> str:
@@ -78,23 +78,23 @@ class Latency:
         """
         if self.predictor.provenance == "measured":
             return []
-        found: list[str] = []
-        if self.predictor.provenance == "estimated" and (words := unlike_the_fit(self.target)):
-            found.append(words)
+        cautions: list[str] = []
         near = self.model and self.model.extrapolated(macs)
         if near:
-            found.append(
+            cautions.append(
                 f"extrapolated: {count(macs)} MACs are outside four times the range of the "
                 f"published networks; the nearest is {near.network} ({count(near.macs)} MACs, "
                 f"{milliseconds(near.seconds)}, {near.source})"
             )
-        found.append(
+        if self.predictor.provenance == "estimated" and (words := unlike_the_fit(self.target)):
+            cautions.append(words)
+        cautions.append(
             f"the latency is {self.predictor.provenance}, not measured; measure the real one on "
-            f"the board itself: {self._measuring(space)}"
+            f"the board itself: {self._measuring_command(space)}"
         )
-        return found
+        return cautions
 
-    def _measuring(self, space: Space) -> str:
+    def _measuring_command(self, space: Space) -> str:
         if self.target.runtime == "tensorrt":
             # The bundle has no engine: TensorRT builds it where it runs, and times it there.
             flag = " --fp16" if self.target.precision == "fp16" else ""
@@ -114,14 +114,14 @@ def no_energy(target: Target) -> EdgenasError:
     )
 
 
-def latency_of(
+def find_latency(
     space: Space,
     *,
     device: Device,
     target: Target,
     statistic: Statistic = "typical",
     clock: Clock | None = None,
-) -> Latency:
+) -> TargetLatency:
     """The latency of networks of a space on a target, from what is known already.
 
     Args:
@@ -130,7 +130,8 @@ def latency_of(
             here, or else its estimated device model.
         target: one of the device's.
         statistic: of the measured networks behind a table's predictor.
-        clock: where the device is timed; None: here if it is this machine, or else nowhere.
+        clock: where the device is timed. None means here if the device is this machine, and
+            nowhere otherwise.
 
     Raises:
         NoTableError: a device that can be timed has not been profiled yet.
@@ -148,7 +149,7 @@ def latency_of(
         kind = f"table of {len(table.layers)} layers and {len(table.networks)} networks"
         if predictor.rates is not None:
             kind = f"layer costs learned from {len(table.networks)} networks"
-        return Latency(
+        return TargetLatency(
             device=device,
             target=target,
             predictor=predictor,
@@ -158,7 +159,7 @@ def latency_of(
             canary=table.environment.get("canary"),
         )
     model = device_model(device, target).for_space(space)
-    return Latency(
+    return TargetLatency(
         device=device,
         target=target,
         predictor=LatencyPredictor(space, estimated(model)),
@@ -168,26 +169,26 @@ def latency_of(
     )
 
 
-def profiled_latency(
+def find_or_profile_latency(
     space: Space,
     *,
     device: Device,
     target: Target,
     statistic: Statistic,
     clock: Clock | None,
-    tell: Tell,
-) -> Latency:
-    """As ``latency_of``, but a device that can be timed is profiled first where it was not."""
+    progress: Progress,
+) -> TargetLatency:
+    """As ``find_latency``; a device that can be timed is profiled first where it was not yet."""
     try:
-        return latency_of(space, device=device, target=target, statistic=statistic, clock=clock)
+        return find_latency(space, device=device, target=target, statistic=statistic, clock=clock)
     except NoTableError as missing:
         if clock is None:
             raise
-        tell("profiling", 0, 1, missing.message)
+        progress("profiling", 0, 1, missing.message)
         profile(
             space,
             target=target,
             clock=clock,
-            tell=lambda done, of, name, words: tell("profiling", done, of, f"{name} {words}"),
+            tell=lambda done, of, name, words: progress("profiling", done, of, f"{name} {words}"),
         )
-    return latency_of(space, device=device, target=target, statistic=statistic, clock=clock)
+    return find_latency(space, device=device, target=target, statistic=statistic, clock=clock)

@@ -1,4 +1,7 @@
-"""What is reported of the result, each number with its evidence."""
+"""What is reported of the result, each number with its evidence.
+
+Chosen, Evaluated -> record_of -> Record
+"""
 
 import math
 from pathlib import Path
@@ -13,50 +16,35 @@ from edgenas.bundle.record import (
     Record,
 )
 from edgenas.clock.measure import NETWORK
-from edgenas.delivery.building import Built, Job, judged_copies
-from edgenas.delivery.choosing import BYTES, bound_of, latency_for
-from edgenas.delivery.precision import Judged
+from edgenas.delivery.choosing import Chosen
+from edgenas.delivery.evaluating import Evaluated
+from edgenas.delivery.limits import BYTES, bound_for
+from edgenas.delivery.preparing import Prepared
 from edgenas.profiling.run import environment_of
-from edgenas.space.cost import memory as memory_of
-from edgenas.space.cost import total
+from edgenas.space.cost import Cost, memory, total
 from edgenas.strategies.constraint import Constraint
 
 
-def record_of(job: Job, built: Built, *, judged: Judged | None) -> Record:
+def record_of(prepared: Prepared, chosen: Chosen, evaluated: Evaluated) -> Record:
     """The record of the chosen network.
 
     Args:
-        job: whose.
-        built: the network.
-        judged: its accuracy on images; None: it was not measured.
+        prepared: what was asked for, and what its numbers rest on.
+        chosen: the network.
+        evaluated: its accuracy.
     """
-    latency, confidence = job.latency, job.request.confidence
-    costs = total(job.space, built.arch)
+    latency, confidence = prepared.latency, prepared.request.confidence
+    built, costs = chosen.built, total(prepared.space, chosen.built.arch)
     width = BYTES[latency.target.precision]
-    memory = memory_of(
+    bytes_used = memory(
         costs, weight_bytes=width, activation_bytes=width, batch=latency.target.batch
     )
-    measured = None
-    if built.measured is not None:
-        assert latency.clock is not None
-        facts = environment_of(latency.target, clock=latency.clock)
-        measured = MeasuredLatency.of(built.measured, environment=facts)
-        if built.measured.noisy:
-            job.notes.append(f"the measured latency is {built.measured.judgement()}")
-        slower = built.measured.canary / (latency.canary or math.inf)
-        if slower > NETWORK.gate:
-            job.notes.append(
-                f"the machine was {slower - 1:.0%} slower than when its table was measured, each "
-                "time that this network was; see edgenas check"
-            )
-    else:
-        job.notes.extend(latency.cautions(costs.macs, space=job.space))
-    counted = {"macs": float(costs.macs), "params": float(costs.params), "memory": memory}
-    rows = job.space.encode([built.arch])
-    assert job.trained.folder is not None
+    counts = {"macs": float(costs.macs), "params": float(costs.params), "memory": bytes_used}
+    measured, latency_notes = _describe_latency(prepared, chosen, costs)
+    rows = prepared.space.encode([built.arch])
     return Record(
         target=latency.target,
-        accuracy=_accuracy(job, built, judged),
+        accuracy=_describe_accuracy(prepared, chosen, evaluated),
         predicted=PredictedLatency(
             seconds=built.predicted,
             upper=float(latency.upper(confidence)(rows)[0]),
@@ -66,59 +54,89 @@ def record_of(job: Job, built: Built, *, judged: Judged | None) -> Record:
             source=latency.source,
         ),
         measured=measured,
-        promises=tuple(_promise(job, built, c, counted) for c in job.request.constraints),
+        promises=tuple(
+            _describe_promise(prepared, chosen, constraint, counts)
+            for constraint in prepared.constraints
+        ),
         costs=costs,
-        memory=memory,
-        supernet=job.request.supernet,
-        supernet_digest=sha256(job.trained.folder / "weights.safetensors"),
-        seed=job.request.seed,
-        notes=(*job.material.notes, *job.notes),
-        retraining=next(iter(job.retrained), None),
+        memory=bytes_used,
+        supernet=prepared.request.supernet,
+        supernet_digest=sha256(prepared.trained.weights_path),
+        seed=prepared.request.seed,
+        notes=(*prepared.images.notes, *chosen.notes, *evaluated.notes, *latency_notes),
+        retraining=chosen.retraining,
     )
 
 
-def _promise(job: Job, built: Built, constraint: Constraint, counted: dict[str, float]) -> Promise:
-    request, latency = job.request, latency_for(job, constraint)
-    if constraint.metric in counted:
-        value, rests = counted[constraint.metric], "exact count"
-    elif constraint.metric == "latency" and not constraint.target and built.measured is not None:
-        value = job.held(built.measured)
-        rests = "measured median" if request.percentile == "p50" else "measured p95, ungated"
-        if request.percentile == "p50" and built.measured.flag == "noisy":
-            rests = "measured 5th percentile: too few runs met the machine at full speed"
-    else:
-        bound = bound_of(latency, constraint, confidence=request.confidence)
-        value = float(bound(job.space.encode([built.arch]))[0])
-        kind = latency.predictor.provenance
-        rests = f"upper bound of the {'estimate' if kind == 'estimated' else 'prediction'} at "
-        rests += f"{request.confidence:.0%} confidence"
-        if constraint.metric == "energy":
-            rests += ", at the published wall power"
-        if constraint.target:
-            rests += f", {latency.target} ({kind})"
-    return Promise(constraint=str(constraint), value=value, limit=constraint.limit, rests_on=rests)
-
-
-def _accuracy(job: Job, built: Built, judged: Judged | None) -> Accuracy:
-    if judged is not None:
-        assert job.material.judged is not None
-        return Accuracy.of(
-            correct=judged.correct,
-            images=judged.n,
-            data=Path(job.material.judged.source).name,
-            split=job.material.split,
-            copies=judged_copies(job),
+def _describe_latency(
+    prepared: Prepared, chosen: Chosen, costs: Cost
+) -> tuple[MeasuredLatency | None, tuple[str, ...]]:
+    """The measured latency, None where there is none, and what a reader of it should know."""
+    latency, measurement = prepared.latency, chosen.built.measured
+    if measurement is None or latency.clock is None:
+        return None, tuple(latency.cautions(costs.macs, space=prepared.space))
+    notes = ()
+    facts = environment_of(latency.target, clock=latency.clock)
+    if measurement.noisy:
+        notes += (f"the measured latency is {measurement.judgement()}",)
+    slowdown = measurement.canary / (latency.canary or math.inf)
+    if slowdown > NETWORK.gate:
+        notes += (
+            f"the machine was {slowdown - 1:.0%} slower than when its table was measured, each "
+            "time that this network was; see edgenas check",
         )
-    data, split, images = judged_on(job.predictor)
-    error = job.predictor.chosen or job.predictor.error
-    assert error is not None, "checked when the predictor was loaded"
+    return MeasuredLatency.of(measurement, environment=facts), notes
+
+
+def _describe_promise(
+    prepared: Prepared, chosen: Chosen, constraint: Constraint, counts: dict[str, float]
+) -> Promise:
+    """What is promised of one constraint, and what the promise rests on."""
+    request, built = prepared.request, chosen.built
+    latency = prepared.latency_for(constraint)
+    if constraint.metric in counts:
+        value, evidence = counts[constraint.metric], "exact count"
+    elif constraint.metric == "latency" and not constraint.target and built.measured is not None:
+        value = built.seconds(request.percentile)
+        evidence = "measured median" if request.percentile == "p50" else "measured p95, ungated"
+        if request.percentile == "p50" and built.measured.flag == "noisy":
+            evidence = "measured 5th percentile: too few runs met the machine at full speed"
+    else:
+        bound = bound_for(latency, constraint, confidence=request.confidence)
+        value = float(bound(prepared.space.encode([built.arch]))[0])
+        kind = latency.predictor.provenance
+        evidence = f"upper bound of the {'estimate' if kind == 'estimated' else 'prediction'} at "
+        evidence += f"{request.confidence:.0%} confidence"
+        if constraint.metric == "energy":
+            evidence += ", at the published wall power"
+        if constraint.target:
+            evidence += f", {latency.target} ({kind})"
+    return Promise(
+        constraint=str(constraint), value=value, limit=constraint.limit, rests_on=evidence
+    )
+
+
+def _describe_accuracy(prepared: Prepared, chosen: Chosen, evaluated: Evaluated) -> Accuracy:
+    """The measured accuracy, or the predicted one with its error."""
+    evaluation, images = evaluated.evaluation, prepared.images.evaluation
+    if evaluation is not None and images is not None:
+        return Accuracy.of(
+            correct=evaluation.correct,
+            images=evaluation.n,
+            data=Path(images.source).name,
+            split=prepared.images.split,
+            copies=prepared.evaluation_copies,
+        )
+    data, split, count = judged_on(prepared.predictor)
+    error = prepared.predictor.require_error()
     return Accuracy(
         kind="predicted",
-        value=job.accuracy(built.arch),
+        value=prepared.predict_accuracy(chosen.built.arch),
         data=data,
         split=split,
-        images=images,
+        images=count,
         error=error.error,
         archs=error.n,
+        chosen=error is prepared.predictor.chosen,
         chosen=error is job.predictor.chosen,
     )

@@ -1,93 +1,153 @@
-"""What is asked for, and what comes out."""
+"""What ``specialize`` can be asked for, and what comes out. This module loads nothing heavy."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from edgenas.basics.errors import EdgenasError, unknown
-from edgenas.bundle.record import Record
-from edgenas.bundle.signing import check_key
-from edgenas.latency import device as devices
-from edgenas.latency.device import Device, Target
-from edgenas.profiling.reach import clock_of, timed_target
-from edgenas.profiling.work import Clock
-from edgenas.runtime import registry as runtimes
-from edgenas.space.arch import Arch
-from edgenas.strategies.constraint import Constraint
-from edgenas.strategies.gradient.run import STRATEGIES as GRADIENT
-from edgenas.strategies.run import STRATEGIES as SEARCH
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.options import Option, check_request
+from edgenas.basics.ranges import Range
+from edgenas.basics.units import parse
+from edgenas.strategies.constraint import METRICS, Constraint, parse_constraint
+
+if TYPE_CHECKING:
+    from edgenas.bundle.record import Record
+    from edgenas.space.arch import Arch
 
 SUPERNET = "mbv3-cifar10"
 AUTO = "auto"
-STRATEGIES = (*SEARCH, *GRADIENT)
-# These learn from validation images, all others from the accuracy predictor alone.
-LEARNING = ("bayes", *GRADIENT)
 
 Percentile = Literal["p50", "p95"]
-Tell = Callable[[str, int, int, str], None]
+Strategy = Literal["evolution", "aging", "random", "bayes", "proxyless", "gumbel", "reinforce"]
+# These learn from validation images. All others ask the accuracy predictor alone.
+LEARNING = ("bayes", "proxyless", "gumbel", "reinforce")
+# These learn by gradients on the supernet, and can train its weights too.
+GRADIENT = ("proxyless", "gumbel", "reinforce")
+
+Progress = Callable[[str, int, int, str], None]
+
+Count = Annotated[int, Range(1, 4096, "count")]
+Epochs = Annotated[int, Range(1, 100_000, "count")]
+Rate = Annotated[float, Range(0, 100, "number", above=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What is asked for.
+class SpecializeRequest:
+    """What is asked for: a device, budgets, and how the network is found.
 
-    Args:
-        device: name or alias of the device, or the path of a profile.
-        constraints: the budgets, e.g. ``latency<=20ms``.
-        supernet: name or folder of the supernet.
-        runtime: None: the device's first, likewise below.
-        precision: of weights and activations; ``auto``: the most accurate of those that the
-            runtime has, as measured, within the budgets.
-        threads: of the processor.
-        batch: images a run.
-        percentile: what a measured latency is held to: ``p50``, the median at the machine's
-            normal speed, or ``p95`` of all runs, whatever the machine did meanwhile.
-        confidence: of the upper bound of a predicted latency.
-        strategy: ``evolution``, ``aging`` or ``random``, which ask the accuracy predictor; or
-            ``bayes``, ``proxyless``, ``gumbel`` or ``reinforce``, which learn from ``data``.
-        data: images the supernet was trained on, to calibrate with and to measure accuracy on
-            their validation split; None: synthetic images, and accuracy is predicted.
-        test: images to measure accuracy on.
-        allow_accuracy_drop: ship int8 whatever it loses against fp32; else a point at most.
-        skip_bad_images: leave out images that cannot be read instead of refusing.
-        weights: ``fixed``: those of the supernet; ``joint``: a gradient strategy trains them too,
-            on the training part of ``data``.
-        retrain_top: so many of the best networks are trained further on the training part of
-            ``data``, and the one that is then best on the validation part is taken; 0: none.
-        retrain_from: ``inherited``: from the supernet's weights; ``scratch``: from random ones.
-        retrain_epochs: passes over the training images; None: as is usual for ``retrain_from``.
-        retrain_rate: peak learning rate; None: likewise.
-        seed: of the search, and of retraining.
-        ssh: address of the board to measure on; None: the one in the device's profile, if any.
-        python: on that board; None: ``python3``.
-        sign: the SSH key that signs the bundle, see `edgenas.bundle.signing`; None: nobody does.
+    The fields are the options of ``edgenas specialize`` and of a fleet file, and the key of the
+    bundle comes from them (`edgenas.basics.options`).
     """
 
-    device: str
-    constraints: tuple[Constraint, ...]
-    supernet: str = SUPERNET
-    runtime: str | None = None
-    precision: str | None = None
-    threads: int | None = None
-    batch: int | None = None
-    percentile: Percentile = "p50"
-    confidence: float = 0.95
-    strategy: str = "evolution"
-    data: str | None = None
-    test: str | None = None
-    allow_accuracy_drop: bool = False
-    skip_bad_images: bool = False
-    weights: Literal["fixed", "joint"] = "fixed"
-    retrain_top: int = 0
-    retrain_from: Literal["inherited", "scratch"] = "inherited"
-    retrain_epochs: int | None = None
-    retrain_rate: float | None = None
-    seed: int = 0
-    ssh: str | None = None
-    python: str | None = None
-    sign: str | None = None
+    device: Annotated[
+        str, Option("Device name or alias, or a profile; see: edgenas list devices.", keyed="never")
+    ] = ""
+    latency: Annotated[
+        str | None, Option("Latency budget of one run, e.g. 20ms.", keyed="never")
+    ] = None
+    params: Annotated[str | None, Option("Budget of parameters, e.g. 4M.", keyed="never")] = None
+    macs: Annotated[str | None, Option("Budget of MACs, e.g. 300M.", keyed="never")] = None
+    memory: Annotated[str | None, Option("Budget of memory, e.g. 16MB.", keyed="never")] = None
+    energy: Annotated[str | None, Option("Energy budget of one run, e.g. 50mJ.", keyed="never")] = (
+        None
+    )
+    constraint: Annotated[
+        tuple[str, ...], Option("Any budget, e.g. 'latency@rpi4<=30ms'.", keyed="never")
+    ] = ()
+    supernet: Annotated[str, Option("Name or folder of a trained supernet.", keyed="never")] = (
+        SUPERNET
+    )
+    runtime: Annotated[
+        str | None, Option("Runtime of the target. Default: the device's first.", keyed="never")
+    ] = None
+    precision: Annotated[
+        str | None,
+        Option(
+            "Precision of weights and activations: fp32, fp16, bf16, int8, or auto, which takes "
+            "the most accurate one as measured. Default: the device's first.",
+            keyed="never",
+        ),
+    ] = None
+    threads: Annotated[Count | None, Option("CPU threads of one run.", keyed="never")] = None
+    batch: Annotated[Count | None, Option("Images of one run.", keyed="never")] = None
+    percentile: Annotated[
+        Percentile,
+        Option("A measured latency is held to this: p50 at full speed, or p95 of all runs."),
+    ] = "p50"
+    confidence: Annotated[
+        Annotated[float, Range(0.5, 0.999, "fraction")],
+        Option("Confidence of the upper bound where nothing can be measured."),
+    ] = 0.95
+    strategy: Annotated[
+        Strategy,
+        Option("Search strategy. The last four learn from --data."),
+    ] = "evolution"
+    data: Annotated[
+        str | None,
+        Option("The training images. With them, accuracy is measured and not predicted."),
+    ] = None
+    test: Annotated[str | None, Option("Test images to measure accuracy on.")] = None
+    allow_accuracy_drop: Annotated[
+        bool, Option("Ship int8 whatever accuracy it loses.", keyed="changed")
+    ] = False
+    skip_bad_images: Annotated[bool, Option("Leave out images that cannot be read.")] = False
+    weights: Annotated[
+        Literal["fixed", "joint"],
+        Option("joint: a gradient strategy trains the weights too.", keyed="changed"),
+    ] = "fixed"
+    retrain_top: Annotated[
+        Annotated[int, Range(0, 10_000, "count")],
+        Option("Train this many of the best networks further; the best ships.", keyed="changed"),
+    ] = 0
+    retrain_from: Annotated[
+        Literal["inherited", "scratch"],
+        Option(
+            "Retraining starts from the supernet's weights, or from random ones.",
+            needs="retrain_top",
+            keyed="changed",
+        ),
+    ] = "inherited"
+    retrain_epochs: Annotated[
+        Epochs | None,
+        Option(
+            "Epochs of retraining. Default: 10; from scratch 60.",
+            needs="retrain_top",
+            keyed="changed",
+        ),
+    ] = None
+    retrain_rate: Annotated[
+        Rate | None,
+        Option(
+            "Peak learning rate of retraining. Default: 0.02; from scratch the recipe's.",
+            needs="retrain_top",
+            keyed="changed",
+        ),
+    ] = None
+    ssh: Annotated[
+        str | None,
+        Option("Measure on this board: user@host, or a name of ssh's.", keyed="never"),
+    ] = None
+    python: Annotated[
+        str | None, Option("Python on that board. Default: python3.", keyed="never")
+    ] = None
+    sign: Annotated[str | None, Option("Sign the bundle with this SSH key.", keyed="never")] = None
+    seed: Annotated[Annotated[int, Range(0, 2**63 - 1, "count")], Option("Seed of the search.")] = 0
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """All budgets as constraints.
+
+        Raises:
+            EdgenasError: a budget cannot be read.
+        """
+        budgets = [
+            Constraint(metric, parse(text, unit=METRICS[metric], name=f"--{metric}"), text.strip())
+            for metric in METRICS
+            if (text := getattr(self, metric)) is not None
+        ]
+        others = [parse_constraint(text, name="--constraint") for text in self.constraint]
+        return (*budgets, *others)
 
     @property
     def learns(self) -> bool:
@@ -99,10 +159,40 @@ class Request:
         """Whether weights are trained."""
         return self.weights == "joint" or self.retrain_top > 0
 
-    def budgets(self, metric: str = "latency") -> list[Constraint]:
-        """The limits on a metric of the device itself, the tightest first."""
-        own = [c for c in self.constraints if c.metric == metric and not c.target]
-        return sorted(own, key=lambda c: c.limit)
+    def check(self) -> None:
+        """Refuse what cannot be done, before anything slow.
+
+        Raises:
+            EdgenasError: names the option, the rule and the value found.
+        """
+        check_request(self)
+        if not self.device:
+            raise EdgenasError(
+                "missing option '--device', or '--devices' with a file of many",
+                hint="see all devices with: edgenas list devices",
+            )
+        if self.learns and self.data is None:
+            raise EdgenasError(
+                f"strategy {self.strategy} needs --data: it learns from images",
+                hint="give the training images with --data, and others with --test; or use "
+                "--strategy evolution",
+            )
+        if self.weights == "joint" and self.strategy not in GRADIENT:
+            raise EdgenasError(
+                f"weights joint needs a strategy that learns by gradients, found {self.strategy}",
+                hint=f"add --strategy {' or '.join(GRADIENT)}, or use --retrain-top",
+            )
+        if self.weights == "joint" and self.retrain_top:
+            raise EdgenasError(
+                "weights joint and retrain_top both train the weights that are delivered",
+                hint="leave one of them out",
+            )
+        if self.trains and self.data is None:
+            raise EdgenasError(
+                "training weights needs --data: it learns from images",
+                hint="give the training images with --data, and others with --test",
+            )
+        _ = self.constraints  # reads every budget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,117 +204,23 @@ class Result:
         arch: the network.
         record: its numbers, with their evidence.
         existed: whether an identical bundle was there already and was only verified.
-        signed_by: the fingerprint of the key that signed it now; empty: nobody did.
+        signed_by: the fingerprint of the key that signed it now; empty where nobody did.
     """
 
     folder: Path
-    arch: Arch
-    record: Record
+    arch: "Arch"
+    record: "Record"
     existed: bool = False
     signed_by: str = ""
 
-
-def checked(request: Request, *, tell: Tell) -> tuple[Request, Device, Target, Clock | None]:
-    """The request with its words looked up, before anything slow is done.
-
-    Args:
-        request: what is asked for.
-        tell: called with (step, done, total, words).
-
-    Returns:
-        The request, whose constraints name no device where they mean its own; the device; the
-        target; where it is timed, None: nowhere.
-
-    Raises:
-        EdgenasError: a name is unknown or a number out of range.
-    """
-    if request.strategy not in STRATEGIES:
-        listing = "edgenas specialize --help"
-        raise unknown("strategy", request.strategy, known=STRATEGIES, listing=listing)
-    if request.learns and request.data is None:
-        raise EdgenasError(
-            f"strategy {request.strategy} needs --data: it learns from images, none are given",
-            hint="give the training images with --data, and others with --test; or --strategy "
-            "evolution",
-        )
-    _check_training(request)
-    if request.percentile not in ("p50", "p95"):
-        raise EdgenasError(f"percentile must be p50 or p95, found {request.percentile!r}")
-    if not 0.5 <= request.confidence <= 0.999:
-        raise EdgenasError(f"confidence must be from 0.5 to 0.999, found {request.confidence}")
-    if request.seed < 0:
-        raise EdgenasError(f"seed must not be negative, found {request.seed}")
-    if request.sign is not None:
-        check_key(request.sign)
-    device = devices.load(request.device)
-    if request.runtime is not None:
-        check_runtime(request.runtime)
-    clock = clock_of(
-        device,
-        ssh=request.ssh,
-        python=request.python,
-        say=lambda line: tell("connecting", 0, 1, line),
-    )
-    target = (device.target if clock is None else partial(timed_target, device))(
-        runtime=request.runtime,
-        precision=None if request.precision == AUTO else request.precision,
-        threads=request.threads,
-        batch=request.batch,
-    )
-    constraints = [
-        replace(c, target="") if c.target and devices.load(c.target).name == device.name else c
-        for c in request.constraints
-    ]
-    return replace(request, constraints=tuple(constraints)), device, target, clock
-
-
-def _check_training(request: Request) -> None:
-    """Refuse what cannot be trained."""
-    if request.weights not in ("fixed", "joint"):
-        raise EdgenasError(f"weights must be fixed or joint, found {request.weights!r}")
-    if request.weights == "joint" and request.strategy not in GRADIENT:
-        raise EdgenasError(
-            f"weights joint needs a strategy that learns by gradients, found {request.strategy}",
-            hint=f"add --strategy {' or '.join(GRADIENT)}, or use --retrain-top",
-        )
-    if request.weights == "joint" and request.retrain_top:
-        raise EdgenasError(
-            "weights joint and retrain_top both train the weights that are delivered",
-            hint="leave one of them out",
-        )
-    if request.retrain_from not in ("inherited", "scratch"):
-        raise EdgenasError(
-            f"retrain_from must be inherited or scratch, found {request.retrain_from!r}"
-        )
-    if request.retrain_top < 0:
-        raise EdgenasError(f"retrain_top must not be negative, found {request.retrain_top}")
-    if request.retrain_epochs is not None and request.retrain_epochs < 1:
-        raise EdgenasError(f"retrain_epochs must be at least 1, found {request.retrain_epochs}")
-    if request.retrain_rate is not None and not request.retrain_rate > 0:
-        raise EdgenasError(f"retrain_rate must be above 0, found {request.retrain_rate}")
-    if not request.retrain_top and (
-        request.retrain_from != "inherited"
-        or request.retrain_epochs is not None
-        or request.retrain_rate is not None
-    ):
-        raise EdgenasError(
-            "retrain_from, retrain_epochs and retrain_rate say how to retrain; nothing is",
-            hint="add --retrain-top 3",
-        )
-    if request.trains and request.data is None:
-        raise EdgenasError(
-            "training weights needs --data: it learns from images, none are given",
-            hint="give the training images with --data, and others with --test",
-        )
-
-
-def check_runtime(name: str) -> None:
-    """Refuse a runtime that neither this machine nor any device profile knows.
-
-    Raises:
-        EdgenasError: names the nearest.
-    """
-    profiled = {use.target.runtime for d in devices.list_devices() for use in d.uses}
-    known = profiled | set(runtimes.names())
-    if name not in known:
-        raise unknown("runtime", name, known=known, listing="edgenas list runtimes")
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object, schema first."""
+        return {
+            "schema": "edgenas.result/1",
+            "folder": str(self.folder),
+            "existed": self.existed,
+            "signed_by": self.signed_by or None,
+            "arch": self.arch.to_json(),
+            "arch_id": self.arch.id,
+            "report": self.record.to_json(),
+        }

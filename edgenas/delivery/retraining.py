@@ -1,12 +1,16 @@
 """The best networks of a search, trained further each on its own; the best of them then is taken.
 
+    Chosen -> retrain -> Chosen
+
 Weights are learnt from the training images alone, the validation images choose, and the accuracy
 that is reported is that of test images where there are some. Every training is kept in the user's
 cache, under ``retrained/``, in a file of its own: what was killed goes on to the same weights.
 """
 
+import copy
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -15,11 +19,12 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import cache_folder
 from edgenas.basics.units import duration, milliseconds
 from edgenas.bundle.record import Accuracy, Retrained, Retraining
-from edgenas.delivery.building import Built, Job, build, judged_copies
-from edgenas.delivery.choosing import afresh, candidates, keeps
-from edgenas.delivery.images import own_recipe
-from edgenas.delivery.request import Request
-from edgenas.delivery.strategies import joint_training, measured
+from edgenas.clock.measure import NETWORK
+from edgenas.delivery.building import BuiltNetwork, build
+from edgenas.delivery.choosing import Bench, Chosen, find_candidates
+from edgenas.delivery.preparing import Prepared
+from edgenas.delivery.ranking import joint_training, measure_on_validation
+from edgenas.delivery.request import SpecializeRequest
 from edgenas.images.data import Images
 from edgenas.model.evaluate import accuracy, calibrate
 from edgenas.model.network import Network, initialise
@@ -27,16 +32,19 @@ from edgenas.model.saved import TrainedSupernet
 from edgenas.space.arch import Arch
 from edgenas.strategies.gradient.checkpoint import digest
 from edgenas.training.alone import train_alone
+from edgenas.training.division import recipe_of
 from edgenas.training.loop import keep_memory
 from edgenas.training.recipe import Recipe
 
 _VERSION = "1"  # raise it where the same request would be trained otherwise
-# Epochs and peak learning rate; None: the recipe's. Inherited weights need little, and lose what
-# they know where steps are large.
+# Epochs and peak learning rate; None stands for the recipe's. Inherited weights need little, and
+# lose what they have learnt where steps are large.
 _USUAL: dict[str, tuple[int, float | None]] = {"inherited": (10, 0.02), "scratch": (60, None)}
 
+Start = Literal["inherited", "scratch", "joint"]
 
-def recipe_for(request: Request, trained: TrainedSupernet) -> Recipe:
+
+def recipe_for(request: SpecializeRequest, trained: TrainedSupernet) -> Recipe:
     """How networks are trained further: as their supernet was, but for epochs and rate.
 
     Args:
@@ -46,7 +54,7 @@ def recipe_for(request: Request, trained: TrainedSupernet) -> Recipe:
     Raises:
         EdgenasError: the record of its training is damaged.
     """
-    own = own_recipe(trained)
+    own = recipe_of(trained)
     epochs, rate = _USUAL[request.retrain_from]
     return dataclasses.replace(
         own,
@@ -56,155 +64,189 @@ def recipe_for(request: Request, trained: TrainedSupernet) -> Recipe:
     )
 
 
-def retrain(job: Job, first: Built) -> Built:
+def retrain(prepared: Prepared, chosen: Chosen) -> Chosen:
     """Train the best networks further, and build the one that is then best on validation images.
 
     Args:
-        job: whose; the networks that were trained and how stay in it.
-        first: the best network of the search, which keeps every budget.
+        prepared: the images and the target.
+        chosen: the best network of the search, which keeps every budget.
 
     Returns:
-        It or another one, with weights of its own, measured afresh where that is possible.
+        The choice with that network or another one, with weights of its own, measured afresh where
+        that is possible.
 
     Raises:
         EdgenasError: a training diverges, or no network keeps the budget when measured again.
     """
     keep_memory()
-    request, material = job.request, job.material
-    train, validation = material.train, material.search
-    assert train is not None, "checked with the request"
-    assert validation is not None, "as it was read with them"
-    archs = [built.arch for built in candidates(job, first, count=request.retrain_top)]
+    request, images = prepared.request, prepared.images
+    validation = images.require_validation()
+    candidates, bench, log = find_candidates(prepared, chosen, count=request.retrain_top)
+    archs, notes = [built.arch for built in candidates], chosen.notes
     if len(archs) < request.retrain_top:
-        job.notes.append(f"no more than {len(archs)} networks were found to be retrained")
-    before = measured(job, job.space.encode(archs)).tolist()
-    recipe = recipe_for(request, job.trained)
-    found = [
-        _trained(job, arch, train, recipe=recipe, number=i, of=len(archs))
+        notes += (f"only {len(archs)} networks could be retrained",)
+    before = measure_on_validation(prepared, chosen.learnt, prepared.space.encode(archs)).tolist()
+    recipe = recipe_for(request, prepared.trained)
+    networks = [
+        _train_one(
+            prepared, _inherit(prepared, arch), arch=arch, recipe=recipe, turn=(i, len(archs))
+        )
         for i, arch in enumerate(archs)
     ]
-    after = [_judged(job, network, validation, "validation") for network in found]
-    job.own.update(zip(archs, found, strict=True))
-    order = sorted(range(len(archs)), key=lambda i: -after[i].value)
-    for i in order:
-        built = build(job, archs[i])
-        if job.latency.reachable:
-            built = afresh(job, built)
-        if not (job.latency.reachable and not keeps(job, built)):
-            break
-    else:
-        assert job.budget is not None
-        raise EdgenasError(
-            f"no retrained network was measured within {milliseconds(job.budget)} again",
-            hint="allow a little more, or end other work on this machine and run it again",
-        )
-    ranked = tuple(
-        Retrained(
-            arch_id=archs[i].id, arch_text=str(archs[i]), before=before[i], after=after[i].value
-        )
-        for i in sorted(order, key=lambda i: (archs[i] != built.arch, -after[i].value))
+    after = [_measure(prepared, network, validation, "validation").value for network in networks]
+    order = sorted(range(len(archs)), key=lambda i: -after[i])
+    best, built, bench = _build_best(prepared, archs, networks, order=order, bench=bench)
+    rows = tuple(
+        Retrained(arch_id=archs[i].id, arch_text=str(archs[i]), before=before[i], after=after[i])
+        for i in sorted(order, key=lambda i: (i != best, -after[i]))
     )
-    _put_on_record(
-        job,
-        built.arch,
+    retraining = _describe_training(
+        prepared,
+        networks[best],
+        arch=built.arch,
         start=request.retrain_from,
         recipe=recipe,
-        candidates=ranked,
-        worse="retraining made the network worse: give it more --retrain-epochs or another "
-        "--retrain-rate, or leave out --retrain-top",
+        candidates=rows,
     )
-    return built
+    if retraining.after.value < retraining.before.value:
+        notes += (
+            "retraining made the network worse: give it more --retrain-epochs or another "
+            "--retrain-rate, or leave out --retrain-top",
+        )
+    if bench is not None:
+        chosen = dataclasses.replace(chosen, timed=bench.timed)
+        log = log.join(bench.log)
+    return dataclasses.replace(
+        chosen, built=built, log=chosen.log.join(log), notes=notes, retraining=retraining
+    )
 
 
-def tell_joint(job: Job, arch: Arch) -> None:
+def _build_best(
+    prepared: Prepared,
+    archs: Sequence[Arch],
+    networks: Sequence[Network],
+    *,
+    order: Sequence[int],
+    bench: Bench | None,
+) -> tuple[int, BuiltNetwork, Bench | None]:
+    """The first network in an order that keeps the budget with its own weights.
+
+    Raises:
+        EdgenasError: none keeps it.
+    """
+    budget = prepared.budget
+    for i in order:
+        built = build(prepared, archs[i], network=copy.deepcopy(networks[i]))
+        if bench is None:
+            return i, built, None
+        bench, built = bench.measure(built, settings=NETWORK)
+        if budget is None or bench.seconds(built) <= budget:
+            return i, built, bench
+    raise EdgenasError(
+        f"no retrained network was measured within {milliseconds(budget or 0.0)} again",
+        hint="allow a little more, or end other work on this machine and run it again",
+    )
+
+
+def describe_joint_training(prepared: Prepared, chosen: Chosen) -> Chosen:
     """Put on record how a network came by weights that were trained beside the choices.
 
     Args:
-        job: whose strategy trained them.
-        arch: the network to be delivered.
+        prepared: the images.
+        chosen: the network to be delivered, whose strategy trained its weights.
     """
-    training, validation = joint_training(job), job.material.search
-    assert training is not None, "checked with the request"
-    assert validation is not None, "as it was read with the request"
-    job.own[arch] = job.network(arch)
+    training = joint_training(prepared)
+    if training is None:
+        return chosen
+    arch, validation = chosen.built.arch, prepared.images.require_validation()
+    trained = chosen.learnt.inherited.supernet.extract(arch)
     before, after = (
-        _judged(job, network, validation, "validation").value
-        for network in (_inherited(job, arch), job.own[arch])
+        _measure(prepared, network, validation, "validation").value
+        for network in (_inherit(prepared, arch), trained)
     )
-    _put_on_record(
-        job,
-        arch,
+    retraining = _describe_training(
+        prepared,
+        trained,
+        arch=arch,
         start="joint",
         recipe=training[1].recipe,
         candidates=(Retrained(arch_id=arch.id, arch_text=str(arch), before=before, after=after),),
-        worse="training weights jointly made the network worse: --weights fixed",
     )
+    notes = chosen.notes
+    if retraining.after.value < retraining.before.value:
+        notes += ("training weights jointly made the network worse: use --weights fixed",)
+    return dataclasses.replace(chosen, notes=notes, retraining=retraining)
 
 
-def _put_on_record(
-    job: Job,
-    arch: Arch,
+def _describe_training(
+    prepared: Prepared,
+    network: Network,
     *,
-    start: Literal["inherited", "scratch", "joint"],
+    arch: Arch,
+    start: Start,
     recipe: Recipe,
     candidates: tuple[Retrained, ...],
-    worse: str,
-) -> None:
-    """How the network that is delivered came by its weights; a note where they are ``worse``."""
-    train, validation = job.material.train, job.material.search
-    assert train is not None, "checked with the request"
-    assert validation is not None, "as it was read with them"
-    before, after = _told(job, arch)
-    job.retrained.append(
-        Retraining(
-            start=start,
-            epochs=recipe.epochs,
-            learning_rate=recipe.learning_rate,
-            images=len(train),
-            validation=len(validation),
-            candidates=candidates,
-            before=before,
-            after=after,
-        )
+) -> Retraining:
+    """How the delivered network came by its weights, with its accuracies before and after."""
+    images = prepared.images
+    evaluation = images.evaluation or images.require_validation()
+    before = _measure(prepared, _inherit(prepared, arch), evaluation, images.split)
+    after = _measure(prepared, network, evaluation, images.split)
+    return Retraining(
+        start=start,
+        epochs=recipe.epochs,
+        learning_rate=recipe.learning_rate,
+        images=len(images.require_training()),
+        validation=len(images.require_validation()),
+        candidates=candidates,
+        before=dataclasses.replace(before, copies=images.copies),
+        after=dataclasses.replace(after, copies=prepared.evaluation_copies),
     )
-    if after.value < before.value:
-        job.notes.append(worse)
 
 
-def _trained(
-    job: Job, arch: Arch, images: Images, *, recipe: Recipe, number: int, of: int
+def _train_one(
+    prepared: Prepared, network: Network, *, arch: Arch, recipe: Recipe, turn: tuple[int, int]
 ) -> Network:
-    """One network with weights of its own."""
-    network, seed = job.network(arch).train(), job.request.seed
-    if job.request.retrain_from == "scratch":
-        initialise(network, generator=torch.Generator().manual_seed(seed))
-    texts = [_VERSION, repr(job.space), arch.id, str(recipe), str(seed)]
-    texts += [str(job.trained.preprocessing), str(torch.get_num_threads())]
-    name = digest(texts, [*network.parameters(), images.pixels, images.labels])
-    started, first = time.monotonic(), -1
+    """One network with weights of its own.
 
-    def tell(done: int, total: int, words: str) -> None:
+    Args:
+        prepared: the training images.
+        network: with the weights that it inherits.
+        arch: the network.
+        recipe: how it is trained.
+        turn: its number, and how many networks there are.
+    """
+    images, seed = prepared.images.require_training(), prepared.request.seed
+    network = network.train()
+    if prepared.request.retrain_from == "scratch":
+        initialise(network, generator=torch.Generator().manual_seed(seed))
+    texts = [_VERSION, repr(prepared.space), arch.id, str(recipe), str(seed)]
+    texts += [str(prepared.trained.preprocessing), str(torch.get_num_threads())]
+    name = digest(texts, [*network.parameters(), images.pixels, images.labels])
+    (number, count), started, first = turn, time.monotonic(), -1
+
+    def show(done: int, total: int, words: str) -> None:
         nonlocal first
         first = done - 1 if first < 0 else first
-        left = (time.monotonic() - started) / (done - first) * (total * (of - number) - done)
-        words = f"network {number + 1} of {of}, {words}, {duration(left)} left"
-        job.tell("retraining", number * total + done, of * total, words)
+        left = (time.monotonic() - started) / (done - first) * (total * (count - number) - done)
+        words = f"network {number + 1} of {count}, {words}, {duration(left)} left"
+        prepared.progress("retraining", number * total + done, count * total, words)
 
     return train_alone(
         network,
         images,
         recipe=recipe,
-        preprocessing=job.trained.preprocessing,
+        preprocessing=prepared.trained.preprocessing,
         seed=seed,
         state=cache_folder() / "retrained" / f"{arch.id}-{name[:24]}.safetensors",
-        tell=tell,
+        tell=show,
     )
 
 
-def _judged(job: Job, network: Network, images: Images, split: str) -> Accuracy:
+def _measure(prepared: Prepared, network: Network, images: Images, split: str) -> Accuracy:
     """The accuracy of a network, calibrated first."""
-    preprocessing = job.trained.preprocessing
-    calibrate(network, job.material.calibration, preprocessing=preprocessing)
+    preprocessing = prepared.trained.preprocessing
+    calibrate(network, prepared.images.calibration, preprocessing=preprocessing)
     value = accuracy(network, images, preprocessing=preprocessing, split=split).value
     return Accuracy.of(
         correct=round(value * len(images)),
@@ -214,18 +256,6 @@ def _judged(job: Job, network: Network, images: Images, split: str) -> Accuracy:
     )
 
 
-def _told(job: Job, arch: Arch) -> tuple[Accuracy, Accuracy]:
-    """Accuracies before and after, on the images that the result is judged on."""
-    judged, split = job.material.judged, job.material.split
-    assert judged is not None, "there are validation images at least"
-    before = _judged(job, _inherited(job, arch), judged, split)
-    after = _judged(job, job.own[arch], judged, split)
-    return (
-        dataclasses.replace(before, copies=job.material.copies),
-        dataclasses.replace(after, copies=judged_copies(job)),
-    )
-
-
-def _inherited(job: Job, arch: Arch) -> Network:
+def _inherit(prepared: Prepared, arch: Arch) -> Network:
     """A network with the weights of the supernet as it was given."""
-    return job.trained.supernet.extract(arch).to(memory_format=torch.channels_last)
+    return prepared.trained.supernet.extract(arch).to(memory_format=torch.channels_last)

@@ -1,257 +1,214 @@
 """The pipeline, top to bottom.
 
-    load -> latency of the target -> search -> extract -> calibrate -> ONNX -> parity
-         -> measure, correct the prediction and search again while it misses
-         -> where asked for, train the best ones further and take the best of them -> bundle
+    request -> resolve -> prepare -> choose -> (retrain) -> evaluate -> record -> bundle
 
-On a device at hand the promise is on the measured number of a fresh measurement; elsewhere it is
-on the upper bound of the prediction, and the output says so.
+``choose`` searches, extracts, calibrates, exports, holds the export against PyTorch, measures, and
+searches again while the measurement misses the budget. On a device at hand the promise is on the
+measured number of a fresh measurement; elsewhere it is on the upper bound of the prediction, and
+the output says so.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import sha256
+from edgenas.basics.options import key_values
 from edgenas.basics.units import milliseconds
 from edgenas.bundle.signing import check_key, sign
 from edgenas.bundle.write import check_out, load_bundle, write_bundle
-from edgenas.delivery.building import Built, Job, compared
-from edgenas.delivery.choosing import check_reachable, choose
-from edgenas.delivery.latency import Latency, no_energy
-from edgenas.delivery.precision import Judged, auto_precisions, check_images, judge
+from edgenas.delivery.building import compare_on_evaluation_images
+from edgenas.delivery.choosing import Chosen, choose
+from edgenas.delivery.evaluating import Evaluated, auto_precisions, evaluate
+from edgenas.delivery.log import trace_of
+from edgenas.delivery.preparing import Prepared, Resolved, prepare, resolve
 from edgenas.delivery.recording import record_of
-from edgenas.delivery.request import (
-    AUTO,
-    Request,
-    Result,
-    Tell,
-    checked,
-)
-from edgenas.delivery.retraining import retrain, tell_joint
-from edgenas.delivery.shared import Shared
-from edgenas.delivery.trail import Trail
-from edgenas.latency import device as devices
-from edgenas.latency.device import Device, Target
+from edgenas.delivery.request import AUTO, Progress, Result, SpecializeRequest
+from edgenas.delivery.retraining import describe_joint_training, retrain
+from edgenas.delivery.shared import SharedInputs
 from edgenas.latency.table_file import find_table
 from edgenas.model.saved import ACCURACY_FILE, TrainedSupernet
 from edgenas.pages.bundle import bundle_page
 from edgenas.profiling.tables import NoTableError
-from edgenas.profiling.work import Clock
 from edgenas.space.arch import Arch
 
 
 def specialize(
-    request: Request,
+    request: SpecializeRequest,
     *,
     out: Path | None = None,
     force: bool = False,
-    tell: Tell = lambda step, done, total, words: None,
-    shared: Shared | None = None,
+    progress: Progress = lambda step, done, total, words: None,
+    inputs: SharedInputs | None = None,
 ) -> Result:
     """Find, build, check and deliver the network that fits a device and its budgets.
 
     Args:
         request: what is asked for.
-        out: folder of the bundle; None: ``./<device>-<budget>-<arch id>``.
+        out: folder of the bundle; None means ``./<device>-<budget>-<arch id>``.
         force: replace a bundle that is there.
-        tell: called with (step, done, total, words).
-        shared: what other specialisations have read already, and may use afterwards.
+        progress: called with (step, done, total, words).
+        inputs: what other specialisations have read already, and may use afterwards.
 
     Raises:
         EdgenasError: something asked for is unknown, the budgets cannot be met, or the built
             network fails a check. No bundle is left behind then.
     """
-    request, device, target, clock = checked(request, tell=tell)
-    shared = Shared() if shared is None else shared
-    trained = shared.supernet(request.supernet)
-    key = _key(request, trained, device=device, target=target, measured=clock is not None)
-    if out is not None and (there := _existing(out, key, request, force=force)):
-        return there
+    resolved = resolve(request, progress=progress)
+    inputs = SharedInputs() if inputs is None else inputs
+    key = bundle_key(resolved, inputs.supernet(request.supernet))
+    if out is not None and (existing := _find_existing(out, key, request, force=force)):
+        return existing
     if request.precision == AUTO:
-        job, built, judged = _most_accurate(
-            request, shared, device=device, target=target, clock=clock, tell=tell
-        )
-        target = job.latency.target
+        finished = _finish_most_accurate(resolved, inputs, progress=progress)
     else:
-        job, built, judged = _one(
-            request, shared, device=device, target=target, clock=clock, tell=tell
-        )
-    record = record_of(job, built, judged=judged)
-    folder = out or Path(_folder_name(request, built.arch))
-    if out is None and (there := _existing(folder, key, request, force=force)):
-        return there
-    if request.sign is not None:
-        tell("signing", 0, 0, "")  # no bar: ssh-keygen may ask for a passphrase
+        finished = _finish(resolved, inputs, progress=progress)
+    built = finished.chosen.built
+    folder = out or Path(_name_folder(finished.prepared, built.arch))
+    if out is None and (existing := _find_existing(folder, key, request, force=force)):
+        return existing
+    return _deliver(finished, folder=folder, key=key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The network for one target, with everything that its record needs."""
+
+    prepared: Prepared
+    chosen: Chosen
+    evaluated: Evaluated
+
+
+def _finish(resolved: Resolved, inputs: SharedInputs, *, progress: Progress) -> Finished:
+    """Prepare, choose, retrain where asked for, and evaluate."""
+    request = resolved.request
+    prepared = prepare(resolved, inputs, progress=progress)
+    chosen = choose(prepared)
+    if request.retrain_top:
+        chosen = retrain(prepared, chosen)
+    chosen = describe_joint_training(prepared, chosen)
+    chosen = replace(chosen, built=compare_on_evaluation_images(prepared, chosen.built))
+    if resolved.target.runtime == "ncnn":
+        note = "the bundle holds ONNX; ncnn reads what edgenas export --to ncnn makes"
+        chosen = replace(chosen, notes=(*chosen.notes, note))
+    return Finished(prepared=prepared, chosen=chosen, evaluated=evaluate(prepared, chosen.built))
+
+
+def _finish_most_accurate(
+    resolved: Resolved, inputs: SharedInputs, *, progress: Progress
+) -> Finished:
+    """The network of the precision whose network classifies most images correctly."""
+    best: Finished | None = None
+    notes: tuple[str, ...] = ()
+    for precision in auto_precisions(
+        resolved.request, target=resolved.target, here=resolved.reachable
+    ):
+        target = replace(resolved.target, precision=precision)
+        try:
+            finished = _finish(replace(resolved, target=target), inputs, progress=progress)
+        except NoTableError:
+            raise
+        except EdgenasError as error:
+            notes += (f"auto: no {precision} network: {error.message}",)
+            continue
+        notes += (f"auto: {precision} gives {_describe(finished)}",)
+        if best is None or _share_correct(finished) > _share_correct(best):
+            best = finished
+    if best is None:
+        raise EdgenasError("; ".join(notes), hint="allow a larger budget")
+    return replace(best, chosen=replace(best.chosen, notes=(*best.chosen.notes, *notes)))
+
+
+def _share_correct(finished: Finished) -> float:
+    """The share of evaluation images that a network classifies correctly."""
+    evaluation = finished.evaluated.evaluation
+    return 0.0 if evaluation is None else evaluation.correct / evaluation.n
+
+
+def _describe(finished: Finished) -> str:
+    built = finished.chosen.built
+    words = f"{_share_correct(finished):.2%} with {built.arch}"
+    if built.measured is None:
+        return words
+    seconds = built.seconds(finished.prepared.request.percentile)
+    return f"{words}, measured at {milliseconds(seconds)}"
+
+
+def _deliver(finished: Finished, *, folder: Path, key: dict[str, Any]) -> Result:
+    """Write the bundle."""
+    prepared, chosen = finished.prepared, finished.chosen
+    built, trained = chosen.built, prepared.trained
+    record = record_of(prepared, chosen, finished.evaluated)
+    if prepared.request.sign is not None:
+        # No bar: ssh-keygen may ask for a passphrase.
+        prepared.progress("signing", 0, 0, "")
+    trace = trace_of(chosen.log, prepared.space, built.arch, latency=prepared.latency.predictor)
     write_bundle(
         folder,
-        space=job.space,
+        space=prepared.space,
         arch=built.arch,
         onnx=built.onnx,
         preprocessing=trained.preprocessing,
         labels=trained.classes,
         record=record,
-        trace=job.trail.trace(built.arch),
+        trace=trace,
         page=bundle_page,
         parity=built.parity,
         request=key,
-        batch=target.batch,
-        key=request.sign,
+        batch=prepared.latency.target.batch,
+        key=prepared.request.sign,
     )
-    return Result(folder=folder, arch=built.arch, record=record, signed_by=_signer(request))
-
-
-def _one(
-    request: Request,
-    shared: Shared,
-    *,
-    device: Device,
-    target: Target,
-    clock: Clock | None,
-    tell: Tell,
-) -> tuple[Job, Built, Judged | None]:
-    """The network for one target."""
-    job = _prepared(request, shared, device=device, target=target, clock=clock, tell=tell)
-    built = choose(job)
-    if request.retrain_top:
-        built = retrain(job, built)
-    if request.weights == "joint":
-        tell_joint(job, built.arch)
-    built = compared(job, built)
-    if target.runtime == "ncnn":
-        job.notes.append("the bundle holds ONNX; ncnn reads what edgenas export --to ncnn makes")
-    return job, built, judge(job, built)
-
-
-def _most_accurate(
-    request: Request,
-    shared: Shared,
-    *,
-    device: Device,
-    target: Target,
-    clock: Clock | None,
-    tell: Tell,
-) -> tuple[Job, Built, Judged | None]:
-    """The network of the precision whose network classifies most images correctly."""
-    found: list[tuple[Job, Built, Judged]] = []
-    notes: list[str] = []
-    for precision in auto_precisions(request, target=target, here=clock is not None):
-        one = replace(target, precision=precision)
-        try:
-            job, built, judged = _one(
-                request, shared, device=device, target=one, clock=clock, tell=tell
-            )
-        except EdgenasError as error:
-            if isinstance(error, NoTableError):
-                raise
-            notes.append(f"auto: no {precision} network: {error.message}")
-            continue
-        assert judged is not None
-        notes.append(
-            f"auto: {precision} gives {judged.correct / judged.n:.2%} with {built.arch}, "
-            f"measured at {milliseconds(job.held(built.measured))}"
-            if built.measured
-            else f"auto: {precision} gives {judged.correct / judged.n:.2%} with {built.arch}"
-        )
-        found.append((job, built, judged))
-    if not found:
-        raise EdgenasError("; ".join(notes), hint="allow a larger budget")
-    best = max(found, key=lambda one: one[2].correct)
-    best[0].notes.extend(notes)
-    return best
-
-
-def _prepared(
-    request: Request,
-    shared: Shared,
-    *,
-    device: Device,
-    target: Target,
-    clock: Clock | None,
-    tell: Tell,
-) -> Job:
-    """Everything that the choice needs; what may be wrong comes before what is slow."""
-    trained = shared.supernet(request.supernet)
-    space = trained.supernet.space
-    predictor = shared.predictor(request.supernet)
-    check_reachable(
-        space, list(request.constraints), precision=target.precision, batch=target.batch
-    )
-    others: dict[str, Latency] = {}
-    for name in {c.target for c in request.constraints if c.target}:
-        other = devices.load(name)
-        others[name] = shared.latency(request.supernet, device=other, target=other.target())
-    for constraint in request.constraints:
-        if constraint.metric == "energy" and constraint.target:
-            others[constraint.target].watts()
-        elif constraint.metric == "energy" and clock is not None:
-            raise no_energy(target)  # before it is profiled
-    images = shared.material(request, tell)
-    check_images(request, images, target=target, here=clock is not None)
-    latency = shared.latency(
-        request.supernet,
-        device=device,
-        target=target,
-        statistic="typical" if request.percentile == "p50" else "wall_p95",
-        clock=clock,
-        tell=tell,
-    )
-    return Job(
-        request=request,
-        trained=trained,
-        predictor=predictor,
-        latency=latency,
-        others=others,
-        material=images,
-        tell=tell,
-        trail=Trail(space, accuracy=predictor, latency=latency.predictor),
+    return Result(
+        folder=folder,
+        arch=built.arch,
+        record=record,
+        signed_by=_find_signer(prepared.request),
     )
 
 
-def _key(
-    request: Request, trained: TrainedSupernet, *, device: Device, target: Target, measured: bool
-) -> dict[str, Any]:
+def bundle_key(resolved: Resolved, trained: TrainedSupernet) -> dict[str, Any]:
     """Everything that decides what the bundle will be, as JSON values."""
-    assert trained.folder is not None
-    accuracy = trained.folder / ACCURACY_FILE
+    request, target = resolved.request, resolved.target
+    accuracy = trained.require_folder() / ACCURACY_FILE
+    if request.precision == AUTO:
+        target = replace(target, precision=AUTO)
     key: dict[str, Any] = {
-        "device": device.name,
+        "device": resolved.device.name,
         "target": target.slug,
-        "constraints": sorted(str(c) for c in request.constraints),
-        "supernet": sha256(trained.folder / "weights.safetensors"),
+        "constraints": sorted(str(c) for c in resolved.constraints),
+        "supernet": sha256(trained.weights_path),
         "accuracy": sha256(accuracy) if accuracy.exists() else None,
     }
-    if not measured:  # a device at hand is measured anew each time, its table may grow
-        key["latency"] = sha256(find_table(target) or device.path)
-    if request.precision == AUTO:
-        key["target"] = replace(target, precision=AUTO).slug
-    if request.allow_accuracy_drop:
-        key["allow_accuracy_drop"] = True
-    usual = Request(device=request.device, constraints=())
-    for name in ("weights", "retrain_top", "retrain_from", "retrain_epochs", "retrain_rate"):
-        if getattr(request, name) != getattr(usual, name):
-            key[name] = getattr(request, name)
-    names = ("percentile", "confidence", "strategy", "data", "test", "skip_bad_images", "seed")
-    return key | {name: getattr(request, name) for name in names}
+    if not resolved.reachable:  # a device at hand is measured anew each time, its table may grow
+        key["latency"] = sha256(find_table(resolved.target) or resolved.device.path)
+    return key | key_values(request)
 
 
-def _existing(folder: Path, key: dict[str, Any], request: Request, *, force: bool) -> Result | None:
-    """The bundle that is there already and answers the request; signed, where that is asked."""
+def _find_existing(
+    folder: Path, key: dict[str, Any], request: SpecializeRequest, *, force: bool
+) -> Result | None:
+    """The bundle that is there already and answers the request, signed where that is asked for."""
     if check_out(folder, request=key, force=force) is None:
         return None
     arch, record = load_bundle(folder)
     if request.sign is not None:
         sign(folder, key=request.sign)
-    return Result(folder=folder, arch=arch, record=record, existed=True, signed_by=_signer(request))
+    return Result(
+        folder=folder,
+        arch=arch,
+        record=record,
+        existed=True,
+        signed_by=_find_signer(request),
+    )
 
 
-def _signer(request: Request) -> str:
-    """The fingerprint of the key that signs; empty: nobody does."""
+def _find_signer(request: SpecializeRequest) -> str:
+    """The fingerprint of the key that signs; empty where nobody does."""
     return "" if request.sign is None else check_key(request.sign)
 
 
-def _folder_name(request: Request, arch: Arch) -> str:
-    budgets = request.budgets()[:1] or request.constraints
+def _name_folder(prepared: Prepared, arch: Arch) -> str:
+    budgets = prepared.budgets[:1] or prepared.constraints
     words = "-".join("".join(c.text.split()) for c in budgets) or "free"
-    return f"{Path(request.device).stem}-{words}-{arch.id}"
+    return f"{Path(prepared.request.device).stem}-{words}-{arch.id}"

@@ -1,41 +1,39 @@
-"""What several specialisations have in common: everything is read, fitted or profiled once."""
-
-from dataclasses import dataclass, field
+"""What several specialisations have in common: each input is read, fitted or profiled once."""
 
 from edgenas.accuracy.measured import predictor_of
 from edgenas.accuracy.predictor import AccuracyPredictor
-from edgenas.delivery.images import Material, material
-from edgenas.delivery.latency import Latency, latency_of, profiled_latency
-from edgenas.delivery.request import Request, Tell
+from edgenas.delivery.images import ImageSets, read_image_sets
+from edgenas.delivery.latency import TargetLatency, find_latency, find_or_profile_latency
+from edgenas.delivery.request import Progress, SpecializeRequest
 from edgenas.latency.device import Device, Target
 from edgenas.latency.table import Statistic
 from edgenas.model.saved import TrainedSupernet, find_supernet, load_supernet
 from edgenas.profiling.work import Clock
 
 
-@dataclass(slots=True)
-class Shared:
+class SharedInputs:
     """Supernets, accuracy predictors, images and latencies, each made when first asked for."""
 
-    supernets: dict[str, TrainedSupernet] = field(default_factory=dict)
-    predictors: dict[str, AccuracyPredictor] = field(default_factory=dict)
-    materials: dict[tuple[object, ...], Material] = field(default_factory=dict)
-    latencies: dict[tuple[object, ...], Latency] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._supernets: dict[str, TrainedSupernet] = {}
+        self._predictors: dict[str, AccuracyPredictor] = {}
+        self._images: dict[tuple[object, ...], ImageSets] = {}
+        self._latencies: dict[tuple[object, ...], TargetLatency] = {}
 
     def supernet(self, name: str) -> TrainedSupernet:
         """A supernet by name or folder. Raises EdgenasError as ``load_supernet``."""
-        if name not in self.supernets:
-            self.supernets[name] = load_supernet(find_supernet(name))
-        return self.supernets[name]
+        if name not in self._supernets:
+            self._supernets[name] = load_supernet(find_supernet(name))
+        return self._supernets[name]
 
     def predictor(self, name: str) -> AccuracyPredictor:
         """The accuracy predictor of a supernet. Raises EdgenasError as ``predictor_of``."""
-        if name not in self.predictors:
-            self.predictors[name] = predictor_of(self.supernet(name))
-        return self.predictors[name]
+        if name not in self._predictors:
+            self._predictors[name] = predictor_of(self.supernet(name))
+        return self._predictors[name]
 
-    def material(self, request: Request, tell: Tell) -> Material:
-        """The images of a request. Raises EdgenasError as ``images.material``."""
+    def images(self, request: SpecializeRequest, progress: Progress) -> ImageSets:
+        """The images of a request. Raises EdgenasError as ``read_image_sets``."""
         key = (
             request.supernet,
             request.data,
@@ -44,9 +42,10 @@ class Shared:
             request.trains,
             request.learns and request.strategy,
         )
-        if key not in self.materials:
-            self.materials[key] = material(request, self.supernet(request.supernet), tell)
-        return self.materials[key]
+        if key not in self._images:
+            trained = self.supernet(request.supernet)
+            self._images[key] = read_image_sets(request, trained, progress=progress)
+        return self._images[key]
 
     def latency(
         self,
@@ -56,36 +55,36 @@ class Shared:
         target: Target,
         statistic: Statistic = "typical",
         clock: Clock | None = None,
-        tell: Tell | None = None,
-    ) -> Latency:
+        progress: Progress | None = None,
+    ) -> TargetLatency:
         """The latency of a target.
 
         Args:
             supernet: whose networks.
             device: of the target.
             target: what latencies are of.
-            statistic: see ``profiled_latency``.
-            clock: where the device is timed; see ``latency_of``.
-            tell: profiles a device that can be timed where it was not, and is told; None: looks.
+            statistic: see ``find_latency``.
+            clock: where the device is timed; see ``find_latency``.
+            progress: where it is given, a device that can be timed is profiled if it was not yet.
 
         Raises:
-            EdgenasError: as ``latency_of``.
+            EdgenasError: as ``find_latency``.
         """
         key = (supernet, device.path, target, statistic, clock and getattr(clock, "place", True))
-        if key not in self.latencies:
+        if key not in self._latencies:
             space = self.supernet(supernet).supernet.space
-            if tell is None:
-                found = latency_of(
+            if progress is None:
+                latency = find_latency(
                     space, device=device, target=target, statistic=statistic, clock=clock
                 )
             else:
-                found = profiled_latency(
+                latency = find_or_profile_latency(
                     space,
                     device=device,
                     target=target,
                     statistic=statistic,
                     clock=clock,
-                    tell=tell,
+                    progress=progress,
                 )
-            self.latencies[key] = found
-        return self.latencies[key]
+            self._latencies[key] = latency
+        return self._latencies[key]

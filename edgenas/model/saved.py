@@ -79,6 +79,16 @@ class TrainedSupernet:
     folder: Path | None = None
     learnt: Learnt | None = None
 
+    def require_folder(self) -> Path:
+        """The folder of a supernet that was loaded or saved."""
+        assert self.folder is not None
+        return self.folder
+
+    @property
+    def weights_path(self) -> Path:
+        """The file of its weights."""
+        return self.require_folder() / "weights.safetensors"
+
     def calibration_images(self) -> Tensor:
         """The synthetic calibration images, uint8, shape (n, 3, height, width).
 

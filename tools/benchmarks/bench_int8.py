@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from edgenas.clock import measure
 from edgenas.clock.board import Settings
-from edgenas.delivery.images import own_split
 from edgenas.images.data import load_images
 from edgenas.model.evaluate import calibrate
 from edgenas.model.export import count, integer_share, run_onnx, to_onnx
@@ -29,6 +28,7 @@ from edgenas.onnx_graph.quantize import quantized, with_integer_activations
 from edgenas.runtime import registry as runtimes
 from edgenas.runtime.forms import formed
 from edgenas.space.space import PARTS
+from edgenas.training.division import split_as_trained
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     torch.set_num_threads(1)
     trained = load_supernet(find_supernet(given.supernet))
     space, steps = trained.supernet.space, trained.preprocessing
-    calibration, _ = own_split(trained, load_images(given.data, stored=steps.stored))
+    calibration, _ = split_as_trained(trained, load_images(given.data, stored=steps.stored))
     test = load_images(given.test, stored=steps.stored)
     chosen = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[: given.images]
     rng = np.random.default_rng(0)

@@ -36,7 +36,6 @@ from edgenas.basics.files import cache_folder, sha256
 from edgenas.basics.held_out import held_out
 from edgenas.clock import measure
 from edgenas.clock.measure import DEFAULT, Measurement
-from edgenas.delivery.images import own_split
 from edgenas.images.data import load_images
 from edgenas.latency.device import Target, load
 from edgenas.latency.line import fit_line
@@ -71,6 +70,7 @@ from edgenas.space.presets import load_space
 from edgenas.space.space import Codes, Space
 from edgenas.strategies.constraint import Constraint, Limit
 from edgenas.strategies.run import search
+from edgenas.training.division import split_as_trained
 
 Vector = NDArray[np.float64]
 SumOf = Callable[[Arch], float]
@@ -353,7 +353,7 @@ def bounds(
     if accuracy is None or not given.data or not given.test:
         return
     images = load_images(given.test, stored=supernet.preprocessing.stored)
-    calibration, _ = own_split(
+    calibration, _ = split_as_trained(
         supernet, load_images(given.data, stored=supernet.preprocessing.stored)
     )
     state = sha256(supernet.folder / "weights.safetensors")[:16]

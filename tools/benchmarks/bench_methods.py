@@ -36,7 +36,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgenas.delivery.images import own_parts
 from edgenas.images.data import Images, Preprocessing, load_images, split
 from edgenas.model.evaluate import accuracy, calibrate
 from edgenas.model.saved import load_tensors
@@ -46,6 +45,7 @@ from edgenas.space.cost import macs_table
 from edgenas.space.presets import load_space
 from edgenas.space.space import Space
 from edgenas.strategies.gradient.checkpoint import digest
+from edgenas.training.division import divide_as_trained
 from edgenas.training.loop import Progress, train
 from edgenas.training.phases import phases
 from edgenas.training.recipe import Recipe, default_recipe
@@ -139,7 +139,7 @@ def trained(
     folder = out / recipe.method
     done = train(space, images, recipe=recipe, out=folder, seed=seed, resume=True, tell=tell)
     print(file=sys.stderr)
-    parts, calibration = own_parts(done, images)
+    parts, calibration = divide_as_trained(done, images)
     plain = Supernet(done.supernet.space, seed=seed)
     stored = load_tensors(folder / CHECKPOINT)
     plain.load_state_dict(

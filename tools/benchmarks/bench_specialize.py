@@ -23,7 +23,6 @@ import numpy as np
 from edgenas.accuracy.measured import measure_accuracies
 from edgenas.basics.files import cache_folder, sha256, write_json
 from edgenas.clock.measure import DEFAULT, measure
-from edgenas.delivery.images import own_split
 from edgenas.delivery.request import Request
 from edgenas.delivery.run import specialize
 from edgenas.images.data import Images, load_images
@@ -35,6 +34,7 @@ from edgenas.profiling.tables import NoTableError, predictor_for, table_for
 from edgenas.space.arch import Arch, Block, Stage
 from edgenas.space.space import Space
 from edgenas.strategies.constraint import parse_constraint
+from edgenas.training.division import split_as_trained
 
 
 def uniform(space: Space) -> list[Arch]:
@@ -102,7 +102,7 @@ def main() -> int:
     arguments = parser.parse_args()
     trained = load_supernet(find_supernet(arguments.supernet))
     space, stored = trained.supernet.space, trained.preprocessing.stored
-    calibration, held_out = own_split(trained, load_images(arguments.data, stored=stored))
+    calibration, held_out = split_as_trained(trained, load_images(arguments.data, stored=stored))
     validation = Judge(trained, held_out, calibration=calibration, split="validation")
     test_images = load_images(arguments.test, stored=stored)
     test = Judge(trained, test_images, calibration=calibration, split="test")

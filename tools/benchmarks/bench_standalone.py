@@ -33,7 +33,6 @@ import torch
 from scipy.stats import kendalltau, spearmanr
 
 from edgenas.accuracy.measured import predictor_of
-from edgenas.delivery.images import own_parts, own_recipe
 from edgenas.images.data import Images, load_images
 from edgenas.model.evaluate import accuracy, calibrate
 from edgenas.model.network import initialise
@@ -43,6 +42,7 @@ from edgenas.space.cost import Vector, macs_table
 from edgenas.space.space import Codes, Space
 from edgenas.strategies.gradient.checkpoint import digest
 from edgenas.training.alone import train_alone
+from edgenas.training.division import divide_as_trained, recipe_of
 from edgenas.training.recipe import Recipe
 
 _DRAWS = 2000
@@ -226,8 +226,8 @@ def bench_of(options: argparse.Namespace) -> Bench:
     """Everything that is read from files."""
     trained = load_supernet(find_supernet(options.supernet))
     images = load_images(options.data, stored=trained.preprocessing.stored)
-    parts, calibration = own_parts(trained, images)
-    recipe = dataclasses.replace(own_recipe(trained), epochs=options.epochs)
+    parts, calibration = divide_as_trained(trained, images)
+    recipe = dataclasses.replace(recipe_of(trained), epochs=options.epochs)
     train, judged, name = parts.train, parts.validation, "validation"
     train = some(train, count=options.images, seed=options.seed)
     if options.test:

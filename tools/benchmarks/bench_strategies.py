@@ -28,7 +28,6 @@ from torch import Tensor
 from edgenas.accuracy.measured import judged_on, measure_accuracies, predictor_of
 from edgenas.accuracy.predictor import AccuracyPredictor
 from edgenas.basics.files import cache_folder, write_text
-from edgenas.delivery.images import own_split
 from edgenas.images.data import Images, load_images
 from edgenas.latency.device import load
 from edgenas.model.evaluate import evaluate
@@ -45,6 +44,7 @@ from edgenas.strategies.gradient.run import STRATEGIES as GRADIENT
 from edgenas.strategies.gradient.run import learn
 from edgenas.strategies.gradient.step import Settings
 from edgenas.strategies.run import search
+from edgenas.training.division import split_as_trained
 from edgenas.training.loop import keep_memory
 
 STRATEGIES = ("evolution", "aging", "random", "proxyless", "gumbel", "reinforce", "bayes")
@@ -224,7 +224,7 @@ def main() -> None:
     keep_memory()
     trained = load_supernet(find_supernet(options.supernet))
     space, stored = trained.supernet.space, trained.preprocessing.stored
-    calibration, validation = own_split(trained, load_images(options.data, stored=stored))
+    calibration, validation = split_as_trained(trained, load_images(options.data, stored=stored))
     images = {"validation": validation, "test": load_images(options.test, stored=stored)}
     settings = Settings(steps=options.steps, baseline=options.baseline, entropy=options.entropy)
     predictor = predictor_of(trained)

@@ -13,10 +13,10 @@ import sys
 import numpy as np
 import torch
 
-from edgenas.delivery.images import own_split
 from edgenas.images.data import load_images
 from edgenas.model.evaluate import evaluate
 from edgenas.model.saved import find_supernet, load_supernet
+from edgenas.training.division import split_as_trained
 
 MEAN, WORST = 0.005, 0.015
 
@@ -33,7 +33,7 @@ def main() -> int:
 
     trained = load_supernet(find_supernet(arguments.supernet))
     space, stored = trained.supernet.space, trained.preprocessing.stored
-    real, _ = own_split(trained, load_images(arguments.data, stored=stored))
+    real, _ = split_as_trained(trained, load_images(arguments.data, stored=stored))
     synthetic = trained.calibration_images()
     test = load_images(arguments.test, stored=stored)
     rng = np.random.default_rng((arguments.seed, 13))

@@ -18,11 +18,11 @@ from edgenas.accuracy.measured import measure_accuracies
 from edgenas.accuracy.predictor import load_accuracy
 from edgenas.basics.files import cache_folder, sha256
 from edgenas.basics.held_out import held_out
-from edgenas.delivery.images import own_split
 from edgenas.images.data import load_images
 from edgenas.model.saved import ACCURACY_FILE, TrainedSupernet, find_supernet, load_supernet
 from edgenas.space.cost import macs_table
 from edgenas.space.space import Codes
+from edgenas.training.division import split_as_trained
 
 
 def stratified(trained: TrainedSupernet, count: int, *, seed: int, without: Codes) -> Codes:
@@ -56,7 +56,7 @@ def main() -> int:
     trained = load_supernet(find_supernet(arguments.supernet))
     assert trained.folder is not None
     space, stored = trained.supernet.space, trained.preprocessing.stored
-    calibration, _ = own_split(trained, load_images(arguments.data, stored=stored))
+    calibration, _ = split_as_trained(trained, load_images(arguments.data, stored=stored))
     test = load_images(arguments.test, stored=stored)
     predictor = load_accuracy(trained.folder / ACCURACY_FILE)
     assert predictor.rows is not None

@@ -9,11 +9,11 @@ them anew when the weights change, and check them with ``tools/benchmarks/check_
 import argparse
 import sys
 
-from edgenas.delivery.images import own_split
 from edgenas.images.data import load_images
 from edgenas.model.evaluate import BATCH
 from edgenas.model.saved import add_calibration, find_supernet, load_supernet
 from edgenas.model.synthetic import STEPS, Progress, synthesise
+from edgenas.training.division import split_as_trained
 from edgenas.training.loop import keep_memory
 
 
@@ -31,7 +31,7 @@ def main() -> int:
     folder = find_supernet(arguments.supernet)
     trained = load_supernet(folder)
     images = load_images(arguments.data, stored=trained.preprocessing.stored)
-    real, _ = own_split(trained, images)
+    real, _ = split_as_trained(trained, images)
     pixels = synthesise(
         trained.supernet,
         real,

@@ -1,0 +1,152 @@
+"""``edgenas specialize``: the main job, for one device or for a fleet."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.options import Option, changed_names
+from edgenas.cli.command import Shown, Verb
+from edgenas.cli.console import note, print_json, print_line, print_table, steps
+from edgenas.delivery.request import SpecializeRequest
+
+if TYPE_CHECKING:
+    from edgenas.delivery.fleet import Outcome
+    from edgenas.delivery.request import Result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """Where bundles go."""
+
+    out: Annotated[
+        Path | None, Option("Folder of the bundle. Default: ./<device>-<budget>-<arch id>.")
+    ] = None
+    force: Annotated[bool, Option("Replace a bundle that is there.")] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """Many devices instead of one."""
+
+    devices: Annotated[
+        Path | None,
+        Option(
+            "TOML file of many devices and budgets; with --out, --sign, --force and --json only."
+        ),
+    ] = None
+
+
+def run(request: SpecializeRequest, fleet: Fleet, where: Where, shown: Shown) -> None:
+    """Find the most accurate network within the budgets, verify it and write its bundle."""
+    if fleet.devices is not None:
+        for name in sorted(changed_names(request) - {"sign"}):
+            raise EdgenasError(
+                f"--{name.replace('_', '-')} cannot be given beside --devices",
+                hint=f"write {name} into that file",
+            )
+        _specialize_fleet(fleet.devices, sign=request.sign, where=where, shown=shown)
+        return
+    # Texts and the device are checked before torch is loaded: a typing slip answers at once.
+    request.check()
+    from edgenas.latency.device import load
+
+    load(request.device)
+    from edgenas.delivery.run import specialize
+
+    with steps() as progress:
+        result = specialize(request, out=where.out, force=where.force, progress=progress)
+    if shown.json:
+        print_json(result.to_json())
+    else:
+        _print_result(result, budgets=bool(request.constraints))
+
+
+def _print_result(result: "Result", *, budgets: bool) -> None:
+    record = result.record
+    rows = [
+        ("target", str(record.target)),
+        ("network", f"{result.arch} (id {result.arch.id})"),
+        ("costs", record.costs_text()),
+        ("accuracy", str(record.accuracy)),
+    ]
+    if record.retraining is not None:
+        rows.append(("retrained", str(record.retraining)))
+    if record.predicted is not None:
+        rows.append(("latency", str(record.predicted)))
+    if record.measured is not None:
+        rows.append(("latency", str(record.measured)))
+    rows += [("promise", str(promise)) for promise in record.promises]
+    if result.signed_by:
+        rows.append(("signed", f"by the key {result.signed_by}"))
+    rows += [("note", text) for text in record.notes]
+    print_table(("", ""), rows)
+    if not budgets:
+        note("no budget was given: this is the most accurate network of the space")
+    if result.existed:
+        print_line(f"{result.folder} held this very bundle already; every check passed")
+    else:
+        print_line(f"bundle: {result.folder}   check it again: edgenas verify {result.folder}")
+
+
+def _specialize_fleet(devices: Path, *, sign: str | None, where: Where, shown: Shown) -> None:
+    """One bundle for each device and budget of a file, one table, one index.
+
+    Raises:
+        EdgenasError: the file is wrong; nothing was done.
+        typer.Exit: with code 1, where an entry failed.
+    """
+    from edgenas.delivery.fleet import read_fleet, specialize_fleet
+
+    entries = read_fleet(devices, sign=sign)
+    folder = where.out or Path(f"{devices.stem}-fleet")
+
+    def show_end(outcome: "Outcome") -> None:
+        if outcome.result is None:
+            note(f"{outcome.entry.name} FAILED: {outcome.error}")
+        elif outcome.result.existed:
+            note(f"{outcome.entry.name}: held this very bundle already; every check passed")
+
+    with steps() as progress:
+        outcomes = specialize_fleet(
+            entries, out=folder, force=where.force, progress=progress, ended=show_end
+        )
+    failed = sum(outcome.result is None for outcome in outcomes)
+    if shown.json:
+        rows = [outcome.to_json() for outcome in outcomes]
+        print_json({"schema": "edgenas.fleet-result/1", "folder": str(folder), "entries": rows})
+    else:
+        names = ("bundle", "network", "accuracy", "latency", "MACs", "params")
+        print_table(names, [_fleet_row(outcome) for outcome in outcomes])
+        for outcome in outcomes:
+            if outcome.result is None:
+                hint = f" (hint: {outcome.hint})" if outcome.hint else ""
+                print_line(f"{outcome.entry.name} failed: {outcome.error}{hint}")
+        print_line(
+            f"{len(outcomes) - failed} of {len(outcomes)} bundles in {folder}; its index: "
+            f"{folder / 'index.html'}"
+        )
+    if failed:
+        raise typer.Exit(1)
+
+
+def _fleet_row(outcome: "Outcome") -> tuple[str, ...]:
+    from edgenas.basics.units import count
+    from edgenas.pages.fleet import latency_words
+
+    if outcome.result is None:
+        return outcome.entry.name, "FAILED", "", "", "", ""
+    record = outcome.result.record
+    return (
+        outcome.entry.name,
+        outcome.result.arch.id,
+        f"{record.accuracy.value:.2%} {record.accuracy.kind}",
+        latency_words(record),
+        count(record.costs.macs),
+        count(record.costs.params),
+    )
+
+
+VERB = Verb(run=run, kinds=(SpecializeRequest, Fleet, Where, Shown))
