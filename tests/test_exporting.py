@@ -12,13 +12,12 @@ from edgenas.bundle.verify import verify_bundle
 from edgenas.clock.board import Settings
 from edgenas.delivery import exporting
 from edgenas.delivery.exporting import KINDS, export
-from edgenas.delivery.request import Request
+from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.run import specialize
 from edgenas.images.data import load_images
 from edgenas.model.saved import load_supernet
 from edgenas.runtime import registry as runtimes
 from edgenas.runtime.trt import TENSORRT_RTX
-from edgenas.strategies.constraint import parse_constraint
 from edgenas.training.division import split_as_trained
 
 FAST = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6)
@@ -27,8 +26,8 @@ FAST = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6)
 @pytest.fixture(scope="module")
 def bundle(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "bundle"
-    budget = (parse_constraint("latency<=1s"),)
-    specialize(Request(device="jetson", constraints=budget, supernet=str(tiny)), out=folder)
+    request = SpecializeRequest(device="jetson", latency="1s", supernet=str(tiny))
+    specialize(request, out=folder)
     return folder
 
 

@@ -12,10 +12,9 @@ from edgenas.bundle.verify import verify_bundle
 from edgenas.bundle.write import load_bundle
 from edgenas.delivery import shared
 from edgenas.delivery.fleet import read_fleet
-from edgenas.delivery.request import Request
+from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.run import specialize
 from edgenas.pages.fleet import fleet_page
-from edgenas.strategies.constraint import parse_constraint
 
 HEAD = 'schema = "edgenas.fleet/1"\n'
 
@@ -72,15 +71,15 @@ def test_one_bundle_for_each_device_and_budget(edgenas, tiny: Path):
 
 def test_a_bundle_of_a_fleet_is_the_one_made_alone(edgenas, tiny: Path):
     assert edgenas("specialize", "--devices", fleet(TWO, tiny), "--out", "all").code == 0
-    limits = (parse_constraint("latency<=10ms"),)
-    specialize(Request(device="jetson", constraints=limits, supernet=str(tiny)), out=Path("alone"))
+    request = SpecializeRequest(device="jetson", latency="10ms", supernet=str(tiny))
+    specialize(request, out=Path("alone"))
     for path in Path("alone").iterdir():
         assert path.read_bytes() == (Path("all/jetson-orin-nano-10ms") / path.name).read_bytes()
 
 
 def test_what_is_shared_is_read_once(edgenas, tiny: Path, monkeypatch: pytest.MonkeyPatch):
     calls: list[str] = []
-    for name in ("load_supernet", "predictor_of", "material", "profiled_latency"):
+    for name in ("load_supernet", "predictor_of", "read_image_sets", "find_or_profile_latency"):
         real = getattr(shared, name)
 
         def counting(*args, real=real, name=name, **values):
@@ -91,7 +90,7 @@ def test_what_is_shared_is_read_once(edgenas, tiny: Path, monkeypatch: pytest.Mo
     assert edgenas("specialize", "--devices", fleet(TWO, tiny)).code == 0
     assert sorted(calls) == [
         "load_supernet",
-        "material",
+        "read_image_sets",
         "predictor_of",
         "profiled_latency",
         "profiled_latency",

@@ -14,7 +14,7 @@ from PIL import Image
 from edgenas.accuracy.predictor import load_accuracy
 from edgenas.basics.errors import EdgenasError
 from edgenas.delivery.fronts import Fronts, fronts
-from edgenas.delivery.latency import latency_of
+from edgenas.delivery.latency import find_latency
 from edgenas.latency.device import load as load_device
 from edgenas.model.saved import ACCURACY_FILE, load_supernet
 from edgenas.pages.fronts import draw_fronts, fronts_page
@@ -52,7 +52,7 @@ def test_the_front_of_a_small_space_is_exact(tiny: Path, found: Fronts):
     assert [front.target.device for front in found.devices] == ["jetson-orin-nano", "rpi4"]
     for front in found.devices:
         device = load_device(front.target.device)
-        predictor = latency_of(space, device=device, target=device.target()).predictor
+        predictor = find_latency(space, device=device, target=device.target()).predictor
         scores, seconds = accuracy(rows), predictor(rows)
         best = undominated(scores, seconds)
         assert front.exact

@@ -8,8 +8,8 @@ import pytest
 from edgenas.basics.errors import EdgenasError
 from edgenas.bundle.verify import verify_bundle
 from edgenas.clock.measure import Measurement
-from edgenas.delivery import building, precision
-from edgenas.delivery.request import Request
+from edgenas.delivery import building, evaluating
+from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.run import specialize
 from edgenas.images.data import load_images
 from edgenas.latency.device import load as load_device
@@ -22,7 +22,6 @@ from edgenas.profiling.run import environment_of
 from edgenas.runtime import registry as runtimes
 from edgenas.space.cost import cost
 from edgenas.space.plan import layers, plan
-from edgenas.strategies.constraint import parse_constraint
 from edgenas.training.division import split_as_trained
 
 
@@ -69,9 +68,8 @@ def tables(rising: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(building, "measure_network", timed)
 
 
-def ask(supernet: Path, *, budget: str = "latency<=1s", **changes) -> Request:
-    constraints = (parse_constraint(budget),)
-    return Request(device="host", constraints=constraints, supernet=str(supernet), **changes)
+def ask(supernet: Path, *, budget: str = "latency<=1s", **changes) -> SpecializeRequest:
+    return SpecializeRequest(device="host", constraint=(budget,), supernet=str(supernet), **changes)
 
 
 def test_an_int8_bundle_is_what_was_judged(rising: Path, photos: Path, tables):
@@ -96,7 +94,7 @@ def test_an_int8_bundle_is_what_was_judged(rising: Path, photos: Path, tables):
 def test_int8_that_loses_too_much_is_refused_unless_allowed(
     rising: Path, photos: Path, tables, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(precision, "LARGEST_DROP", -2.0)  # nothing gains 200 points
+    monkeypatch.setattr(evaluating, "LARGEST_DROP", -2.0)  # nothing gains 200 points
     request = ask(rising, precision="int8", data=str(photos))
     with pytest.raises(EdgenasError, match=r"int8 costs -?\d+\.\d+ points of accuracy") as caught:
         specialize(request, out=Path("bundle"))

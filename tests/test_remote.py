@@ -246,14 +246,14 @@ def test_two_sessions_never_time_at_once(there):
 
 def test_a_network_is_specialised_for_a_board(there, tiny, tmp_path, monkeypatch):
     from edgenas.delivery import choosing
-    from edgenas.delivery.request import Request
+    from edgenas.delivery.request import SpecializeRequest
     from edgenas.delivery.run import specialize
 
     monkeypatch.setattr(choosing, "NETWORK", QUICK)
     space = load_supernet(tiny).supernet.space
     said: list[str] = []
     profile(space, target=TARGET, settings=QUICK, clock=at(), **FEW)
-    request = Request(device="sill", constraints=(), supernet=str(tiny), ssh="loop")
+    request = SpecializeRequest(device="sill", supernet=str(tiny), ssh="loop")
     tell = lambda step, done, total, words: said.append(step)  # noqa: E731
     result = specialize(request, out=tmp_path / "bundle", tell=tell)
     assert result.record.target == TARGET

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgenas.delivery.trail import Trail, layer_times
 from hypothesis import given
 from hypothesis import strategies as st
 from pages import Tree
@@ -22,7 +21,8 @@ from edgenas.bundle.trace import (
     Search,
     Trace,
 )
-from edgenas.delivery.latency import latency_of
+from edgenas.delivery.latency import find_latency
+from edgenas.delivery.log import SearchLog, Watch, layer_times, trace_of
 from edgenas.latency.device import Target
 from edgenas.latency.device import load as load_device
 from edgenas.pages.bundle import bundle_page
@@ -226,7 +226,7 @@ def test_a_plane_maps_its_corners():
 @pytest.fixture(scope="module")
 def jetson():
     space, device = PRESETS["mbv3-cifar"](), load_device("jetson")
-    return space, latency_of(space, device=device, target=device.target()).predictor
+    return space, find_latency(space, device=device, target=device.target()).predictor
 
 
 def test_the_layers_add_up_to_the_prediction(jetson):
@@ -245,10 +245,13 @@ def test_a_trail_keeps_the_front_of_all_and_a_sample(jetson, tmp_path: Path):
     def accuracy(rows):
         return 0.5 + rows.astype(float).sum(axis=1) / 1000
 
-    trail = Trail(space, accuracy=accuracy, latency=predictor)
-    for part in np.array_split(rows, 7):
-        np.testing.assert_array_equal(trail(part), accuracy(part))
-    trace = trail.trace(space.largest())
+    log = SearchLog()
+    for seed, several in enumerate((rows[:1000], rows[1000:])):
+        watch = Watch(space, accuracy=accuracy, latency=predictor, seed=seed)
+        for part in np.array_split(several, 7):
+            np.testing.assert_array_equal(watch(part), accuracy(part))
+        log = log.join(SearchLog(watch.seen))
+    trace = trace_of(log, space, space.largest(), latency=predictor)
     assert trace.seen == 3000
     true, seconds = accuracy(rows), predictor(rows)
     best = [i for i in range(3000) if not ((true > true[i]) & (seconds <= seconds[i])).any()]

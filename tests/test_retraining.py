@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,9 +16,9 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.bundle.contents import read_contents
 from edgenas.bundle.record import Accuracy, Record, Retrained, Retraining
 from edgenas.bundle.verify import verify_bundle
-from edgenas.delivery import retraining, strategies
+from edgenas.delivery import ranking, retraining
 from edgenas.delivery.fleet import read_fleet
-from edgenas.delivery.request import STRATEGIES, Request
+from edgenas.delivery.request import SpecializeRequest, Strategy
 from edgenas.delivery.retraining import recipe_for
 from edgenas.delivery.run import specialize
 from edgenas.images.data import Images, load_images, unlike
@@ -41,7 +42,7 @@ def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def ask(supernet: Path, photos: Path, **changes) -> Request:
+def ask(supernet: Path, photos: Path, **changes) -> SpecializeRequest:
     """Two networks, an epoch each, for a board that is not at hand."""
     usual = {
         "device": "jetson",
@@ -51,7 +52,7 @@ def ask(supernet: Path, photos: Path, **changes) -> Request:
         "retrain_top": 2,
         "retrain_epochs": 2,
     }
-    return Request(**{**usual, **changes})
+    return SpecializeRequest(**{**usual, **changes})
 
 
 @pytest.fixture
@@ -206,9 +207,9 @@ def test_what_was_killed_goes_on_to_the_same_bundle(tiny: Path, photos: Path):
         shutil.rmtree(Path("cache/retrained"))
         for at in (4, 9):
             with pytest.raises(KilledError):
-                specialize(request, out=Path("bundle"), tell=killing(at))
+                specialize(request, out=Path("bundle"), progress=killing(at))
         told.clear()
-        found = specialize(request, out=Path("bundle"), tell=killing(0))
+        found = specialize(request, out=Path("bundle"), progress=killing(0))
     assert told == [9, 10, 11, 12]
     assert found.arch == whole.arch
     names = ("model.onnx", "report.json")
@@ -222,10 +223,10 @@ def test_what_was_killed_goes_on_to_the_same_bundle(tiny: Path, photos: Path):
 def test_any_strategy_can_be_retrained_from(
     tiny: Path, photos: Path, strategy: str, seen, monkeypatch: pytest.MonkeyPatch
 ):
-    assert strategy in STRATEGIES
+    assert strategy in get_args(Strategy)
     few = gradient.Settings(steps=6, batch=8)
     monkeypatch.setattr(gradient, "Settings", lambda: few)
-    monkeypatch.setattr(strategies, "EVALUATIONS", 8)
+    monkeypatch.setattr(ranking, "EVALUATIONS", 8)
     request = ask(tiny, photos, strategy=strategy, retrain_top=3, retrain_epochs=1)
     found = specialize(request, out=Path("bundle"))
     told = found.record.retraining
@@ -236,8 +237,8 @@ def test_any_strategy_can_be_retrained_from(
 @pytest.fixture
 def joint(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Images, Learnt]]:
     """Searches of few steps that train weights: on which images, and what came out."""
-    few = strategies.Settings(steps=6, batch=8)
-    monkeypatch.setattr(strategies, "Settings", lambda: few)
+    few = ranking.Settings(steps=6, batch=8)
+    monkeypatch.setattr(ranking, "Settings", lambda: few)
     monkeypatch.setattr(gradient, "_KEPT", 2)
     found: list[tuple[Images, Learnt]] = []
 
@@ -246,8 +247,8 @@ def joint(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Images, Learnt]]:
         found.append((training.images, learnt))
         return learnt
 
-    original = strategies.learn
-    monkeypatch.setattr(strategies, "learn", learn)
+    original = ranking.learn
+    monkeypatch.setattr(ranking, "learn", learn)
     return found
 
 
@@ -303,7 +304,7 @@ def test_weights_trained_beside_the_choices_are_delivered(
             raise KilledError
 
     with pytest.raises(KilledError):
-        specialize(request, out=Path("again"), tell=kill)
+        specialize(request, out=Path("again"), progress=kill)
     specialize(request, out=Path("again"))
     for name in ("model.onnx", "report.json"):
         assert (Path("again") / name).read_bytes() == (found.folder / name).read_bytes()

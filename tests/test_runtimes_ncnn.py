@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from edgenas.delivery.precision import why_not_here
 from onnx import TensorProto, helper
 
 from edgenas.basics.errors import EdgenasError
@@ -17,7 +16,8 @@ from edgenas.clock import board, measure
 from edgenas.clock.board import Settings
 from edgenas.delivery import choosing
 from edgenas.delivery import latency as latencies
-from edgenas.delivery.request import Request
+from edgenas.delivery.evaluating import explain_absence
+from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.run import specialize
 from edgenas.latency.device import Target
 from edgenas.latency.table_file import table_path
@@ -33,7 +33,6 @@ from edgenas.runtime import ncnn_cpu
 from edgenas.runtime import registry as runtimes
 from edgenas.space import presets as spaces
 from edgenas.space.plan import Layer
-from edgenas.strategies.constraint import parse_constraint
 
 if why_not := ncnn_cpu.available():
     pytest.skip(why_not, allow_module_level=True)
@@ -257,12 +256,12 @@ def test_a_network_is_specialised_for_it(tiny: Path, tmp_path: Path, monkeypatch
         return profile(space, networks=5, further=4, visits=1, settings=QUICK, **values)
 
     monkeypatch.setattr(latencies, "profile", little)
-    monkeypatch.setattr(choosing, "QUICK", QUICK)
+    monkeypatch.setattr(choosing, "BRIEF", QUICK)
     monkeypatch.setattr(choosing, "NETWORK", QUICK)
-    target = replace(TARGET, precision="fp32" if why_not_here(BF16) else "bf16")
-    request = Request(
+    target = replace(TARGET, precision="fp32" if explain_absence(BF16) else "bf16")
+    request = SpecializeRequest(
         device="host",
-        constraints=(parse_constraint("latency<=1s"),),
+        constraint=("latency<=1s",),
         supernet=str(tiny),
         runtime="ncnn",
         precision=target.precision,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,10 +18,10 @@ from edgenas.bundle.contents import read_contents
 from edgenas.bundle.verify import verify_bundle
 from edgenas.clock.board import Settings
 from edgenas.clock.measure import Measurement
-from edgenas.delivery import building, choosing, shared, strategies
+from edgenas.delivery import building, choosing, ranking, shared
 from edgenas.delivery import latency as latencies
-from edgenas.delivery.latency import latency_of
-from edgenas.delivery.request import LEARNING, STRATEGIES, Request, Result
+from edgenas.delivery.latency import find_latency
+from edgenas.delivery.request import LEARNING, Result, SpecializeRequest, Strategy
 from edgenas.delivery.run import specialize
 from edgenas.images.data import load_images
 from edgenas.latency import estimate
@@ -35,7 +36,7 @@ from edgenas.profiling.run import environment_of, profile
 from edgenas.space.cost import macs_table, total
 from edgenas.space.plan import layers, plan
 from edgenas.space.space import Codes, Space
-from edgenas.strategies.constraint import Limit, parse_constraint
+from edgenas.strategies.constraint import Limit
 from edgenas.strategies.dominance import front_of
 from edgenas.strategies.gradient import run as gradient
 from edgenas.strategies.gradient.choosing import FINALISTS, ceilings_of, most_preferred
@@ -91,9 +92,10 @@ def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path / "here")
 
 
-def ask(supernet: Path, *constraints: str, device: str = "toy", **changes) -> Request:
-    parsed = tuple(parse_constraint(text) for text in constraints)
-    return Request(device=device, constraints=parsed, supernet=str(supernet), **changes)
+def ask(supernet: Path, *constraints: str, device: str = "toy", **changes) -> SpecializeRequest:
+    return SpecializeRequest(
+        device=device, constraint=constraints, supernet=str(supernet), **changes
+    )
 
 
 def everything(space: Space) -> Codes:
@@ -115,7 +117,7 @@ def between(values, quantile: float) -> float:
 def upper_of(supernet: Path, *, device: str = "toy", confidence: float = 0.95):
     space = load_supernet(supernet).supernet.space
     found = load_device(device)
-    return latency_of(space, device=found, target=found.target()).upper(confidence)
+    return find_latency(space, device=found, target=found.target()).upper(confidence)
 
 
 def left_over(folder: Path) -> list[str]:
@@ -328,7 +330,7 @@ def test_the_shipped_supernet_is_delivered_as_it_computes_in_pytorch(shared_data
         pytest.skip("no CIFAR-10 test images")
     # One budget that binds and one that does not: two networks, each on 1,000 test images.
     for budget in ("latency<=3ms", "latency<=20ms"):
-        request = Request(device="jetson", constraints=(parse_constraint(budget),), test=str(test))
+        request = SpecializeRequest(device="jetson", constraint=(budget,), test=str(test))
         result = specialize(request, out=Path(budget[9:]))
         compared = json.loads((result.folder / "manifest.json").read_text())["parity"]
         assert (compared["n"], compared["same_top1"]) == (1000, 1000)
@@ -365,12 +367,12 @@ def test_a_bad_image_is_named_or_skipped_when_asked(tiny: Path, photos: Path, tm
 # Strategies
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", get_args(Strategy))
 def test_every_strategy_keeps_its_budgets_and_repeats(
     tiny: Path, photos: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(gradient, "Settings", partial(gradient.Settings, steps=12, batch=8))
-    monkeypatch.setattr(strategies, "EVALUATIONS", 12)
+    monkeypatch.setattr(ranking, "EVALUATIONS", 12)
     space = load_supernet(tiny).supernet.space
     rows = everything(space)
     latency = between(upper_of(tiny)(rows), 0.4)
@@ -407,7 +409,7 @@ def test_a_learning_strategy_chooses_the_network_where_only_counts_are_limited(
                     logits[choice.pick(codes.tolist())] = 5.0
         return gradient.Learnt(policy=policy, history=())
 
-    monkeypatch.setattr(strategies, "learn", learn)
+    monkeypatch.setattr(ranking, "learn", learn)
     request = ask(tiny, "macs<=10M", data=str(photos), strategy="gumbel")
     found = specialize(request, out=Path("bundle"))
     limits = [Limit(constraint=request.constraints[0], values=macs_table(space))]
@@ -587,7 +589,7 @@ def test_the_report_tells_how_the_network_was_found(tiny: Path):
     assert told.trace.seen == space.size
     rows = everything(space)
     scores, device = load_accuracy(tiny / ACCURACY_FILE)(rows), load_device("toy")
-    seconds = latency_of(space, device=device, target=device.target()).predictor(rows)
+    seconds = find_latency(space, device=device, target=device.target()).predictor(rows)
     best = front_of(np.stack([seconds, -scores], axis=1))
     assert told.trace.front[-1].accuracy == pytest.approx(scores.max())
     assert {f.latency for f in told.trace.front} <= set(seconds[best])
@@ -625,7 +627,7 @@ def profiled(supernet: Path, *, slowness: float = 1.0) -> Callable[[Codes], np.n
     )
     save_table(table, table_path(target))
     found = load_device("host")
-    predictor = latency_of(space, device=found, target=target).predictor
+    predictor = find_latency(space, device=found, target=target).predictor
     return lambda rows: predictor.predict(rows) * slowness
 
 
@@ -687,7 +689,7 @@ def machine(rising: Path, monkeypatch: pytest.MonkeyPatch):
     return make
 
 
-def host(supernet: Path, budget: float, **changes) -> Request:
+def host(supernet: Path, budget: float, **changes) -> SpecializeRequest:
     return ask(supernet, f"latency<={budget * 1e3:.6f}ms", device="host", **changes)
 
 
@@ -728,7 +730,7 @@ def test_a_machine_slower_than_its_table_is_waited_for(
         return replace(known(*words, **more), canary=1e-4)
 
     for place in (latencies, shared):
-        monkeypatch.setattr(place, "latency_of", of_a_fast_machine)
+        monkeypatch.setattr(place, "find_latency", of_a_fast_machine)
     rows = everything(clock.space)
     budget = between(clock.true(rows), 0.6)
     result = specialize(host(rising, budget), out=Path("bundle"))
@@ -856,11 +858,11 @@ def test_this_machine_is_profiled_measured_and_kept_to(tiny: Path, monkeypatch: 
         return profile(space, networks=4, further=2, settings=FAST, **values)
 
     monkeypatch.setattr(latencies, "profile", little)
-    monkeypatch.setattr(choosing, "QUICK", FAST)
+    monkeypatch.setattr(choosing, "BRIEF", FAST)
     monkeypatch.setattr(choosing, "NETWORK", FAST)
     told: list[tuple[str, int, int, str]] = []
     request = ask(tiny, "latency<=1s", "params<=1M", device="host")
-    result = specialize(request, out=Path("bundle"), tell=lambda *event: told.append(event))
+    result = specialize(request, out=Path("bundle"), progress=lambda *event: told.append(event))
     assert all(check.passed for check in verify_bundle(Path("bundle")))
     measured = result.record.measured
     assert measured is not None

@@ -93,13 +93,18 @@ class Bench:
         """The measured number that the budget is held to."""
         return built.seconds(self.prepared.request.percentile)
 
-    def measure(self, built: BuiltNetwork, *, settings: Settings) -> "tuple[Bench, BuiltNetwork]":
-        """The bench with one more measurement, and the network with it.
+    def measure_briefly(self, built: BuiltNetwork) -> "tuple[Bench, BuiltNetwork]":
+        """Measure a network as long as a choice needs."""
+        return self._measure(built, settings=BRIEF, fresh=False)
 
-        Args:
-            built: the network.
-            settings: ``BRIEF`` while choosing, ``NETWORK`` for a number that is reported.
-        """
+    def measure_final(self, built: BuiltNetwork) -> "tuple[Bench, BuiltNetwork]":
+        """Measure a network as long as a number needs that is reported."""
+        return self._measure(built, settings=NETWORK, fresh=True)
+
+    def _measure(
+        self, built: BuiltNetwork, *, settings: Settings, fresh: bool
+    ) -> "tuple[Bench, BuiltNetwork]":
+        """The bench with one more measurement, and the network with it."""
         prepared = self.prepared
         patience = REPEATS - sum(one.repeats for one in self.timed)
         built = time_on_device(
@@ -110,7 +115,7 @@ class Bench:
             accuracy=prepared.predict_accuracy(built.arch),
             predicted=prepared.predict_seconds(built.arch),
             measured=self.seconds(built),
-            fresh=settings == NETWORK,
+            fresh=fresh,
         )
         known = {one.arch: one for one in self.timed} | {built.arch: built}
         bench = replace(self, timed=tuple(known.values()), log=self.log.add_attempt(attempt))
@@ -225,7 +230,7 @@ def _choose_by_measuring(
     bench, budget = Bench(prepared=prepared, clock=clock), prepared.budget
     if budget is None:
         prepared.progress("measuring", 0, 1, str(first.best))
-        bench, built = bench.measure(chosen.built, settings=NETWORK)
+        bench, built = bench.measure_final(chosen.built)
         log = chosen.log.join(bench.log)
         return replace(chosen, built=built, timed=bench.timed, log=log)
     return _choose_within(bench, budget=budget, first=first, chosen=chosen)
@@ -247,7 +252,7 @@ def _choose_within(bench: Bench, *, budget: float, first: _First, chosen: Chosen
             built = chosen.built
             if arch != chosen.built.arch:
                 built = build(prepared, arch, network=_inherit(first.learnt, arch))
-            bench, built = bench.measure(built, settings=BRIEF)
+            bench, built = bench.measure_briefly(built)
         used = bench.seconds(built) / budget
         if not (ENOUGH <= used <= AIM or (used <= AIM and arch == first.free)):
             arch, more = _search_again(bench, first.learnt, budget=budget)
@@ -258,7 +263,7 @@ def _choose_within(bench: Bench, *, budget: float, first: _First, chosen: Chosen
         if arch in fresh:
             break
         # Nothing better is expected: the number that is reported comes from fresh runs.
-        bench, built = bench.measure(built, settings=NETWORK)
+        bench, built = bench.measure_final(built)
         fresh.add(arch)
         if bench.seconds(built) <= AIM * budget:
             return finish(bench, built)
@@ -266,7 +271,7 @@ def _choose_within(bench: Bench, *, budget: float, first: _First, chosen: Chosen
     for built in sorted(fitting, key=lambda b: -prepared.predict_accuracy(b.arch)):
         final = built
         if built.arch not in fresh:
-            bench, final = bench.measure(built, settings=NETWORK)
+            bench, final = bench.measure_final(built)
         if bench.seconds(final) <= budget:
             return finish(bench, final)
     closest = min(bench.seconds(one) for one in bench.timed)
@@ -338,7 +343,7 @@ def find_candidates(
         if built is None:
             built = build(prepared, arch, network=_inherit(chosen.learnt, arch))
             if bench is not None and budget is not None:
-                bench, built = bench.measure(built, settings=BRIEF)
+                bench, built = bench.measure_briefly(built)
         if bench is not None and budget is not None and bench.seconds(built) > AIM * budget:
             continue
         candidates.append(built)

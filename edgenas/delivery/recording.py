@@ -138,5 +138,4 @@ def _describe_accuracy(prepared: Prepared, chosen: Chosen, evaluated: Evaluated)
         error=error.error,
         archs=error.n,
         chosen=error is prepared.predictor.chosen,
-        chosen=error is job.predictor.chosen,
     )

@@ -19,7 +19,6 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import cache_folder
 from edgenas.basics.units import duration, milliseconds
 from edgenas.bundle.record import Accuracy, Retrained, Retraining
-from edgenas.clock.measure import NETWORK
 from edgenas.delivery.building import BuiltNetwork, build
 from edgenas.delivery.choosing import Bench, Chosen, find_candidates
 from edgenas.delivery.preparing import Prepared
@@ -139,7 +138,7 @@ def _build_best(
         built = build(prepared, archs[i], network=copy.deepcopy(networks[i]))
         if bench is None:
             return i, built, None
-        bench, built = bench.measure(built, settings=NETWORK)
+        bench, built = bench.measure_final(built)
         if budget is None or bench.seconds(built) <= budget:
             return i, built, bench
     raise EdgenasError(

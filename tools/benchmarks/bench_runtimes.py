@@ -18,7 +18,7 @@ from edgenas.accuracy.predictor import load_accuracy
 from edgenas.basics.units import milliseconds
 from edgenas.bundle.write import load_bundle
 from edgenas.clock import measure
-from edgenas.delivery.request import SUPERNET, Request
+from edgenas.delivery.request import SUPERNET, SpecializeRequest
 from edgenas.delivery.run import specialize
 from edgenas.latency.device import Target
 from edgenas.model.saved import ACCURACY_FILE, find_supernet
@@ -64,11 +64,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         made: list[Made] = []
         for name in given.runtimes:
-            request = Request(
+            request = SpecializeRequest(
                 device="host",
                 runtime=name,
                 precision="fp32",
-                constraints=(limit,),
+                constraint=(str(limit),),
                 supernet=given.supernet,
                 data=given.data,
                 test=given.test,

@@ -23,7 +23,7 @@ import numpy as np
 from edgenas.accuracy.measured import measure_accuracies
 from edgenas.basics.files import cache_folder, sha256, write_json
 from edgenas.clock.measure import DEFAULT, measure
-from edgenas.delivery.request import Request
+from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.run import specialize
 from edgenas.images.data import Images, load_images
 from edgenas.latency.device import Target, load
@@ -33,7 +33,6 @@ from edgenas.profiling.run import profile
 from edgenas.profiling.tables import NoTableError, predictor_for, table_for
 from edgenas.space.arch import Arch, Block, Stage
 from edgenas.space.space import Space
-from edgenas.strategies.constraint import parse_constraint
 from edgenas.training.division import split_as_trained
 
 
@@ -128,9 +127,9 @@ def main() -> int:
         near = pool[np.abs(speed * predictor.predict(pool) / (0.98 * budget) - 1) < 0.01]
         drawn = space.decode(rng.permutation(near)[: 2 * arguments.random])
         with tempfile.TemporaryDirectory() as folder:
-            request = Request(
+            request = SpecializeRequest(
                 device="host",
-                constraints=(parse_constraint(f"latency<={budget * 1e3:.4f}ms"),),
+                latency=f"{budget * 1e3:.4f}ms",
                 supernet=arguments.supernet,
                 data=arguments.data,
                 test=arguments.test,
