@@ -89,11 +89,11 @@ def test_what_is_shared_is_read_once(edgenas, tiny: Path, monkeypatch: pytest.Mo
         monkeypatch.setattr(shared, name, counting)
     assert edgenas("specialize", "--devices", fleet(TWO, tiny)).code == 0
     assert sorted(calls) == [
+        "find_or_profile_latency",
+        "find_or_profile_latency",
         "load_supernet",
-        "read_image_sets",
         "predictor_of",
-        "profiled_latency",
-        "profiled_latency",
+        "read_image_sets",
     ]
 
 
@@ -146,7 +146,7 @@ def test_bundles_that_are_there_are_kept(edgenas, tiny: Path):
         ),
         (
             '[[devices]]\ndevice = "jetson"\nparams = ["1M", "2M"]',
-            r"devices\[1\] \(jetson\): params must be one text",
+            r"devices\[1\] \(jetson\): params must be a text",
         ),
         (
             '[[devices]]\ndevice = "jetson"\nthreads = "2"',

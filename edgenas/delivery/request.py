@@ -142,11 +142,11 @@ class SpecializeRequest:
             EdgenasError: a budget cannot be read.
         """
         budgets = [
-            Constraint(metric, parse(text, unit=METRICS[metric], name=f"--{metric}"), text.strip())
+            Constraint(metric, parse(text, unit=METRICS[metric], name=metric), text.strip())
             for metric in METRICS
             if (text := getattr(self, metric)) is not None
         ]
-        others = [parse_constraint(text, name="--constraint") for text in self.constraint]
+        others = [parse_constraint(text, name="constraint") for text in self.constraint]
         return (*budgets, *others)
 
     @property
