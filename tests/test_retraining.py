@@ -376,7 +376,10 @@ def test_a_fleet_can_be_retrained(tmp_path: Path, tiny: Path, photos: Path):
         ({"retrain_top": -1}, "retrain_top must be at least 0, found -1"),
         ({"retrain_epochs": 0}, "retrain_epochs must be at least 1, found 0"),
         ({"retrain_rate": 0.0}, "retrain_rate must be above 0, found 0"),
-        ({"retrain_from": "nothing"}, "retrain_from must be one of inherited, scratch, found 'nothing'"),
+        (
+            {"retrain_from": "nothing"},
+            "retrain_from must be one of inherited, scratch, found 'nothing'",
+        ),
         ({"retrain_top": 0}, "says nothing without retrain_top"),
         ({"weights": "some"}, "weights must be one of fixed, joint, found 'some'"),
         ({"weights": "joint"}, "weights joint needs a strategy that learns by gradients, found ev"),
