@@ -444,7 +444,7 @@ def test_a_learning_strategy_chooses_the_network_where_only_counts_are_limited(
         ({"device": "toybord"}, "unknown device 'toybord'", "toyboard"),
         ({"runtime": "tensort"}, "unknown runtime 'tensort'", "tensorrt"),
         ({"precision": "fp17"}, "unknown precision 'fp17'", "fp16"),
-        ({"strategy": "evolve"}, "strategy must be one of evolution, aging, random", "evolution"),
+        ({"strategy": "evolve"}, "strategy must be one of evolution, aging, random", ""),
         (
             {"strategy": "proxyless"},
             "strategy proxyless needs --data: it learns from images",
