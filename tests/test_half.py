@@ -55,6 +55,8 @@ def test_a_step_in_half_precision_is_nearly_that_in_single(precision: str, error
     before = weights(start("fp32"))
     single, half = start("fp32"), start(precision)
     losses = learnt(single, "fp32"), learnt(half, precision)
+    # Weights and activations are rounded by 2**-9 (bf16) or 2**-12 (fp16), in some ten layers and
+    # back: 20 and 80 roundings at most. The losses were off by a thousandth of that.
     assert losses[1] == pytest.approx(losses[0], rel=error)
     moved = weights(single) - before, weights(half) - before
     assert moved[0].norm() > 0

@@ -107,6 +107,7 @@ def test_it_computes_what_the_graph_says(runtime, batch):
     x = images(batch)
     (y,) = session(runtime, conv(batch=batch), batch=batch).run({"x": x})
     expected = np.maximum(np.stack([2 * x[:, 0], -x[:, 1]], 1), 0)
+    # One product each. A GPU may round factors to TF32, by 2**-11 = 5e-4 of each.
     np.testing.assert_allclose(y, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -148,7 +149,8 @@ def test_without_a_precision_it_takes_the_graph_as_it_is_or_refuses_it(runtime, 
 
 def test_its_kernels_are_those_of_the_graph(runtime):
     kernels = session(runtime, layer_graph(LAYER)).kernels()
-    (conv_,) = (k for k in kernels if "conv" in k.kind.lower())
+    # OpenVINO's kernel for SSE4.2 is called jit_sse42_f32.
+    (conv_,) = (k for k in kernels if "conv" in k.kind.lower() or "Conv_0" in k.nodes)
     assert any(node in ("Conv_0", "Relu_1") for node in conv_.nodes)
     assert conv_.precision == "fp32"
     assert all(kernel.seconds >= 0 for kernel in kernels)
@@ -266,12 +268,15 @@ def openvino() -> runtimes.Runtime:
 def test_openvino_computes_in_fp32_although_its_default_is_less(openvino):
     x = images(1) * np.float32(1 / 3)
     (y,) = session(openvino, conv()).run({"x": x})
+    # One product by 2, which is exact in fp32 and would be rounded by 2**-8 in bf16.
     np.testing.assert_allclose(y[:, 0], np.maximum(2 * x[:, 0], 0), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("precision", "error"), [("bf16", 2**-8), ("fp16", 2**-11)])
 def test_openvino_runs_in_the_precision_asked_for_or_refuses(openvino, precision, error):
     library = pytest.importorskip("openvino")
+    if "ONEDNN_MAX_CPU_ISA" in os.environ:
+        pytest.skip("OpenVINO counts instructions that ONEDNN_MAX_CPU_ISA takes from it")
     if precision.upper() in library.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         made = session(openvino, layer_graph(LAYER), precision=precision)
         assert made.facts()["precision"] == precision
@@ -279,6 +284,7 @@ def test_openvino_runs_in_the_precision_asked_for_or_refuses(openvino, precision
         (found,), (exact,) = (
             m.run({INPUT: x}) for m in (made, session(openvino, layer_graph(LAYER)))
         )
+        # Image, weights and sum are each rounded once, by half of `error` at most in bf16 and fp16.
         assert 0 < np.abs(found - exact).max() < 8 * error * np.abs(exact).max()
     else:
         with pytest.raises(EdgenasError, match=rf"runs in \w+ on openvino, not in {precision}"):

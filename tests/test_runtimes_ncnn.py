@@ -77,9 +77,9 @@ def test_subnets_of_the_shipped_supernet_give_the_logits_of_onnx_runtime():
         images = steps.prepare(pixels[:20], resolution=arch.resolution).contiguous().numpy()
         wanted = run_onnx(onnx, images)
         compared(run_onnx(onnx, images, runtime="ncnn"), wanted).require()
-        compared(
-            run_onnx(onnx, images, runtime="ncnn", precision="bf16"), wanted, precision="bf16"
-        ).require()
+        if explain_absence(BF16) is None:
+            found = run_onnx(onnx, images, runtime="ncnn", precision="bf16")
+            compared(found, wanted, precision="bf16").require()
 
 
 @pytest.mark.parametrize("name", ["tiny", "mbv3-photo", "ofa-proxyless-w1.3", "ofa-resnet50"])

@@ -50,6 +50,8 @@ def same(graph: bytes, x: np.ndarray) -> None:
     module = OnnxModule(read_graph(graph, runtime="test").proto, runtime="test")
     with torch.inference_mode():
         (found,) = module(torch.from_numpy(x))
+    # Measured with kernels for SSE4.1, AVX2 and AVX-512: a tenth of it at most. A sum of 1,000
+    # products and its order are worth 30 roundings of 2**-24, and there are some ten layers.
     np.testing.assert_allclose(found.numpy(), wanted, atol=1e-5 * np.abs(wanted).max(), rtol=0)
 
 

@@ -47,6 +47,8 @@ def check_parity(space: Space, *, seed: int, n: int) -> None:
             assert network.training is training
             with torch.no_grad():
                 logits, plain = supernet(images, arch), network(images)
+            # The same operations on the same numbers, but perhaps by other kernels, because slices
+            # lie otherwise in memory. Measured for SSE4.1, AVX2 and AVX-512: a twentieth of it.
             torch.testing.assert_close(logits, plain, rtol=1e-4, atol=1e-5)
             assert logits.isfinite().all()
     for name, tensor in supernet.state_dict().items():
