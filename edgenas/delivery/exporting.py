@@ -13,6 +13,7 @@ from torch import Tensor
 
 from edgenas.basics.errors import EdgenasError, unknown
 from edgenas.basics.files import new_folder, sha256, write_json
+from edgenas.basics.progress import Progress
 from edgenas.bundle import manifest as manifests
 from edgenas.bundle.signing import NAME as SIGNATURE
 from edgenas.bundle.verify import left_by_others
@@ -22,7 +23,7 @@ from edgenas.clock.board import Settings
 from edgenas.clock.measure import NETWORK
 from edgenas.delivery.evaluating import LARGEST_DROP, no_images
 from edgenas.delivery.images import read_image_sets
-from edgenas.delivery.request import Progress, SpecializeRequest
+from edgenas.delivery.request import SpecializeRequest
 from edgenas.images.data import Images
 from edgenas.latency.device import Target
 from edgenas.model.export import compared, integer_share, run_onnx, with_open_batch

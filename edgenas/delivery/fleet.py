@@ -28,8 +28,9 @@ from typing import Any
 from edgenas.basics.errors import EdgenasError, shown
 from edgenas.basics.files import check_fields, read_toml, write_json, write_text
 from edgenas.basics.options import RequestField, decode_field, request_fields
+from edgenas.basics.progress import Progress
 from edgenas.delivery.preparing import resolve
-from edgenas.delivery.request import Progress, Result, SpecializeRequest
+from edgenas.delivery.request import Result, SpecializeRequest
 from edgenas.delivery.run import specialize
 from edgenas.delivery.shared import SharedInputs
 from edgenas.model.saved import find_supernet

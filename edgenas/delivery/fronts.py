@@ -18,10 +18,10 @@ from edgenas.accuracy.measured import judged_on
 from edgenas.accuracy.predictor import AccuracyPredictor
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.held_out import HeldOut
+from edgenas.basics.progress import Progress
 from edgenas.delivery.latency import TargetLatency
 from edgenas.delivery.limits import count_for
 from edgenas.delivery.preparing import check_runtime
-from edgenas.delivery.request import Progress
 from edgenas.delivery.shared import SharedInputs
 from edgenas.latency import device as devices
 from edgenas.latency.device import Target

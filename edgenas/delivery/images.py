@@ -8,7 +8,8 @@ from torch import Tensor
 
 from edgenas.accuracy.measured import check_classes
 from edgenas.basics.errors import EdgenasError
-from edgenas.delivery.request import Progress, SpecializeRequest
+from edgenas.basics.progress import Progress
+from edgenas.delivery.request import SpecializeRequest
 from edgenas.images.copies import Sketches, copied
 from edgenas.images.data import Images, Split, load_images, unlike
 from edgenas.model.saved import TrainedSupernet

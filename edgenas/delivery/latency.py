@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgenas.basics.errors import EdgenasError
+from edgenas.basics.progress import Progress
 from edgenas.basics.units import count, milliseconds
 from edgenas.clock import board, measure
-from edgenas.delivery.request import Progress
 from edgenas.latency.device import Device, Target
 from edgenas.latency.estimate import DeviceModel, device_model, unlike_the_fit
 from edgenas.latency.predictor import LatencyPredictor, estimated

@@ -8,12 +8,13 @@ from functools import partial
 
 from edgenas.accuracy.predictor import AccuracyPredictor
 from edgenas.basics.errors import unknown
+from edgenas.basics.progress import Progress
 from edgenas.bundle.signing import check_key
 from edgenas.delivery.evaluating import check_images
 from edgenas.delivery.images import ImageSets
 from edgenas.delivery.latency import TargetLatency, no_energy
 from edgenas.delivery.limits import check_reachable
-from edgenas.delivery.request import AUTO, Progress, SpecializeRequest
+from edgenas.delivery.request import AUTO, SpecializeRequest
 from edgenas.delivery.shared import SharedInputs
 from edgenas.latency import device as devices
 from edgenas.latency.device import Device, Target

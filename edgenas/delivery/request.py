@@ -1,6 +1,5 @@
 """What ``specialize`` can be asked for, and what comes out. This module loads nothing heavy."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -24,8 +23,6 @@ Strategy = Literal["evolution", "aging", "random", "bayes", "proxyless", "gumbel
 LEARNING = ("bayes", "proxyless", "gumbel", "reinforce")
 # These learn by gradients on the supernet, and can train its weights too.
 GRADIENT = ("proxyless", "gumbel", "reinforce")
-
-Progress = Callable[[str, int, int, str], None]
 
 Count = Annotated[int, Range(1, 4096, "count")]
 Epochs = Annotated[int, Range(1, 100_000, "count")]

@@ -15,6 +15,7 @@ from typing import Any
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import sha256
 from edgenas.basics.options import key_values
+from edgenas.basics.progress import Progress
 from edgenas.basics.units import milliseconds
 from edgenas.bundle.signing import check_key, sign
 from edgenas.bundle.write import check_out, load_bundle, write_bundle
@@ -24,7 +25,7 @@ from edgenas.delivery.evaluating import Evaluated, auto_precisions, evaluate
 from edgenas.delivery.log import trace_of
 from edgenas.delivery.preparing import Prepared, Resolved, prepare, resolve
 from edgenas.delivery.recording import record_of
-from edgenas.delivery.request import AUTO, Progress, Result, SpecializeRequest
+from edgenas.delivery.request import AUTO, Result, SpecializeRequest
 from edgenas.delivery.retraining import describe_joint_training, retrain
 from edgenas.delivery.shared import SharedInputs
 from edgenas.latency.table_file import find_table

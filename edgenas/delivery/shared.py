@@ -2,9 +2,10 @@
 
 from edgenas.accuracy.measured import predictor_of
 from edgenas.accuracy.predictor import AccuracyPredictor
+from edgenas.basics.progress import Progress
 from edgenas.delivery.images import ImageSets, read_image_sets
 from edgenas.delivery.latency import TargetLatency, find_latency, find_or_profile_latency
-from edgenas.delivery.request import Progress, SpecializeRequest
+from edgenas.delivery.request import SpecializeRequest
 from edgenas.latency.device import Device, Target
 from edgenas.latency.table import Statistic
 from edgenas.model.saved import TrainedSupernet, find_supernet, load_supernet
