@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import onnx
 
-from edgenas.latency.predictor import LatencyPredictor
+from edgenas.latency.predictor import learn_predictor
 from edgenas.profiling.networks import calibration_archs
 from edgenas.space.cost import cost, macs_table
 from edgenas.space.plan import layers
@@ -48,7 +48,7 @@ def test_the_operators_of_a_layer_have_its_macs():
 def test_a_search_under_the_bound_keeps_it():
     archs = calibration_archs(SPACE, 30)
     seconds = 1e-9 * macs_table(SPACE)(SPACE.encode(archs))
-    predictor = LatencyPredictor(SPACE).fit(archs, seconds)
+    predictor = learn_predictor(SPACE, archs, seconds)
     chosen = searched(predictor, maximize=macs_table(SPACE), count=2)
     assert len(set(chosen)) == 2
     low, high = predictor.upper([SPACE.smallest(), SPACE.largest()])

@@ -25,9 +25,11 @@ from edgenas.accuracy.mlp import Mlp, one_hot
 from edgenas.accuracy.predictor import AccuracyPredictor, load_accuracy
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.held_out import HeldOut, held_out, spearman
-from edgenas.latency.learned import layer_features, learn
-from edgenas.latency.line import Line, fit_line, halves, with_spared
-from edgenas.latency.predictor import LatencyPredictor, load_latency
+from edgenas.latency.bound import split_networks
+from edgenas.latency.learned import count_features, learn_costs
+from edgenas.latency.line import Line, add_bound, fit_line
+from edgenas.latency.predictor import SumPredictor, build_predictor, learn_predictor
+from edgenas.latency.predictor_file import load_latency, save_latency
 from edgenas.latency.table import Estimated, MeasuredNetwork, Timing
 from edgenas.space.cost import (
     Tables,
@@ -426,9 +428,9 @@ def test_student_bound_equals_the_textbook_one():
 
 def spared_line(sums: np.ndarray, seconds: np.ndarray) -> Line:
     """A line through half of the networks, with the bound of the others, where they are many."""
-    fitted, rest = halves(len(sums))
+    fitted, rest = split_networks(len(sums))
     line = fit_line(sums[fitted], seconds[fitted])
-    return with_spared(line, sums[rest], seconds[rest]) if len(rest) else line
+    return add_bound(line, sums[rest], seconds[rest]) if len(rest) else line
 
 
 @pytest.mark.parametrize(
@@ -462,7 +464,7 @@ def test_a_confidence_that_conformal_cannot_give_falls_back():
 def test_predictions_over_a_table():
     space = tiny()
     rows = rows_of(space, seed=4, n=30)
-    plain = LatencyPredictor(space, table_of(space))
+    plain = build_predictor(space, table_of(space))
     sums = compile_tables(space, fake_seconds)(rows)
     assert plain.predict(rows) == pytest.approx(sums)
     assert (plain.provenance, plain.target, plain.error) == ("measured", TARGET, None)
@@ -470,7 +472,7 @@ def test_predictions_over_a_table():
     with pytest.raises(EdgenasError, match="have no bound: no whole network was measured"):
         plain.upper(rows)
     fitted = plain.fit(rows[:10], 0.001 + 1.2 * sums[:10])
-    assert fitted(rows) == pytest.approx(0.001 + 1.2 * sums)
+    assert fitted.predict(rows) == pytest.approx(0.001 + 1.2 * sums)
     assert fitted.tables()(rows) == pytest.approx(fitted.predict(rows))
     assert (fitted.upper(rows) >= fitted.predict(rows)).all()
     assert fitted.error is not None
@@ -489,7 +491,7 @@ def test_a_tables_own_networks_calibrate_it():
     table = table_of(space, 6)
     rows = rows_of(space, seed=4)
     sums = table.compile(space)(rows)
-    assert LatencyPredictor(space, table).predict(rows) == pytest.approx(1.1 * sums)
+    assert build_predictor(space, table).predict(rows) == pytest.approx(1.1 * sums)
     slow = replace(
         table,
         networks=tuple(
@@ -497,10 +499,10 @@ def test_a_tables_own_networks_calibrate_it():
             for n in table.networks
         ),
     )
-    p95 = LatencyPredictor(space, slow, statistic="wall_p95")
+    p95 = build_predictor(space, slow, statistic="wall_p95")
     assert p95.predict(rows) == pytest.approx(2.2 * sums)
     with pytest.raises(EdgenasError, match="wall_p95 needs measured networks of space tiny"):
-        LatencyPredictor(space, table, statistic="wall_p95")
+        build_predictor(space, table, statistic="wall_p95")
 
 
 def with_cold_weights(space: Space, *, rate: float, networks: int, noise: float, seed: int):
@@ -518,7 +520,7 @@ def with_cold_weights(space: Space, *, rate: float, networks: int, noise: float,
 def test_what_weights_cost_beside_the_layers_is_found():
     space = load_space("mbv3-cifar")
     table, rows, seconds = with_cold_weights(space, rate=0.3, networks=60, noise=0.0, seed=0)
-    fitted = LatencyPredictor(space, table).fit(rows[:10], seconds[:10])
+    fitted = build_predictor(space, table).fit(rows[:10], seconds[:10])
     assert fitted.predict(rows[10:]) == pytest.approx(seconds[10:], rel=1e-6)
     assert fitted.error.error < 1e-6
     # The predictor knows its own minimum: its tables say what it predicts.
@@ -536,7 +538,7 @@ def test_what_weights_cost_beside_the_layers_is_found():
 def test_weights_that_cost_nothing_are_left_out(networks: int):
     space = load_space("mbv3-cifar")
     table, rows, seconds = with_cold_weights(space, rate=0.0, networks=60, noise=0.0, seed=0)
-    plain = LatencyPredictor(space, table)
+    plain = build_predictor(space, table)
     fitted = plain.fit(rows[:networks], seconds[:networks])
     assert fitted.sums is plain.sums
     assert fitted.predict(rows) == pytest.approx(seconds, rel=1e-6)
@@ -562,7 +564,7 @@ def both_ways(space: Space, *, noise: float, seed: int):
 def test_of_layers_timed_both_ways_those_are_taken_that_predict_networks_left_out():
     space = load_space("mbv3-cifar")
     table, rows, seconds = both_ways(space, noise=0.1, seed=0)
-    plain = LatencyPredictor(space, table)
+    plain = build_predictor(space, table)
     fitted = plain.fit(rows[:10], seconds[:10])
     assert fitted.predict(rows[10:]) == pytest.approx(seconds[10:], rel=1e-6)
     narrow = space.restrict(resolution=[32])
@@ -575,7 +577,7 @@ def test_of_layers_timed_both_ways_those_are_taken_that_predict_networks_left_ou
     )
     # Cold layers without noise are right as they are, and simpler.
     table, rows, seconds = both_ways(space, noise=0.0, seed=0)
-    plain = LatencyPredictor(space, table)
+    plain = build_predictor(space, table)
     fitted = plain.fit(rows[:10], seconds[:10])
     assert fitted.sums is plain.sums
     assert fitted.predict(rows[10:]) == pytest.approx(seconds[10:], rel=1e-6)
@@ -586,7 +588,7 @@ def test_layers_that_were_not_all_timed_alone_are_taken_as_copies():
     table, rows, seconds = both_ways(space, noise=0.1, seed=0)
     first = next(iter(table.layers))
     timings = {**table.layers, first: replace(table.layers[first], alone=None)}
-    predictor = LatencyPredictor(space, replace(table, layers=timings))
+    predictor = build_predictor(space, replace(table, layers=timings))
     assert predictor.alone is None
     assert predictor.fit(rows[:10], seconds[:10]).error.error > 1e-3
 
@@ -598,7 +600,7 @@ def test_a_bound_with_weights_holds_as_often_as_it_says():
         table, rows, seconds = with_cold_weights(
             space, rate=0.3, networks=60, noise=0.02, seed=seed
         )
-        fitted = LatencyPredictor(space, table).fit(rows[:12], seconds[:12])
+        fitted = build_predictor(space, table).fit(rows[:12], seconds[:12])
         assert fitted.bound_kind(0.9) == "student-t"
         held.append(float((seconds[12:] <= fitted.upper(rows[12:], confidence=0.9)).mean()))
     assert np.mean(held) == pytest.approx(0.9, abs=0.03)
@@ -610,7 +612,7 @@ def test_an_estimate_brings_its_own_bound_until_networks_are_measured(tmp_path: 
     model = Estimated(
         target=TARGET, layer_seconds=fake_seconds, constant=0.001, upper_factor=lambda c: 1 + c
     )
-    predictor = LatencyPredictor(space, model)
+    predictor = build_predictor(space, model)
     sums = 0.001 + compile_tables(space, fake_seconds)(rows)
     assert predictor.provenance == "estimated"
     assert predictor.bound_kind() == "estimate"
@@ -619,7 +621,7 @@ def test_an_estimate_brings_its_own_bound_until_networks_are_measured(tmp_path: 
     assert measured.bound_kind() == "student-t"
     assert measured.predict(rows) == pytest.approx(0.9 * sums)
     with pytest.raises(EdgenasError, match="an estimated latency predictor is not saved"):
-        predictor.save(tmp_path / "l.safetensors")
+        save_latency(predictor, tmp_path / "l.safetensors")
 
 
 # Learned from networks alone
@@ -642,10 +644,9 @@ def work_of(space: Space, *, noise: float = 0.0, seed: int = 0) -> Callable[[Cod
 def test_layer_costs_are_learned_from_networks(name: str):
     space = load_space(name)
     rows, new = rows_of(space, seed=0, n=60), rows_of(space, seed=1, n=200)
-    learned = LatencyPredictor(space).fit(rows, work_of(space)(rows))
+    learned = learn_predictor(space, rows, work_of(space)(rows))
     assert learned.predict(new) == pytest.approx(work_of(space)(new), rel=1e-3)
     assert learned.tables()(new) == pytest.approx(learned.predict(new))
-    assert learned.rates is not None
     assert min(learned.rates.values()) > 0
     assert learned.provenance == "measured"
 
@@ -653,7 +654,7 @@ def test_layer_costs_are_learned_from_networks(name: str):
 def test_features_count_what_costs_count():
     for name in ("mbv3-cifar", "ofa-resnet50"):
         for layer in layers(load_space(name)):
-            features, parts = layer_features(layer), primitives(layer)
+            features, parts = count_features(layer), primitives(layer)
 
             def total(what: str, features: dict[str, float] = features) -> float:
                 return sum(v for k, v in features.items() if k.partition(" ")[0] == what)
@@ -669,7 +670,7 @@ def test_a_learned_predictor_grows_with_every_block():
     space = load_space("mbv3-cifar")
     rows = rows_of(space, seed=0, n=30)
     noise = np.exp(np.random.default_rng(0).normal(size=30))
-    learned = LatencyPredictor(space).fit(rows, noise)  # nothing to be learned, only to be misled
+    learned = learn_predictor(space, rows, noise)  # nothing to be learned, only to be misled
     for arch in space.decode(rows):
         for i, stage in enumerate(arch.stages):
             if len(stage.blocks) > min(space.stages[i].depths):
@@ -683,7 +684,7 @@ def test_a_learned_predictor_grows_with_every_block():
 def test_rates_of_layers_make_up_the_network(networks: int):
     space = load_space("mbv3-cifar")
     rows = rows_of(space, seed=0, n=networks)
-    learned = learn(space, rows, seconds=work_of(space, noise=0.1)(rows))
+    learned = learn_costs(space, rows, seconds=work_of(space, noise=0.1)(rows))
     for row, arch in zip(rows, space.decode(rows), strict=True):
         parts = sum(learned.layer(layer) for _, layer in plan(space, arch))
         assert parts + learned.rates.get("run", 0) == pytest.approx(learned.sums(row[None])[0])
@@ -692,25 +693,22 @@ def test_rates_of_layers_make_up_the_network(networks: int):
 def test_few_networks_calibrate_macs():
     space = tiny()
     rows = rows_of(space, seed=4, n=12)
-    empty = LatencyPredictor(space)
-    for ask in (empty.predict, empty.upper, lambda rows: empty.tables()):
-        with pytest.raises(EdgenasError, match="neither layer times nor measured networks"):
-            ask(rows)
-    fitted = empty.fit(rows[:5], 1e-9 * macs_table(space)(rows[:5]))
-    assert set(fitted.rates or ()) <= {"all macs", "run"}
+    fitted = learn_predictor(space, rows[:5], 1e-9 * macs_table(space)(rows[:5]))
+    assert set(fitted.rates) <= {"all macs", "run"}
     assert fitted.predict(rows) == pytest.approx(1e-9 * macs_table(space)(rows))
-    assert empty.sums is None, "fit must leave the predictor as it was"
+    again = fitted.fit(rows[:5], 2e-9 * macs_table(space)(rows[:5]))
+    assert again.predict(rows) == pytest.approx(2 * fitted.predict(rows))
     for seconds, told in ((np.empty(0), "as many times as networks"), ([0.0], "above zero")):
         with pytest.raises(EdgenasError, match=told):
-            empty.fit(rows[: len(seconds)], seconds)
+            learn_predictor(space, rows[: len(seconds)], seconds)
 
 
 def test_networks_are_archs_or_rows():
     space = tiny()
     rows = rows_of(space, seed=4, n=12)
     archs, seconds = space.decode(rows), work_of(space)(rows)
-    one = LatencyPredictor(space).fit(archs, seconds)
-    other = LatencyPredictor(space).fit(rows, seconds)
+    one = learn_predictor(space, archs, seconds)
+    other = learn_predictor(space, rows, seconds)
     assert one.predict(rows).tolist() == other.predict(archs).tolist()
     assert one.upper(rows).tolist() == other.upper(archs).tolist()
 
@@ -721,7 +719,7 @@ def test_bounds_of_learned_predictors_hold(networks: int, kind: str):
     for seed in range(40):
         rows = rows_of(space, seed=seed, n=networks + 50)
         seconds = work_of(space, noise=0.03, seed=seed)(rows)
-        learned = LatencyPredictor(space).fit(rows[:networks], seconds[:networks])
+        learned = learn_predictor(space, rows[:networks], seconds[:networks])
         assert learned.bound_kind(confidence) == kind
         held.append((seconds <= learned.upper(rows, confidence=confidence))[networks:].mean())
     assert 0.86 <= np.mean(held) <= (0.96 if kind == "student-t" else 0.94)
@@ -738,7 +736,7 @@ def test_a_gpu_is_learned_from_a_hundred_networks():
     for seed in range(5):
         order = np.random.default_rng(seed).permutation(len(rows))
         train, test = order[:100], order[100:1100]
-        learned = LatencyPredictor(space).fit(rows[train], seconds[train])
+        learned = learn_predictor(space, rows[train], seconds[train])
         found = held_out(learned.predict(rows[test]), seconds[test], relative=True, method="new")
         assert found.error <= 0.015
         assert found.spearman >= 0.995
@@ -751,8 +749,8 @@ def test_a_gpu_is_learned_from_a_hundred_networks():
 def test_a_learned_predictor_survives_the_disk(tmp_path: Path):
     space = load_space("mbv3-cifar")
     rows = rows_of(space, seed=8, n=50)
-    learned = LatencyPredictor(space).fit(rows, work_of(space, noise=0.02)(rows))
-    learned.save(tmp_path / "l.safetensors")
+    learned = learn_predictor(space, rows, work_of(space, noise=0.02)(rows))
+    save_latency(learned, tmp_path / "l.safetensors")
     read = load_latency(tmp_path / "l.safetensors")
     assert read.predict(rows).tolist() == learned.predict(rows).tolist()
     assert read.upper(rows).tolist() == learned.upper(rows).tolist()
@@ -762,20 +760,18 @@ def test_a_learned_predictor_survives_the_disk(tmp_path: Path):
 @pytest.mark.parametrize("timed", [0, 3, 60])
 def test_a_latency_predictor_survives_the_disk(timed: int, tmp_path: Path):
     space = load_space("mbv3-cifar")
-    predictor = LatencyPredictor(space, table_of(space, timed))
+    predictor = build_predictor(space, table_of(space, timed))
     rows = rows_of(space, seed=8, n=20)
     if timed:
         predictor = predictor.with_chosen(rows, predictor.predict(rows) * 1.02)
     path = tmp_path / "l.safetensors"
-    predictor.save(path)
+    save_latency(predictor, path)
     read = load_latency(path)
     assert read.predict(rows).tolist() == predictor.predict(rows).tolist()
-    assert (read.line, read.target, read.chosen) == (
-        predictor.line,
-        predictor.target,
-        predictor.chosen,
-    )
+    assert type(read) is type(predictor)
+    assert (read.target, read.chosen) == (predictor.target, predictor.chosen)
     if timed:
+        assert read.line == predictor.line
         assert read.upper(rows).tolist() == predictor.upper(rows).tolist()
 
 
@@ -794,7 +790,7 @@ def test_a_damaged_latency_predictor_is_refused(
     change: Callable[[dict[str, Any], dict[str, np.ndarray]], None], told: str, tmp_path: Path
 ):
     path = tmp_path / "l.safetensors"
-    LatencyPredictor(tiny(), table_of(tiny(), 5)).save(path)
+    save_latency(build_predictor(tiny(), table_of(tiny(), 5)), path)
     resaved(path, change)
     with pytest.raises(EdgenasError, match=told):
         load_latency(path)
@@ -806,6 +802,6 @@ def test_measured_networks_of_another_head_are_left_out():
     other = MeasuredNetwork(
         space="tiny", classes=7, arch=space.smallest(), timing=Timing(median=9.0, n=1)
     )
-    predictor = LatencyPredictor(space, replace(table, networks=(other,)))
-    assert predictor.line is None
+    predictor = build_predictor(space, replace(table, networks=(other,)))
+    assert isinstance(predictor, SumPredictor)
     assert isinstance(predictor.sums, Tables)

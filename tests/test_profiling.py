@@ -22,8 +22,8 @@ from edgenas.clock import measure as host
 from edgenas.clock.board import Settings
 from edgenas.clock.measure import Measurement
 from edgenas.latency.device import Target
-from edgenas.latency.learned import work_of
-from edgenas.latency.predictor import LatencyPredictor
+from edgenas.latency.learned import sum_features
+from edgenas.latency.predictor import learn_predictor
 from edgenas.latency.table import LatencyTable, MeasuredNetwork, Timing
 from edgenas.latency.table_file import load_table, save_table, table_path
 from edgenas.onnx_graph.build import layer_graph
@@ -563,7 +563,7 @@ def test_few_networks_lean_on_the_nearest_known_device(monkeypatch: pytest.Monke
     name, like = next(iter(known.items()))
     archs = calibration_archs(space, 8)
     seconds = 0.3 * like(space.encode(archs))
-    predictor = LatencyPredictor(space).fit(archs, seconds, priors=known)
+    predictor = learn_predictor(space, archs, seconds, priors=known)
     rows = space.sample(50, rng=np.random.default_rng(9))
     assert f"latency of {name}" in predictor.rates
     assert predictor.predict(rows) == pytest.approx(0.3 * like(rows))
@@ -826,7 +826,7 @@ def test_more_calibration_networks_say_more_than_random_ones():
     assert chosen[:10] == calibration_archs(space)
 
     def volume(archs) -> float:
-        work = work_of(space, space.encode(archs))
+        work = sum_features(space, space.encode(archs))
         work = work[:, work.max(0) > 0] / work.mean(0)[work.max(0) > 0]
         work /= work.sum(1, keepdims=True)
         return float(np.linalg.slogdet(work.T @ work + 1e-6 * np.eye(work.shape[1]))[1])

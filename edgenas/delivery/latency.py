@@ -9,7 +9,12 @@ from edgenas.basics.units import count, milliseconds
 from edgenas.clock import board, measure
 from edgenas.latency.device import Device, Target
 from edgenas.latency.estimate import DeviceModel, device_model, unlike_the_fit
-from edgenas.latency.predictor import LatencyPredictor, estimated
+from edgenas.latency.predictor import (
+    LatencyPredictor,
+    LearnedPredictor,
+    build_predictor,
+    estimated,
+)
 from edgenas.latency.table import LatencyTable, Statistic
 from edgenas.latency.table_file import find_table
 from edgenas.profiling.run import profile
@@ -147,7 +152,7 @@ def find_latency(
     if table is not None:
         predictor = predictor_for(table, space, statistic=statistic)
         kind = f"table of {len(table.layers)} layers and {len(table.networks)} networks"
-        if predictor.rates is not None:
+        if isinstance(predictor, LearnedPredictor):
             kind = f"layer costs learned from {len(table.networks)} networks"
         return TargetLatency(
             device=device,
@@ -162,7 +167,7 @@ def find_latency(
     return TargetLatency(
         device=device,
         target=target,
-        predictor=LatencyPredictor(space, estimated(model)),
+        predictor=build_predictor(space, estimated(model)),
         model=model,
         source=f"device model of {device.title}, {model.evidence.own}",
         clock=None,

@@ -1,48 +1,41 @@
-"""From the sum of a network's layers to its time: a line, and an upper bound with it.
+"""The line from the sum of a network's layers to its time, with an upper bound.
 
-Sums of separately timed layers are off by a few percent, mostly the same way for all networks of
-a space; a line through a few whole networks mends that. All errors are relative: a line minimises
-the squares of (predicted - measured) / measured.
+Sums of separately timed layers are off by a few percent, mostly in the same direction for all
+networks of a space. A line through a few whole networks corrects that.
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs]
 
 from edgenas.basics.decode import decode
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.held_out import HeldOut, held_out
 from edgenas.basics.ranges import ALWAYS, Positive, PredictedSeconds, Range
+from edgenas.latency.bound import BoundKind, conformal_rank, student_quantile
+from edgenas.latency.linear import Matrix, check_measured, fit_rates, predict_left_out
 from edgenas.space.cost import Vector
-
-Indices = NDArray[np.intp]
-
-BoundKind = Literal["split-conformal", "student-t", "estimate", "none"]
-
-CONFORMAL = 40  # networks from which on half of them may be spared for the bound
-
 
 _Number = Annotated[float, Range(-1e12, 1e12, "number")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """``intercept + slope * sum`` with what is known of its errors.
+    """``intercept + slope * sum``, and how large its errors are.
 
     Args:
         intercept: seconds.
         slope: a ratio.
-        free: parameters fitted: 2, or 1 where the intercept is held at zero.
-        networks: measured networks behind the line and the bound.
+        free: number of fitted parameters: 2, or 1 where the intercept is held at zero.
+        networks: number of measured networks that the line was fitted to.
         spread: standard deviation of relative errors, with ``networks - free`` degrees of freedom;
-            None where there are none left.
-        covariance: of (intercept, slope) for a spread of 1, rows of two.
-        ratios: measured / predicted of networks spared from the fit, ascending; for the conformal
-            bound.
-        error: each network predicted by a line through the others; None: too few.
+            None where no degree is left.
+        covariance: of (intercept, slope) for a spread of 1, two rows of two.
+        ratios: measured / predicted of networks that were kept out of the fit, ascending; they
+            give the conformal bound.
+        error: of predictions for networks that the line was not fitted to; None where too few
+            networks were measured.
     """
 
     intercept: PredictedSeconds
@@ -58,26 +51,25 @@ class Line:
     error: Annotated[HeldOut | None, ALWAYS] = None
 
     def __call__(self, sums: Vector) -> Vector:
-        """Predicted seconds."""
+        """The predicted seconds for sums of layers."""
         return self.intercept + self.slope * sums
 
     def bound_kind(self, confidence: float) -> BoundKind:
         """What ``upper`` rests on at a confidence."""
-        if self._rank(confidence) is not None:
+        if conformal_rank(len(self.ratios), confidence) is not None:
             return "split-conformal"
         return "none" if self.spread is None else "student-t"
 
     def upper(self, sums: Vector, *, confidence: float) -> Vector:
-        """Seconds that a new network's time does not exceed with a given confidence.
+        """The seconds that a new network does not exceed with a confidence.
 
-        Split-conformal (Lei et al., "Distribution-free predictive inference for regression",
-        2018, section 2.2): the quantile of measured / predicted over networks that the line has
-        not seen. With too few of them: the prediction interval of the line, one-sided, Student's t.
+        With enough ``ratios`` the bound is split-conformal, see `edgenas.latency.bound`. Otherwise
+        it is the one-sided prediction interval of the line.
 
         Raises:
             EdgenasError: too few networks were measured for any bound.
         """
-        predicted, rank = self(sums), self._rank(confidence)
+        predicted, rank = self(sums), conformal_rank(len(self.ratios), confidence)
         if rank is not None:
             return predicted * self.ratios[rank]
         if self.spread is None:
@@ -87,7 +79,7 @@ class Line:
             )
         design = np.stack([np.ones_like(sums), sums], 1) / predicted[:, None]
         leverage = np.einsum("ni,ij,nj->n", design, np.array(self.covariance), design)
-        quantile = float(stdtrit(self.networks - self.free, confidence))
+        quantile = student_quantile(confidence, self.networks - self.free)
         return predicted * (1 + quantile * self.spread * np.sqrt(1 + leverage))
 
     @staticmethod
@@ -99,39 +91,12 @@ class Line:
         """
         return decode(Line, value, where=where)
 
-    def _rank(self, confidence: float) -> int | None:
-        rank = int(np.ceil((len(self.ratios) + 1) * confidence)) - 1
-        return rank if 0 <= rank < len(self.ratios) else None
 
-
-def check_measured(networks: int, seconds: Vector) -> None:
-    """Refuse measured times that nothing can be fitted to.
-
-    Raises:
-        EdgenasError: there are none, not as many as networks, or some are not above zero.
-    """
-    if seconds.shape != (networks,) or not networks:
-        raise EdgenasError(
-            f"a fit needs as many times as networks, found {seconds.shape} and {networks}",
-            hint="measure at least three networks",
-        )
-    if not (seconds > 0).all():
-        raise EdgenasError("measured times must be above zero")
-
-
-def halves(networks: int, *, seed: int = 0) -> tuple[Indices, Indices]:
-    """Which of n networks to fit to, and which to spare for the bound: few are all fitted to."""
-    if networks < CONFORMAL:
-        return np.arange(networks), np.arange(0)
-    fitted, spared = np.split(np.random.default_rng(seed).permutation(networks), [networks // 2])
-    return fitted, spared
-
-
-def with_spared(line: Line, sums: Vector, seconds: Vector) -> Line:
-    """The line with the bound and the error of networks that it was not fitted to.
+def add_bound(line: Line, sums: Vector, seconds: Vector) -> Line:
+    """Give a line the bound and the error that networks outside of its fit show.
 
     Args:
-        line: fitted to others.
+        line: fitted to other networks.
         sums: of the networks' layers, shape (n,), above zero.
         seconds: measured, shape (n,).
     """
@@ -144,23 +109,23 @@ def with_spared(line: Line, sums: Vector, seconds: Vector) -> Line:
     )
 
 
-def without_line(left_out: Vector, seconds: Vector) -> Line:
-    """The line that changes nothing, for predictions that were fitted to networks already.
+def identity_line(left_out: Vector, seconds: Vector) -> Line:
+    """The line that changes nothing, for sums that were themselves fitted to networks.
 
-    Its spread is that of predictions by fits without the network: nothing more is estimated from
-    them, so one degree of freedom is counted, whatever the fit has.
+    Its spread is that of predictions for networks outside of their fit. Nothing more is estimated
+    from these networks, so one degree of freedom is subtracted, whatever the fit has.
 
     Args:
-        left_out: each network predicted by a fit without it, shape (n,).
+        left_out: each network, predicted by a fit to others, shape (n,).
         seconds: measured, shape (n,).
     """
-    off, several = left_out / seconds - 1, len(seconds) > 1
+    errors, several = left_out / seconds - 1, len(seconds) > 1
     return Line(
         intercept=0.0,
         slope=1.0,
         free=1,
         networks=len(seconds),
-        spread=float(np.sqrt((off**2).mean())) if several else None,
+        spread=float(np.sqrt((errors**2).mean())) if several else None,
         error=held_out(left_out, seconds, relative=True, method="networks, each fold left out once")
         if several
         else None,
@@ -170,15 +135,15 @@ def without_line(left_out: Vector, seconds: Vector) -> Line:
 def fit_line(sums: Vector, seconds: Vector) -> Line:
     """Fit a line to measured networks.
 
-    One or two networks give a slope only, and no intercept comes from a fit that would slope
-    downwards or predict no time at all.
+    One or two networks give a slope only. So does a fit that would slope downwards, or that would
+    predict no time at all for the smallest sum.
 
     Args:
         sums: of the networks' layers, shape (n,), above zero.
         seconds: measured, shape (n,).
 
     Raises:
-        EdgenasError: nothing to fit to.
+        EdgenasError: there are no networks, or sums or times are not above zero.
     """
     if sums.shape != seconds.shape or sums.ndim != 1 or not len(sums):
         raise EdgenasError(
@@ -188,45 +153,42 @@ def fit_line(sums: Vector, seconds: Vector) -> Line:
         )
     if not ((sums > 0) & (seconds > 0)).all():
         raise EdgenasError("sums and measured times must be above zero")
-    coefficients, free = _solve(sums, seconds)
-    intercept, slope = float(coefficients[0]), float(coefficients[1])
-    design = np.stack([np.ones_like(sums), sums], 1) / seconds[:, None]
-    off = design @ coefficients - 1
+    counts = np.stack([np.ones_like(sums), sums], 1)
+    coefficients, free = _fit_coefficients(counts, seconds)
+    design = counts / seconds[:, None]
+    errors = design @ coefficients - 1
     left = len(sums) - free
     covariance = np.zeros((2, 2))
     covariance[2 - free :, 2 - free :] = np.linalg.inv((design.T @ design)[2 - free :, 2 - free :])
     return Line(
-        intercept=intercept,
-        slope=slope,
+        intercept=float(coefficients[0]),
+        slope=float(coefficients[1]),
         free=free,
         networks=len(sums),
-        spread=float(np.sqrt((off**2).sum() / left)) if left > 0 else None,
+        spread=float(np.sqrt((errors**2).sum() / left)) if left > 0 else None,
         covariance=(
             (float(covariance[0, 0]), float(covariance[0, 1])),
             (float(covariance[1, 0]), float(covariance[1, 1])),
         ),
-        error=_error(sums, seconds),
+        error=_error(counts, seconds),
     )
 
 
-def _solve(sums: Vector, seconds: Vector) -> tuple[Vector, int]:
-    """The coefficients (intercept, slope) and how many of them were fitted."""
-    design = np.stack([np.ones_like(sums), sums], 1) / seconds[:, None]
-    ones = np.ones(len(sums))
+def _fit_coefficients(counts: Matrix, seconds: Vector) -> tuple[Vector, int]:
+    """The coefficients (intercept, slope), and how many of the two were fitted."""
+    sums = counts[:, 1]
     if len(sums) > 2 and float(np.ptp(sums)) > 1e-6 * float(sums.max()):
-        found = np.linalg.lstsq(design, ones, rcond=None)[0].astype(np.float64)
-        if found[1] > 0 and found[0] + found[1] * sums.min() > 0:
-            return found, 2
-    slope = float(design[:, 1].sum() / (design[:, 1] ** 2).sum())
-    return np.array([0.0, slope]), 1
+        coefficients = fit_rates(counts, seconds)
+        if coefficients[1] > 0 and coefficients[0] + coefficients[1] * sums.min() > 0:
+            return coefficients, 2
+    ratios = sums / seconds
+    return np.array([0.0, float(ratios.sum() / (ratios**2).sum())]), 1
 
 
-def _error(sums: Vector, seconds: Vector) -> HeldOut | None:
-    if len(sums) < 4:
+def _error(counts: Matrix, seconds: Vector) -> HeldOut | None:
+    if len(seconds) < 4:
         return None
-    predicted = np.empty(len(sums))
-    for i in range(len(sums)):
-        rest = np.arange(len(sums)) != i
-        (intercept, slope), _ = _solve(sums[rest], seconds[rest])
-        predicted[i] = intercept + slope * sums[i]
+    predicted = predict_left_out(
+        counts, seconds, fit=lambda rest, times: _fit_coefficients(rest, times)[0]
+    )
     return held_out(predicted, seconds, relative=True, method="each network left out once")

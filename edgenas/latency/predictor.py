@@ -1,64 +1,397 @@
 """Latency of networks on one target: predicted, with an upper bound, from what was measured.
 
-Three ways to predict behind one interface, told apart by what there is:
+`LatencyPredictor` is what all predictors offer. There are four, and what is known of a target
+decides between them:
 
-* a table (or device model) and no measured networks: sums of layers, as they are;
-* a table and measured networks: sums of layers, corrected by a line through the networks, and by
-  a rate for each weight where that helps (`edgenas.latency.sums`);
-* measured networks alone: layer costs learned from them (`edgenas.latency.learned`).
+* `SumPredictor`: a table of layers and no measured networks. It adds up the layers.
+* `EstimatedPredictor`: a device model. It adds up the layers too, and the model gives a bound.
+* `LinePredictor`: layers and measured networks. A line through the networks corrects the sums, and
+  so does a rate for each weight where that helps (`edgenas.latency.sums`).
+* `LearnedPredictor`: measured networks alone. Layer costs are learned from them
+  (`edgenas.latency.learned`).
+
+Predictors are values: to fit one gives a new one. `edgenas.latency.predictor_file` keeps them on
+disk. Networks are canonical rows, shape (n, genes), or a list of Arch.
 """
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.held_out import HeldOut, held_out
-from edgenas.basics.ranges import PredictedSeconds, Range
+from edgenas.latency.bound import BoundKind, check_confidence, split_networks
 from edgenas.latency.device import Target
 from edgenas.latency.estimate import DeviceModel
-from edgenas.latency.learned import learn
-from edgenas.latency.line import (
-    BoundKind,
-    Line,
-    check_measured,
-    halves,
-    with_spared,
-    without_line,
-)
+from edgenas.latency.learned import learn_costs
+from edgenas.latency.line import Line, add_bound, identity_line
+from edgenas.latency.linear import check_measured, combine_tables
 from edgenas.latency.sums import fit_sums
 from edgenas.latency.table import (
     Estimated,
     LatencySource,
     LatencyTable,
-    MeasuredNetwork,
     Provenance,
     Statistic,
 )
 from edgenas.space.arch import Arch
-from edgenas.space.arrays import (
-    Header,
-    check_numbers,
-    check_probes,
-    load_arrays,
-    probes,
-    save_arrays,
-    tables_arrays,
-    tables_of,
-)
 from edgenas.space.cost import Tables, Vector
 from edgenas.space.narrow import narrow_tables
-from edgenas.space.presets import space_from_json, space_to_json
 from edgenas.space.space import Codes, Space
 
-SCHEMA = "edgenas.latency-predictor/1"
-
 Networks = Codes | Sequence[Arch]
+Measurements = tuple[Networks, ArrayLike]  # networks, and the seconds of each
+
+
+class LatencyPredictor(Protocol):
+    """What every latency predictor offers."""
+
+    @property
+    def space(self) -> Space:
+        """Whose networks it predicts."""
+        ...
+
+    @property
+    def target(self) -> Target | None:
+        """What the latencies belong to; None where only measured networks without one are there."""
+        ...
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where the times of the layers are from: ``measured``, ``published`` or ``estimated``."""
+        ...
+
+    @property
+    def error(self) -> HeldOut | None:
+        """The error on networks that were left out of the fit; None where it is not known."""
+        ...
+
+    @property
+    def chosen(self) -> HeldOut | None:
+        """The error on networks that a search chose by this predictor, measured afterwards."""
+        ...
+
+    def predict(self, networks: Networks) -> Vector:
+        """The seconds of n networks, shape (n,)."""
+        ...
+
+    def upper(self, networks: Networks, *, confidence: float = 0.95) -> Vector:
+        """The seconds that each network does not exceed with a confidence, shape (n,).
+
+        Raises:
+            EdgenasError: nothing gives a bound: ``bound_kind(confidence)`` is ``none``.
+        """
+        ...
+
+    def bound_kind(self, confidence: float = 0.95) -> BoundKind:
+        """What ``upper`` rests on.
+
+        ``split-conformal`` and ``student-t`` come from measured networks, ``estimate`` from a
+        device model.
+        """
+        ...
+
+    def tables(self) -> Tables:
+        """``predict`` as compiled tables, which give exact minima and fast neighbourhoods."""
+        ...
+
+    def on(self, narrow: Space) -> Self:
+        """The same predictor for the networks of a narrower space.
+
+        Raises:
+            EdgenasError: the space is not a narrower one.
+        """
+        ...
+
+    def with_chosen(self, networks: Networks, seconds: ArrayLike) -> Self:
+        """The same predictor with its error on networks that a search chose by it."""
+        ...
+
+
+def rows_of(networks: Networks, space: Space) -> Codes:
+    """The canonical rows of networks."""
+    return networks if isinstance(networks, np.ndarray) else space.encode(networks)
+
+
+def measure_error(predictor: LatencyPredictor, networks: Networks, seconds: ArrayLike) -> HeldOut:
+    """The error of a predictor on networks that a search chose by it."""
+    predicted = predictor.predict(networks)
+    method = "chosen by a search, then measured"
+    return held_out(predicted, seconds, relative=True, method=method)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SumPredictor:
+    """Predicts a network as the sum of its layers, see `LatencyPredictor`.
+
+    Args:
+        space: of the networks.
+        sums: of the layers, compiled.
+        target: what the latencies belong to.
+        provenance: of the layers' times.
+        alone: sums of the same layers timed alone, where they were timed both ways.
+        chosen: the error on networks that a search chose.
+    """
+
+    space: Space
+    sums: Tables
+    target: Target | None
+    provenance: Provenance
+    alone: Tables | None = None
+    chosen: HeldOut | None = None
+
+    @property
+    def error(self) -> HeldOut | None:
+        """Always None: no whole network was measured."""
+        return None
+
+    def predict(self, networks: Networks) -> Vector:
+        """The sums of the layers, in seconds."""
+        return self.sums(rows_of(networks, self.space))
+
+    def upper(self, networks: Networks, *, confidence: float = 0.95) -> Vector:
+        """Always raises EdgenasError: no whole network was measured, so nothing gives a bound."""
+        check_confidence(confidence)
+        raise EdgenasError(
+            f"the latencies of {self.target} have no bound: no whole network was measured",
+            hint="measure whole networks: edgenas profile",
+        )
+
+    def bound_kind(self, confidence: float = 0.95) -> BoundKind:
+        """Always ``none``."""
+        return "none"
+
+    def tables(self) -> Tables:
+        """The sums of the layers."""
+        return self.sums
+
+    def on(self, narrow: Space) -> Self:
+        """The same sums for a narrower space."""
+        alone = self.alone and narrow_tables(self.alone, space=self.space, narrow=narrow)
+        sums = narrow_tables(self.sums, space=self.space, narrow=narrow)
+        return replace(self, space=narrow, sums=sums, alone=alone)
+
+    def with_chosen(self, networks: Networks, seconds: ArrayLike) -> Self:
+        """The same predictor with its error on networks that a search chose by it."""
+        return replace(self, chosen=measure_error(self, networks, seconds))
+
+    def fit(
+        self, networks: Networks, seconds: ArrayLike, *, spared: Measurements | None = None
+    ) -> "LinePredictor":
+        """Fit a line from the sums to the times of measured networks.
+
+        Args:
+            networks: n of them.
+            seconds: measured, shape (n,), above zero.
+            spared: further networks and their seconds, for the bound and the error alone. None: a
+                random half of the networks, where there are 40 or more.
+
+        Raises:
+            EdgenasError: there is nothing to fit to, or some times are not above zero.
+        """
+        rows, times, others = _divide(self.space, networks, seconds, spared=spared)
+        sums, line = fit_sums(self.space, self.sums, rows, seconds=times, alone=self.alone)
+        if len(others[0]):
+            line = add_bound(line, sums(others[0]), others[1])
+        return LinePredictor(base=self, sums=sums, line=line)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstimatedPredictor(SumPredictor):
+    """Predicts a network as the sum of its estimated layers, with the bound of a device model.
+
+    Args:
+        source: the device model.
+    """
+
+    source: Estimated
+
+    def upper(self, networks: Networks, *, confidence: float = 0.95) -> Vector:
+        """The bound of the device model."""
+        check_confidence(confidence)
+        if self.source.upper_factor is None:
+            return SumPredictor.upper(self, networks, confidence=confidence)
+        return self.predict(networks) * self.source.upper_factor(confidence)
+
+    def bound_kind(self, confidence: float = 0.95) -> BoundKind:
+        """``estimate``, or ``none`` where the device model has no bound."""
+        return "none" if self.source.upper_factor is None else "estimate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinePredictor:
+    """Predicts a network by a line from the sum of its layers, see `LatencyPredictor`.
+
+    Args:
+        base: the times of the layers; ``fit`` starts from them.
+        sums: what the line starts from: the sums of ``base``, or those with a rate for each weight.
+        line: from sums to times, with the errors that it was seen to make.
+        chosen: the error on networks that a search chose.
+    """
+
+    base: SumPredictor
+    sums: Tables
+    line: Line
+    chosen: HeldOut | None = None
+
+    @property
+    def space(self) -> Space:
+        """Whose networks it predicts."""
+        return self.base.space
+
+    @property
+    def target(self) -> Target | None:
+        """What the latencies belong to."""
+        return self.base.target
+
+    @property
+    def provenance(self) -> Provenance:
+        """Of the layers' times."""
+        return self.base.provenance
+
+    @property
+    def error(self) -> HeldOut | None:
+        """On measured networks that were held out of the fit; None where there were too few."""
+        return self.line.error
+
+    def predict(self, networks: Networks) -> Vector:
+        """The seconds of networks."""
+        return self.line(self.sums(rows_of(networks, self.space)))
+
+    def upper(self, networks: Networks, *, confidence: float = 0.95) -> Vector:
+        """The bound of the line.
+
+        Where too few networks were measured for one, it is as far above the prediction as that of
+        the device model is.
+        """
+        check_confidence(confidence)
+        rows = rows_of(networks, self.space)
+        if self.bound_kind(confidence) == "estimate":
+            above = self.base.upper(rows, confidence=confidence) / self.base.predict(rows)
+            return self.predict(rows) * above
+        return self.line.upper(self.sums(rows), confidence=confidence)
+
+    def bound_kind(self, confidence: float = 0.95) -> BoundKind:
+        """That of the line, or else that of the layers."""
+        kind = self.line.bound_kind(confidence)
+        return self.base.bound_kind(confidence) if kind == "none" else kind
+
+    def tables(self) -> Tables:
+        """``predict`` as compiled tables."""
+        return combine_tables([self.sums], [self.line.slope], constant=self.line.intercept)
+
+    def on(self, narrow: Space) -> Self:
+        """The same predictor for a narrower space."""
+        sums = narrow_tables(self.sums, space=self.space, narrow=narrow)
+        return replace(self, base=self.base.on(narrow), sums=sums)
+
+    def with_chosen(self, networks: Networks, seconds: ArrayLike) -> Self:
+        """The same predictor with its error on networks that a search chose by it."""
+        return replace(self, chosen=measure_error(self, networks, seconds))
+
+    def fit(
+        self, networks: Networks, seconds: ArrayLike, *, spared: Measurements | None = None
+    ) -> "LinePredictor":
+        """Fit a new line to other networks, from the same layers; see ``SumPredictor.fit``."""
+        return self.base.fit(networks, seconds, spared=spared)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnedPredictor(LinePredictor):
+    """Predicts by layer costs that were learned from measured networks.
+
+    Args:
+        rates: seconds per unit of each feature, see `edgenas.latency.learned`.
+    """
+
+    rates: Mapping[str, float]
+
+    def fit(
+        self, networks: Networks, seconds: ArrayLike, *, spared: Measurements | None = None
+    ) -> "LearnedPredictor":
+        """Learn from other networks; see ``learn_predictor``."""
+        return learn_predictor(self.space, networks, seconds, spared=spared, target=self.target)
+
+
+def learn_predictor(
+    space: Space,
+    networks: Networks,
+    seconds: ArrayLike,
+    *,
+    spared: Measurements | None = None,
+    priors: Mapping[str, Tables] | None = None,
+    target: Target | None = None,
+) -> LearnedPredictor:
+    """Learn a latency predictor from measured networks alone.
+
+    Args:
+        space: of the networks.
+        networks: n of them.
+        seconds: measured, shape (n,), above zero.
+        spared: further networks and their seconds, see ``SumPredictor.fit``.
+        priors: latencies of other devices, see `edgenas.latency.learned.learn_costs`.
+        target: what the latencies belong to.
+
+    Raises:
+        EdgenasError: there is nothing to fit to, or some times are not above zero.
+    """
+    rows, times, others = _divide(space, networks, seconds, spared=spared)
+    costs = learn_costs(space, rows, seconds=times, priors=priors)
+    line = identity_line(costs.left_out, times)
+    if len(others[0]):
+        line = add_bound(line, costs.sums(others[0]), others[1])
+    base = SumPredictor(space=space, sums=costs.sums, target=target, provenance="measured")
+    return LearnedPredictor(base=base, sums=costs.sums, line=line, rates=costs.rates)
+
+
+def build_predictor(
+    space: Space, source: LatencySource, *, statistic: Statistic = "typical"
+) -> SumPredictor | LinePredictor:
+    """The predictor of a table or a device model; a table's own measured networks give a line.
+
+    Args:
+        space: of the networks; a predictor serves narrower ones too, see ``on``.
+        source: times of layers, measured, published or estimated.
+        statistic: of the measured networks: the typical time, or ``wall_p50`` or ``wall_p95``, what
+            a user lives with while the machine does other things as well.
+
+    Raises:
+        EdgenasError: layers of the space are missing in the table, or no network of it was
+            measured with this statistic.
+    """
+    predictor = sum_layers(space, source)
+    networks = (
+        source.network_sums(space, statistic=statistic) if isinstance(source, LatencyTable) else []
+    )
+    if networks:
+        return predictor.fit(
+            [network.arch for network, _, _ in networks], [s for _, _, s in networks]
+        )
+    if statistic != "typical":
+        raise EdgenasError(
+            f"{statistic} needs measured networks of space {space.name}, the latencies of "
+            f"{source.target} have none",
+            hint=f"edgenas profile --device {source.target.device} --space {space.name}",
+        )
+    return predictor
+
+
+def sum_layers(space: Space, source: LatencySource) -> SumPredictor:
+    """The predictor that adds up the layers of a table or a device model.
+
+    Raises:
+        EdgenasError: layers of the space are missing in the table.
+    """
+    sums, target, provenance = source.compile(space), source.target, source.provenance
+    if isinstance(source, Estimated):
+        return EstimatedPredictor(
+            space=space, sums=sums, target=target, provenance=provenance, source=source
+        )
+    alone = source.compile_alone(space) if isinstance(source, LatencyTable) else None
+    return SumPredictor(space=space, sums=sums, target=target, provenance=provenance, alone=alone)
 
 
 def estimated(model: DeviceModel) -> Estimated:
@@ -75,273 +408,13 @@ def estimated(model: DeviceModel) -> Estimated:
     )
 
 
-class LatencyPredictor:
-    """Predicts seconds of networks of a space. Methods that learn return a new predictor.
-
-    Networks are canonical rows, shape (n, genes), or a list of Arch.
-
-    Args:
-        space: of the networks; see ``on`` for narrower ones.
-        table: layers' times, measured or estimated. A table's own measured networks are fitted to
-            at once. None: only after ``fit`` are there seconds.
-        statistic: of the table's measured networks: the typical time, or ``wall_p50`` or
-            ``wall_p95``, what a user lives with while the machine does other things as well.
-        target: what the latencies belong to, where there is no table that says so.
-
-    Attributes:
-        space: whose networks it predicts.
-        layers: sums of layers as the table has them, compiled; None: there is no table.
-        alone: sums of the same layers timed alone, where they were timed both ways.
-        sums: those of either way, with what weights cost beside them, or learned; None: not known
-            yet.
-        target: what the latencies belong to; None where nothing but measured networks is known.
-        provenance: of the layers: ``measured``, ``published`` or ``estimated``; of the networks
-            where there is no table.
-        line: from sums to times, with what is known of its errors; None: sums as they are.
-        factor: the bound of an estimated device model: confidence to upper / predicted.
-        rates: learned from networks alone, see `edgenas.latency.learned`; None: not learned.
-        chosen: error on networks that a search chose by this predictor, measured afterwards.
-
-    Raises:
-        EdgenasError: layers of the space are missing in the table, or no network of it was
-            measured with the statistic asked for.
-    """
-
-    def __init__(
-        self,
-        space: Space,
-        table: LatencySource | None = None,
-        *,
-        statistic: Statistic = "typical",
-        target: Target | None = None,
-    ) -> None:
-        self.space = space
-        self.layers: Tables | None = None if table is None else table.compile(space)
-        self.alone = table.compile_alone(space) if isinstance(table, LatencyTable) else None
-        self.sums = self.layers
-        self.target: Target | None = target if table is None else table.target
-        self.provenance: Provenance = "measured" if table is None else table.provenance
-        self.line: Line | None = None
-        self.factor: Callable[[float], float] | None = None
-        self.rates: Mapping[str, float] | None = None
-        self.chosen: HeldOut | None = None
-        if table is None:
-            return
-        if isinstance(table, Estimated):
-            self.factor = table.upper_factor
-        found: list[tuple[MeasuredNetwork, float, float]] = []
-        if isinstance(table, LatencyTable):
-            found = table.network_sums(space, statistic=statistic)
-        if found:
-            fitted = self.fit([network.arch for network, _, _ in found], [s for _, _, s in found])
-            self.sums, self.line = fitted.sums, fitted.line
-        elif statistic != "typical":
-            raise EdgenasError(
-                f"{statistic} needs measured networks of space {space.name}, the latencies of "
-                f"{table.target} have none",
-                hint=f"edgenas profile --device {table.target.device} --space {space.name}",
-            )
-
-    def fit(
-        self,
-        networks: Networks,
-        seconds: ArrayLike,
-        *,
-        spared: tuple[Networks, ArrayLike] | None = None,
-        priors: Mapping[str, Tables] | None = None,
-    ) -> "LatencyPredictor":
-        """The same predictor fitted to measured networks: a line over a table, or layer costs.
-
-        Args:
-            networks: n of them.
-            seconds: measured, shape (n,), above zero.
-            spared: further networks and their seconds, for the bound and the stated error alone;
-                None: from 40 networks on, a random half of those given.
-            priors: latencies of other devices, see `edgenas.latency.learned.learn`; unused where
-                there is a table.
-
-        Raises:
-            EdgenasError: nothing to fit to, or times that are not above zero.
-        """
-        rows, measured = self._rows(networks), np.asarray(seconds, float)
-        check_measured(len(rows), measured)
-        if spared is None:
-            fitted, rest = halves(len(rows))
-            rows, others = rows[fitted], rows[rest]
-            measured, further = measured[fitted], measured[rest]
-        else:
-            others, further = self._rows(spared[0]), np.asarray(spared[1], float)
-        rates: Mapping[str, float] | None = None
-        if self.layers is not None:
-            sums, line = fit_sums(self.space, self.layers, rows, seconds=measured, alone=self.alone)
-        else:
-            found = learn(self.space, rows, seconds=measured, priors=priors)
-            sums, rates = found.sums, found.rates
-            line = without_line(found.left_out, measured)
-        if len(others):
-            line = with_spared(line, sums(others), further)
-        return self._with(sums=sums, rates=rates, line=line)
-
-    def predict(self, networks: Networks) -> Vector:
-        """Seconds of n networks, shape (n,).
-
-        Raises:
-            EdgenasError: there are neither layer times nor measured networks.
-        """
-        sums = self._sums()(self._rows(networks))
-        return sums if self.line is None else self.line(sums)
-
-    def __call__(self, networks: Networks) -> Vector:
-        """As ``predict``."""
-        return self.predict(networks)
-
-    def upper(self, networks: Networks, *, confidence: float = 0.95) -> Vector:
-        """Seconds that a network's time does not exceed with a given confidence, shape (n,).
-
-        ``bound_kind(confidence)`` says what it rests on.
-
-        Raises:
-            EdgenasError: no network was measured, and layers have no estimate of their error.
-        """
-        if not 0.5 <= confidence < 1:
-            raise EdgenasError(f"confidence must be from 0.5 to below 1, found {confidence}")
-        sums = self._sums()(self._rows(networks))
-        if self.bound_kind(confidence) == "estimate":
-            assert self.factor is not None
-            return self.predict(networks) * self.factor(confidence)
-        if self.line is None:
-            raise EdgenasError(
-                f"the latencies of {self.target} have no bound: no whole network was measured",
-                hint="measure whole networks: edgenas profile",
-            )
-        return self.line.upper(sums, confidence=confidence)
-
-    def bound_kind(self, confidence: float = 0.95) -> BoundKind:
-        """``split-conformal``, ``student-t``, ``estimate`` (of the device model) or ``none``."""
-        kind = "none" if self.line is None else self.line.bound_kind(confidence)
-        return "estimate" if kind == "none" and self.factor is not None else kind
-
-    @property
-    def error(self) -> HeldOut | None:
-        """On measured networks that were held out of the fit; None: too few were measured."""
-        return None if self.line is None else self.line.error
-
-    def with_chosen(self, networks: Networks, seconds: ArrayLike) -> "LatencyPredictor":
-        """The same predictor with its error on networks that a search chose by it."""
-        found = held_out(
-            self.predict(networks),
-            seconds,
-            relative=True,
-            method="chosen by a search, then measured",
-        )
-        return self._with(chosen=found)
-
-    def tables(self) -> Tables:
-        """``predict`` as compiled tables: exact minima and fast neighbourhoods come from them."""
-        sums = self._sums()
-        if self.line is None:
-            return sums
-        slope = self.line.slope
-        values = tuple(values * slope for values in sums.values)
-        constant = self.line.intercept + slope * sums.constant
-        return Tables(sums.columns, values, "sum", constant)
-
-    def on(self, narrow: Space) -> "LatencyPredictor":
-        """The same predictor for networks of a narrower space.
-
-        Raises:
-            EdgenasError: the space is no narrower one.
-        """
-        layers, alone, sums = (
-            None if tables is None else narrow_tables(tables, space=self.space, narrow=narrow)
-            for tables in (self.layers, self.alone, self._sums())
-        )
-        return self._with(space=narrow, layers=layers, alone=alone, sums=sums)
-
-    def save(self, path: Path) -> None:
-        """Write the predictor as one safetensors file, atomically.
-
-        Raises:
-            EdgenasError: it rests on an estimated device model, which lies in the device profile,
-                or there is nothing to write yet.
-        """
-        if self.factor is not None:
-            raise EdgenasError(
-                "an estimated latency predictor is not saved",
-                hint="the device profile holds its parameters; build it from there",
-            )
-        sums = self._sums()
-        columns, arrays = tables_arrays(sums)
-        header: dict[str, Any] = {
-            "space": space_to_json(self.space),
-            "target": self.target and asdict(self.target),
-            "provenance": self.provenance,
-            "columns": columns,
-            "constant": sums.constant,
-            "line": self.line and asdict(self.line),
-            "chosen": self.chosen and self.chosen.to_json(),
-            "probes": probes(self.space, self.predict),
-        }
-        if self.rates is not None:
-            header["rates"] = dict(self.rates)
-        save_arrays(path, schema=SCHEMA, header=header, arrays=arrays)
-
-    def _rows(self, networks: Networks) -> Codes:
-        return networks if isinstance(networks, np.ndarray) else self.space.encode(networks)
-
-    def _with(self, **changes: Any) -> "LatencyPredictor":
-        other = copy.copy(self)
-        for name, value in changes.items():
-            setattr(other, name, value)
-        return other
-
-    def _sums(self) -> Tables:
-        if self.sums is None:
-            raise EdgenasError(
-                "latency has neither layer times nor measured networks",
-                hint="fit it to measured networks, or profile the device",
-            )
-        return self.sums
-
-
-_DRAWN = 500  # networks whose latencies must be numbers
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _File(Header):
-    """What the header of a latency predictor has, see ``LatencyPredictor``."""
-
-    space: Any
-    target: Target | None
-    provenance: Provenance
-    columns: tuple[tuple[Annotated[int, Range(0, 10_000, "count")], ...], ...]
-    constant: PredictedSeconds
-    line: Line | None
-    chosen: HeldOut | None
-    rates: Mapping[str, Annotated[float, Range(-1e12, 1e12, "number")]] | None = None
-
-
-def load_latency(path: Path) -> LatencyPredictor:
-    """Read a predictor.
-
-    Raises:
-        EdgenasError: absent, damaged, of another kind, or its probes give other values here.
-    """
-    header, arrays = load_arrays(path, schema=SCHEMA, kind=_File)
-    check_numbers(arrays, path=path, nan="allowed")
-    predictor = LatencyPredictor(space_from_json(header.space, where=f"{path}: space"))
-    try:
-        predictor.sums = tables_of(header.columns, arrays, constant=header.constant)
-    except KeyError as error:
-        raise EdgenasError(f"{path}: the array {error} is missing") from error
-    predictor.target = header.target
-    predictor.provenance = header.provenance
-    predictor.layers = predictor.sums if header.rates is None else None
-    predictor.rates = header.rates
-    predictor.line = header.line
-    predictor.chosen = header.chosen
-    check_probes(header, predict=predictor.predict, path=path)
-    drawn = predictor.space.sample(_DRAWN, rng=np.random.default_rng(0))
-    if not np.isfinite(predictor.predict(drawn)).all():
-        raise EdgenasError(f"{path} has no latency for some networks of {predictor.space.name}")
-    return predictor
+def _divide(
+    space: Space, networks: Networks, seconds: ArrayLike, *, spared: Measurements | None
+) -> tuple[Codes, Vector, tuple[Codes, Vector]]:
+    """The rows and times to fit to, and those for the bound."""
+    rows, times = rows_of(networks, space), np.asarray(seconds, float)
+    check_measured(len(rows), times)
+    if spared is not None:
+        return rows, times, (rows_of(spared[0], space), np.asarray(spared[1], float))
+    fitted, others = split_networks(len(rows))
+    return rows[fitted], times[fitted], (rows[others], times[others])

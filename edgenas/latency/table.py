@@ -163,7 +163,7 @@ class LatencyTable:
         layers_at: by input resolution of the network and layer: goes before ``layers`` in networks
             of that resolution. Published tables were measured once for each resolution.
         networks: whole networks measured on the same target. The line from sums of layers to
-            networks is not stored: ``edgenas.predict.LatencyPredictor`` fits it from them.
+            networks is not stored: `edgenas.latency.predictor` fits it from them.
     """
 
     target: Target

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from edgenas.latency.learned import Learned, learn
+from edgenas.latency.learned import LearnedCosts, learn_costs
 from edgenas.profiling.units import Unit, network_unit
 from edgenas.profiling.work import Work
 from edgenas.space.arch import Arch
@@ -96,7 +96,7 @@ class Choice:
                 found.append(name)
         return found
 
-    def _learned(self) -> Learned | None:
+    def _learned(self) -> LearnedCosts | None:
         """Rates from the networks timed so far."""
         timings = self._work.timings()
         known = [name for name in self._archs if name in timings]
@@ -104,9 +104,9 @@ class Choice:
             return None
         rows = self._space.encode([self._archs[name] for name in known])
         seconds = np.array([timings[name].seconds for name in known])
-        return learn(self._space, rows, seconds=seconds)
+        return learn_costs(self._space, rows, seconds=seconds)
 
-    def _cost(self, name: str, learned: Learned) -> float:
+    def _cost(self, name: str, learned: LearnedCosts) -> float:
         """The seconds that a visit takes, about."""
         unit = self._units[name]
         if isinstance(unit.of, Arch):

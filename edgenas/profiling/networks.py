@@ -5,7 +5,7 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenas.latency.learned import work_of
+from edgenas.latency.learned import sum_features
 from edgenas.space.arch import Arch
 from edgenas.space.cost import macs_table
 from edgenas.space.space import Codes, Space
@@ -56,7 +56,7 @@ def _calibration(space: Space, n: int) -> tuple[Arch, ...]:
 def _informative(space: Space, n: int) -> tuple[Arch, ...]:
     rows = _candidates(space)
     archs = space.decode(rows)
-    work = work_of(space, rows)
+    work = sum_features(space, rows)
     work = work[:, work.max(axis=0) > 0]
     work /= work.mean(axis=0)
     work /= work.sum(axis=1, keepdims=True)  # errors are parts of the whole

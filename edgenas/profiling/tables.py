@@ -7,11 +7,18 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.clock import measure
 from edgenas.clock.board import Settings
 from edgenas.clock.measure import NETWORK, Measurement
+from edgenas.latency.bound import CONFORMAL
 from edgenas.latency.device import Target, list_devices, load
 from edgenas.latency.estimate import device_model
 from edgenas.latency.learned import FEW
-from edgenas.latency.line import CONFORMAL
-from edgenas.latency.predictor import LatencyPredictor, estimated
+from edgenas.latency.predictor import (
+    LatencyPredictor,
+    LearnedPredictor,
+    build_predictor,
+    estimated,
+    learn_predictor,
+    sum_layers,
+)
 from edgenas.latency.table import LatencyTable, Statistic
 from edgenas.latency.table_file import find_table, load_table
 from edgenas.profiling.journal import differences
@@ -99,14 +106,13 @@ def predictor_for(
     networks = _networks(table, space, statistic=statistic)
     if table.missing(space) and len(networks) >= LEARNED:
         return _learned(table, space, networks)
-    predictor = LatencyPredictor(space, table, statistic=statistic)
     first = set(calibration_archs(space))
     chosen = first if len(networks) <= _USUAL else {*calibration_archs(space, MOST)}
     line = [pair for pair in networks if pair[0] in first]
     others = [pair for pair in networks if pair[0] not in chosen]
     if len(line) < _NETWORKS or not others:
-        return predictor
-    return predictor.fit(*_split(line), spared=_split(others))
+        return build_predictor(space, table, statistic=statistic)
+    return sum_layers(space, table).fit(*_split(line), spared=_split(others))
 
 
 def known_elsewhere(space: Space, *, target: Target) -> dict[str, Tables]:
@@ -137,7 +143,7 @@ def known_elsewhere(space: Space, *, target: Target) -> dict[str, Tables]:
 
 def _learned(
     table: LatencyTable, space: Space, networks: list[tuple[Arch, float]]
-) -> LatencyPredictor:
+) -> LearnedPredictor:
     """Fitted to the informative networks and some random ones; other random ones for the bound."""
     chosen = set(calibration_archs(space, MOST))
     fitted = [pair for pair in networks if pair[0] in chosen]
@@ -145,8 +151,13 @@ def _learned(
     most = len(networks) // 2 if len(networks) >= CONFORMAL else 0
     spared, fitted = random[:most], fitted + random[most:]
     priors = known_elsewhere(space, target=table.target) if len(fitted) < FEW else {}
-    predictor = LatencyPredictor(space, target=table.target)
-    return predictor.fit(*_split(fitted), spared=_split(spared), priors=priors)
+    return learn_predictor(
+        space,
+        *_split(fitted),
+        spared=_split(spared),
+        priors=priors,
+        target=table.target,
+    )
 
 
 def _split(networks: list[tuple[Arch, float]]) -> tuple[list[Arch], list[float]]:

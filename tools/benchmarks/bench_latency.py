@@ -39,7 +39,7 @@ from edgenas.clock.measure import DEFAULT, Measurement
 from edgenas.images.data import load_images
 from edgenas.latency.device import Target, load
 from edgenas.latency.line import fit_line
-from edgenas.latency.predictor import LatencyPredictor
+from edgenas.latency.predictor import LatencyPredictor, build_predictor, learn_predictor
 from edgenas.latency.table import LatencyTable, Timing
 from edgenas.model.saved import ACCURACY_FILE, find_supernet, load_supernet
 from edgenas.onnx_graph.build import operators_graph
@@ -271,7 +271,7 @@ def on_host(given: argparse.Namespace) -> None:
         corrected[f"{way}, a line"] = lined(sum_of, lines, of(lines)[0])
         print(row(f"{way}, a line", corrected[f"{way}, a line"](tested), truth))
         if way in METHOD_OF:
-            plain = LatencyPredictor(space, study.table(METHOD_OF[way]))
+            plain = build_predictor(space, study.table(METHOD_OF[way]))
             fitted = plain.fit(lines, of(lines)[0], spared=([], []))
             if fitted.sums is plain.sums:
                 continue  # networks left out are predicted no better than by the line
@@ -281,7 +281,7 @@ def on_host(given: argparse.Namespace) -> None:
             corrected[chosen] = fitted.predict
             print(row(chosen, fitted.predict(tested), truth))
     for archs in (lines, [*lines, *further]):
-        learned = LatencyPredictor(space).fit(archs, of(archs)[0], spared=([], []))
+        learned = learn_predictor(space, archs, of(archs)[0], spared=([], []))
         print(row(f"learned from {len(archs)} networks", learned.predict(tested), truth))
     print(row("the clock again", again, truth))
 
@@ -316,7 +316,7 @@ def bounds(
     """How often bounds hold: on random networks, and on those that a search chose under them."""
     space = study.space
     method = METHODS.get(study.clock.target.runtime, "alone")
-    plain = LatencyPredictor(space, study.table(method))
+    plain = build_predictor(space, study.table(method))
     seconds, times = of(lines)[0], of(others)[0]
     rows = space.encode(others)
     held: list[float] = []
@@ -487,7 +487,7 @@ def published(path: Path) -> None:
     print(
         f"means over {SEEDS} seeds. 'half': fitted to half of the {TRAINED}, the other half gives"
     )
-    print("the bound, as LatencyPredictor.fit does on its own; 'all': fitted to all, no bound\n")
+    print("the bound, as learn_predictor does on its own; 'all': fitted to all, no bound\n")
     head = ("error", "Spearman", "error", "Spearman", "held", "error", "Spearman")
     print(f"{'':16}{'learned, all':>18}{'learned, half':>26}{'MACs, a line':>18}")
     print(f"{'GPU, batch':16}" + "".join(f"{word:>9}" for word in head[:4]), end="")
@@ -498,9 +498,9 @@ def published(path: Path) -> None:
             order = np.random.default_rng(seed).permutation(len(rows))
             train, test = order[:TRAINED], order[TRAINED:]
             line = fit_line(macs[train], seconds[train])
-            predictor = LatencyPredictor(space).fit(rows[train], seconds[train])
-            whole = LatencyPredictor(space).fit(
-                rows[train], seconds[train], spared=(rows[:0], seconds[:0])
+            predictor = learn_predictor(space, rows[train], seconds[train])
+            whole = learn_predictor(
+                space, rows[train], seconds[train], spared=(rows[:0], seconds[:0])
             )
             held = float((seconds[test] <= predictor.upper(rows[test])).mean())
             scores = [

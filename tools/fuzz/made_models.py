@@ -61,7 +61,7 @@ def _accuracy(base: Base, folder: Path, rng: random.Random) -> Reader:
 
 
 def _latency(base: Base, folder: Path, rng: random.Random) -> Reader:
-    from edgenas.latency.predictor import load_latency
+    from edgenas.latency.predictor_file import load_latency
 
     data = (base.data / "latency-predictor-1.safetensors").read_bytes()
     (folder / "l.safetensors").write_bytes(mutated_safetensors(data, rng))
