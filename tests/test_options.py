@@ -12,6 +12,8 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.options import Option, check_request, key_values, request_fields
 from edgenas.basics.ranges import Range
 from edgenas.cli.command import Shown, Verb
+from edgenas.delivery.fleet import read_fleet
+from edgenas.delivery.request import SpecializeRequest
 
 Rate = Annotated[float, Range(0, 10, "number", above=True)]
 Several = Annotated[int, Range(0, 100, "count")]
@@ -90,3 +92,32 @@ def test_the_key_holds_what_decides_the_result():
     plain = Toy(model=Path("m"))
     assert key_values(plain) == {"model": Path("m"), "start": "near", "budget": ()}
     assert key_values(Toy(model=Path("m"), top=2, force=True)) == key_values(plain) | {"top": 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WiderRequest(SpecializeRequest):
+    """``specialize`` with one more option."""
+
+    colour: Annotated[Literal["red", "blue"], Option("Colour of the board.", keyed="changed")] = (
+        "red"
+    )
+
+
+def test_one_more_option_of_specialize_is_known_everywhere(tmp_path: Path):
+    requests: list[WiderRequest] = []
+    app = typer.Typer(add_completion=False)
+    app.command("specialize")(Verb(run=requests.append, kinds=(WiderRequest,)).command())
+    app.callback()(lambda: None)
+    words = ["specialize", "--device", "jetson", "--colour", "blue"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert "--colour" in CliRunner().invoke(app, ["specialize", "--help"]).output
+    file = tmp_path / "fleet.toml"
+    text = 'schema = "edgenas.fleet/1"\n[[devices]]\ndevice = "jetson"\n'
+    file.write_text(text + 'latency = "5ms"\ncolour = "blue"\n')
+    (entry,) = read_fleet(file, kind=WiderRequest)
+    assert [request.colour for request in (*requests, entry.request)] == ["blue", "blue"]
+    assert key_values(entry.request)["colour"] == "blue"
+    assert "colour" not in key_values(WiderRequest(device="jetson"))
+    file.write_text(text + 'colour = "green"\n')
+    with pytest.raises(EdgenasError, match="colour must be one of red, blue, found 'green'"):
+        read_fleet(file, kind=WiderRequest)

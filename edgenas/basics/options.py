@@ -3,7 +3,7 @@
 A request is a frozen dataclass. Each field is ``Annotated`` with an `Option`, and its type holds
 the ranges of its numbers (`edgenas.basics.ranges`)::
 
-    retrain_top: Annotated[Count, Option("Train this many of the best networks further.")] = 0
+    threads: Annotated[Threads, Option("CPU threads of one run.")] = 1
 
 Everything else comes from the fields: the options of the command line (`edgenas.cli.command`), the
 fields of a fleet file, the key of a bundle, and the reference page. Adding an option is adding one

@@ -70,7 +70,7 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
+class DeviceBench:
     """A device at hand, and what was measured on it.
 
     Args:
@@ -93,17 +93,17 @@ class Bench:
         """The measured number that the budget is held to."""
         return built.seconds(self.prepared.request.percentile)
 
-    def measure_briefly(self, built: BuiltNetwork) -> "tuple[Bench, BuiltNetwork]":
+    def measure_briefly(self, built: BuiltNetwork) -> "tuple[DeviceBench, BuiltNetwork]":
         """Measure a network as long as a choice needs."""
         return self._measure(built, settings=BRIEF, fresh=False)
 
-    def measure_final(self, built: BuiltNetwork) -> "tuple[Bench, BuiltNetwork]":
+    def measure_final(self, built: BuiltNetwork) -> "tuple[DeviceBench, BuiltNetwork]":
         """Measure a network as long as a number needs that is reported."""
         return self._measure(built, settings=NETWORK, fresh=True)
 
     def _measure(
         self, built: BuiltNetwork, *, settings: Settings, fresh: bool
-    ) -> "tuple[Bench, BuiltNetwork]":
+    ) -> "tuple[DeviceBench, BuiltNetwork]":
         """The bench with one more measurement, and the network with it."""
         prepared = self.prepared
         patience = REPEATS - sum(one.repeats for one in self.timed)
@@ -117,8 +117,8 @@ class Bench:
             measured=self.seconds(built),
             fresh=fresh,
         )
-        known = {one.arch: one for one in self.timed} | {built.arch: built}
-        bench = replace(self, timed=tuple(known.values()), log=self.log.add_attempt(attempt))
+        latest = {one.arch: one for one in self.timed} | {built.arch: built}
+        bench = replace(self, timed=tuple(latest.values()), log=self.log.add_attempt(attempt))
         return bench, built
 
     def correct(self) -> Seconds:
@@ -227,7 +227,7 @@ def _choose_by_measuring(
     prepared: Prepared, clock: Clock, *, first: _First, chosen: Chosen
 ) -> Chosen:
     """Measure the network of the first search, and search again while it misses its budget."""
-    bench, budget = Bench(prepared=prepared, clock=clock), prepared.budget
+    bench, budget = DeviceBench(prepared=prepared, clock=clock), prepared.budget
     if budget is None:
         prepared.progress("measuring", 0, 1, str(first.best))
         bench, built = bench.measure_final(chosen.built)
@@ -236,12 +236,12 @@ def _choose_by_measuring(
     return _choose_within(bench, budget=budget, first=first, chosen=chosen)
 
 
-def _choose_within(bench: Bench, *, budget: float, first: _First, chosen: Chosen) -> Chosen:
+def _choose_within(bench: DeviceBench, *, budget: float, first: _First, chosen: Chosen) -> Chosen:
     """Build and measure. While the budget is missed or left unused, correct and search again."""
     prepared, log = bench.prepared, chosen.log
     arch, fresh = first.best, set[Arch]()
 
-    def finish(bench: Bench, built: BuiltNetwork) -> Chosen:
+    def finish(bench: DeviceBench, built: BuiltNetwork) -> Chosen:
         prepared.progress("measuring", ATTEMPTS, ATTEMPTS, str(built.arch))
         return replace(chosen, built=built, timed=bench.timed, log=log.join(bench.log))
 
@@ -282,7 +282,7 @@ def _choose_within(bench: Bench, *, budget: float, first: _First, chosen: Chosen
     )
 
 
-def _search_again(bench: Bench, learnt: Learnt, *, budget: float) -> tuple[Arch, SearchLog]:
+def _search_again(bench: DeviceBench, learnt: Learnt, *, budget: float) -> tuple[Arch, SearchLog]:
     """The best network under predictions that what was measured has corrected."""
     prepared = bench.prepared
     try:
@@ -308,7 +308,7 @@ def _inherit(learnt: Learnt, arch: Arch) -> Network:
 
 def find_candidates(
     prepared: Prepared, chosen: Chosen, *, count: int
-) -> tuple[tuple[BuiltNetwork, ...], Bench | None, SearchLog]:
+) -> tuple[tuple[BuiltNetwork, ...], DeviceBench | None, SearchLog]:
     """The chosen network and the next best that keep every budget, measured where possible.
 
     Args:
@@ -323,7 +323,7 @@ def find_candidates(
     latency, budget, clock = prepared.latency, prepared.budget, prepared.latency.clock
     bench, own = None, None
     if clock is not None:
-        bench = Bench(prepared=prepared, clock=clock, timed=chosen.timed)
+        bench = DeviceBench(prepared=prepared, clock=clock, timed=chosen.timed)
         own = None if budget is None else bench.correct()
     elif budget is not None:
         own = latency.upper(prepared.request.confidence)

@@ -27,7 +27,7 @@ from typing import Any
 
 from edgenas.basics.errors import EdgenasError, shown
 from edgenas.basics.files import check_fields, read_toml, write_json, write_text
-from edgenas.basics.options import RequestField, decode_field, request_fields
+from edgenas.basics.options import decode_field, request_fields
 from edgenas.basics.progress import Progress
 from edgenas.delivery.preparing import resolve
 from edgenas.delivery.request import Result, SpecializeRequest
@@ -41,10 +41,8 @@ SCHEMA = "edgenas.fleet/1"
 INDEX_SCHEMA = "edgenas.fleet-index/1"
 INDEX, PAGE = "fleet.json", "index.html"
 
-FIELDS: Mapping[str, RequestField] = {f.name: f for f in request_fields(SpecializeRequest)}
 # What an entry says of itself; everything else may also be said once for all entries.
 OF_ENTRIES = ("device", *METRICS, "constraint")
-SHARED = tuple(name for name in FIELDS if name not in OF_ENTRIES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,19 +89,24 @@ class Outcome:
         }
 
 
-def read_fleet(path: Path, *, sign: str | None = None) -> tuple[Entry, ...]:
+def read_fleet(
+    path: Path, *, sign: str | None = None, kind: type[SpecializeRequest] = SpecializeRequest
+) -> tuple[Entry, ...]:
     """The entries of a file, one for each device and latency budget, all of them checked.
 
     Args:
         path: of the file.
         sign: the SSH key that signs the bundles of entries that name no other.
+        kind: the request class whose fields the file may hold.
 
     Raises:
         EdgenasError: a field is missing, unknown or wrong, a name is unknown, or two entries ask
             for the same; names the entry.
     """
+    options = {field.name: field for field in request_fields(kind)}
+    shared = tuple(name for name in options if name not in OF_ENTRIES)
     fields = read_toml(path, schema=SCHEMA)
-    check_fields(fields, required=("devices",), optional=SHARED, where=str(path))
+    check_fields(fields, required=("devices",), optional=shared, where=str(path))
     tables = fields["devices"]
     if not isinstance(tables, list) or not tables:
         raise EdgenasError(
@@ -113,7 +116,7 @@ def read_fleet(path: Path, *, sign: str | None = None) -> tuple[Entry, ...]:
     usual = {name: value for name, value in fields.items() if name != "devices"}
     if sign is not None:
         usual = {"sign": sign, **usual}
-    usual = {name: decode_field(FIELDS[name], usual[name], where=str(path)) for name in usual}
+    usual = {name: decode_field(options[name], usual[name], where=str(path)) for name in usual}
     entries: list[tuple[str, SpecializeRequest]] = []
     for number, table in enumerate(tables, 1):
         where = f"{path}: devices[{number}]"
@@ -122,7 +125,7 @@ def read_fleet(path: Path, *, sign: str | None = None) -> tuple[Entry, ...]:
         if isinstance(table.get("device"), str):
             where += f" ({table['device']})"
         try:
-            for request in _read_requests(table, usual=usual):
+            for request in _read_requests(table, usual=usual, kind=kind):
                 resolve(request, progress=_ignore_progress)
                 find_supernet(request.supernet)
                 entries.append((where, request))
@@ -174,16 +177,17 @@ def specialize_fleet(
 
 
 def _read_requests(
-    table: Mapping[str, Any], *, usual: Mapping[str, Any]
+    table: Mapping[str, Any], *, usual: Mapping[str, Any], kind: type[SpecializeRequest]
 ) -> list[SpecializeRequest]:
     """The requests of one table, one for each latency budget."""
-    optional = [name for name in FIELDS if name != "device"]
+    fields = {field.name: field for field in request_fields(kind)}
+    optional = [name for name in fields if name != "device"]
     check_fields(table, required=("device",), optional=optional, where="the entry")
     latencies = _read_texts(table, "latency")
     values = {name: value for name, value in table.items() if name != "latency"}
     values["constraint"] = _read_texts(table, "constraint")
-    values = {name: decode_field(FIELDS[name], value, where="") for name, value in values.items()}
-    request = SpecializeRequest(**{**usual, **values})
+    values = {name: decode_field(fields[name], value, where="") for name, value in values.items()}
+    request = kind(**{**usual, **values})
     if not latencies:
         return [request]
     return [dataclasses.replace(request, latency=latency) for latency in latencies]

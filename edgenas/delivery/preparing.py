@@ -112,7 +112,7 @@ class Prepared:
 
         Weights that began at random have learnt from images without such copies.
         """
-        if self.request.retrain_top and self.request.retrain_from == "scratch":
+        if self.request.starts_from_scratch:
             return 0
         return self.images.copies
 

@@ -24,6 +24,8 @@ LEARNING = ("bayes", "proxyless", "gumbel", "reinforce")
 # These learn by gradients on the supernet, and can train its weights too.
 GRADIENT = ("proxyless", "gumbel", "reinforce")
 
+RETRAINS = "retrain_top"  # the option without which the others about retraining say nothing
+
 Count = Annotated[int, Range(1, 4096, "count")]
 Epochs = Annotated[int, Range(1, 100_000, "count")]
 Rate = Annotated[float, Range(0, 100, "number", above=True)]
@@ -101,7 +103,7 @@ class SpecializeRequest:
         Literal["inherited", "scratch"],
         Option(
             "Retraining starts from the supernet's weights, or from random ones.",
-            needs="retrain_top",
+            needs=RETRAINS,
             keyed="changed",
         ),
     ] = "inherited"
@@ -109,7 +111,7 @@ class SpecializeRequest:
         Epochs | None,
         Option(
             "Epochs of retraining. Default: 10; from scratch 60.",
-            needs="retrain_top",
+            needs=RETRAINS,
             keyed="changed",
         ),
     ] = None
@@ -117,7 +119,7 @@ class SpecializeRequest:
         Rate | None,
         Option(
             "Peak learning rate of retraining. Default: 0.02; from scratch the recipe's.",
-            needs="retrain_top",
+            needs=RETRAINS,
             keyed="changed",
         ),
     ] = None
@@ -154,7 +156,17 @@ class SpecializeRequest:
     @property
     def trains(self) -> bool:
         """Whether weights are trained."""
-        return self.weights == "joint" or self.retrain_top > 0
+        return self.weights == "joint" or self.retrains
+
+    @property
+    def retrains(self) -> bool:
+        """Whether the best networks are trained further."""
+        return self.retrain_top > 0
+
+    @property
+    def starts_from_scratch(self) -> bool:
+        """Whether the delivered weights begin at random ones."""
+        return self.retrains and self.retrain_from == "scratch"
 
     def check(self) -> None:
         """Refuse what cannot be done, before anything slow.
@@ -179,9 +191,9 @@ class SpecializeRequest:
                 f"weights joint needs a strategy that learns by gradients, found {self.strategy}",
                 hint=f"add --strategy {' or '.join(GRADIENT)}, or use --retrain-top",
             )
-        if self.weights == "joint" and self.retrain_top:
+        if self.weights == "joint" and self.retrains:
             raise EdgenasError(
-                "weights joint and retrain_top both train the weights that are delivered",
+                f"weights joint and {RETRAINS} both train the weights that are delivered",
                 hint="leave one of them out",
             )
         if self.trains and self.data is None:

@@ -20,7 +20,7 @@ from edgenas.basics.files import cache_folder
 from edgenas.basics.units import duration, milliseconds
 from edgenas.bundle.record import Accuracy, Retrained, Retraining
 from edgenas.delivery.building import BuiltNetwork, build
-from edgenas.delivery.choosing import Bench, Chosen, find_candidates
+from edgenas.delivery.choosing import Chosen, DeviceBench, find_candidates
 from edgenas.delivery.preparing import Prepared
 from edgenas.delivery.ranking import joint_training, measure_on_validation
 from edgenas.delivery.request import SpecializeRequest
@@ -80,9 +80,10 @@ def retrain(prepared: Prepared, chosen: Chosen) -> Chosen:
     keep_memory()
     request, images = prepared.request, prepared.images
     validation = images.require_validation()
-    candidates, bench, log = find_candidates(prepared, chosen, count=request.retrain_top)
+    wanted = request.retrain_top
+    candidates, bench, log = find_candidates(prepared, chosen, count=wanted)
     archs, notes = [built.arch for built in candidates], chosen.notes
-    if len(archs) < request.retrain_top:
+    if len(archs) < wanted:
         notes += (f"only {len(archs)} networks could be retrained",)
     before = measure_on_validation(prepared, chosen.learnt, prepared.space.encode(archs)).tolist()
     recipe = recipe_for(request, prepared.trained)
@@ -126,8 +127,8 @@ def _build_best(
     networks: Sequence[Network],
     *,
     order: Sequence[int],
-    bench: Bench | None,
-) -> tuple[int, BuiltNetwork, Bench | None]:
+    bench: DeviceBench | None,
+) -> tuple[int, BuiltNetwork, DeviceBench | None]:
     """The first network in an order that keeps the budget with its own weights.
 
     Raises:
@@ -217,7 +218,7 @@ def _train_one(
     """
     images, seed = prepared.images.require_training(), prepared.request.seed
     network = network.train()
-    if prepared.request.retrain_from == "scratch":
+    if prepared.request.starts_from_scratch:
         initialise(network, generator=torch.Generator().manual_seed(seed))
     texts = [_VERSION, repr(prepared.space), arch.id, str(recipe), str(seed)]
     texts += [str(prepared.trained.preprocessing), str(torch.get_num_threads())]

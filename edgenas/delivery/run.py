@@ -86,7 +86,7 @@ def _finish(resolved: Resolved, inputs: SharedInputs, *, progress: Progress) -> 
     request = resolved.request
     prepared = prepare(resolved, inputs, progress=progress)
     chosen = choose(prepared)
-    if request.retrain_top:
+    if request.retrains:
         chosen = retrain(prepared, chosen)
     chosen = describe_joint_training(prepared, chosen)
     chosen = replace(chosen, built=compare_on_evaluation_images(prepared, chosen.built))
