@@ -16,7 +16,7 @@ from edgenas.model.network import Network
 from edgenas.model.supernet import Supernet
 from edgenas.space.presets import tiny
 from edgenas.training.alone import train_alone
-from edgenas.training.augment import views
+from edgenas.training.augment import augment_images
 from edgenas.training.recipe import Recipe, learning_rate
 
 PREPARED = Preprocessing(stored=16, mean=(0.4, 0.4, 0.4), std=(0.2, 0.2, 0.2))
@@ -69,7 +69,7 @@ def test_it_is_plain_training_with_the_views_and_the_schedule_of_the_recipe():
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, 9, 3, RECIPE)
         rng = np.random.default_rng((0, 1, step))
-        pixels = views(IMAGES.pixels[order], recipe=RECIPE, rng=rng)
+        pixels = augment_images(IMAGES.pixels[order], recipe=RECIPE, rng=rng)
         optimiser.zero_grad()
         logits = plain(PREPARED.prepare(pixels, resolution=16))
         F.cross_entropy(logits, IMAGES.labels[order], label_smoothing=0.1).backward()

@@ -17,14 +17,14 @@ from PIL import Image
 from toys import toy_images
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.images.data import Preprocessing, decode, kept_at, load_images
+from edgenas.images.data import Preprocessing, choose_stored_size, decode_stored, load_images
 from edgenas.latency.table import MeasuredNetwork, Timing
-from edgenas.model.synthetic import coloured_noise
+from edgenas.model.synthetic import make_coloured_noise
 from edgenas.space.cost import cost, peak_elements, total
 from edgenas.space.narrow import codes_of
 from edgenas.space.plan import Layer, layers, plan
 from edgenas.space.presets import load_space, space_from_json, space_to_json, tiny
-from edgenas.training.augment import augment
+from edgenas.training.augment import crop_or_shift
 from edgenas.training.loop import train
 from edgenas.training.recipe import Recipe, default_recipe
 
@@ -39,8 +39,8 @@ DIGESTS = {
 
 def test_a_space_says_the_shape_of_its_inputs():
     assert WIDE.input_size(12) == (12, 20)
-    assert kept_at(WIDE) == (15, 25)
-    assert kept_at(tiny()) == 16
+    assert choose_stored_size(WIDE) == (15, 25)
+    assert choose_stored_size(tiny()) == 16
     assert space_from_json(json.loads(json.dumps(space_to_json(WIDE)))) == WIDE
     assert "aspect" not in space_to_json(tiny())  # as files of before have it
     for wrong, words in (
@@ -107,7 +107,7 @@ def test_the_largest_part_of_the_shape_is_kept(width: int, height: int, stored: 
     pixels[..., 0], pixels[..., 1] = np.arange(width) * 4, (np.arange(height) * 4)[:, None]
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
-    found = decode(stream.getvalue(), stored=stored)
+    found = decode_stored(stream.getvalue(), stored=stored)
     assert found.shape == (*stored, 3)
     share = min(height / stored[0], width / stored[1])
     kept = share * stored[0], share * stored[1]
@@ -136,7 +136,7 @@ def test_images_of_another_shape_are_refused(tmp_path: Path):
 @pytest.mark.parametrize("kind", ["shift", "crop"])
 def test_narrow_images_have_views_too(kind: str):
     pixels = torch.randint(256, (5, 3, 64, 8), dtype=torch.uint8)
-    views = augment(pixels, kind=kind, rng=np.random.default_rng(0))
+    views = crop_or_shift(pixels, kind=kind, rng=np.random.default_rng(0))
     assert views.shape == pixels.shape
     assert not torch.equal(views, pixels)
 
@@ -151,7 +151,7 @@ def test_noise_has_the_shape_and_the_mean_of_images():
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(100, 140, (300, 3, 9, 15), dtype=torch.uint8, generator=generator)
     pixels[..., :5] += 60
-    noise = coloured_noise(pixels, count=400, rng=np.random.default_rng(0))
+    noise = make_coloured_noise(pixels, count=400, rng=np.random.default_rng(0))
     assert noise.shape == (400, 3, 9, 15)
     torch.testing.assert_close(noise.mean(0), pixels.float().mean(0), rtol=0, atol=4)
     torch.testing.assert_close(noise.std(0), pixels.float().std(0), rtol=0.25, atol=0)
@@ -161,7 +161,7 @@ def test_noise_has_the_shape_and_the_mean_of_images():
 def test_views_have_the_shape_of_their_images(kind: str):
     ramp = (torch.arange(40) * 6).to(torch.uint8)
     pixels = ramp.expand(300, 3, 24, 40).contiguous()
-    views = augment(pixels, kind=kind, rng=np.random.default_rng(0))
+    views = crop_or_shift(pixels, kind=kind, rng=np.random.default_rng(0))
     assert views.shape == pixels.shape
     if kind == "crop":
         # The slope of a view along the ramp is the width of its crop.

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import toy_images
 
-from edgenas.training.augment import mixed, randaugment
+from edgenas.training.augment import mix_images, randaugment
 from edgenas.training.recipe import Recipe
 
 
@@ -18,7 +18,7 @@ def test_mixtures_share_pixels_as_they_share_labels(seed: int, kind: str):
     recipe = dataclasses.replace(Recipe(), **{kind: 1.0})
     # Image i is all i * 20, and of class i: what an image is made of can be read off it.
     pixels = (torch.arange(6) * 20).to(torch.uint8).view(6, 1, 1, 1).expand(6, 3, 16, 16)
-    found, labels = mixed(pixels, torch.arange(6), recipe=recipe, classes=6, rng=rng)
+    found, labels = mix_images(pixels, torch.arange(6), recipe=recipe, classes=6, rng=rng)
     assert found.shape == pixels.shape
     assert found.dtype == torch.uint8
     assert labels.shape == (6, 6)
@@ -30,7 +30,7 @@ def test_mixtures_share_pixels_as_they_share_labels(seed: int, kind: str):
 
 def test_without_mixtures_a_batch_stays_as_it_is():
     toys = toy_images(9)
-    pixels, labels = mixed(
+    pixels, labels = mix_images(
         toys.pixels, toys.labels, recipe=Recipe(), classes=3, rng=np.random.default_rng(0)
     )
     assert pixels is toys.pixels

@@ -42,7 +42,7 @@ from edgenas.bundle.trace import (
 from edgenas.bundle.verify import Check, verify_bundle
 from edgenas.bundle.write import check_out, load_bundle, sample_image, write_bundle
 from edgenas.clock.measure import Measurement
-from edgenas.images.data import Preprocessing, Size, decode
+from edgenas.images.data import Preprocessing, Size, decode_stored
 from edgenas.latency.device import Target
 from edgenas.model.export import parity, to_onnx
 from edgenas.model.supernet import Supernet
@@ -244,7 +244,7 @@ def test_the_sample_goes_through_every_step(pristine: Path):
 
 
 def as_in_training(path: Path, preprocessing: Preprocessing) -> np.ndarray:
-    pixels = torch.tensor(decode(path.read_bytes(), stored=preprocessing.stored))
+    pixels = torch.tensor(decode_stored(path.read_bytes(), stored=preprocessing.stored))
     return preprocessing.prepare(pixels.permute(2, 0, 1)[None], resolution=16).numpy()
 
 

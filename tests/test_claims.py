@@ -13,7 +13,7 @@ from edgenas.latency import device as devices
 from edgenas.latency.estimate import unlike_the_fit
 from edgenas.space.cost import macs_table
 from edgenas.space.presets import load_space
-from edgenas.strategies.chosen import chosen_networks
+from edgenas.strategies.chosen import choose_networks
 
 DEVICES = (ROOT / "docs" / "devices.md").read_text(encoding="utf-8")
 
@@ -71,7 +71,7 @@ def test_what_a_search_chooses_is_new_different_and_rated_high():
     space = load_space("tiny")
     fitted = space.sample(24, rng=np.random.default_rng(0), by="gene")
     predictor = AccuracyPredictor.fit(space, fitted, accuracy=law(fitted))
-    rows = chosen_networks(predictor, count=8, seed=0)
+    rows = choose_networks(predictor, count=8, seed=0)
     assert 0 < len(rows) <= 8
     assert len(np.unique(rows, axis=0)) == len(rows)
     assert predictor.rows is not None
@@ -85,5 +85,5 @@ def test_what_a_search_chooses_is_new_different_and_rated_high():
     for row in rows:
         rivals = every[macs(every) <= macs(row[None])[0]]
         assert predictor.predict(row[None])[0] >= predictor.predict(rivals).max() - rounding
-    again = chosen_networks(predictor, count=8, seed=0)
+    again = choose_networks(predictor, count=8, seed=0)
     assert np.array_equal(again, rows)

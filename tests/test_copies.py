@@ -20,13 +20,13 @@ from edgenas.delivery.request import Request
 from edgenas.delivery.run import specialize
 from edgenas.images.copies import (
     LEARNT_FILE,
-    Learnt,
+    LearntImages,
     Sketches,
-    copied,
+    find_copies,
     load_learnt,
     save_learnt,
 )
-from edgenas.images.data import decode, load_images, split
+from edgenas.images.data import decode_stored, load_images, split
 from edgenas.model.saved import load_supernet
 from edgenas.space.presets import load_space
 from edgenas.strategies.constraint import parse_constraint
@@ -57,7 +57,7 @@ def saved(pixels: Photo, kind: str = "PNG", *, scale: float = 1, quality: int = 
 
 
 def stored(files: list[bytes], side: int) -> torch.Tensor:
-    rows = np.stack([decode(content, stored=side) for content in files])
+    rows = np.stack([decode_stored(content, stored=side) for content in files])
     return torch.from_numpy(rows).permute(0, 3, 1, 2)
 
 
@@ -86,21 +86,21 @@ OTHERWISE: dict[str, Callable[[Photo], Photo]] = {
 @pytest.mark.parametrize("how", ANEW)
 def test_a_copy_is_found_however_it_was_encoded(how: str, side: int):
     known = Sketches.of(stored([saved(p) for p in SCENES], side))
-    assert copied(stored([ANEW[how](p) for p in SCENES], side), known).all()
+    assert find_copies(stored([ANEW[how](p) for p in SCENES], side), known).all()
 
 
 @pytest.mark.parametrize("side", [32, 96])
 @pytest.mark.parametrize("how", OTHERWISE)
 def test_another_photo_of_the_same_is_no_copy(how: str, side: int):
     known = Sketches.of(stored([saved(p) for p in SCENES], side))
-    assert not copied(stored([saved(OTHERWISE[how](p)) for p in SCENES], side), known).any()
+    assert not find_copies(stored([saved(OTHERWISE[how](p)) for p in SCENES], side), known).any()
     others = stored([saved(scene(seed)) for seed in range(100, 124)], side)
-    assert not copied(others, known).any()
+    assert not find_copies(others, known).any()
 
 
 def test_copies_are_found_at_another_stored_size():
     known = Sketches.of(stored([saved(p) for p in SCENES], 160))
-    assert copied(stored([saved(p) for p in SCENES], 96), known).all()
+    assert find_copies(stored([saved(p) for p in SCENES], 96), known).all()
 
 
 def test_of_flat_images_only_equal_pixels_count():
@@ -108,9 +108,9 @@ def test_of_flat_images_only_equal_pixels_count():
     white = np.clip(250 + rng.normal(0, 1, (8, 32, 32, 3)), 0, 255).astype(np.uint8)
     pixels = torch.from_numpy(white).permute(0, 3, 1, 2)
     known = Sketches.of(pixels[:4])
-    assert copied(pixels, known).tolist() == [True] * 4 + [False] * 4
-    assert not copied(pixels, Sketches.none()).any()
-    assert copied(pixels[:0], known).shape == (0,)
+    assert find_copies(pixels, known).tolist() == [True] * 4 + [False] * 4
+    assert not find_copies(pixels, Sketches.none()).any()
+    assert find_copies(pixels[:0], known).shape == (0,)
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def test_real_photos_are_not_mixed_up(shared_data: Path, name: str, equal: int):
             contents.append({stream.read() for stream in files if stream is not None})
     assert len(contents[0] & contents[1]) == equal
     parts = [load_images(str(folder / f"{part}.tar"), stored=96) for part in ("train", "test")]
-    assert copied(parts[1].pixels, Sketches.of(parts[0].pixels)).sum() == equal
+    assert find_copies(parts[1].pixels, Sketches.of(parts[0].pixels)).sum() == equal
 
 
 # The file
@@ -139,7 +139,7 @@ def test_what_was_learnt_from_is_kept(tmp_path: Path):
         [some, Sketches.none(), some, Sketches.of(stored([saved(SCENES[9])], 64))]
     )
     assert len(both) == 6
-    save_learnt(tmp_path, Learnt(both, whole=False))
+    save_learnt(tmp_path, LearntImages(both, whole=False))
     found = load_learnt(tmp_path)
     assert found is not None
     assert not found.whole
@@ -166,14 +166,14 @@ def test_a_training_keeps_what_it_and_its_start_have_learnt_from(
     assert learnt is not None
     assert learnt.whole
     parts = split(images, validation=0.25, seed=0)
-    assert copied(parts.train.pixels, learnt.sketches).all()
-    assert not copied(parts.validation.pixels, learnt.sketches).any()
+    assert find_copies(parts.train.pixels, learnt.sketches).all()
+    assert not find_copies(parts.validation.pixels, learnt.sketches).any()
     recipe = Recipe(epochs=1, batch=24, validation=0.25, calibration=24, watched=0)
     half = images.take(torch.arange(0, len(images), 2))
     after = train(load_space("tiny"), half, recipe=recipe, out=tmp_path / "a", init=start).learnt
     assert after is not None
     assert after.whole
-    assert copied(parts.train.pixels, after.sketches).all()
+    assert find_copies(parts.train.pixels, after.sketches).all()
     # Of a start without a record nobody knows what it has seen.
     shutil.copytree(tiny, tmp_path / "old")
     (tmp_path / "old" / LEARNT_FILE).unlink()

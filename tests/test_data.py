@@ -24,8 +24,8 @@ from edgenas.images import data, sources
 from edgenas.images.data import (
     Images,
     Preprocessing,
-    decode,
-    in_both,
+    count_copies,
+    decode_stored,
     load_images,
     split,
 )
@@ -100,7 +100,7 @@ def test_a_folder_gives_the_images_in_it(plain: Images):
     assert plain.pixels.shape == (5, 3, 8, 8)
     assert plain.pixels.dtype == torch.uint8
     for row, content in zip(plain.pixels, FILES.values(), strict=True):
-        assert np.array_equal(row.permute(1, 2, 0).numpy(), decode(content, stored=8))
+        assert np.array_equal(row.permute(1, 2, 0).numpy(), decode_stored(content, stored=8))
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tar.xz", "a.tar.bz2", "a.zip"])
@@ -148,9 +148,9 @@ def test_a_csv_that_is_wrong_is_refused(tmp_path: Path):
 
 def test_copies_between_two_sets_are_counted(plain: Images):
     first, second = plain.take(torch.tensor([0, 1, 2])), plain.take(torch.tensor([2, 3, 2]))
-    assert in_both(first, second) == 2
-    assert in_both(second, first) == 1
-    assert in_both(first, plain.take(torch.tensor([3, 4]))) == 0
+    assert count_copies(first, second) == 2
+    assert count_copies(second, first) == 1
+    assert count_copies(first, plain.take(torch.tensor([3, 4]))) == 0
 
 
 def test_the_parent_of_the_class_folders_will_do(tmp_path: Path, plain: Images):
@@ -321,7 +321,7 @@ def test_what_is_left_of_bad_images_is_decoded_once(
     root = folder_of(tmp_path / "images", FILES | {"dog/9.png": b"x"})
     load_images(str(root), stored=8, skip_bad_images=True)
     with monkeypatch.context() as patch:
-        patch.setattr(data, "decode", None)
+        patch.setattr(data, "decode_stored", None)
         kept = load_images(str(root), stored=8, skip_bad_images=True)
     assert kept.digest == plain.digest
     assert kept.skipped == ("dog/9.png",)
@@ -336,7 +336,7 @@ def test_what_is_left_of_bad_images_is_decoded_once(
 def test_grey_of_8_bits_and_of_one_is_read(tmp_path: Path):
     grey = np.arange(400, dtype=np.uint8).reshape(20, 20)
     for values in (grey, grey > 100):
-        found = decode(encoded_as(values, kind="PNG"), stored=20)
+        found = decode_stored(encoded_as(values, kind="PNG"), stored=20)
         wanted = values * np.uint8(255) if values.dtype == bool else values
         assert np.array_equal(found, np.repeat(wanted[..., None], 3, 2))
 
@@ -395,7 +395,7 @@ def test_images_are_decoded_once(tmp_path: Path, own_cache: Path, monkeypatch: p
     first = load_images(str(root), stored=8, progress=lambda done, of: told.append((done, of)))
     assert told == [(i, 5) for i in range(1, 6)]
     with monkeypatch.context() as patch:
-        patch.setattr(data, "decode", lambda *_, **__: pytest.fail("decoded again"))
+        patch.setattr(data, "decode_stored", lambda *_, **__: pytest.fail("decoded again"))
         again = load_images(str(root), stored=8)
     assert again.digest == first.digest
     assert len(list(own_cache.iterdir())) == 1
@@ -437,16 +437,16 @@ def test_decoding_cuts_the_centre_square(width: int, height: int):
     values = np.asarray(image)
     top, left = (height - side) // 2, (width - side) // 2
     square = values[top : top + side, left : left + side]
-    assert np.array_equal(decode(stream.getvalue(), stored=side), square)
+    assert np.array_equal(decode_stored(stream.getvalue(), stored=side), square)
     resized = Image.fromarray(square).resize((11, 11), Image.Resampling.BILINEAR)
-    assert np.array_equal(decode(stream.getvalue(), stored=11), np.asarray(resized))
+    assert np.array_equal(decode_stored(stream.getvalue(), stored=11), np.asarray(resized))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "LA"])
 def test_every_image_becomes_rgb(mode: str):
     stream = io.BytesIO()
     picture(1).convert(mode).save(stream, "TIFF")
-    assert decode(stream.getvalue(), stored=7).shape == (7, 7, 3)
+    assert decode_stored(stream.getvalue(), stored=7).shape == (7, 7, 3)
 
 
 # How an upright image lies in a file of each orientation (EXIF 2.32, tag 0x0112).
@@ -473,7 +473,7 @@ def test_every_image_is_upright(orientation: int, kind: str):
     stream = io.BytesIO()
     stored = np.ascontiguousarray(STORED_AS[orientation](upright))
     Image.fromarray(stored).save(stream, kind, exif=exif, quality=100)
-    found = decode(stream.getvalue(), stored=12)
+    found = decode_stored(stream.getvalue(), stored=12)
     wanted = upright[:, 3:15]
     assert np.abs(found.astype(int) - wanted).max() <= (4 if kind == "JPEG" else 0)
 

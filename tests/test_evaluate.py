@@ -9,10 +9,10 @@ from toys import toy_images
 from edgenas.images.data import Preprocessing
 from edgenas.model.evaluate import (
     BATCH,
-    accuracy,
     calibrate,
-    evaluate,
-    predictions,
+    evaluate_archs,
+    measure_accuracy,
+    predict_logits,
 )
 from edgenas.model.network import Network
 from edgenas.model.supernet import Supernet
@@ -100,10 +100,10 @@ def test_calibration_replaces_what_was_there_and_leaves_evaluation_mode():
 def test_a_calibrated_network_treats_every_image_by_itself():
     pixels = toy_images(BATCH + 30).pixels
     network = calibrated(pixels)
-    logits = predictions(network, pixels, preprocessing=PREPROCESSING)
+    logits = predict_logits(network, pixels, preprocessing=PREPROCESSING)
     assert logits.shape == (BATCH + 30, 10)
     for i in (0, 17, BATCH, BATCH + 29):
-        alone = predictions(network, pixels[i : i + 1], preprocessing=PREPROCESSING)[0]
+        alone = predict_logits(network, pixels[i : i + 1], preprocessing=PREPROCESSING)[0]
         # Kernels depend on the batch. Measured for SSE4.1, AVX2 and AVX-512: a twentieth of it.
         torch.testing.assert_close(alone, logits[i], rtol=1e-4, atol=1e-5)
 
@@ -117,12 +117,12 @@ def calibrated(pixels: Tensor) -> Network:
 def test_accuracy_counts():
     images = toy_images(90)
     network = calibrated(images.pixels)
-    logits = predictions(network, images.pixels, preprocessing=PREPROCESSING)
+    logits = predict_logits(network, images.pixels, preprocessing=PREPROCESSING)
     right = sum(
         int(np.argmax(row)) == label
         for row, label in zip(logits.numpy(), images.labels.tolist(), strict=True)
     )
-    found = accuracy(network, images, preprocessing=PREPROCESSING, split="test")
+    found = measure_accuracy(network, images, preprocessing=PREPROCESSING, split="test")
     assert found.value == pytest.approx(right / 90)
     assert (found.n, found.split) == (90, "test")
 
@@ -132,7 +132,7 @@ def test_evaluating_many_is_evaluating_each_and_leaves_the_supernet_alone():
     supernet = Supernet(tiny(), seed=1).eval()
     before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
     archs = some_archs(4)
-    found = evaluate(
+    found = evaluate_archs(
         supernet,
         archs,
         images=images,
@@ -143,7 +143,7 @@ def test_evaluating_many_is_evaluating_each_and_leaves_the_supernet_alone():
     for arch, one in zip(archs, found, strict=True):
         network = supernet.extract(arch)
         calibrate(network, calibration, preprocessing=PREPROCESSING)
-        alone = accuracy(network, images, preprocessing=PREPROCESSING, split="validation")
+        alone = measure_accuracy(network, images, preprocessing=PREPROCESSING, split="validation")
         # Two memory layouts add up in two orders: one image may be at a tie.
         assert abs(one.value - alone.value) <= 1 / 50 + 1e-9
         assert (one.n, one.split) == (50, "validation")

@@ -79,7 +79,7 @@ def test_a_bundle_of_a_fleet_is_the_one_made_alone(edgenas, tiny: Path):
 
 def test_what_is_shared_is_read_once(edgenas, tiny: Path, monkeypatch: pytest.MonkeyPatch):
     calls: list[str] = []
-    for name in ("load_supernet", "predictor_of", "read_image_sets", "find_or_profile_latency"):
+    for name in ("load_supernet", "load_predictor", "read_image_sets", "find_or_profile_latency"):
         real = getattr(shared, name)
 
         def counting(*args, real=real, name=name, **values):
@@ -91,8 +91,8 @@ def test_what_is_shared_is_read_once(edgenas, tiny: Path, monkeypatch: pytest.Mo
     assert sorted(calls) == [
         "find_or_profile_latency",
         "find_or_profile_latency",
+        "load_predictor",
         "load_supernet",
-        "predictor_of",
         "read_image_sets",
     ]
 

@@ -22,9 +22,9 @@ from edgenas.strategies.gradient.expected import Expected
 from edgenas.strategies.gradient.paths import Paths
 from edgenas.strategies.gradient.policy import Policy
 from edgenas.strategies.gradient.run import STRATEGIES
-from edgenas.strategies.gradient.step import Settings, Step
+from edgenas.strategies.gradient.step import GradientSettings, GradientStep
 from edgenas.strategies.gradient.tilt import Ceiling, tilt
-from edgenas.strategies.neighbours import every
+from edgenas.strategies.neighbours import list_all
 
 PREPARED = Preprocessing(stored=16, mean=(0.4, 0.4, 0.4), std=(0.2, 0.2, 0.2))
 
@@ -47,7 +47,7 @@ def random_policy(space: Space, *, seed: int) -> Policy:
 
 def enumerated(policy: Policy, tables: Tables) -> float:
     """The readable expectation: the sum over all networks of probability times value."""
-    rows = every(policy.space)
+    rows = list_all(policy.space)
     chance = np.ones(len(rows))
     for choice, p in zip(policy.choices, policy.probabilities(), strict=True):
         codes = rows[:, list(choice.columns)]
@@ -106,7 +106,7 @@ def test_preferences_are_logits_below_the_best_whatever_the_tilt():
     best = policy.row([int(x.argmax()) for x in policy.logits])
     table = policy.preference()
     assert table(best)[0] == 0
-    assert table(every(space)).max() == 0
+    assert table(list_all(space)).max() == 0
     for choice in policy.choices:
         for pick in range(choice.size):
             assert choice.pick(choice.codes(pick)) == pick
@@ -122,7 +122,7 @@ def test_a_tilted_policy_keeps_its_ceilings(space: Space, seed: int, part: float
     policy = random_policy(space, seed=seed)
     ceilings, expected = [], []
     for table in (macs_table(space), params_table(space)):
-        values = table(every(space))
+        values = table(list_all(space))
         least, start = float(values.min()), enumerated(policy, table)
         limit = least + part * (start - least) + 1
         ceilings.append(Ceiling(name=str(len(ceilings)), tables=table, limit=limit))
@@ -167,7 +167,7 @@ def test_a_ceiling_that_no_network_keeps_brings_the_policy_to_the_least():
     policy = Policy(space)
     ceilings = [Ceiling(name="macs", tables=tables, limit=1.0)]
     (found,), _ = tilt(policy, ceilings, [Expected(space, tables)])
-    assert found == pytest.approx(tables(every(space)).min(), rel=0.01)
+    assert found == pytest.approx(tables(list_all(space)).min(), rel=0.01)
     policy.sample(torch.Generator().manual_seed(0))
 
 
@@ -184,13 +184,13 @@ def step_of(
     *,
     seed: int = 0,
     number: int = 0,
-    settings: Settings | None = None,
+    settings: GradientSettings | None = None,
     past: tuple[float, ...] = (),
-) -> Step:
+) -> GradientStep:
     pixels, labels = batch(space)
-    return Step(
+    return GradientStep(
         number=number,
-        settings=settings or Settings(),
+        settings=settings or GradientSettings(),
         pixels=pixels,
         labels=labels,
         past=past,
@@ -292,7 +292,7 @@ def test_gumbel_has_the_gradient_of_a_softmax_over_the_two_that_run(
     paths.gated = lambda picks, *rest, **given: (torch.tensor(losses[picks[0]]), [])  # quick
     paths.swapped = lambda picks, place, other, *rest, **given: torch.tensor(losses[other])
     for seed in range(20):
-        step = step_of(space, seed=seed, number=number, settings=Settings(steps=101))
+        step = step_of(space, seed=seed, number=number, settings=GradientSettings(steps=101))
         loss, value = STRATEGIES["gumbel"](policy, paths, step)
         (found,) = torch.autograd.grad(loss, policy.logits[0])
         uniform = torch.rand(4, generator=torch.Generator().manual_seed(seed)).double().numpy()
@@ -317,7 +317,7 @@ def test_reinforce_is_unbiased(baseline: Literal["others", "average"], past: tup
     paths = Paths(Supernet(space, seed=1).train(), policy, preprocessing=PREPARED)
     losses = [0.5, 1.5]
     paths.loss = lambda picks, **given: torch.tensor(losses[picks[0]])  # quick
-    step = step_of(space, settings=Settings(baseline=baseline, entropy=0.0), past=past)
+    step = step_of(space, settings=GradientSettings(baseline=baseline, entropy=0.0), past=past)
     for _ in range(600):
         surrogate, _ = STRATEGIES["reinforce"](policy, paths, step)
         (surrogate / 600).backward()
@@ -334,7 +334,7 @@ def test_the_baseline_is_the_moving_average_of_the_steps_before():
     policy = random_policy(space, seed=0)
     paths = Paths(Supernet(space, seed=1).train(), policy, preprocessing=PREPARED)
     paths.loss = lambda picks, **given: torch.tensor(2.0)
-    settings = Settings(baseline="average", entropy=0.0)
+    settings = GradientSettings(baseline="average", entropy=0.0)
     step = step_of(space, seed=5, settings=settings, past=(4.0, 1.0, 3.0))
     loss, value = STRATEGIES["reinforce"](policy, paths, step)
     (found,) = torch.autograd.grad(loss, policy.logits[0])
@@ -353,7 +353,7 @@ def test_the_entropy_bonus_has_the_gradient_of_the_entropy():
     policy = random_policy(tiny(), seed=0)
     paths = Paths(Supernet(tiny(), seed=1).train(), policy, preprocessing=PREPARED)
     paths.loss = lambda picks, **given: torch.tensor(2.0)
-    step = step_of(tiny(), settings=Settings(entropy=0.3))
+    step = step_of(tiny(), settings=GradientSettings(entropy=0.3))
     loss, _ = STRATEGIES["reinforce"](policy, paths, step)
     for logits, found in zip(
         policy.logits, torch.autograd.grad(loss, policy.logits, materialize_grads=True), strict=True

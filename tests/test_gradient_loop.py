@@ -17,8 +17,8 @@ from edgenas.space.cost import compile_tables
 from edgenas.space.presets import tiny
 from edgenas.strategies.gradient.expected import Expected
 from edgenas.strategies.gradient.policy import Policy
-from edgenas.strategies.gradient.run import STRATEGIES, Learnt, learn
-from edgenas.strategies.gradient.step import Settings
+from edgenas.strategies.gradient.run import STRATEGIES, LearntPolicy, learn
+from edgenas.strategies.gradient.step import GradientSettings
 from edgenas.strategies.gradient.tilt import Ceiling
 from edgenas.strategies.gradient.weights import WeightTraining
 from edgenas.training.alone import train_alone
@@ -33,7 +33,7 @@ def learnt(
     training: WeightTraining | None = None,
     folder: Path | None = None,
     tell: Callable[[int, int, str], None] = lambda done, total, words: None,
-) -> Learnt:
+) -> LearntPolicy:
     space = tiny()
     supernet = Supernet(space, seed=1)
     latency = compile_tables(space, fake_seconds)
@@ -46,7 +46,7 @@ def learnt(
         preprocessing=PREPARED,
         ceilings=[Ceiling(name="latency", tables=latency, limit=0.8 * start)],
         seed=seed,
-        settings=Settings(steps=steps, batch=8),
+        settings=GradientSettings(steps=steps, batch=8),
         training=training,
         folder=folder,
         tell=tell,
@@ -78,7 +78,7 @@ def taught() -> WeightTraining:
 VARIANTS = [(name, None) for name in sorted(STRATEGIES)] + [("proxyless", taught())]
 
 
-def assert_same(one: Learnt, two: Learnt) -> None:
+def assert_same(one: LearntPolicy, two: LearntPolicy) -> None:
     pairs = list(zip(one.policy.logits, two.policy.logits, strict=True))
     assert (one.supernet is None) == (two.supernet is None)
     if one.supernet is not None and two.supernet is not None:
@@ -121,7 +121,7 @@ def test_of_one_network_alone_weights_are_trained_as_ever():
         images=toy_images(8, side=16, classes=space.classes),
         preprocessing=PREPARED,
         seed=3,
-        settings=Settings(steps=12, batch=8),
+        settings=GradientSettings(steps=12, batch=8),
         training=dataclasses.replace(training, recipe=recipe),
     ).supernet
     assert found is not None
@@ -145,7 +145,7 @@ class StoppedError(Exception):
 def test_a_killed_search_goes_on_to_the_same_result(
     strategy: str, training: WeightTraining | None, tmp_path: Path
 ):
-    def go_on(tell: Callable[[int, int, str], None], *, seed: int = 0, steps: int) -> Learnt:
+    def go_on(tell: Callable[[int, int, str], None], *, seed: int = 0, steps: int) -> LearntPolicy:
         return learnt(
             strategy, seed=seed, steps=steps, training=training, folder=tmp_path, tell=tell
         )
@@ -198,7 +198,7 @@ def test_a_path_that_is_better_is_found():
             strategy=strategy,
             images=images,
             preprocessing=PREPARED,
-            settings=Settings(steps=60, batch=24),
+            settings=GradientSettings(steps=60, batch=24),
         )
         kernels = [
             space.genes[c.columns[0]].values[int(logits.argmax())]

@@ -8,10 +8,10 @@ import pytest
 from edgenas.basics.errors import EdgenasError
 from edgenas.images.layout import (
     Entry,
-    classed,
-    hidden,
-    printable,
-    role_of,
+    detect_role,
+    is_hidden,
+    make_printable,
+    sort_into_classes,
 )
 
 CLASSES = ("cat", "cow", "dog")
@@ -27,7 +27,7 @@ def flat(*places: str) -> list[str]:
 
 
 def laid(names: list[str], folders: Iterable[str] = ()) -> tuple[list[Entry], Mapping[str, int]]:
-    found = classed([(n, None) for n in names], folders, Path("photos"), hint="mend it")
+    found = sort_into_classes([(n, None) for n in names], folders, Path("photos"), hint="mend it")
     assert len(found.entries) + found.left.total() == len(names), "every photo is accounted for"
     return found.entries, found.left
 
@@ -163,20 +163,20 @@ def test_an_empty_class_folder_is_refused(place: str):
 
 
 def test_roles_of_names():
-    assert role_of("Validation-Set") == ("validation", True)
-    assert role_of("train_station") == ("training", False)
-    assert role_of("station") == role_of("") == role_of("constrain") == ("", False)
-    assert role_of("test_train") == ("", False)
+    assert detect_role("Validation-Set") == ("validation", True)
+    assert detect_role("train_station") == ("training", False)
+    assert detect_role("station") == detect_role("") == detect_role("constrain") == ("", False)
+    assert detect_role("test_train") == ("", False)
 
 
 def test_what_systems_put_beside_files_is_hidden():
     for name in (".DS_Store", "a/Thumbs.db", "__MACOSX/a/._1.jpg", "a/.ipynb_checkpoints/1.jpg",
                  "@eaDir/1.jpg", "a/desktop.ini"):  # fmt: skip
-        assert hidden(name)
-    assert not hidden("../a/1.jpg")
-    assert not hidden("a b/1.jpg")
+        assert is_hidden(name)
+    assert not is_hidden("../a/1.jpg")
+    assert not is_hidden("a b/1.jpg")
 
 
 def test_a_name_is_shown_on_one_line():
-    assert printable("a\nb\x1b[31m") == "a?b?[31m"
-    assert len(printable("x" * 5000)) < 90
+    assert make_printable("a\nb\x1b[31m") == "a?b?[31m"
+    assert len(make_printable("x" * 5000)) < 90

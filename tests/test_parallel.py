@@ -33,7 +33,7 @@ from pathlib import Path
 from unittest.mock import patch
 from test_parallel import RECIPE, SHARED_OUT, tiny, toy_images
 from edgenas.model import processes as parallel
-from edgenas.model.evaluate import evaluate
+from edgenas.model.evaluate import evaluate_archs
 from edgenas.model.supernet import Supernet
 from edgenas.training.loop import train
 
@@ -49,9 +49,11 @@ with parallel.processes("cpu"):
     given = {"images": toys, "calibration": toys.pixels[:16], "split": "test"}
     given["preprocessing"] = trained.preprocessing
     with patch.object(Supernet, "extract", autospec=True, side_effect=Supernet.extract) as extract:
-        found = parallel.shared_out(archs, lambda mine: evaluate(trained.supernet, mine, **given))
+        found = parallel.share_out(
+            archs, lambda mine: evaluate_archs(trained.supernet, mine, **given)
+        )
     assert extract.call_count == (2, 1)[parallel.rank()], extract.call_count
-    assert found == list(evaluate(trained.supernet, archs, **given)), found
+    assert found == list(evaluate_archs(trained.supernet, archs, **given)), found
     assert len({accuracy.value for accuracy in found}) > 1, found
 # A thread of gloo that outlives its group may end the process with SIGABRT.
 tasks = Path("/proc/self/task")

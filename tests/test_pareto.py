@@ -19,10 +19,10 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.space.cost import compile_tables, macs_table, params_table, peak_table
 from edgenas.space.presets import load_space, tiny
 from edgenas.space.space import Codes, Space
-from edgenas.strategies.dominance import crowding, front_of, fronts
-from edgenas.strategies.least import least
-from edgenas.strategies.neighbours import every
-from edgenas.strategies.nsga2 import survivors
+from edgenas.strategies.dominance import find_front, measure_crowding, sort_into_fronts
+from edgenas.strategies.least import find_least
+from edgenas.strategies.neighbours import list_all
+from edgenas.strategies.nsga2 import select_survivors
 from edgenas.strategies.pareto import Front, Objective, pareto
 
 
@@ -33,7 +33,7 @@ def dominated(costs: np.ndarray, by: np.ndarray) -> np.ndarray:
 
 def ranks(costs: np.ndarray, *, enough: int | None = None) -> np.ndarray:
     """The rank of each vector."""
-    order, rank = fronts(costs, enough=enough)
+    order, rank = sort_into_fronts(costs, enough=enough)
     assert sorted(order) == list(range(len(costs)))
     found = np.empty(len(costs), int)
     found[order] = rank
@@ -78,13 +78,13 @@ def test_enough_ranks_are_enough(costs: np.ndarray, enough: int):
     told = part < part.max()
     assert (whole[told] == part[told]).all()
     assert (part == part.max()).sum() + told.sum() == len(costs)
-    assert len(set(survivors(costs, most=enough))) == min(enough, len(costs))
+    assert len(set(select_survivors(costs, most=enough))) == min(enough, len(costs))
 
 
 @settings(max_examples=150)
 @given(costs_of)
 def test_the_front_holds_each_undominated_vector_once(costs: np.ndarray):
-    found = front_of(costs)
+    found = find_front(costs)
     wanted = {tuple(c) for c in costs[~dominated(costs, costs)]}
     assert {tuple(c) for c in costs[found]} == wanted
     assert len(found) == len(wanted)
@@ -95,7 +95,7 @@ def test_a_large_front_is_found_in_pieces():
     costs = np.random.default_rng(0).random((3000, 3))
     costs = np.concatenate([costs, costs[:500]])
     rank = ranks(costs)
-    found = front_of(costs)
+    found = find_front(costs)
     assert len(found) < 1000
     assert {tuple(c) for c in costs[found]} == {tuple(c) for c in costs[rank == 0]}
 
@@ -103,7 +103,7 @@ def test_a_large_front_is_found_in_pieces():
 @settings(max_examples=150)
 @given(costs_of)
 def test_fronts_come_one_after_the_other_each_in_order(costs: np.ndarray):
-    order, rank = fronts(costs)
+    order, rank = sort_into_fronts(costs)
     listed = [(int(r), *c) for r, c in zip(rank, costs[order].tolist(), strict=True)]
     assert listed == sorted(listed)
 
@@ -112,9 +112,9 @@ def test_fronts_come_one_after_the_other_each_in_order(costs: np.ndarray):
 @given(st.integers(2, 4), st.integers(1, 60), seeds)
 def test_crowding_equals_pymoo(objectives: int, n: int, seed: int):
     costs = np.random.default_rng(seed).random((n, objectives))
-    order, rank = fronts(costs)
+    order, rank = sort_into_fronts(costs)
     costs = costs[order]
-    found = crowding(costs, rank)
+    found = measure_crowding(costs, rank)
     for r in range(rank[-1] + 1):
         if (rank == r).sum() < 3:  # pymoo calls the only one of a front crowded
             assert np.isinf(found[rank == r]).all()
@@ -148,7 +148,7 @@ def test_the_exact_front_of_a_small_space_is_that_of_brute_force(count: int):
     space = tiny()
     objectives = objectives_of(space)[:count]
     macs = macs_table(space)
-    rows = every(space)
+    rows = list_all(space)
     at = float(np.median(macs(rows)))
     found = pareto(space, objectives=objectives, subject_to=[limit("macs", macs, at)])
     assert found.exact
@@ -179,7 +179,7 @@ def test_limits_are_never_broken_and_fronts_repeat(
 ):
     space = tiny()
     latency, macs = compile_tables(space, fake_seconds), macs_table(space)
-    rows = every(space)
+    rows = list_all(space)
     at = float(np.quantile(latency(rows), tight, method="lower"))
     left = macs(rows[latency(rows) <= at])
     limits = [
@@ -221,7 +221,7 @@ def test_the_ends_of_tables_are_on_the_front():
     found = pareto(space, objectives=objectives, population=20, evaluations=400)
     assert not found.exact
     latency = compile_tables(space, fake_seconds)
-    lowest = latency(least(space, latency))[0]
+    lowest = latency(find_least(space, latency))[0]
     assert found.points[-1].values["latency"] == lowest
     guided = Objective(name="latency", values=lambda rows: 3 * latency(rows), guide=latency)
     found = pareto(space, objectives=[objectives[0], guided], population=20, evaluations=400)
@@ -231,7 +231,7 @@ def test_the_ends_of_tables_are_on_the_front():
 def test_a_front_beats_random_search_and_comes_near_the_true_one():
     space = load_space("mbv3-cifar").restrict(resolution=(24, 32), kernel=(3, 7), depth=(1, 2))
     objectives = objectives_of(space)[:2]
-    rows = every(space)
+    rows = list_all(space)
     assert len(rows) > 100_000
     costs = np.stack([-objectives[0].values(rows), objectives[1].values(rows)], 1)
     low, high = costs.min(0), costs.max(0)
@@ -241,7 +241,7 @@ def test_a_front_beats_random_search_and_comes_near_the_true_one():
         assert volume is not None
         return float(volume)
 
-    true = volume(costs[front_of(costs)])
+    true = volume(costs[find_front(costs)])
     found = matrix(pareto(space, objectives=objectives, population=64, evaluations=6400))
     chance = costs[np.random.default_rng(0).choice(len(rows), 6400, replace=False)]
     assert volume(chance) < volume(found)

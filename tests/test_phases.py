@@ -16,7 +16,7 @@ from edgenas.space.presets import load_space, mbv3_cifar, tiny
 from edgenas.space.space import Space
 from edgenas.space.stage import StageSpace
 from edgenas.training.loop import train
-from edgenas.training.phases import phases, sort_channels
+from edgenas.training.phases import plan_phases, sort_channels
 from edgenas.training.recipe import Recipe
 from edgenas.training.runs import CHECKPOINT
 
@@ -28,7 +28,7 @@ PROGRESSIVE = Recipe(method="progressive")
 )
 @pytest.mark.parametrize("steps", [1, 7, 1000])
 def test_the_phases_share_the_steps_and_grow_to_the_whole_space(space: Space, steps: int):
-    found = phases(space, PROGRESSIVE, steps=steps)
+    found = plan_phases(space, PROGRESSIVE, steps=steps)
     assert [p.first for p in found] == list(
         itertools.accumulate([0, *(p.steps for p in found[:-1])])
     )
@@ -51,7 +51,7 @@ def test_the_phases_share_the_steps_and_grow_to_the_whole_space(space: Space, st
             ]
             assert max(rates) == pytest.approx(PROGRESSIVE.learning_rate * phase.rate)
             assert rates[-1] < 0.01 * rates[10]
-    assert phases(space, Recipe(), steps=steps)[0].steps == steps
+    assert plan_phases(space, Recipe(), steps=steps)[0].steps == steps
 
 
 def wide() -> Space:
@@ -138,7 +138,7 @@ def test_a_progressive_training_learns_and_goes_on_where_it_was(tmp_path: Path):
     whole = tmp_path / "whole"
     trained = train(tiny(), toys, recipe=recipe, out=whole, tell=lambda p: told.append(p.loss))
     assert told[-1] < 0.95 * told[0]
-    planned = phases(tiny().with_classes(3), recipe, steps=18)
+    planned = plan_phases(tiny().with_classes(3), recipe, steps=18)
     boundary = next(p.first for p in planned if p.elastic == "expands")
     # Right before the channels are sorted, right after, and elsewhere.
     for step in (boundary, boundary + 1, 3):

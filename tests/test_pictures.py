@@ -24,12 +24,12 @@ from PIL import EpsImagePlugin, Image, UnidentifiedImageError, features
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.images import sources
-from edgenas.images.data import decode, load_images
+from edgenas.images.data import decode_stored, load_images
 from edgenas.images.pictures import (
     FORMATS,
     HEAD,
     MOST_PIXELS,
-    format_of,
+    detect_format,
     open_image,
 )
 
@@ -72,12 +72,12 @@ def test_a_photo_is_taken_whatever_its_name(tmp_path: Path, kind: str, name: str
         pytest.skip("this Pillow has no AVIF")
     root = two_classes(tmp_path / "photos")
     content = photo(1, kind=kind)
-    assert format_of(content[:HEAD]) == kind
+    assert detect_format(content[:HEAD]) == kind
     put(root / "dog" / name, content)
     found = load_images(str(root), stored=16)
     assert len(found) == 5
     assert found.untaken == ""
-    wanted = decode(photo(1, kind="PNG"), stored=16).astype(int)
+    wanted = decode_stored(photo(1, kind="PNG"), stored=16).astype(int)
     row = found.pixels[found.labels == 1].permute(0, 2, 3, 1).numpy().astype(int)
     assert min(np.abs(one - wanted).mean() for one in row) < 12  # lossy codecs, GIF's palette
 
@@ -91,7 +91,7 @@ def test_a_telephones_folder_keeps_its_photos(tmp_path: Path, monkeypatch: pytes
             put(root / name / f"{i}{end}", HEIC + os.urandom(99) if heic else photo(i))
     put(root / "cat" / "notes.TXT", b"BM, and no image")
     put(root / "cat" / "raw.NEF", photo(3, kind="TIFF"))
-    monkeypatch.setattr(sources, "readable", lambda kind: kind != "HEIF")
+    monkeypatch.setattr(sources, "is_readable", lambda kind: kind != "HEIF")
     found = load_images(str(root), stored=16)
     assert len(found) == 32
     assert "10 of 42 files were not taken: 8 .HEIC, 1 .TXT, 1 .NEF" in found.untaken
@@ -106,7 +106,7 @@ def test_a_class_of_heic_alone_is_refused_with_the_way_out(
 ):
     root = two_classes(tmp_path / "photos")
     put(root / "cow" / "1.heic", HEIC + b"\0\0\0\x20meta")
-    monkeypatch.setattr(sources, "readable", lambda kind: kind != "HEIF")
+    monkeypatch.setattr(sources, "is_readable", lambda kind: kind != "HEIF")
     with pytest.raises(EdgenasError, match=r"class folder cow in .* has no images") as caught:
         load_images(str(root), stored=16)
     assert "edgenas[heic]" in caught.value.hint
@@ -145,11 +145,11 @@ def test_nothing_but_photo_formats_is_ever_opened(monkeypatch: pytest.MonkeyPatc
             continue  # of another mode or size
         others += 1
         with pytest.raises(UnidentifiedImageError):
-            decode(stream.getvalue(), stored=8)
+            decode_stored(stream.getvalue(), stored=8)
     assert others >= 5
     assert asked == []
     for kind in ("JPEG", "PNG", "BMP"):
-        decode(photo(1, kind=kind), stored=8)
+        decode_stored(photo(1, kind=kind), stored=8)
     assert asked == [["JPEG"], ["PNG"], ["BMP"]]
 
 
@@ -202,18 +202,18 @@ def test_more_pixels_than_memory_are_refused(tmp_path: Path, content: bytes):
 
 def test_a_large_jpeg_is_decoded_at_half_its_size(monkeypatch: pytest.MonkeyPatch):
     content = photo(2, size=(160, 128))
-    whole = decode(content, stored=32).astype(int)
+    whole = decode_stored(content, stored=32).astype(int)
     monkeypatch.setattr("edgenas.images.pictures.MOST_PIXELS", 160 * 128 // 2)
     with open_image(io.BytesIO(content)) as image:
         assert image.size == (80, 64)
     # Block averages and Pillow's filter differ by a few levels where values wrap around.
-    assert np.abs(decode(content, stored=32).astype(int) - whole).mean() < 6
+    assert np.abs(decode_stored(content, stored=32).astype(int) - whole).mean() < 6
     with pytest.raises(ValueError, match="160 x 128 pixels"):
-        decode(photo(2, kind="PNG", size=(160, 128)), stored=32)
+        decode_stored(photo(2, kind="PNG", size=(160, 128)), stored=32)
     stream = io.BytesIO()
     Image.open(io.BytesIO(content)).save(stream, "JPEG", progressive=True)
     with pytest.raises(ValueError, match="160 x 128 pixels"):  # it is kept whole in memory
-        decode(stream.getvalue(), stored=32)
+        decode_stored(stream.getvalue(), stored=32)
     assert MOST_PIXELS >= 64_000_000  # what cameras of today make
 
 

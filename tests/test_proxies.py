@@ -25,13 +25,13 @@ from edgenas.space.presets import tiny as tiny_space
 from edgenas.strategies.constraint import Limit, parse_constraint
 from edgenas.strategies.proxies import (
     PROXIES,
-    Batch,
+    ProxyBatch,
     ProxyScore,
-    agreement,
-    batch_of,
-    counts,
+    count_tables,
+    draw_batch,
+    draw_measured_networks,
     grasp,
-    judged_networks,
+    measure_agreement,
     naswot,
     prescreen,
     snip,
@@ -218,9 +218,9 @@ def test_proxies_take_the_networks_of_other_spaces(name: str, proxy: str):
 
 
 @pytest.fixture(scope="module")
-def batch() -> Batch:
+def batch() -> ProxyBatch:
     made = toy_images(12)
-    return Batch(
+    return ProxyBatch(
         pixels=made.pixels,
         labels=made.labels,
         preprocessing=Preprocessing(stored=16, mean=(0.5,) * 3, std=(0.25,) * 3),
@@ -228,7 +228,7 @@ def batch() -> Batch:
     )
 
 
-def test_scores_depend_on_the_network_alone(batch: Batch):
+def test_scores_depend_on_the_network_alone(batch: ProxyBatch):
     rows = tiny_space().sample(6, rng=np.random.default_rng(0), by="gene")
     score = ProxyScore(tiny_space(), proxy="naswot", batch=batch)
     together = score(rows)
@@ -239,7 +239,7 @@ def test_scores_depend_on_the_network_alone(batch: Batch):
     )
 
 
-def test_a_search_takes_a_proxy_for_accuracy(batch: Batch):
+def test_a_search_takes_a_proxy_for_accuracy(batch: ProxyBatch):
     space = tiny_space()
     score = ProxyScore(space, proxy="synflow", batch=batch)
     limit = Limit(constraint=parse_constraint("macs<=100K"), values=macs_table(space))
@@ -248,7 +248,7 @@ def test_a_search_takes_a_proxy_for_accuracy(batch: Batch):
     assert found.best.score == max(score(space.encode([p.arch]))[0] for p in found.front)
 
 
-def test_a_prescreen_keeps_the_best_and_says_what_that_is_worth(batch: Batch):
+def test_a_prescreen_keeps_the_best_and_says_what_that_is_worth(batch: ProxyBatch):
     space = tiny_space()
     rows = space.sample(14, rng=np.random.default_rng(1), by="gene")
     score = ProxyScore(space, proxy="synflow", batch=batch)
@@ -266,26 +266,26 @@ def test_agreement_is_that_of_scipy():
     rng = np.random.default_rng(0)
     one = rng.integers(0, 20, 60).astype(float)  # with ties
     other = one + rng.normal(0, 5, 60)
-    found = agreement(one, other, of="noise")
+    found = measure_agreement(one, other, of="noise")
     assert found.spearman == pytest.approx(stats.spearmanr(one, other).statistic)
     assert found.kendall == pytest.approx(stats.kendalltau(one, other).statistic)
     assert found.low < found.spearman < found.high
-    assert agreement(np.ones(20), other[:20], of="nothing").spearman == 0
+    assert measure_agreement(np.ones(20), other[:20], of="nothing").spearman == 0
 
 
 def test_counts_are_what_a_proxy_must_beat():
     space = tiny_space()
     rows = space.encode([space.largest(), space.smallest()])
     costs = [total(space, space.largest()), total(space, space.smallest())]
-    assert counts(space)["params"](rows).tolist() == [c.params for c in costs]
-    assert counts(space)["macs"](rows).tolist() == [c.macs for c in costs]
+    assert count_tables(space)["params"](rows).tolist() == [c.params for c in costs]
+    assert count_tables(space)["macs"](rows).tolist() == [c.macs for c in costs]
 
 
 @pytest.mark.parametrize(
     ("do", "message"),
     [
         (lambda b: ProxyScore(tiny_space(), proxy="snap", batch=b), "unknown proxy 'snap'"),
-        (lambda b: agreement(np.ones(9), np.ones(9), of="x"), "at least 10 networks"),
+        (lambda b: measure_agreement(np.ones(9), np.ones(9), of="x"), "at least 10 networks"),
         (
             lambda b: prescreen(
                 ProxyScore(tiny_space(), proxy="snip", batch=b),
@@ -296,7 +296,7 @@ def test_counts_are_what_a_proxy_must_beat():
         ),
     ],
 )
-def test_what_cannot_be_is_told(batch: Batch, do: Callable, message: str):
+def test_what_cannot_be_is_told(batch: ProxyBatch, do: Callable, message: str):
     with pytest.raises(EdgenasError, match=message):
         do(batch)
 
@@ -304,7 +304,7 @@ def test_what_cannot_be_is_told(batch: Batch, do: Callable, message: str):
 def test_a_batch_takes_turns_among_classes():
     made = toy_images(60, classes=5)
     steps = Preprocessing(stored=16, mean=(0.5,) * 3, std=(0.25,) * 3)
-    found = batch_of(made, count=13, preprocessing=steps)
+    found = draw_batch(made, count=13, preprocessing=steps)
     numbers = np.bincount(found.labels.numpy(), minlength=5)
     assert numbers.sum() == 13
     assert numbers.max() - numbers.min() <= 1
@@ -337,8 +337,8 @@ def test_the_verb_prints_what_proxies_are_worth(
     told = json.loads(run(*words, "--space", "tiny", "--keep", 2, "--json"))
     assert set(told["agreements"]) == {*PROXIES, "params", "macs"}
     predictor = load_accuracy(tiny / ACCURACY_FILE)
-    rows, accuracies, _ = judged_networks(predictor, count=12)
-    for name, count in counts(predictor.space).items():
+    rows, accuracies, _ = draw_measured_networks(predictor, count=12)
+    for name, count in count_tables(predictor.space).items():
         expected = stats.spearmanr(count(rows), accuracies).statistic
         assert told["agreements"][name]["spearman"] == pytest.approx(expected)
     assert len(told["kept"]["networks"]) == 2

@@ -21,15 +21,15 @@ from edgenas.delivery.fleet import read_fleet
 from edgenas.delivery.request import SpecializeRequest, Strategy
 from edgenas.delivery.retraining import recipe_for
 from edgenas.delivery.run import specialize
-from edgenas.images.data import Images, load_images, unlike
-from edgenas.model.evaluate import accuracy, calibrate
+from edgenas.images.data import Images, drop_copies, load_images
+from edgenas.model.evaluate import calibrate, measure_accuracy
 from edgenas.model.export import run_onnx
 from edgenas.model.network import Network
 from edgenas.model.saved import load_supernet
 from edgenas.pages.bundle import bundle_page
 from edgenas.space.cost import macs_table
 from edgenas.strategies.gradient import run as gradient
-from edgenas.strategies.gradient.run import Learnt
+from edgenas.strategies.gradient.run import LearntPolicy
 from edgenas.strategies.gradient.weights import WeightTraining
 from edgenas.training.division import recipe_of, split_as_trained
 from edgenas.training.recipe import Recipe
@@ -106,7 +106,7 @@ def test_the_delivered_network_is_the_best_retrained_one(
         for one in (trained.supernet.extract(network.arch), network):
             calibrate(one, calibration, preprocessing=trained.preprocessing)
             given = {"preprocessing": trained.preprocessing, "split": "validation"}
-            both.append(accuracy(one, validation, **given).value)
+            both.append(measure_accuracy(one, validation, **given).value)
         values[network.arch.id] = both[0], both[1]
     assert len(values) == 2
     assert {one.arch_id: (one.before, one.after) for one in told.candidates} == values
@@ -133,7 +133,7 @@ def test_the_delivered_network_is_the_best_retrained_one(
     inherited = trained.supernet.extract(found.arch)
     calibrate(inherited, calibration, preprocessing=trained.preprocessing)
     given = {"preprocessing": trained.preprocessing, "split": "test"}
-    assert told.before.value == accuracy(inherited, images, **given).value
+    assert told.before.value == measure_accuracy(inherited, images, **given).value
     assert str(told) in (found.folder / "MODEL_CARD.md").read_text()
     page = bundle_page(read_contents(found.folder))
     assert "Retraining" in page
@@ -173,9 +173,9 @@ def test_where_all_images_are_for_tests_nothing_is_learnt(tiny: Path, photos: Pa
 def test_images_unlike_others_are_those_whose_pixels_none_has(photos: Path):
     images = load_images(str(photos), stored=16)
     some, rest = images.take(torch.arange(10)), images.take(torch.arange(5, 96))
-    assert pixels_of(unlike(images, [some])) == pixels_of(images) - pixels_of(some)
-    assert len(unlike(images, [some, rest])) == 0
-    assert pixels_of(unlike(images, [])) == pixels_of(images)
+    assert pixels_of(drop_copies(images, [some])) == pixels_of(images) - pixels_of(some)
+    assert len(drop_copies(images, [some, rest])) == 0
+    assert pixels_of(drop_copies(images, [])) == pixels_of(images)
 
 
 class KilledError(Exception):
@@ -224,8 +224,8 @@ def test_any_strategy_can_be_retrained_from(
     tiny: Path, photos: Path, strategy: str, seen, monkeypatch: pytest.MonkeyPatch
 ):
     assert strategy in get_args(Strategy)
-    few = gradient.Settings(steps=6, batch=8)
-    monkeypatch.setattr(gradient, "Settings", lambda: few)
+    few = gradient.GradientSettings(steps=6, batch=8)
+    monkeypatch.setattr(gradient, "GradientSettings", lambda: few)
     monkeypatch.setattr(ranking, "EVALUATIONS", 8)
     request = ask(tiny, photos, strategy=strategy, retrain_top=3, retrain_epochs=1)
     found = specialize(request, out=Path("bundle"))
@@ -235,14 +235,14 @@ def test_any_strategy_can_be_retrained_from(
 
 
 @pytest.fixture
-def joint(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Images, Learnt]]:
+def joint(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Images, LearntPolicy]]:
     """Searches of few steps that train weights: on which images, and what came out."""
-    few = ranking.Settings(steps=6, batch=8)
-    monkeypatch.setattr(ranking, "Settings", lambda: few)
+    few = ranking.GradientSettings(steps=6, batch=8)
+    monkeypatch.setattr(ranking, "GradientSettings", lambda: few)
     monkeypatch.setattr(gradient, "_KEPT", 2)
-    found: list[tuple[Images, Learnt]] = []
+    found: list[tuple[Images, LearntPolicy]] = []
 
-    def learn(supernet, *, training: WeightTraining, **rest) -> Learnt:
+    def learn(supernet, *, training: WeightTraining, **rest) -> LearntPolicy:
         learnt = original(supernet, training=training, **rest)
         found.append((training.images, learnt))
         return learnt
@@ -284,7 +284,7 @@ def test_weights_trained_beside_the_choices_are_delivered(
         network = supernet.extract(found.arch)
         calibrate(network, calibration, preprocessing=trained.preprocessing)
         given = {"preprocessing": trained.preprocessing, "split": "test"}
-        values.append(accuracy(network, images, **given).value)
+        values.append(measure_accuracy(network, images, **given).value)
         inputs = trained.preprocessing.prepare(images.pixels, resolution=found.arch.resolution)
         with torch.inference_mode():
             logits = network(inputs)

@@ -20,9 +20,9 @@ from edgenas.space.presets import mbv3_cifar, tiny
 from edgenas.space.space import Codes
 from edgenas.training.guide import Guide
 from edgenas.training.loop import train
-from edgenas.training.phases import phases
+from edgenas.training.phases import plan_phases
 from edgenas.training.runs import CHECKPOINT
-from edgenas.training.sampling import alike, attended, batch_losses, drawn
+from edgenas.training.sampling import draw_archs, draw_similar, measure_losses, select_attentively
 
 ATTENTIVE = dataclasses.replace(RECIPE, sampling="best-up")
 
@@ -31,7 +31,7 @@ def test_candidates_are_different_and_of_the_same_macs():
     space, rng = mbv3_cifar(), np.random.default_rng(0)
     macs = macs_table(space)
     spread = macs(space.sample(1000, rng=rng, by="gene")).std()
-    groups = [alike(space, 5, rng=rng) for _ in range(50)]
+    groups = [draw_similar(space, 5, rng=rng) for _ in range(50)]
     for rows in groups:
         assert len(np.unique(rows, axis=0)) == len(rows) == 5
         assert np.array_equal(space.canonical(rows), rows)
@@ -42,20 +42,22 @@ def test_candidates_are_different_and_of_the_same_macs():
     assert abs(means.mean() - usual.mean()) < 4 * usual.std() / np.sqrt(50)
     # A space of fewer networks gives all that it has.
     few = tiny().restrict(resolution=[16], depth=[1], kernel=[3])
-    assert len(alike(few, 100, rng=rng)) <= few.size < 100
+    assert len(draw_similar(few, 100, rng=rng)) <= few.size < 100
 
 
 def test_a_step_draws_the_same_whenever_it_is_made():
     space = tiny().with_classes(3)
-    one, two = (drawn(space, ATTENTIVE, seed=3, step=7) for _ in range(2))
+    one, two = (draw_archs(space, ATTENTIVE, seed=3, step=7) for _ in range(2))
     assert (one.corners, one.groups) == (two.corners, two.groups)
     assert one.chance.random() == two.chance.random()
     assert [len(group) for group in one.groups] == [3, 3]
-    assert drawn(space, ATTENTIVE, seed=3, step=8).groups != one.groups
-    assert drawn(space, ATTENTIVE, seed=4, step=7).groups != one.groups
+    assert draw_archs(space, ATTENTIVE, seed=3, step=8).groups != one.groups
+    assert draw_archs(space, ATTENTIVE, seed=4, step=7).groups != one.groups
     # What joins later is not drawn earlier.
-    first = phases(space, dataclasses.replace(ATTENTIVE, method="progressive"), steps=100)[1].space
-    for group in drawn(first, ATTENTIVE, seed=3, step=7).groups:
+    first = plan_phases(space, dataclasses.replace(ATTENTIVE, method="progressive"), steps=100)[
+        1
+    ].space
+    for group in draw_archs(first, ATTENTIVE, seed=3, step=7).groups:
         assert all(first.contains(arch) for arch in group)
 
 
@@ -68,8 +70,8 @@ def test_losses_on_the_batch_are_those_of_the_networks(shares: bool):
     labels = toys.labels
     if shares:
         labels = F.one_hot(labels, 3).float().lerp(F.one_hot(labels.flip(0), 3).float(), 0.3)
-    archs = [space.smallest(), *drawn(space, ATTENTIVE, seed=1, step=0).groups[0]]
-    found = batch_losses(
+    archs = [space.smallest(), *draw_archs(space, ATTENTIVE, seed=1, step=0).groups[0]]
+    found = measure_losses(
         archs,
         supernet=supernet,
         pixels=toys.pixels,
@@ -87,17 +89,21 @@ def test_losses_on_the_batch_are_those_of_the_networks(shares: bool):
 
 def test_the_best_or_the_worst_candidate_is_trained():
     space = tiny().with_classes(3)
-    groups = drawn(space, ATTENTIVE, seed=1, step=0).groups
+    groups = draw_archs(space, ATTENTIVE, seed=1, step=0).groups
     macs = macs_table(space)
 
     def losses(archs: Sequence[Arch]) -> list[float]:
         return macs(space.encode(archs)).tolist()
 
     for worst, pick in ((False, min), (True, max)):
-        for group, chosen in zip(groups, attended(groups, losses, worst=worst), strict=True):
+        for group, chosen in zip(
+            groups, select_attentively(groups, losses, worst=worst), strict=True
+        ):
             assert losses([chosen])[0] == pick(losses(group))
     # The one that was drawn, where nothing is known of any.
-    assert attended(groups, Guide.of(space).predict, worst=True) == [group[0] for group in groups]
+    assert select_attentively(groups, Guide.of(space).predict, worst=True) == [
+        group[0] for group in groups
+    ]
 
 
 def test_the_guide_learns_what_choices_are_worth():

@@ -23,10 +23,10 @@ from edgenas.space.cost import (
 )
 from edgenas.space.presets import load_space, tiny
 from edgenas.space.space import Codes, Space
-from edgenas.strategies.compare import compare
+from edgenas.strategies.compare import compare_strategies
 from edgenas.strategies.constraint import Constraint, Limit, parse_constraint
-from edgenas.strategies.least import least
-from edgenas.strategies.neighbours import every, keys, neighbours, unique
+from edgenas.strategies.least import find_least
+from edgenas.strategies.neighbours import drop_repeats, hash_rows, list_all, list_neighbours
 from edgenas.strategies.result import SearchResult
 from edgenas.strategies.run import STRATEGIES, search
 
@@ -89,7 +89,7 @@ def test_a_printed_quantity_is_close_and_never_below(metric: str, value: float):
 @given(space=spaces(most=2))
 def test_every_network_once(space: Space):
     assume(space.size <= 5000)
-    rows = every(space)
+    rows = list_all(space)
     assert len(rows) == space.size
     assert len(set(map(bytes, rows))) == space.size
     assert (space.canonical(rows) == rows).all()
@@ -100,11 +100,11 @@ def test_every_network_once(space: Space):
 def test_neighbours_differ_in_one_or_two_genes(space: Space, seed: int):
     assume(1 < space.size <= 5000)
     (row,) = rows_of(space, seed=seed, n=1)
-    found = neighbours(space, row[None])
+    found = list_neighbours(space, row[None])
     assert (space.canonical(found) == found).all()
     assert not (found == row).all(1).any()
     # The oracle: of all networks, those that differ in one or two genes which both have.
-    all_rows = every(space)
+    all_rows = list_all(space)
     both = (all_rows != 0) & (row != 0)
     same_shape = ((all_rows != 0) == (row != 0)).all(1)
     near = ((all_rows != row) & both).sum(1)
@@ -114,7 +114,7 @@ def test_neighbours_differ_in_one_or_two_genes(space: Space, seed: int):
 
 def test_neighbours_of_a_shallow_network_are_deeper_too():
     space = tiny()
-    near = neighbours(space, space.encode([space.smallest()]))
+    near = list_neighbours(space, space.encode([space.smallest()]))
     depths = [tuple(len(s.blocks) for s in arch.stages) for arch in space.decode(near)]
     assert {(1, 2, 1), (1, 1, 2), (1, 2, 2)} <= set(depths)
     # An added block comes with other values as well.
@@ -125,8 +125,8 @@ def test_neighbours_of_a_shallow_network_are_deeper_too():
 def test_rows_keep_their_order_and_their_keys_are_theirs():
     space = load_space("mbv3-cifar")
     rows = rows_of(space, seed=0, n=5000)
-    assert unique(np.concatenate([rows[:10], rows[:10]])).tolist() == rows[:10].tolist()
-    assert len(set(keys(rows).tolist())) == len(set(map(bytes, rows)))
+    assert drop_repeats(np.concatenate([rows[:10], rows[:10]])).tolist() == rows[:10].tolist()
+    assert len(set(hash_rows(rows).tolist())) == len(set(map(bytes, rows)))
 
 
 # Exact minima
@@ -144,16 +144,16 @@ def test_the_least_of_tables_equals_brute_force(space: Space, reduce: Any, seed:
         return values.setdefault(str(layer), float(rng.integers(1 << 30)))
 
     table = compile_tables(space, value, reduce=reduce, constant=2.0)
-    row = least(space, table)
+    row = find_least(space, table)
     assert (space.canonical(row) == row).all()
-    assert table(row)[0] == table(every(space)).min()
+    assert table(row)[0] == table(list_all(space)).min()
 
 
 def test_the_least_of_a_large_space_is_its_smallest_network():
     space = load_space("mbv3-cifar")
     smallest = space.encode([space.smallest()])
-    assert least(space, macs_table(space)).tolist() == smallest.tolist()
-    assert peak_table(space)(least(space, peak_table(space))) == peak_table(space)(smallest)
+    assert find_least(space, macs_table(space)).tolist() == smallest.tolist()
+    assert peak_table(space)(find_least(space, peak_table(space))) == peak_table(space)(smallest)
 
 
 # Search against brute force
@@ -164,7 +164,7 @@ def limit(name: str, values: Callable[[Codes], Any], at: float, **rest: Any) -> 
 
 
 def brute_force(space: Space, score: Callable[[Codes], Any], limits: list[Limit]) -> float:
-    rows = every(space)
+    rows = list_all(space)
     for one in limits:
         rows = rows[np.asarray(one.values(rows)) <= one.constraint.limit]
     return float(np.max(score(rows)))
@@ -184,7 +184,7 @@ def test_constraints_are_never_broken_and_results_repeat(
     assume(strategy != "bayes" or evaluations != 400)  # slow by design
     space = tiny()
     latency, macs = compile_tables(space, fake_seconds), macs_table(space)
-    rows = every(space)
+    rows = list_all(space)
     times = latency(rows)
     at = float(np.quantile(times, tight, method="lower"))
     # The second limit leaves something of what the first leaves.
@@ -224,7 +224,7 @@ def test_constraints_are_never_broken_and_results_repeat(
 def test_evolution_finds_the_best_of_a_space_it_may_not_enumerate(tight: float, seed: int):
     space = load_space("mbv3-cifar").restrict(resolution=(24, 32), kernel=(3, 7), depth=(1, 2))
     score, latency = random_mlp(space, seed=5), compile_tables(space, fake_seconds)
-    rows = every(space)
+    rows = list_all(space)
     assert len(rows) > 100_000
     at = float(np.quantile(latency(rows), tight, method="lower"))
     limits = [limit("latency", latency, at)]
@@ -261,7 +261,7 @@ def test_every_strategy_beats_random_search(strategy: str, evaluations: int):
 def test_the_front_is_not_dominated_and_holds_the_best():
     space = tiny()
     score, latency = random_mlp(space, seed=2), compile_tables(space, fake_seconds)
-    at = float(np.median(latency(every(space))))
+    at = float(np.median(latency(list_all(space))))
     found = search(space, maximize=score, subject_to=[limit("latency", latency, at)])
     scores = [c.score for c in found.front]
     costs = [c.values["latency"] for c in found.front]
@@ -269,7 +269,7 @@ def test_the_front_is_not_dominated_and_holds_the_best():
     assert costs == sorted(costs, reverse=True)
     assert len(set(costs)) == len(costs)
     assert found.front[0].score == found.best.score
-    rows = every(space)
+    rows = list_all(space)
     rows, all_scores = rows[latency(rows) <= at], None
     all_scores, all_costs = score(rows), latency(rows)
     for one, cost in zip(all_scores, all_costs, strict=True):
@@ -348,7 +348,7 @@ def test_a_guide_makes_the_least_of_a_bound_exact():
     bound = limit("latency", lambda rows: 1.2 * table(rows), 1e-9, guide=table)
     with pytest.raises(EdgenasError) as caught:
         search(space, maximize=table, subject_to=[bound])
-    exact = 1.2 * float(table(least(space, table))[0])
+    exact = 1.2 * float(table(find_least(space, table))[0])
     assert f"the least reachable is {bound.constraint.quantity(exact)}" in str(caught.value)
 
 
@@ -403,7 +403,7 @@ def test_strategies_are_compared_on_equal_terms():
     space = load_space("mbv3-cifar")
     score, macs = random_mlp(space, seed=5, hidden=(30, 30)), macs_table(space)
     limits = [limit("macs", macs, float(np.median(macs(rows_of(space, seed=0, n=500)))))]
-    found = compare(
+    found = compare_strategies(
         space,
         maximize=score,
         subject_to=limits,
@@ -432,4 +432,4 @@ def test_strategies_are_compared_on_equal_terms():
     assert by_name["random"].wins == 0
     assert by_name["evolution"].wins == 3
     with pytest.raises(EdgenasError, match="seeds must be at least 1, found 0"):
-        compare(space, maximize=score, strategies=["random"], evaluations=10, seeds=0)
+        compare_strategies(space, maximize=score, strategies=["random"], evaluations=10, seeds=0)

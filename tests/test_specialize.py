@@ -28,7 +28,7 @@ from edgenas.latency import estimate
 from edgenas.latency.device import load as load_device
 from edgenas.latency.table import LatencyTable, MeasuredNetwork, Timing
 from edgenas.latency.table_file import save_table, table_path
-from edgenas.model.evaluate import accuracy, calibrate, evaluate
+from edgenas.model.evaluate import calibrate, evaluate_archs, measure_accuracy
 from edgenas.model.saved import ACCURACY_FILE, load_supernet
 from edgenas.pages.bundle import bundle_page
 from edgenas.profiling.networks import calibration_archs, random_archs
@@ -37,9 +37,9 @@ from edgenas.space.cost import macs_table, total
 from edgenas.space.plan import layers, plan
 from edgenas.space.space import Codes, Space
 from edgenas.strategies.constraint import Limit
-from edgenas.strategies.dominance import front_of
+from edgenas.strategies.dominance import find_front
 from edgenas.strategies.gradient import run as gradient
-from edgenas.strategies.gradient.choosing import FINALISTS, ceilings_of, most_preferred
+from edgenas.strategies.gradient.choosing import FINALISTS, find_most_preferred, list_ceilings
 from edgenas.training.division import split_as_trained
 
 # Everything passes such a gate: what is tested is the wiring, whatever the machine does meanwhile.
@@ -309,7 +309,7 @@ def test_measured_accuracy_is_that_of_an_independent_evaluation(tiny: Path, phot
     assert found.images == len(validation) == 24
     network = trained.supernet.extract(result.arch)
     calibrate(network, calibration, preprocessing=trained.preprocessing)
-    again = accuracy(network, validation, preprocessing=trained.preprocessing, split="x")
+    again = measure_accuracy(network, validation, preprocessing=trained.preprocessing, split="x")
     assert found.value == again.value
     # And of the file that ships.
     from edgenas.model.export import run_onnx
@@ -371,7 +371,9 @@ def test_a_bad_image_is_named_or_skipped_when_asked(tiny: Path, photos: Path, tm
 def test_every_strategy_keeps_its_budgets_and_repeats(
     tiny: Path, photos: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(gradient, "Settings", partial(gradient.Settings, steps=12, batch=8))
+    monkeypatch.setattr(
+        gradient, "GradientSettings", partial(gradient.GradientSettings, steps=12, batch=8)
+    )
     monkeypatch.setattr(ranking, "EVALUATIONS", 12)
     space = load_supernet(tiny).supernet.space
     rows = everything(space)
@@ -399,7 +401,7 @@ def test_a_learning_strategy_chooses_the_network_where_only_counts_are_limited(
     space = load_supernet(tiny).supernet.space
     smallest = space.encode([space.smallest()])
 
-    def learn(*given, ceilings, **rest) -> gradient.Learnt:
+    def learn(*given, ceilings, **rest) -> gradient.LearntPolicy:
         assert [c.name for c in ceilings] == ["macs"]
         policy = gradient.Policy(space)
         for choice, logits in zip(policy.choices, policy.logits, strict=True):
@@ -407,19 +409,19 @@ def test_a_learning_strategy_chooses_the_network_where_only_counts_are_limited(
             if codes.all():
                 with torch.no_grad():
                     logits[choice.pick(codes.tolist())] = 5.0
-        return gradient.Learnt(policy=policy, history=())
+        return gradient.LearntPolicy(policy=policy, history=())
 
     monkeypatch.setattr(ranking, "learn", learn)
     request = ask(tiny, "macs<=10M", data=str(photos), strategy="gumbel")
     found = specialize(request, out=Path("bundle"))
     limits = [Limit(constraint=request.constraints[0], values=macs_table(space))]
-    preference = learn(ceilings=ceilings_of(space, limits)).policy.preference()
-    finalists = [c.arch for c in most_preferred(space, preference, limits=limits, seed=0)]
+    preference = learn(ceilings=list_ceilings(space, limits)).policy.preference()
+    finalists = [c.arch for c in find_most_preferred(space, preference, limits=limits, seed=0)]
     assert finalists[0] == space.smallest()
     assert len(finalists) == FINALISTS
     trained = load_supernet(tiny)
     calibration, validation = split_as_trained(trained, load_images(str(photos), stored=16))
-    accuracies = evaluate(
+    accuracies = evaluate_archs(
         trained.supernet,
         finalists,
         images=validation,
@@ -590,7 +592,7 @@ def test_the_report_tells_how_the_network_was_found(tiny: Path):
     rows = everything(space)
     scores, device = load_accuracy(tiny / ACCURACY_FILE)(rows), load_device("toy")
     seconds = find_latency(space, device=device, target=device.target()).predictor(rows)
-    best = front_of(np.stack([seconds, -scores], axis=1))
+    best = find_front(np.stack([seconds, -scores], axis=1))
     assert told.trace.front[-1].accuracy == pytest.approx(scores.max())
     assert {f.latency for f in told.trace.front} <= set(seconds[best])
     assert result.arch.id in {f.arch_id for f in told.trace.front}

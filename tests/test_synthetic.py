@@ -15,10 +15,10 @@ from edgenas.model import synthetic
 from edgenas.model.evaluate import calibrate
 from edgenas.model.supernet import Supernet
 from edgenas.model.synthetic import (
-    Progress,
-    coloured_noise,
+    SynthesisProgress,
     distance,
-    real_statistics,
+    make_coloured_noise,
+    measure_statistics,
     statistics,
     synthesise,
 )
@@ -65,7 +65,7 @@ def mean_distance(
     found = []
     for arch in space.decode(rows):
         pair = [
-            real_statistics(supernet.extract(arch), images, preprocessing=preprocessing)
+            measure_statistics(supernet.extract(arch), images, preprocessing=preprocessing)
             for images in (pixels, real)
         ]
         found.append(distance(pair[0], pair[1]).item())
@@ -74,14 +74,16 @@ def mean_distance(
 
 def test_the_distance_falls(supernet: Supernet, real: torch.Tensor, preprocessing: Preprocessing):
     before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
-    told: list[Progress] = []
+    told: list[SynthesisProgress] = []
     made = synthesise(
         supernet, real, preprocessing=preprocessing, count=40, steps=80, tell=told.append
     )
     assert made.shape == (40, 3, SIDE, SIDE)
     assert made.dtype == torch.uint8
     assert [p.step for p in told] == list(range(1, 81))
-    noise = coloured_noise(real, count=40, rng=np.random.default_rng(0)).round().to(torch.uint8)
+    noise = (
+        make_coloured_noise(real, count=40, rng=np.random.default_rng(0)).round().to(torch.uint8)
+    )
     white = torch.randint(0, 256, made.shape, generator=torch.Generator().manual_seed(0))
     far = mean_distance(supernet, white.to(torch.uint8), real, preprocessing)
     near = mean_distance(supernet, noise, real, preprocessing)
@@ -120,7 +122,7 @@ def test_the_statistics_are_those_of_calibration(
         found = statistics(supernet.extract(arch), inputs)
         network = supernet.extract(arch)
         calibrate(network, real, preprocessing=preprocessing)
-        wanted = real_statistics(supernet.extract(arch), real, preprocessing=preprocessing)
+        wanted = measure_statistics(supernet.extract(arch), real, preprocessing=preprocessing)
         norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
         assert len(found) == len(wanted) == len(norms)
         for one, other, norm in zip(found, wanted, norms, strict=True):
@@ -168,7 +170,7 @@ def test_what_is_optimised_is_what_is_stored(preprocessing: Preprocessing):
 
 @given(seed=st.integers(0, 2**32 - 1))
 def test_noise_is_in_range(seed: int, real: torch.Tensor):
-    noise = coloured_noise(real[:20], count=3, rng=np.random.default_rng(seed))
+    noise = make_coloured_noise(real[:20], count=3, rng=np.random.default_rng(seed))
     assert noise.shape == (3, 3, SIDE, SIDE)
     assert noise.min() >= 0
     assert noise.max() <= 255
@@ -177,7 +179,7 @@ def test_noise_is_in_range(seed: int, real: torch.Tensor):
 def test_noise_has_the_mean_image_and_the_correlations(real: torch.Tensor):
     # Away from 0 and 255, so that nothing is cut off.
     pixels = (real.float() * 0.3 + 90).round().to(torch.uint8)
-    noise = coloured_noise(pixels, count=4000, rng=np.random.default_rng(0)).double()
+    noise = make_coloured_noise(pixels, count=4000, rng=np.random.default_rng(0)).double()
     mean = pixels.double().mean(0)
     assert (noise.mean(0) - mean).abs().max() < 1.5
     for dy, dx, other in ((0, 0, 0), (0, 1, 0), (1, 0, 0), (3, 2, 0), (0, 0, 1), (0, 2, 1)):

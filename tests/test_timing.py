@@ -13,7 +13,7 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.space.presets import tiny
 from edgenas.space.space import Space
 from edgenas.training import timing
-from edgenas.training.loop import Progress, train
+from edgenas.training.loop import TrainingProgress, train
 from edgenas.training.recipe import Recipe
 from edgenas.training.runs import METRICS, RUN
 
@@ -28,7 +28,7 @@ HOUR = 3600.0
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that takes 10 s for a step, 6 s for a judgement, 2 s for a network."""
     monkeypatch.setattr(timing, "_seconds_per_step", lambda course, supernet: 10.0)
-    monkeypatch.setattr(timing, "_timed", lambda work: 6.0)
+    monkeypatch.setattr(timing, "_time_of", lambda work: 6.0)
     monkeypatch.setattr(timing, "_seconds_per_network", lambda course, supernet: 2.0)
 
 
@@ -81,7 +81,7 @@ def test_a_run_that_goes_on_keeps_its_epochs(clock, tmp_path: Path, monkeypatch)
     out = tmp_path / "run"
     assert begin(out, seconds=HOUR)["epochs"] == 2
     monkeypatch.setattr(timing, "_seconds_per_step", lambda course, supernet: 1.0)
-    told: list[Progress] = []
+    told: list[TrainingProgress] = []
     with pytest.raises(EdgenasError, match=r"time_budget of the run in .* is 3600.0, now it is 60"):
         run(out, time_budget=60.0, resume=True)
     found = run(out, time_budget=HOUR, resume=True, tell=told.append)

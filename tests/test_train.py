@@ -33,13 +33,13 @@ from edgenas.space.plan import plan
 from edgenas.space.presets import mbv3_cifar, mbv3_photo, tiny
 from edgenas.space.space import Space
 from edgenas.training import loop
-from edgenas.training.augment import augment
-from edgenas.training.course import indices_of
+from edgenas.training.augment import crop_or_shift
+from edgenas.training.course import choose_indices
 from edgenas.training.division import split_as_trained
-from edgenas.training.loop import Progress, split_seed, train
+from edgenas.training.loop import TrainingProgress, find_split_seed, train
 from edgenas.training.recipe import Recipe, learning_rate
 from edgenas.training.runs import CHECKPOINT, METRICS, RUN, TENSORBOARD
-from edgenas.training.sampling import fair
+from edgenas.training.sampling import draw_fairly
 from edgenas.training.step import sandwich_step
 
 OLD = ROOT / "tests" / "data" / "run-1"
@@ -73,8 +73,8 @@ class CutOffError(Exception):
     """The moment at which a test stops a training."""
 
 
-def cut_off_at(step: int) -> Callable[[Progress], None]:
-    def tell(progress: Progress) -> None:
+def cut_off_at(step: int) -> Callable[[TrainingProgress], None]:
+    def tell(progress: TrainingProgress) -> None:
         if progress.step == step:
             raise CutOffError
 
@@ -100,7 +100,7 @@ def metrics(out: Path) -> list[dict]:
 def learnt(toys: Images, tmp_path_factory: pytest.TempPathFactory):
     out = tmp_path_factory.mktemp("learnt") / "run"
     recipe = dataclasses.replace(RECIPE, epochs=8)
-    told: list[Progress] = []
+    told: list[TrainingProgress] = []
     return train(tiny(), toys, recipe=recipe, out=out, tell=told.append), told, out
 
 
@@ -349,7 +349,7 @@ def test_a_cut_off_run_goes_on_where_it_was(toys: Images, tmp_path: Path):
     # The last line may be half a line.
     with (tmp_path / "cut" / METRICS).open("a") as stream:
         stream.write('{"step": 5, "los')
-    told: list[Progress] = []
+    told: list[TrainingProgress] = []
     out = tmp_path / "cut"
     again = train(tiny(), toys, recipe=RECIPE, out=out, resume=True, tell=told.append)
     assert told[0].step == 5  # done before the checkpoint could be written, so done again
@@ -379,7 +379,7 @@ def test_a_run_killed_while_writing_its_first_file_starts(toys: Images, tmp_path
 
 def test_a_run_of_an_older_edgenas_goes_on(tmp_path: Path):
     out = shutil.copytree(OLD, tmp_path / "run")
-    told: list[Progress] = []
+    told: list[TrainingProgress] = []
     toys = toy_images(30)
     recipe = dataclasses.replace(RECIPE, epochs=2, batch=8, calibration=24, watched=4)
     trained = train(tiny(), toys, recipe=recipe, out=out, resume=True, tell=told.append)
@@ -527,7 +527,7 @@ def test_training_pauses_while_the_machine_is_timed(toys: Images, tmp_path: Path
     told: list[int] = []
     paused_at = threading.Event()
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: TrainingProgress) -> None:
         told.append(progress.step)
         paused_at.set()
 
@@ -568,7 +568,7 @@ def test_training_starts_from_given_weights(toys: Images, tmp_path: Path, classe
 def test_weights_of_other_resolutions_and_strides_are_taken_over():
     supernet = Supernet(mbv3_photo().with_classes(3), seed=0)
     init = given_weights(mbv3_cifar(), tuple("abcdefghij"))
-    loop.start_from(init, supernet, classes=tuple("xyz"))
+    loop.copy_weights(init, supernet, classes=tuple("xyz"))
     for name, parameter in supernet.named_parameters():
         same = parameter.shape == init.supernet.get_parameter(name).shape
         assert same == (not name.startswith("head.classifier"))
@@ -578,7 +578,7 @@ def test_weights_of_other_resolutions_and_strides_are_taken_over():
 def test_weights_of_another_aspect_are_taken_over():
     wide = dataclasses.replace(tiny(), resolutions=(12, 15), aspect=(3, 5))
     supernet, init = Supernet(wide, seed=0), given_weights(tiny(), tuple("abcdefghij"))
-    loop.start_from(init, supernet, classes=tuple("abcdefghij"))
+    loop.copy_weights(init, supernet, classes=tuple("abcdefghij"))
     for name, parameter in supernet.named_parameters():
         assert torch.equal(parameter, init.supernet.get_parameter(name)), name
 
@@ -611,7 +611,7 @@ def test_the_moving_average_is_what_is_judged_and_kept(toys: Images, tmp_path: P
     steps: list[dict[str, Tensor]] = []
     out = tmp_path / "run"
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: TrainingProgress) -> None:
         if not progress.note and (out / CHECKPOINT).exists():  # one step behind
             steps.append(load_tensors(out / CHECKPOINT))
 
@@ -644,18 +644,20 @@ def test_balance_draws_rare_classes_as_often():
     assert sizes.tolist() == [20, 20, 4]
     for balance, share in ((0.0, 4 / 44), (1.0, 1 / 3)):
         recipe = Recipe(balance=balance)
-        drawn = torch.cat([indices_of(images, recipe, 44, seed=0, step=step) for step in range(50)])
+        drawn = torch.cat(
+            [choose_indices(images, recipe, 44, seed=0, step=step) for step in range(50)]
+        )
         found = (images.labels[drawn] == 2).double().mean().item()
         assert found == pytest.approx(share, abs=0.03)
 
 
 def test_fair_sampling_uses_every_choice_equally_often():
     space = mbv3_cifar()
-    rows = fair(space, 0, 36, seed=3)
+    rows = draw_fairly(space, 0, 36, seed=3)
     assert np.array_equal(
-        rows, np.concatenate([fair(space, n, 4, seed=3) for n in range(0, 36, 4)])
+        rows, np.concatenate([draw_fairly(space, n, 4, seed=3) for n in range(0, 36, 4)])
     )
-    assert not np.array_equal(rows, fair(space, 0, 36, seed=4))
+    assert not np.array_equal(rows, draw_fairly(space, 0, 36, seed=4))
     for column, gene in enumerate(space.genes):
         if not gene.optional:
             counts = np.bincount(rows[:, column], minlength=len(gene.values) + 1)
@@ -705,8 +707,8 @@ def test_augmenting_keeps_shape_kind_and_range(kind: str, seed: int, n: int, sid
     rng = np.random.default_rng(seed)
     pixels = torch.from_numpy(rng.integers(50, 200, (n, 3, side, side), dtype=np.uint8))
     before = pixels.clone()
-    views = augment(pixels, kind=kind, rng=np.random.default_rng(seed))
-    again = augment(pixels, kind=kind, rng=np.random.default_rng(seed))
+    views = crop_or_shift(pixels, kind=kind, rng=np.random.default_rng(seed))
+    again = crop_or_shift(pixels, kind=kind, rng=np.random.default_rng(seed))
     assert views.shape == pixels.shape
     assert views.dtype == torch.uint8
     assert torch.equal(views, again)
@@ -721,7 +723,7 @@ def test_a_shift_is_a_window_of_the_image_reflected_at_its_borders(seed: int):
     side, margin = 16, 2
     pixels = torch.arange(3 * side * side).reshape(1, 3, side, side) % 251
     pixels = pixels.to(torch.uint8)
-    view = augment(pixels, kind="shift", rng=np.random.default_rng(seed))[0]
+    view = crop_or_shift(pixels, kind="shift", rng=np.random.default_rng(seed))[0]
     columns = np.arange(-margin, side + margin)
     columns = np.abs(columns)
     columns = np.where(columns >= side, 2 * (side - 1) - columns, columns)
@@ -739,7 +741,7 @@ def test_a_shift_is_a_window_of_the_image_reflected_at_its_borders(seed: int):
 def test_half_of_the_images_are_mirrored_and_all_shifts_occur():
     ramp = torch.arange(16, dtype=torch.uint8) * 10
     pixels = ramp.expand(4000, 3, 16, 16).contiguous()
-    views = augment(pixels, kind="shift", rng=np.random.default_rng(0))
+    views = crop_or_shift(pixels, kind="shift", rng=np.random.default_rng(0))
     row = views[:, 0, 8].int()
     mirrored = (row[:, 4] > row[:, 12]).float().mean().item()
     assert 0.46 < mirrored < 0.54
@@ -754,7 +756,7 @@ def test_crops_cover_35_to_100_percent_of_the_image():
     side = 32
     ramp = (torch.arange(side) * 7).to(torch.uint8)
     pixels = ramp.expand(500, 3, side, side).contiguous()
-    views = augment(pixels, kind="crop", rng=np.random.default_rng(0))[:, 0, 16].float()
+    views = crop_or_shift(pixels, kind="crop", rng=np.random.default_rng(0))[:, 0, 16].float()
     widths = (views[:, 24] - views[:, 8]).abs() / 16 / 7 * side
     assert widths.max() <= side + 1
     assert widths.min() >= np.sqrt(0.35 * 3 / 4) * side - 1.5
@@ -788,9 +790,9 @@ def test_what_was_learnt_from_is_never_set_aside(tmp_path: Path, toys: Images):
     assert not (tmp_path / "refused").exists()
     # The same images at another size have another digest.
     larger = dataclasses.replace(toys, digest="of larger pixels")
-    assert split_seed(larger, recipe=recipe, seed=4, init=second) == 3
+    assert find_split_seed(larger, recipe=recipe, seed=4, init=second) == 3
     others = dataclasses.replace(toys.take(torch.arange(len(toys) - 1)), digest="others")
     renamed = dataclasses.replace(toys, classes=("a", "b", "c"))
-    assert split_seed(renamed, recipe=recipe, seed=4, init=first) == 4
+    assert find_split_seed(renamed, recipe=recipe, seed=4, init=first) == 4
     free = train(tiny(), others, recipe=recipe, out=tmp_path / "free", seed=4, init=first)
     assert free.training["split_seed"] is None

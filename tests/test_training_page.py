@@ -18,7 +18,7 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.pages.training import training_page
 from edgenas.space.cost import total
 from edgenas.space.presets import tiny
-from edgenas.training.history import History, read_history
+from edgenas.training.history import TrainingHistory, read_history
 from edgenas.training.loop import train
 from edgenas.training.runs import METRICS, RUN, TENSORBOARD
 from edgenas.training.scalars import Scalars, scalars
@@ -27,11 +27,11 @@ OLD = ROOT / "tests" / "data" / "run-1"
 
 
 @pytest.fixture(scope="module")
-def run(tiny: Path) -> History:
+def run(tiny: Path) -> TrainingHistory:
     return read_history(tiny)
 
 
-def test_the_page_shows_every_curve(run: History):
+def test_the_page_shows_every_curve(run: TrainingHistory):
     text = training_page(run)
     assert training_page(run) == text
     tree = Tree(text)
@@ -51,7 +51,7 @@ def test_the_page_shows_every_curve(run: History):
     )
 
 
-def test_the_networks_are_those_that_were_evaluated(run: History):
+def test_the_networks_are_those_that_were_evaluated(run: TrainingHistory):
     assert len(run.macs) == len(run.accuracies) == 24
     ends = [total(run.space, arch).macs for arch in (run.space.smallest(), run.space.largest())]
     assert [min(run.macs), max(run.macs)] == ends
@@ -66,7 +66,7 @@ def test_a_run_of_an_older_edgenas_has_a_page():
     assert labels == ["Accuracy", "Loss"]
 
 
-def test_no_text_can_break_the_page(run: History):
+def test_no_text_can_break_the_page(run: TrainingHistory):
     data = {**run.configuration["data"], "source": HOSTILE}
     hostile = dataclasses.replace(
         run,
@@ -79,7 +79,7 @@ def test_no_text_can_break_the_page(run: History):
     assert [tag for tag, _ in trees[0].elements] == [tag for tag, _ in trees[1].elements]
 
 
-def test_a_long_training_is_drawn_with_few_points(run: History):
+def test_a_long_training_is_drawn_with_few_points(run: TrainingHistory):
     lines = [{"step": i, "losses": [1.0 + i], "seconds": i} for i in range(1, 5001)]
     long = dataclasses.replace(run, metrics=(*lines, run.metrics[-1]))
     (loss,) = (

@@ -14,7 +14,7 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import disk_errors, wait_for_machine
 from edgenas.images.data import Images
 from edgenas.model import processes as parallel
-from edgenas.model.evaluate import evaluate
+from edgenas.model.evaluate import evaluate_archs
 from edgenas.model.saved import ACCURACY_FILE, TrainedSupernet
 from edgenas.space.arch import Arch
 from edgenas.space.space import Codes, Space
@@ -25,7 +25,7 @@ CHOSEN = 12  # networks that a search chooses, measured once the predictor is fi
 _SOURCE = re.compile(r"(?P<data>.+) (?P<split>\S+), n=(?P<images>\d+)")
 
 
-def predictor_of(trained: TrainedSupernet) -> AccuracyPredictor:
+def load_predictor(trained: TrainedSupernet) -> AccuracyPredictor:
     """The accuracy predictor of a supernet on disk.
 
     Raises:
@@ -44,7 +44,7 @@ def predictor_of(trained: TrainedSupernet) -> AccuracyPredictor:
     return predictor
 
 
-def judged_on(predictor: AccuracyPredictor) -> tuple[str, str, int]:
+def evaluated_on(predictor: AccuracyPredictor) -> tuple[str, str, int]:
     """The images whose accuracy is predicted: data set, split, and how many; 0: not known."""
     match = _SOURCE.fullmatch(predictor.source)
     if match is None:
@@ -109,14 +109,14 @@ def measure_accuracies(
         tell: called with (networks done, networks in all, words).
     """
     archs = trained.supernet.space.decode(rows)
-    known = parallel.from_first(_read(journal) if parallel.rank() == 0 else {})
+    known = parallel.broadcast(_read(journal) if parallel.rank() == 0 else {})
 
     def accuracies(mine: Sequence[Arch]) -> Iterator[float]:
         for done, arch in enumerate(mine):
             tell(done * parallel.world(), len(archs), "")
             if arch.id not in known:
                 wait_for_machine()
-                (found,) = evaluate(
+                (found,) = evaluate_archs(
                     trained.supernet,
                     [arch],
                     images=images,
@@ -130,7 +130,7 @@ def measure_accuracies(
                     stream.write(json.dumps(line) + "\n")
             yield known[arch.id]
 
-    values = parallel.shared_out(archs, accuracies)
+    values = parallel.share_out(archs, accuracies)
     tell(len(archs), len(archs), "")
     return np.array(values)
 

@@ -155,7 +155,7 @@ class AccuracyPredictor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _File(Header):
+class _PredictorHeader(Header):
     """What the header of an accuracy predictor has, see ``AccuracyPredictor``."""
 
     kind: Literal["mlp", "gaussian"]
@@ -172,7 +172,7 @@ def load_accuracy(path: Path) -> AccuracyPredictor:
     Raises:
         EdgenasError: absent, damaged, of another kind, or its probes give other values here.
     """
-    header, arrays = load_arrays(path, schema=SCHEMA, kind=_File)
+    header, arrays = load_arrays(path, schema=SCHEMA, kind=_PredictorHeader)
     check_numbers(arrays, path=path, nan="refused")
     space = space_from_json(header.space, where=f"{path}: space")
     own = {

@@ -124,12 +124,12 @@ def _compare(
     json: bool,
 ) -> None:
     """Print what strategies reach, against random search."""
-    from edgenas.strategies.compare import compare
+    from edgenas.strategies.compare import compare_strategies
     from edgenas.strategies.run import EVALUATIONS, EXPENSIVE
 
     strategies = [name.strip() for name in names.split(",") if name.strip()]
     each = evaluations or (EXPENSIVE if "bayes" in strategies else EVALUATIONS)
-    found = compare(
+    found = compare_strategies(
         space,
         maximize=predictor,
         subject_to=limits,

@@ -38,7 +38,7 @@ def fit_predictor(
     from edgenas.basics.files import sha256
     from edgenas.model import processes as parallel
     from edgenas.model.saved import ACCURACY_FILE
-    from edgenas.strategies.chosen import chosen_networks
+    from edgenas.strategies.chosen import choose_networks
 
     folder = trained.folder
     assert folder is not None
@@ -56,7 +56,7 @@ def fit_predictor(
             journal=journal,
             tell=tell,
         )
-    rows = chosen_networks(predictor, count=CHOSEN, seed=seed)
+    rows = choose_networks(predictor, count=CHOSEN, seed=seed)
     if len(rows):
         with stopping(how), bar("evaluating networks that a search chose") as tell:
             found = measure_accuracies(

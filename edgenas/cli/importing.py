@@ -63,7 +63,7 @@ def import_ofa(
 
     from edgenas.basics.download import address_of, download
     from edgenas.basics.files import cache_folder, new_folder, sha256
-    from edgenas.images.data import Preprocessing, kept_at
+    from edgenas.images.data import Preprocessing, choose_stored_size
     from edgenas.model.ofa_weights import import_supernet
     from edgenas.model.saved import TrainedSupernet, save_supernet
 
@@ -82,7 +82,7 @@ def import_ofa(
     trained = TrainedSupernet(
         supernet=import_supernet(file, space=declared),
         classes=names,
-        preprocessing=Preprocessing(stored=kept_at(declared), mean=_MEAN, std=_STD),
+        preprocessing=Preprocessing(stored=choose_stored_size(declared), mean=_MEAN, std=_STD),
         training={"imported": {"file": file.name, "sha256": found, "address": source}},
     )
     with new_folder(out_folder.resolve()) as made:

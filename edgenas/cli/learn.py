@@ -91,10 +91,10 @@ def train(
     import torch
 
     from edgenas.accuracy.measured import check_classes
-    from edgenas.images.data import kept_at
+    from edgenas.images.data import choose_stored_size
     from edgenas.model import processes as parallel
     from edgenas.model.saved import find_supernet, load_supernet
-    from edgenas.training.loop import split_seed
+    from edgenas.training.loop import find_split_seed
     from edgenas.training.runs import check_out
     from edgenas.training.teacher import load_teacher
 
@@ -119,13 +119,13 @@ def train(
         log.quiet = out.quiet = parallel.rank() > 0
         if parallel.rank() == 0:
             check_out(out_folder, resume=resume)  # before images are read, which takes long
-        stored = kept_at(declared)
+        stored = choose_stored_size(declared)
         images = read_images(data, stored=stored, skip_bad_images=skip_bad_images)
         note(f"{len(images)} images of {len(images.classes)} classes from {data}")
         chosen = default_recipe(declared, images=len(images))
         if recipe is not None:
             chosen = load_recipe(recipe, chosen)
-        divided_by = split_seed(images, recipe=chosen, seed=seed, init=start)
+        divided_by = find_split_seed(images, recipe=chosen, seed=seed, init=start)
         # Read before the training, which takes hours, not after it.
         judged = read_images(test, stored=stored, skip_bad_images=skip_bad_images) if test else None
         asked = None
@@ -195,12 +195,12 @@ def _trained(
     from edgenas.pages.training import training_page
     from edgenas.training.division import split_as_trained
     from edgenas.training.history import read_history
-    from edgenas.training.loop import Progress
+    from edgenas.training.loop import TrainingProgress
     from edgenas.training.loop import train as run_training
 
     with stopping("to go on, run the same command with --resume"), bar("training") as step:
 
-        def tell(progress: Progress) -> None:
+        def tell(progress: TrainingProgress) -> None:
             if progress.note:
                 note(f"epoch {progress.epoch:.0f}  {progress.note}")
             words = f"{progress.images_per_second:.0f} images/s  loss {progress.loss:.3f}"
@@ -222,7 +222,7 @@ def _trained(
         )
     if parallel.rank() == 0:
         save_supernet(folder, trained, dtype=torch.float32)
-    parallel.gathered(None)  # the others read what the first one wrote
+    parallel.gather(None)  # the others read what the first one wrote
     trained = load_supernet(folder)
     trained.supernet.to(place)
     calibration, validation = split_as_trained(trained, images)
@@ -291,11 +291,11 @@ def _introduce(teacher: "Teacher", images: "Images", *, recipe: "Recipe", seed: 
 
 def _warn(images: "Images", judged: "Images | None", *, recipe: "Recipe", seed: int) -> None:
     """Say what would make the numbers of a training wrong or unfair."""
-    from edgenas.images.data import in_both, split
+    from edgenas.images.data import count_copies, split
 
     parts = split(images, validation=recipe.validation, seed=seed)
     for name, others in (("validation", parts.validation), ("test", judged)):
-        if others is not None and (copies := in_both(parts.train, others)):
+        if others is not None and (copies := count_copies(parts.train, others)):
             note(
                 f"warning: {copies} of {len(others)} {name} images are training images too; "
                 f"accuracy on them is too high"
@@ -362,11 +362,11 @@ def _corners(
 ) -> list[dict[str, Any]]:
     """Test accuracy of the largest and the smallest network."""
     from edgenas.model import processes as parallel
-    from edgenas.model.evaluate import evaluate
+    from edgenas.model.evaluate import evaluate_archs
 
     space = trained.supernet.space
     work = partial(
-        evaluate,
+        evaluate_archs,
         trained.supernet,
         images=images,
         calibration=calibration,
@@ -377,7 +377,7 @@ def _corners(
     copies = learnt_copies(trained, images, split="test")
     return [
         {"network": name, "accuracy": a.value, "n": a.n, "copies": copies}
-        for name, a in zip(names, parallel.shared_out(archs, work), strict=True)
+        for name, a in zip(names, parallel.share_out(archs, work), strict=True)
     ]
 
 

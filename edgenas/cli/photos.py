@@ -43,11 +43,11 @@ def learnt_copies(trained: "TrainedSupernet", images: "Images", *, split: str) -
     Returns:
         None: the supernet keeps no record of what it has learnt from.
     """
-    from edgenas.images.copies import copied
+    from edgenas.images.copies import find_copies
 
     if (learnt := trained.learnt) is None:
         return None
-    copies = int(copied(images.pixels, learnt.sketches).sum())
+    copies = int(find_copies(images.pixels, learnt.sketches).sum())
     if copies:
         note(
             f"warning: {copies} of {len(images)} {split} images are copies of images that the "

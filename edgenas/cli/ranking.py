@@ -10,7 +10,7 @@ from edgenas.cli.photos import read_images
 
 if TYPE_CHECKING:
     from edgenas.space.space import Space
-    from edgenas.strategies.proxies import Agreement, Screened
+    from edgenas.strategies.proxies import Agreement, Prescreen
 
 
 def proxies(
@@ -38,27 +38,27 @@ def proxies(
     Prints the rank correlation of every proxy with the measured accuracies of a supernet, beside
     those of the mere numbers of parameters and MACs. With --space, also keeps the best of a draw.
     """
-    from edgenas.accuracy.measured import predictor_of
+    from edgenas.accuracy.measured import load_predictor
     from edgenas.model.saved import find_supernet, load_supernet
     from edgenas.space.presets import load_space
     from edgenas.strategies.proxies import (
         ProxyScore,
-        batch_of,
-        compare,
-        judged_networks,
+        compare_proxies,
+        draw_batch,
+        draw_measured_networks,
+        draw_synthetic_batch,
         prescreen,
-        synthetic_batch,
     )
 
     declared = None if space is None else load_space(space)
     trained = load_supernet(find_supernet(supernet))
     own = trained.supernet.space
-    rows, accuracies, of = judged_networks(predictor_of(trained), count=archs, seed=seed)
+    rows, accuracies, of = draw_measured_networks(load_predictor(trained), count=archs, seed=seed)
     if data is None:
-        batch = synthetic_batch(trained, count=images, seed=seed)
+        batch = draw_synthetic_batch(trained, count=images, seed=seed)
     else:
         found = read_images(data, stored=trained.preprocessing.stored)
-        batch = batch_of(found, count=images, preprocessing=trained.preprocessing, seed=seed)
+        batch = draw_batch(found, count=images, preprocessing=trained.preprocessing, seed=seed)
     kept = None
     if declared is not None:
         declared = declared.with_classes(own.classes)
@@ -69,7 +69,7 @@ def proxies(
             score, _drawn(declared, sample, seed=seed), keep=keep, judged=judged, of=of
         )
     with bar("scoring") as tell:
-        agreements = compare(
+        agreements = compare_proxies(
             own, batch=batch, rows=rows, accuracies=accuracies, of=of, seed=seed, tell=tell
         )
     if json:
@@ -96,7 +96,7 @@ def _drawn(space: "Space", count: int, *, seed: int) -> Any:
     return np.unique(space.sample(count, rng=np.random.default_rng(seed), by="gene"), axis=0)
 
 
-def _kept_json(kept: "Screened", space: "Space") -> dict[str, Any]:
+def _kept_json(kept: "Prescreen", space: "Space") -> dict[str, Any]:
     pairs = zip(space.decode(kept.rows), kept.scores.tolist(), strict=True)
     return {
         "space": space.name,
@@ -106,7 +106,7 @@ def _kept_json(kept: "Screened", space: "Space") -> dict[str, Any]:
     }
 
 
-def _print_kept(kept: "Screened", space: "Space") -> None:
+def _print_kept(kept: "Prescreen", space: "Space") -> None:
     pairs = zip(space.decode(kept.rows), kept.scores.tolist(), strict=True)
     rows = [(arch.id, f"{score:.6g}", str(arch)) for arch, score in pairs]
     print_table((f"of {space.name}", kept.proxy, "in words"), rows)

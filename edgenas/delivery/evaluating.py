@@ -15,7 +15,7 @@ from edgenas.delivery.images import ImageSets
 from edgenas.delivery.request import AUTO, SpecializeRequest
 from edgenas.images.data import Images
 from edgenas.latency.device import Target
-from edgenas.model.evaluate import BATCH, predictions
+from edgenas.model.evaluate import BATCH, predict_logits
 from edgenas.model.export import integer_share, read_metadata, run_onnx
 from edgenas.onnx_graph.build import network_graph
 from edgenas.onnx_graph.quantize import KEPT
@@ -158,7 +158,9 @@ def _count_correct(
 ) -> Evaluation:
     """How many images the module and, where the precision is lower, the file classify correctly."""
     labels = images.labels.numpy()
-    logits = predictions(built.network, images.pixels, preprocessing=prepared.trained.preprocessing)
+    logits = predict_logits(
+        built.network, images.pixels, preprocessing=prepared.trained.preprocessing
+    )
     full = int((logits.argmax(1).numpy() == labels).sum())
     if not lowered:
         return Evaluation(correct=full, correct_fp32=full, n=len(images))
@@ -193,7 +195,7 @@ def _describe_kernels(built: "BuiltNetwork", target: Target) -> str:
 
 def _describe_agreement(prepared: "Prepared", built: "BuiltNetwork") -> str:
     pixels = prepared.images.calibration
-    logits = predictions(built.network, pixels, preprocessing=prepared.trained.preprocessing)
+    logits = predict_logits(built.network, pixels, preprocessing=prepared.trained.preprocessing)
     same = (_run(prepared, built, pixels).argmax(1) == logits.argmax(1).numpy()).mean()
     return (
         f"the accuracy is that of fp32; in {prepared.latency.target.precision} the class is the "

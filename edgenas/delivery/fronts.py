@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgenas.accuracy.measured import judged_on
+from edgenas.accuracy.measured import evaluated_on
 from edgenas.accuracy.predictor import AccuracyPredictor
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.held_out import HeldOut
@@ -255,7 +255,7 @@ def fronts(
         )
     progress("searching", len(found), len(found), "")
     predictor = inputs.predictor(supernet)
-    data, split, images = judged_on(predictor)
+    data, split, images = evaluated_on(predictor)
     return Fronts(
         supernet=supernet,
         space=predictor.space.name,

@@ -10,8 +10,8 @@ from edgenas.accuracy.measured import check_classes
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.progress import Progress
 from edgenas.delivery.request import SpecializeRequest
-from edgenas.images.copies import Sketches, copied
-from edgenas.images.data import Images, Split, load_images, unlike
+from edgenas.images.copies import Sketches, find_copies
+from edgenas.images.data import Images, Split, drop_copies, load_images
 from edgenas.model.saved import TrainedSupernet
 from edgenas.training.division import divide_as_trained, read_record
 
@@ -88,7 +88,7 @@ def read_image_sets(
     validation, training, notes = parts.validation, None, tuple(left_out)
     if request.trains:
         evaluated = [validation] if test is None else [validation, test]
-        training = unlike(parts.train, evaluated)
+        training = drop_copies(parts.train, evaluated)
         notes += _training_notes(parts, training)
     if test is None:
         notes += _validation_notes(request, trained, images)
@@ -135,7 +135,7 @@ def _count_copies(
             f"known how many of the {split} images are copies of them"
         )
         return dataclasses.replace(sets, notes=tuple(notes))
-    copies = int(copied(evaluation.pixels, sketches).sum())
+    copies = int(find_copies(evaluation.pixels, sketches).sum())
     if copies:
         notes.append(
             f"{copies} of the {len(evaluation)} {split} images are copies of training images of "

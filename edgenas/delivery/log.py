@@ -11,7 +11,7 @@ from edgenas.space.arch import Arch
 from edgenas.space.cost import Vector, cost
 from edgenas.space.plan import plan, slots
 from edgenas.space.space import Codes, Space
-from edgenas.strategies.dominance import front_of
+from edgenas.strategies.dominance import find_front
 from edgenas.strategies.result import SearchResult
 
 SAMPLE = 800  # networks drawn in a picture
@@ -43,7 +43,7 @@ class Seen:
         order = np.argsort(sample[:, 0], kind="stable")[:SAMPLE]
         rows = np.concatenate([self.rows, other.rows])
         front = np.concatenate([self.front, other.front])
-        best = front_of(front)
+        best = find_front(front)
         return Seen(self.count + other.count, sample[order], rows[best], front[best])
 
 

@@ -24,11 +24,11 @@ from edgenas.space.cost import Tables, Vector
 from edgenas.space.space import Codes
 from edgenas.strategies.constraint import Limit
 from edgenas.strategies.gradient.checkpoint import digest
-from edgenas.strategies.gradient.choosing import FINALISTS, ceilings_of, most_preferred
+from edgenas.strategies.gradient.choosing import FINALISTS, find_most_preferred, list_ceilings
 from edgenas.strategies.gradient.run import learn
-from edgenas.strategies.gradient.step import Settings
+from edgenas.strategies.gradient.step import GradientSettings
 from edgenas.strategies.gradient.weights import WeightTraining
-from edgenas.strategies.neighbours import neighbours
+from edgenas.strategies.neighbours import list_neighbours
 from edgenas.strategies.run import search
 from edgenas.training.division import recipe_of
 from edgenas.training.loop import keep_memory
@@ -81,7 +81,7 @@ def learn_from_images(prepared: Prepared, limits: Sequence[Limit]) -> Learnt:
         strategy=request.strategy,
         images=images,
         preprocessing=trained.preprocessing,
-        ceilings=ceilings_of(prepared.space, limits),
+        ceilings=list_ceilings(prepared.space, limits),
         seed=request.seed,
         settings=settings,
         training=training,
@@ -99,7 +99,7 @@ def learn_from_images(prepared: Prepared, limits: Sequence[Limit]) -> Learnt:
     return Learnt(inherited=inherited, preference=result.policy.preference(), notes=(note,))
 
 
-def joint_training(prepared: Prepared) -> tuple[Settings, WeightTraining] | None:
+def joint_training(prepared: Prepared) -> tuple[GradientSettings, WeightTraining] | None:
     """How weights are trained beside choices, in whole epochs; None where they are fixed.
 
     Raises:
@@ -109,11 +109,11 @@ def joint_training(prepared: Prepared) -> tuple[Settings, WeightTraining] | None
         return None
     images, own = prepared.images.require_training(), recipe_of(prepared.trained)
     per_epoch = len(images) // min(own.batch, len(images))
-    epochs = max(_EPOCHS, math.ceil(Settings().steps / per_epoch))
+    epochs = max(_EPOCHS, math.ceil(GradientSettings().steps / per_epoch))
     recipe = dataclasses.replace(
         own, epochs=epochs, learning_rate=_RATE, warmup=min(own.warmup, 0.5)
     )
-    settings = dataclasses.replace(Settings(), steps=epochs * per_epoch)
+    settings = dataclasses.replace(GradientSettings(), steps=epochs * per_epoch)
     return settings, WeightTraining(images=images, recipe=recipe)
 
 
@@ -155,7 +155,7 @@ def _rank_by_preference(
     """What a gradient strategy prefers, measured on the validation images, best first."""
     assert learnt.preference is not None
     request, space = prepared.request, prepared.space
-    preferred = most_preferred(
+    preferred = find_most_preferred(
         space,
         learnt.preference,
         limits=limits,
@@ -252,7 +252,7 @@ def best_without_budget(prepared: Prepared, best: Arch) -> Ranking | None:
     """
     limits = limits_for(prepared, own=None)
     row = prepared.space.encode([best])
-    near = neighbours(prepared.space, row, genes=1)
+    near = list_neighbours(prepared.space, row, genes=1)
     allowed = np.ones(len(near), bool)
     for limit in limits:
         allowed &= limit.of(near) <= limit.constraint.limit

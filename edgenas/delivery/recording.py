@@ -6,7 +6,7 @@ Chosen, Evaluated -> record_of -> Record
 import math
 from pathlib import Path
 
-from edgenas.accuracy.measured import judged_on
+from edgenas.accuracy.measured import evaluated_on
 from edgenas.basics.files import sha256
 from edgenas.bundle.record import (
     Accuracy,
@@ -127,7 +127,7 @@ def _describe_accuracy(prepared: Prepared, chosen: Chosen, evaluated: Evaluated)
             split=prepared.images.split,
             copies=prepared.evaluation_copies,
         )
-    data, split, count = judged_on(prepared.predictor)
+    data, split, count = evaluated_on(prepared.predictor)
     error = prepared.predictor.require_error()
     return Accuracy(
         kind="predicted",

@@ -25,7 +25,7 @@ from edgenas.delivery.preparing import Prepared
 from edgenas.delivery.ranking import joint_training, measure_on_validation
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.images.data import Images
-from edgenas.model.evaluate import accuracy, calibrate
+from edgenas.model.evaluate import calibrate, measure_accuracy
 from edgenas.model.network import Network, initialise
 from edgenas.model.saved import TrainedSupernet
 from edgenas.space.arch import Arch
@@ -247,7 +247,7 @@ def _measure(prepared: Prepared, network: Network, images: Images, split: str) -
     """The accuracy of a network, calibrated first."""
     preprocessing = prepared.trained.preprocessing
     calibrate(network, prepared.images.calibration, preprocessing=preprocessing)
-    value = accuracy(network, images, preprocessing=preprocessing, split=split).value
+    value = measure_accuracy(network, images, preprocessing=preprocessing, split=split).value
     return Accuracy.of(
         correct=round(value * len(images)),
         images=len(images),

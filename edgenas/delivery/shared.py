@@ -1,6 +1,6 @@
 """What several specialisations have in common: each input is read, fitted or profiled once."""
 
-from edgenas.accuracy.measured import predictor_of
+from edgenas.accuracy.measured import load_predictor
 from edgenas.accuracy.predictor import AccuracyPredictor
 from edgenas.basics.progress import Progress
 from edgenas.delivery.images import ImageSets, read_image_sets
@@ -28,9 +28,9 @@ class SharedInputs:
         return self._supernets[name]
 
     def predictor(self, name: str) -> AccuracyPredictor:
-        """The accuracy predictor of a supernet. Raises EdgenasError as ``predictor_of``."""
+        """The accuracy predictor of a supernet. Raises EdgenasError as ``load_predictor``."""
         if name not in self._predictors:
-            self._predictors[name] = predictor_of(self.supernet(name))
+            self._predictors[name] = load_predictor(self.supernet(name))
         return self._predictors[name]
 
     def images(self, request: SpecializeRequest, progress: Progress) -> ImageSets:

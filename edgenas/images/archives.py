@@ -76,14 +76,14 @@ class Members:
     left: Counter[str]
 
 
-def members(path: Path) -> Members:
+def list_members(path: Path) -> Members:
     """Everything in an archive.
 
     Raises:
         EdgenasError: it is damaged, has too many files, or unpacks to far more than photos would.
     """
     try:
-        return _in_zip(path) if path.suffix.lower() == ".zip" else _in_tar(path)
+        return _list_zip(path) if path.suffix.lower() == ".zip" else _list_tar(path)
     except _BombError as error:
         raise EdgenasError(
             f"the archive {path} is refused: {error}",
@@ -111,28 +111,28 @@ def read_members(
     if path.suffix.lower() == ".zip":
         with zipfile.ZipFile(path) as archive:
             for row in handles:
-                yield row, lambda m=row[2]: _of_zip(archive, m)
+                yield row, lambda m=row[2]: _read_from_zip(archive, m)
         return
     # A tar is read forwards once: seeking back in a compressed one starts it over.
-    with _opened(path) as stream:
+    with _open_stream(path) as stream:
         kept: dict[int, bytes] = {}
 
         def read(member: tarfile.TarInfo) -> bytes:
             if member.offset_data not in kept:  # a link has the place of what it leads to
                 kept.clear()
-                kept[member.offset_data] = _of_tar(stream, member)
+                kept[member.offset_data] = _read_from_tar(stream, member)
             return kept[member.offset_data]
 
         for row in sorted(handles, key=lambda row: row[2].offset_data):
             yield row, lambda m=row[2]: read(m)
 
 
-def _of_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+def _read_from_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     _check_size(member.file_size)
     return archive.read(member)
 
 
-def _of_tar(stream: "_Bounded", member: tarfile.TarInfo) -> bytes:
+def _read_from_tar(stream: "_Bounded", member: tarfile.TarInfo) -> bytes:
     _check_size(member.size)
     stream.seek(member.offset_data)
     data = stream.read(member.size)
@@ -146,7 +146,7 @@ def _check_size(size: int) -> None:
         raise ValueError(f"it has {size >> 20} MB, more than {MOST_BYTES >> 20}")
 
 
-def _in_zip(path: Path) -> Members:
+def _list_zip(path: Path) -> Members:
     files, folders, left = list[Member](), list[str](), Counter[str]()
     with zipfile.ZipFile(path) as archive:
         found = archive.infolist()
@@ -161,11 +161,11 @@ def _in_zip(path: Path) -> Members:
             elif stat.S_IFMT(mode) not in (0, stat.S_IFREG):
                 left["links" if stat.S_ISLNK(mode) else "devices or pipes"] += 1
             else:
-                files.append(Member(name, _head(archive, info), info))
+                files.append(Member(name, _read_head(archive, info), info))
     return Members(files, folders, left)
 
 
-def _head(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+def _read_head(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     """The first bytes of a member; none where it cannot be read: that is told when it is wanted."""
     try:
         with archive.open(info) as stream:
@@ -174,11 +174,11 @@ def _head(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
         return b""
 
 
-def _in_tar(path: Path) -> Members:
+def _list_tar(path: Path) -> Members:
     files, folders, left = list[Member](), list[str](), Counter[str]()
     places: dict[str, Member] = {}
     links: list[tarfile.TarInfo] = []
-    with _opened(path) as stream:
+    with _open_stream(path) as stream:
         stream.longest = _MOST_HEADER
         with tarfile.open(fileobj=stream, mode="r:") as archive:
             for info in archive:
@@ -195,7 +195,7 @@ def _in_tar(path: Path) -> Members:
                     places[info.name] = files[-1]
             _check_end(archive, stream)
     for link in links:
-        found = places.get(_target(link))
+        found = places.get(_resolve_link(link))
         if found is None:
             left["links that lead to no file in the archive"] += 1
         else:
@@ -203,7 +203,7 @@ def _in_tar(path: Path) -> Members:
     return Members(files, folders, left)
 
 
-def _target(link: tarfile.TarInfo) -> str:
+def _resolve_link(link: tarfile.TarInfo) -> str:
     """The name in the archive that a link leads to."""
     if link.islnk():
         return link.linkname
@@ -234,14 +234,14 @@ def _check_count(files: int) -> None:
 
 
 def _check_total(size: int, path: Path) -> None:
-    most = _most(path)
+    most = _most_bytes(path)
     if size > most:
         raise _BombError(
             f"{path.stat().st_size:,} bytes unpack to more than {most:,}, as no photos do"
         )
 
 
-def _most(path: Path) -> int:
+def _most_bytes(path: Path) -> int:
     return max(_FREE, _RATIO * path.stat().st_size)
 
 
@@ -272,7 +272,7 @@ class _Bounded(io.RawIOBase):
 
 
 @contextmanager
-def _opened(path: Path) -> Generator[_Bounded]:
+def _open_stream(path: Path) -> Generator[_Bounded]:
     """The bytes of a tar, unpacked on the way, whatever its name says of how it is packed."""
     with ExitStack() as stack:
         raw = stack.enter_context(path.open("rb"))

@@ -93,7 +93,7 @@ class Sketches:
         return Sketches(grey[kept], colour[kept], hashes[kept])
 
 
-def copied(pixels: Tensor, learnt: Sketches) -> NDArray[np.bool_]:
+def find_copies(pixels: Tensor, learnt: Sketches) -> NDArray[np.bool_]:
     """Which images are copies of one of those that were learnt from, shape (n,).
 
     Exact ones, and those that were encoded anew or resized. Not those that were mirrored, turned
@@ -109,11 +109,11 @@ def copied(pixels: Tensor, learnt: Sketches) -> NDArray[np.bool_]:
     mine = Sketches.of(pixels)
     known = {row.tobytes() for row in learnt.hashes.numpy()}
     found[:] = [row.tobytes() in known for row in mine.hashes.numpy()]
-    theirs, spread = _shapes(learnt.grey)
+    theirs, spread = _normalise(learnt.grey)
     theirs = theirs[spread >= _FLAT]
     which = torch.nonzero(spread >= _FLAT)[:, 0]
     for start in range(0, len(mine), _PART):
-        shapes, flat = _shapes(mine.grey[start : start + _PART])
+        shapes, flat = _normalise(mine.grey[start : start + _PART])
         for i, j in torch.nonzero(shapes @ theirs.T >= LEAST_CORRELATION).tolist():
             row, other = start + i, int(which[j])
             if flat[i] >= _FLAT and not found[row]:
@@ -121,7 +121,7 @@ def copied(pixels: Tensor, learnt: Sketches) -> NDArray[np.bool_]:
     return found
 
 
-def _shapes(grey: Tensor) -> tuple[Tensor, Tensor]:
+def _normalise(grey: Tensor) -> tuple[Tensor, Tensor]:
     """Greys with mean 0 and norm 1, shape (n, 256), and their standard deviations in levels."""
     values = grey.flatten(1).float()
     values = values - values.mean(1, keepdim=True)
@@ -136,7 +136,7 @@ def _agree(mine: Sketches, row: int, learnt: Sketches, other: int) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Learnt:
+class LearntImages:
     """What the weights of a supernet have learnt from.
 
     Args:
@@ -148,7 +148,7 @@ class Learnt:
     whole: bool
 
 
-def save_learnt(folder: Path, learnt: Learnt) -> None:
+def save_learnt(folder: Path, learnt: LearntImages) -> None:
     """Write ``learnt.safetensors`` beside a supernet."""
     found = learnt.sketches
     tensors = {name: getattr(found, name).contiguous() for name in _SHAPES}
@@ -157,7 +157,7 @@ def save_learnt(folder: Path, learnt: Learnt) -> None:
         temporary.write_bytes(save(tensors, facts))
 
 
-def load_learnt(folder: Path) -> Learnt | None:
+def load_learnt(folder: Path) -> LearntImages | None:
     """What ``save_learnt`` wrote; None: the supernet keeps no record of what it learnt from.
 
     Raises:
@@ -184,4 +184,4 @@ def load_learnt(folder: Path) -> Learnt | None:
         or any(tuple(tensors[name].shape[1:]) != shape for name, shape in _SHAPES.items())
     ):
         raise EdgenasError(f"{path} holds no record of images of schema {SCHEMA}", hint=hint)
-    return Learnt(Sketches(**tensors), facts["whole"] == "true")
+    return LearntImages(Sketches(**tensors), facts["whole"] == "true")

@@ -26,16 +26,15 @@ from edgenas.basics.ranges import Deviation, Fraction, Words
 from edgenas.basics.ranges import Pixels as Side
 from edgenas.basics.units import in_file
 from edgenas.images.archives import DAMAGED
-from edgenas.images.copies import Sketches, copied
-from edgenas.images.layout import Entry, printable
-from edgenas.images.pictures import Pixels, fitted
-from edgenas.images.pictures import decode as decode_picture
+from edgenas.images.copies import Sketches, find_copies
+from edgenas.images.layout import Entry, make_printable
+from edgenas.images.pictures import Pixels, cut_and_resize, decode_image
 from edgenas.images.sources import (
-    check_classes,
-    cifar10,
-    contents,
+    check_listing,
     fingerprint,
-    listing,
+    list_images,
+    load_cifar10,
+    open_entries,
 )
 from edgenas.space.space import Space
 
@@ -58,7 +57,7 @@ def as_size(height: int, width: int) -> Size:
     return height if height == width else (height, width)
 
 
-def kept_at(space: Space) -> Size:
+def choose_stored_size(space: Space) -> Size:
     """What images are kept at for a space: the largest inputs of its networks."""
     return as_size(*space.input_size(max(space.resolutions)))
 
@@ -233,13 +232,13 @@ def load_images(
             cannot be decoded.
     """
     if source in ("cifar10", "cifar10-test"):
-        pixels, labels, classes = cifar10(source)
+        pixels, labels, classes = load_cifar10(source)
         return _images(_restore(pixels, stored), labels, classes, source)
     path = Path(source)
-    found = listing(path)
+    found = list_images(path)
     entries = found.entries
     classes = sorted({name for name, *_ in entries})
-    check_classes(found, classes, source)
+    check_listing(found, classes, source)
     kept = cache_folder() / "images" / f"{fingerprint(path, entries, stored)}.npz"
     partly = kept.with_suffix(".skipped.npz")  # for those alone who ask for that
     for file in (kept, partly) if skip_bad_images else (kept,):
@@ -291,13 +290,13 @@ def _read(
     pixels = np.empty((len(entries), *sides(stored), 3), np.uint8)
     labels = np.empty(len(entries), np.int64)
     names, bad = list[str](), list[str]()
-    for done, (name, where, read) in enumerate(contents(path, entries)):
+    for done, (name, where, read) in enumerate(open_entries(path, entries)):
         try:
-            pixels[len(names)] = decode(read(), stored=stored)
+            pixels[len(names)] = decode_stored(read(), stored=stored)
         except DAMAGED as error:
             if not skip_bad_images:
                 raise EdgenasError(
-                    f"cannot read the image {printable(where)} in {path}: {_reason(error)}",
+                    f"cannot read the image {make_printable(where)} in {path}: {_reason(error)}",
                     hint="repair or remove it, or pass --skip-bad-images",
                 ) from error
             bad.append(where)
@@ -330,24 +329,24 @@ def _reason(error: Exception) -> str:
     return str(error).partition("\n")[0][:120] or type(error).__name__
 
 
-def decode(data: bytes, *, stored: Size) -> Pixels:
+def decode_stored(data: bytes, *, stored: Size) -> Pixels:
     """An image file to its stored pixels, upright, shape (height, width, 3).
 
     Raises:
         ValueError: grey of 16 or 32 bits or of floats, or too many pixels.
     """
-    return decode_picture(data, size=sides(stored))
+    return decode_image(data, size=sides(stored))
 
 
-def in_both(first: Images, second: Images) -> int:
-    """How many images of the second set are copies of one of the first, see ``copied``."""
-    return int(copied(second.pixels, Sketches.of(first.pixels)).sum())
+def count_copies(first: Images, second: Images) -> int:
+    """How many images of the second set are copies of one of the first, see ``find_copies``."""
+    return int(find_copies(second.pixels, Sketches.of(first.pixels)).sum())
 
 
-def unlike(images: Images, others: Sequence[Images]) -> Images:
-    """The images that are copies of none of the others, see ``copied``."""
+def drop_copies(images: Images, others: Sequence[Images]) -> Images:
+    """The images that are copies of none of the others, see ``find_copies``."""
     known = Sketches.joined([Sketches.of(other.pixels) for other in others])
-    return images.take(torch.from_numpy(np.flatnonzero(~copied(images.pixels, known))))
+    return images.take(torch.from_numpy(np.flatnonzero(~find_copies(images.pixels, known))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,4 +431,4 @@ def _images(
 def _restore(pixels: Pixels, stored: Size) -> Pixels:
     if pixels.shape[1:3] == sides(stored):
         return pixels
-    return np.stack([fitted(Image.fromarray(p), sides(stored)) for p in pixels])
+    return np.stack([cut_and_resize(Image.fromarray(p), sides(stored)) for p in pixels])

@@ -40,7 +40,7 @@ _BESIDE = re.compile(
 )
 
 
-def role_of(name: str) -> tuple[Role, bool]:
+def detect_role(name: str) -> tuple[Role, bool]:
     """What a folder of this name divides off, and whether the name says nothing else beside.
 
     ``Training_Set``, ``val2017`` and ``testImages`` say nothing else; ``seg_train`` does, and may
@@ -49,7 +49,7 @@ def role_of(name: str) -> tuple[Role, bool]:
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     words = [word for word in re.findall(r"[a-z]+", spaced.lower()) if word not in _FILLERS]
     joined = "".join(words)
-    for whole in (joined, *(_shorter(joined) if len(words) == 1 else ())):
+    for whole in (joined, *(_drop_filler(joined) if len(words) == 1 else ())):
         if whole in _ROLE_OF:
             return _ROLE_OF[whole], True
     found: list[Role] = [
@@ -58,13 +58,13 @@ def role_of(name: str) -> tuple[Role, bool]:
     return (found[0], False) if len(found) == 1 else ("", False)
 
 
-def _shorter(word: str) -> list[str]:
+def _drop_filler(word: str) -> list[str]:
     """A word without the filler that is glued to its end, as in trainset."""
     return [word.removesuffix(filler) for filler in _FILLERS if word.endswith(filler)]
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class ClassLayout:
     """The labelled images of a source, and how many others it has, by the reason in words."""
 
     entries: list[Entry]
@@ -106,7 +106,7 @@ class _Tree:
         place: Parts = ()
         while len(inside := self.inside(place)) == 1:
             within = (*place, *inside)
-            if not self.inside(within) or any(not role_of(n)[0] for n in self.empty(place)):
+            if not self.inside(within) or any(not detect_role(n)[0] for n in self.empty(place)):
                 break
             place = within
         return place
@@ -117,15 +117,15 @@ class _Tree:
         if len(inside) == 1:
             (only,) = inside
             same = only.lower() == place[-1].lower()
-            kind, exact = role_of(only)
-            if same or only.lower() in _FILLERS or (exact and kind == role_of(place[-1])[0]):
+            kind, exact = detect_role(only)
+            if same or only.lower() in _FILLERS or (exact and kind == detect_role(place[-1])[0]):
                 return (*place, only)
         return place
 
 
-def classed(
+def sort_into_classes(
     images: Iterable[tuple[str, Any]], folders: Iterable[str], source: Path, *, hint: str
-) -> Layout:
+) -> ClassLayout:
     """The images of a source with their classes, sorted by class and name.
 
     Args:
@@ -140,36 +140,36 @@ def classed(
     """
     tree = _Tree.of(images, folders)
     top = tree.top()
-    parts = _parts(tree, top, source)
+    parts = _find_parts(tree, top, source)
     if parts is not None:
-        found = _divided(tree, parts)
+        found = _divide_by_parts(tree, parts)
         checked = [place for place, role in parts.items() if role in ("training", "validation")]
     else:
-        found, checked = _divided_inside(tree, top), []
+        found, checked = _divide_inside_classes(tree, top), []
         if found is None:
-            found, checked = _undivided(tree, top), [top]
+            found, checked = _take_classes(tree, top), [top]
     for place in checked if found.entries else ():
         # Nothing would tell the class of a folder without images from the others.
         if tree.inside(place) and (empty := tree.empty(place)):
             raise EdgenasError(
-                f"class folder {printable(str(PurePosixPath(*place, min(empty))))} in "
-                f"{printable(str(source))} has no images that are read",
+                f"class folder {make_printable(str(PurePosixPath(*place, min(empty))))} in "
+                f"{make_printable(str(source))} has no images that are read",
                 hint=hint,
             )
     left = Counter(found.left)
     if outside := len(tree.images) - len(found.entries) - left.total():
         left["outside the class folders"] += outside
-    return Layout(sorted(found.entries, key=lambda e: (e[0], e[1])), left)
+    return ClassLayout(sorted(found.entries, key=lambda e: (e[0], e[1])), left)
 
 
-def _parts(tree: _Tree, top: Parts, source: Path) -> dict[Parts, Role] | None:
+def _find_parts(tree: _Tree, top: Parts, source: Path) -> dict[Parts, Role] | None:
     """The folders that divide a data set, with their roles; None: these are classes.
 
     Names alone do not say so: ``train`` may be a class of vehicles. That ``train`` has class
     folders, and that another part has some of the same, or none at all, does.
     """
     inside = tree.inside(top)
-    told = {name: role_of(name) for name in sorted(inside)}
+    told = {name: detect_role(name) for name in sorted(inside)}
     bases = {name: tree.base((*top, name)) for name in told}
     below = {name: {n.lower() for n in tree.inside(place)} for name, place in bases.items()}
     train = {name for name, (role, _) in told.items() if role == "training"}
@@ -180,13 +180,13 @@ def _parts(tree: _Tree, top: Parts, source: Path) -> dict[Parts, Role] | None:
     kin = {name for name in strange if below[name] & classes}
     if any(below[name] & classes for name in others - strange):
         if len(kin) == 1:
-            raise _unclear(source, top, min(kin), min(train))
+            raise _refuse_unclear(source, top, min(kin), min(train))
         if kin:  # vehicles, each by day and by night
             return None
     elif strange:
         flat = {name for name in strange if not below[name]}
         if len(strange) == 1 and kin | flat and len(classes) > 1:
-            raise _unclear(source, top, min(strange), min(train))
+            raise _refuse_unclear(source, top, min(strange), min(train))
         return None
     elif any(not exact for _, exact in told.values()) and (
         len(classes) < 2 or any(below[name] for name in others)
@@ -195,20 +195,20 @@ def _parts(tree: _Tree, top: Parts, source: Path) -> dict[Parts, Role] | None:
     return {bases[name]: role or "unlabelled" for name, (role, _) in told.items()}
 
 
-def _unclear(source: Path, top: Parts, odd: str, train: str) -> EdgenasError:
-    name, odd = printable(str(PurePosixPath(*top, train))), printable(odd)
+def _refuse_unclear(source: Path, top: Parts, odd: str, train: str) -> EdgenasError:
+    name, odd = make_printable(str(PurePosixPath(*top, train))), make_printable(odd)
     return EdgenasError(
-        f"{name} in {printable(str(source))} holds class folders as the training part of a data "
-        f"set does, but {odd} beside it is no usual part of one",
-        hint=f"move {odd} away, or rename the folder {printable(train)} if it is a class",
+        f"{name} in {make_printable(str(source))} holds class folders as the training part of a "
+        f"data set does, but {odd} beside it is no usual part of one",
+        hint=f"move {odd} away, or rename the folder {make_printable(train)} if it is a class",
     )
 
 
-def _divided(tree: _Tree, parts: Mapping[Parts, Role]) -> Layout:
+def _divide_by_parts(tree: _Tree, parts: Mapping[Parts, Role]) -> ClassLayout:
     """The class folders inside parts; those for tests and those without labels are left out."""
     entries, left = list[Entry](), Counter[str]()
     for place, role in parts.items():
-        level, name = len(place), printable(str(PurePosixPath(*place)))
+        level, name = len(place), make_printable(str(PurePosixPath(*place)))
         mine = [image for image in tree.images if image[0][:level] == place]
         labelled = [image for image in mine if len(image[0]) > level]
         if role in ("test", "unlabelled"):
@@ -218,14 +218,14 @@ def _divided(tree: _Tree, parts: Mapping[Parts, Role]) -> Layout:
             left[f"in {name}, which has no class folders"] += len(mine)
         else:
             entries += [(p[level], n, handle, role == "validation") for p, n, handle in labelled]
-    return Layout(entries, left)
+    return ClassLayout(entries, left)
 
 
-def _divided_inside(tree: _Tree, top: Parts) -> Layout | None:
+def _divide_inside_classes(tree: _Tree, top: Parts) -> ClassLayout | None:
     """Class folders that are divided themselves, every one into the same kinds of parts."""
     roles: dict[Parts, Role] = {}
     for name in tree.inside(top):
-        found = {inner: role_of(inner) for inner in tree.inside((*top, name))}
+        found = {inner: detect_role(inner) for inner in tree.inside((*top, name))}
         kinds = {role for role, exact in found.values() if exact}
         if len(kinds) < 2 or "training" not in kinds or not all(e for _, e in found.values()):
             return None
@@ -240,16 +240,16 @@ def _divided_inside(tree: _Tree, top: Parts) -> Layout | None:
             left[f"in folders {parents[level - 1]}, inside the class folders"] += 1
         elif role:
             entries.append((parents[level - 2], name, handle, role == "validation"))
-    return Layout(entries, left)
+    return ClassLayout(entries, left)
 
 
-def _undivided(tree: _Tree, top: Parts) -> Layout:
+def _take_classes(tree: _Tree, top: Parts) -> ClassLayout:
     level = len(top)
     inside = [image for image in tree.images if len(image[0]) > level and image[0][:level] == top]
-    return Layout([(p[level], name, handle, False) for p, name, handle in inside])
+    return ClassLayout([(p[level], name, handle, False) for p, name, handle in inside])
 
 
-def hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
     """Whether a path is what systems put beside files: ``.git``, ``__MACOSX``, ``Thumbs.db``."""
     parts = PurePosixPath(name).parts
     return any((p.startswith(".") and p != "..") or p.lower() in _LITTER for p in parts)
@@ -259,7 +259,7 @@ _LITTER = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$re
            "system volume information", "lost+found"}  # fmt: skip
 
 
-def printable(name: str) -> str:
+def make_printable(name: str) -> str:
     """A name for one line: what cannot be printed is replaced, a long one is shortened."""
     text = "".join(c if c.isprintable() else "?" for c in name)
     return text if len(text) <= 80 else f"{text[:38]}...{text[-38:]}"

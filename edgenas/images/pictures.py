@@ -60,7 +60,7 @@ _AVIF = {b"avif", b"avis"}
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 
 
-def format_of(head: bytes) -> str:
+def detect_format(head: bytes) -> str:
     """The format of a file by its first ``HEAD`` bytes; empty: none of ``FORMATS``."""
     for start, name in _STARTS:
         if head.startswith(start):
@@ -70,10 +70,10 @@ def format_of(head: bytes) -> str:
     # Two letters are a weak sign; the size of the header behind them is one of a few.
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
         return "BMP"
-    return _boxed(head)
+    return _detect_boxed(head)
 
 
-def _boxed(head: bytes) -> str:
+def _detect_boxed(head: bytes) -> str:
     """AVIF or HEIF: a box of brands, and behind it the header of another box."""
     size = int.from_bytes(head[:4], "big")
     if head[4:8] != b"ftyp" or size < 16 or size % 4 or size + 8 > len(head):
@@ -88,7 +88,7 @@ def _boxed(head: bytes) -> str:
 
 
 @functools.cache
-def readable(name: str) -> bool:
+def is_readable(name: str) -> bool:
     """Whether this installation decodes a format of ``FORMATS``."""
     if name == "HEIF":
         try:
@@ -110,16 +110,16 @@ def open_image(stream: BinaryIO) -> Image.Image:
         UnidentifiedImageError: the file is of no format that is opened.
         ValueError: the image has more than ``MOST_PIXELS``, or this installation lacks its format.
     """
-    name = format_of(stream.read(HEAD))
+    name = detect_format(stream.read(HEAD))
     stream.seek(0)
     if not name:
         raise UnidentifiedImageError("it is no image of a known kind")
-    if not readable(name):
+    if not is_readable(name):
         said = HEIC_HINT if name == "HEIF" else AVIF_HINT
         raise ValueError(f"it is {name}, which is not read here: {said}")
     image = Image.open(stream, formats=[name])
     width, height = image.size
-    if width * height > MOST_PIXELS and not _halved(image):
+    if width * height > MOST_PIXELS and not _halve(image):
         image.close()
         raise ValueError(
             f"it has {width} x {height} pixels, more than {MOST_PIXELS / 1e6:.0f} million"
@@ -127,7 +127,7 @@ def open_image(stream: BinaryIO) -> Image.Image:
     return image
 
 
-def _halved(image: Image.Image) -> bool:
+def _halve(image: Image.Image) -> bool:
     """Let a JPEG be decoded at half its size; False: it is of another kind, or still too large."""
     # The whole of a progressive one is kept in memory, whatever the size asked for.
     if image.format not in ("JPEG", "MPO") or "progressive" in image.info:
@@ -136,7 +136,7 @@ def _halved(image: Image.Image) -> bool:
     return image.width * image.height <= MOST_PIXELS
 
 
-def decode(data: bytes, *, size: tuple[int, int]) -> Pixels:
+def decode_image(data: bytes, *, size: tuple[int, int]) -> Pixels:
     """An image file, turned as its EXIF orientation says, its centre cut out and resized.
 
     Args:
@@ -156,10 +156,10 @@ def decode(data: bytes, *, size: tuple[int, int]) -> Pixels:
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"its grey has more than 8 bits (Pillow's mode {image.mode})")
             ImageOps.exif_transpose(image, in_place=True)
-            return fitted(image, size)
+            return cut_and_resize(image, size)
 
 
-def fitted(image: Image.Image, size: tuple[int, int]) -> Pixels:
+def cut_and_resize(image: Image.Image, size: tuple[int, int]) -> Pixels:
     """The centre of an image in RGB, resized.
 
     Args:

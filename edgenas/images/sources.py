@@ -26,16 +26,16 @@ from edgenas.images.archives import (
     ARCHIVES,
     Member,
     Members,
-    members,
+    list_members,
     read_members,
 )
 from edgenas.images.layout import (
     Entry,
     Role,
-    classed,
-    hidden,
-    printable,
-    role_of,
+    detect_role,
+    is_hidden,
+    make_printable,
+    sort_into_classes,
 )
 from edgenas.images.pictures import (
     AVIF_HINT,
@@ -47,8 +47,8 @@ from edgenas.images.pictures import (
     RAW_SUFFIXES,
     SUFFIXES,
     Pixels,
-    format_of,
-    readable,
+    detect_format,
+    is_readable,
 )
 
 # https://www.cs.toronto.edu/~kriz/cifar.html, the binary version
@@ -58,7 +58,7 @@ CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1
 
 _GIVE = "give a folder of class folders, a .tar or .zip of one, a .csv, or cifar10"
 _OUT = "links that lead out of the folder"
-_TOLD = 6  # reasons named where files are not taken
+_MOST_REASONS = 6  # reasons named where files are not taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Listing:
 
 
 @dataclass(slots=True)
-class _Left:
+class _LeftOut:
     """What is not taken: how many, by extension or by a reason, and what would help."""
 
     count: Counter[str] = field(default_factory=Counter)
@@ -85,11 +85,11 @@ class _Left:
 
     def lacks(self, name: str, head: bytes) -> bool:
         """Whether a file is an image of a format that this installation does not read; counted."""
-        kind, suffix = format_of(head), PurePosixPath(name).suffix
+        kind, suffix = detect_format(head), PurePosixPath(name).suffix
         heic = kind == "HEIF" or (not kind and suffix.lower() in HEIC_SUFFIXES)
-        if heic and not readable("HEIF"):
+        if heic and not is_readable("HEIF"):
             self.hints.add(f"for HEIC files: {HEIC_HINT}")
-        elif kind and not readable(kind):
+        elif kind and not is_readable(kind):
             self.hints.add(AVIF_HINT)
         else:
             return False
@@ -102,7 +102,7 @@ class _Left:
         if self.lacks(name, head):
             return False
         raw = suffix.lower() in RAW_SUFFIXES
-        if (format_of(head) and not raw) or suffix.lower() in SUFFIXES:
+        if (detect_format(head) and not raw) or suffix.lower() in SUFFIXES:
             return True
         self.count[suffix or "without an extension"] += 1
         return False
@@ -113,57 +113,59 @@ class _Left:
         for words, n in self.count.items():
             spellings.setdefault(words.lower(), Counter())[words] += n
         reasons = Counter({s.most_common(1)[0][0]: s.total() for s in spellings.values()})
-        named = [f"{n} {printable(words)}" for words, n in reasons.most_common(_TOLD)]
-        if others := reasons.total() - sum(n for _, n in reasons.most_common(_TOLD)):
+        named = [f"{n} {make_printable(words)}" for words, n in reasons.most_common(_MOST_REASONS)]
+        if others := reasons.total() - sum(n for _, n in reasons.most_common(_MOST_REASONS)):
             named.append(f"{others} others")
         if not (left := reasons.total()):
             return ""
         return f"{left} of {taken + left} files were not taken: {', '.join(named)}"
 
 
-def listing(path: Path) -> Listing:
+def list_images(path: Path) -> Listing:
     """The images of a folder, archive or list, with their class, sorted by both.
 
     Raises:
         EdgenasError: nothing there, no archive, a damaged one, or a class folder without images.
     """
     if os.path.isdir(path):
-        return _taken(_walk(path), path)
+        return _take_images(_walk_folder(path), path)
     if not os.path.exists(path):
         raise EdgenasError(f"no images at {path}", hint=_GIVE)
     if not os.path.isfile(path):
         raise EdgenasError(f"{path} is neither a folder nor a file", hint=_GIVE)
     if path.suffix.lower() == ".csv":
-        return _listed(path)
+        return _read_csv(path)
     if not path.name.lower().endswith(ARCHIVES):
         raise EdgenasError(
             f"images must be a folder or one of {', '.join(ARCHIVES)}, .csv, found {path}",
             hint="give a folder of class folders, an archive of one, or a CSV of path,label",
         )
-    return _taken(members(path), path)
+    return _take_images(list_members(path), path)
 
 
-def _taken(found: Members, path: Path) -> Listing:
+def _take_images(found: Members, path: Path) -> Listing:
     """The images among files, with their classes."""
-    left = _Left(found.left)
+    left = _LeftOut(found.left)
     images: list[tuple[str, object]] = []
     for member in found.files:
-        if hidden(member.name):
+        if is_hidden(member.name):
             continue
-        if not _in_utf8(member.name):
+        if not _is_utf8(member.name):
             left.count["with names that are not UTF-8"] += 1
         elif left.takes(member.name, member.head):
             images.append((member.name, member.handle))
-    folders = [name for name in found.folders if not hidden(name) and _in_utf8(name)]
+    folders = [name for name in found.folders if not is_hidden(name) and _is_utf8(name)]
     if left.count[_OUT]:
         left.hints.add("links out of a folder are not followed: name the images in a CSV")
     hint = "; ".join(sorted(left.hints))
-    layout = classed(images, folders, path, hint=hint or "add images or remove the folder")
+    layout = sort_into_classes(
+        images, folders, path, hint=hint or "add images or remove the folder"
+    )
     left.count.update(layout.left)
     return Listing(layout.entries, left.told(len(layout.entries)), hint)
 
 
-def _in_utf8(name: str) -> bool:
+def _is_utf8(name: str) -> bool:
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -171,19 +173,19 @@ def _in_utf8(name: str) -> bool:
     return True
 
 
-def _listed(path: Path) -> Listing:
+def _read_csv(path: Path) -> Listing:
     """The images that a CSV file of the columns ``path`` and ``label`` names, sorted.
 
     Paths are relative to the folder of the file. A column ``split`` divides them as folders of
     these names do; what is for tests is left out.
     """
-    entries, left = list[Entry](), _Left()
+    entries, left = list[Entry](), _LeftOut()
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = csv.DictReader(stream, strict=True)
             missing = {"path", "label"} - set(rows.fieldnames or ())
             if missing:
-                names = printable(",".join(rows.fieldnames or ()))
+                names = make_printable(",".join(rows.fieldnames or ()))
                 raise EdgenasError(
                     f"the first line of {path} must name the columns path and label, "
                     f"found {names or 'nothing'}",
@@ -196,9 +198,9 @@ def _listed(path: Path) -> Listing:
                         f"{path}, line {rows.line_num}: path and label must both be there",
                         hint="complete or remove the line",
                     )
-                if (part := _part(row, path, rows.line_num)) == "test":
+                if (part := _role_of_row(row, path, rows.line_num)) == "test":
                     left.count["for tests"] += 1
-                elif not left.lacks(where, _head(path.parent / where)):
+                elif not left.lacks(where, _read_head(path.parent / where)):
                     entries.append((name, where, None, part == "validation"))
     except (csv.Error, UnicodeDecodeError) as error:
         raise EdgenasError(
@@ -207,30 +209,31 @@ def _listed(path: Path) -> Listing:
     twice = [where for where, n in Counter(where for _, where, _, _ in entries).items() if n > 1]
     if twice:
         raise EdgenasError(
-            f"{path} names {printable(twice[0])} more than once", hint="one label an image"
+            f"{path} names {make_printable(twice[0])} more than once", hint="one label an image"
         )
     hint = "; ".join(sorted(left.hints))
     return Listing(sorted(entries, key=lambda e: (e[0], e[1])), left.told(len(entries)), hint)
 
 
-def _part(row: dict[str, str | None], path: Path, line: int) -> Role:
+def _role_of_row(row: dict[str, str | None], path: Path, line: int) -> Role:
     """What a row of a CSV file is for; training, where there is no column for that."""
     found = (row.get("split", "train") or "").strip()
-    role, exact = role_of(found)
+    role, exact = detect_role(found)
     if role not in ("training", "validation", "test") or not exact:
         raise EdgenasError(
-            f"{path}, line {line}: split must be train, val or test, found {printable(found)!r}",
+            f"{path}, line {line}: split must be train, val or test, "
+            f"found {make_printable(found)!r}",
             hint="or leave the column split out: then a part of every class is set aside",
         )
     return role
 
 
-def _walk(path: Path) -> Members:
+def _walk_folder(path: Path) -> Members:
     """What is below a folder. Links inside it are followed, each folder once; no others are."""
 
     def unread(error: OSError) -> None:
         raise EdgenasError(
-            f"cannot read the folder {printable(str(error.filename))}: {error.strerror}",
+            f"cannot read the folder {make_printable(str(error.filename))}: {error.strerror}",
             hint="let it be read, or remove it",
         ) from error
 
@@ -241,9 +244,9 @@ def _walk(path: Path) -> Members:
         kept: list[str] = []
         for name in sorted(inside):
             real = os.path.realpath(f"{root}/{name}")
-            if hidden(name):
+            if is_hidden(name):
                 continue
-            if not _within(real, top):
+            if not _is_within(real, top):
                 left[_OUT] += 1
             elif real not in seen:
                 seen.add(real)
@@ -251,38 +254,38 @@ def _walk(path: Path) -> Members:
         inside[:] = kept
         folders += [str(below / name) for name in kept]
         for name in sorted(names):
-            if hidden(name):
+            if is_hidden(name):
                 continue
-            if reason := _odd(f"{root}/{name}", top):
+            if reason := _reason_to_refuse(f"{root}/{name}", top):
                 left[reason] += 1
             else:
-                files.append(Member(str(below / name), _head(Path(root, name)), None))
+                files.append(Member(str(below / name), _read_head(Path(root, name)), None))
     return Members(files, folders, left)
 
 
-def _odd(file: str, top: str) -> str:
+def _reason_to_refuse(file: str, top: str) -> str:
     """Why a file is never opened; empty: it is a plain file below the folder ``top``."""
     if os.path.islink(file):
-        if not _within(os.path.realpath(file), top):
+        if not _is_within(os.path.realpath(file), top):
             return _OUT
         if not os.path.exists(file):
             return "links that lead nowhere"
     return "" if os.path.isfile(file) else "pipes, sockets or devices"
 
 
-def _within(real: str, top: str) -> bool:
+def _is_within(real: str, top: str) -> bool:
     return real == top or real.startswith(top.rstrip("/") + "/")
 
 
-def _head(file: Path) -> bytes:
+def _read_head(file: Path) -> bytes:
     """The first bytes of a file; none where it cannot be read: that is told when it is wanted."""
     try:
-        return _bytes_of(file, HEAD)
+        return _read_bytes(file, HEAD)
     except (OSError, ValueError):
         return b""
 
 
-def _bytes_of(file: Path, most: int) -> bytes:
+def _read_bytes(file: Path, most: int) -> bytes:
     """The bytes of a plain file, the first ``most`` of them.
 
     Raises:
@@ -296,27 +299,29 @@ def _bytes_of(file: Path, most: int) -> bytes:
         return stream.read(most)
 
 
-def contents(path: Path, entries: list[Entry]) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
+def open_entries(
+    path: Path, entries: list[Entry]
+) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
     """Class, name and a function that reads the bytes, of every entry, in the source's own order.
 
     Nothing is ever unpacked to the disk, so a name inside an archive cannot do harm.
     """
     if path.is_dir() or path.suffix.lower() == ".csv":
-        base = _base(path)
+        base = _base_folder(path)
         for name, where, *_ in entries:
             # One byte more than an image may have, so that it is refused for that.
-            yield name, where, lambda where=where: _bytes_of(base / where, MOST_BYTES + 1)
+            yield name, where, lambda where=where: _read_bytes(base / where, MOST_BYTES + 1)
     else:
         for (name, where, *_), read in read_members(path, entries):
             yield name, where, read
 
 
-def _base(path: Path) -> Path:
+def _base_folder(path: Path) -> Path:
     """What the names of entries are relative to."""
     return path if path.is_dir() else path.parent
 
 
-def check_classes(found: Listing, classes: list[str], source: str) -> None:
+def check_listing(found: Listing, classes: list[str], source: str) -> None:
     """Refuse what no classifier can learn from: no images, or a single class."""
     listed = source.lower().endswith(".csv")
     hint = "one line per image: path,label" if listed else "one folder per class, images inside"
@@ -327,7 +332,7 @@ def check_classes(found: Listing, classes: list[str], source: str) -> None:
     if len(classes) < 2:
         raise EdgenasError(
             f"{source} must have at least 2 classes, found {len(classes)} "
-            f"({printable(classes[0])!r}){left}",
+            f"({make_printable(classes[0])!r}){left}",
             hint=hint,
         )
 
@@ -340,21 +345,21 @@ def fingerprint(path: Path, entries: list[Entry], stored: int | tuple[int, int])
     digest.update("\0".join(name for name, *_ in entries).encode())
     files = [path]
     if path.is_dir() or path.suffix.lower() == ".csv":
-        files = [_base(path) / where for _, where, *_ in entries]
+        files = [_base_folder(path) / where for _, where, *_ in entries]
     for file in files:
         try:
             status = os.stat(file)
         except (OSError, ValueError) as error:
             said = getattr(error, "strerror", None) or str(error)
             raise EdgenasError(
-                f"cannot read the image {printable(str(file))} of {path}: {said}",
+                f"cannot read the image {make_printable(str(file))} of {path}: {said}",
                 hint="correct the path, or leave the image out",
             ) from error
         digest.update(os.fsencode(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n"))
     return digest.hexdigest()[:32]
 
 
-def cifar10(source: str) -> tuple[Pixels, NDArray[np.int64], list[str]]:
+def load_cifar10(source: str) -> tuple[Pixels, NDArray[np.int64], list[str]]:
     """Pixels (n, 32, 32, 3), labels (n,) and class names of CIFAR-10, downloaded once.
 
     Args:

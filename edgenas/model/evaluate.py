@@ -20,7 +20,7 @@ BATCH = 250
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Accuracy:
+class ImageAccuracy:
     """A measured accuracy.
 
     Args:
@@ -62,7 +62,7 @@ def calibrate(network: Network, pixels: Tensor, *, preprocessing: Preprocessing)
     network.eval()
 
 
-def predictions(network: Network, pixels: Tensor, *, preprocessing: Preprocessing) -> Tensor:
+def predict_logits(network: Network, pixels: Tensor, *, preprocessing: Preprocessing) -> Tensor:
     """Logits of stored images in evaluation mode, shape (n, classes)."""
     network.eval()
     place, resolution = next(network.parameters()).device, network.arch.resolution
@@ -74,16 +74,16 @@ def predictions(network: Network, pixels: Tensor, *, preprocessing: Preprocessin
     return torch.cat(parts)
 
 
-def accuracy(
+def measure_accuracy(
     network: Network, images: Images, *, preprocessing: Preprocessing, split: str
-) -> Accuracy:
+) -> ImageAccuracy:
     """The accuracy of a calibrated network on a split."""
-    logits = predictions(network, images.pixels, preprocessing=preprocessing)
+    logits = predict_logits(network, images.pixels, preprocessing=preprocessing)
     right = (logits.argmax(1) == images.labels).double().mean().item()
-    return Accuracy(value=right, n=len(images), split=split)
+    return ImageAccuracy(value=right, n=len(images), split=split)
 
 
-def evaluate(
+def evaluate_archs(
     supernet: Supernet,
     archs: Sequence[Arch],
     *,
@@ -91,7 +91,7 @@ def evaluate(
     calibration: Tensor,
     preprocessing: Preprocessing,
     split: str,
-) -> Iterator[Accuracy]:
+) -> Iterator[ImageAccuracy]:
     """Extract, calibrate and evaluate archs, one after the other.
 
     Args:
@@ -105,4 +105,4 @@ def evaluate(
     for arch in archs:
         network = supernet.extract(arch).to(memory_format=torch.channels_last)
         calibrate(network, calibration, preprocessing=preprocessing)
-        yield accuracy(network, images, preprocessing=preprocessing, split=split)
+        yield measure_accuracy(network, images, preprocessing=preprocessing, split=split)

@@ -73,7 +73,7 @@ def add_up(tensors: Iterable[Tensor]) -> None:
         tensor.copy_(part.view_as(tensor))
 
 
-def gathered(value: Any) -> list[Any]:
+def gather(value: Any) -> list[Any]:
     """The values of all processes, in their order; every process gets them."""
     if world() == 1:
         return [value]
@@ -82,7 +82,7 @@ def gathered(value: Any) -> list[Any]:
     return values
 
 
-def shared_out(
+def share_out(
     items: Sequence[Item], work: Callable[[Sequence[Item]], Iterable[Found]]
 ) -> list[Found]:
     """What work makes of items, one for each, in their order; every process gets all.
@@ -91,11 +91,11 @@ def shared_out(
         items: the same in every process.
         work: done by every process with its own part of them.
     """
-    found = gathered(list(work(items[rank() :: world()])))
+    found = gather(list(work(items[rank() :: world()])))
     return [found[i % len(found)][i // len(found)] for i in range(len(items))]
 
 
-def from_first(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """The value of the first process."""
     if world() == 1:
         return value

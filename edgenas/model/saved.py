@@ -29,7 +29,7 @@ from edgenas.basics.files import (
     writing,
 )
 from edgenas.basics.ranges import Length, Name
-from edgenas.images.copies import LEARNT_FILE, Learnt, load_learnt, save_learnt
+from edgenas.images.copies import LEARNT_FILE, LearntImages, load_learnt, save_learnt
 from edgenas.images.data import Preprocessing
 from edgenas.model.supernet import Supernet
 from edgenas.space.presets import space_from_json, space_to_json
@@ -42,20 +42,20 @@ DIGEST = "digest"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Weights:
+class _WeightsFile:
     """The file of the weights."""
 
     sha256: Annotated[str, Length(64, 64)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _File:
+class _SupernetFile:
     """``supernet.json``, see ``TrainedSupernet``."""
 
     space: Any
     classes: tuple[Name, ...]
     preprocessing: Any
-    weights: _Weights
+    weights: _WeightsFile
     training: Mapping[str, Any]
 
 
@@ -77,7 +77,7 @@ class TrainedSupernet:
     preprocessing: Preprocessing
     training: Mapping[str, Any]
     folder: Path | None = None
-    learnt: Learnt | None = None
+    learnt: LearntImages | None = None
 
     def require_folder(self) -> Path:
         """The folder of a supernet that was loaded or saved."""
@@ -203,7 +203,7 @@ def load_supernet(folder: Path) -> TrainedSupernet:
         EdgenasError: a file is missing, damaged or does not fit; nothing is guessed.
     """
     path = folder / "supernet.json"
-    file = decode(_File, read_json(path, schema=SCHEMA), where=str(path))
+    file = decode(_SupernetFile, read_json(path, schema=SCHEMA), where=str(path))
     space = space_from_json(file.space, where=f"{path}: space")
     weights = folder / "weights.safetensors"
     tensors = load_tensors(weights)

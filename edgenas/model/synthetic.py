@@ -31,7 +31,7 @@ STEPS = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class SynthesisProgress:
     """Where a synthesis stands, told after every step.
 
     Args:
@@ -53,7 +53,7 @@ def synthesise(
     count: int = BATCH,
     steps: int = STEPS,
     seed: int = 0,
-    tell: Callable[[Progress], None] = lambda progress: None,
+    tell: Callable[[SynthesisProgress], None] = lambda progress: None,
 ) -> Tensor:
     """Make calibration images for the networks of a supernet.
 
@@ -71,11 +71,11 @@ def synthesise(
         The images, uint8, shape (count, 3, height, width).
     """
     rng = np.random.default_rng((seed, 11))
-    archs = sample_archs(supernet, rng=rng)
+    archs = sample_calibration_archs(supernet, rng=rng)
     targets: dict[int, list[Tensor]] = {}
     batch = min(BATCH, count)
     assert count % batch == 0, f"count must be a multiple of {BATCH}, found {count}"
-    images = coloured_noise(pixels, count=count, rng=rng)
+    images = make_coloured_noise(pixels, count=count, rng=rng)
     parts = [part.clone().requires_grad_() for part in images.split(batch)]
     optimisers = [torch.optim.Adam([part], lr=LEARNING_RATE, betas=(0.9, 0.99)) for part in parts]
     for step in range(steps):
@@ -85,7 +85,7 @@ def synthesise(
         network = supernet.extract(archs[number]).to(memory_format=torch.channels_last)
         network.requires_grad_(False)
         if number not in targets:
-            targets[number] = real_statistics(network, pixels, preprocessing=preprocessing)
+            targets[number] = measure_statistics(network, pixels, preprocessing=preprocessing)
         part, optimiser = parts[which], optimisers[which]
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -96,18 +96,18 @@ def synthesise(
         optimiser.step()
         with torch.no_grad():
             part.clamp_(0, 255)
-        tell(Progress(step=step + 1, steps=steps, distance=loss.item()))
+        tell(SynthesisProgress(step=step + 1, steps=steps, distance=loss.item()))
     return torch.cat([part.detach().round().to(torch.uint8) for part in parts])
 
 
-def sample_archs(supernet: Supernet, *, rng: np.random.Generator) -> list[Arch]:
+def sample_calibration_archs(supernet: Supernet, *, rng: np.random.Generator) -> list[Arch]:
     """The largest and the smallest network and random ones, at all resolutions."""
     space = supernet.space
     rows = space.sample(ARCHS, rng=rng, by="gene")
     return [space.largest(), space.smallest(), *space.decode(rows)]
 
 
-def real_statistics(
+def measure_statistics(
     network: Network, pixels: Tensor, *, preprocessing: Preprocessing
 ) -> list[Tensor]:
     """What calibrating a network with images finds, as ``statistics`` gives it."""
@@ -161,7 +161,7 @@ def distance(found: list[Tensor], wanted: list[Tensor]) -> Tensor:
     return torch.stack(terms).sum() / len(found)
 
 
-def coloured_noise(pixels: Tensor, *, count: int, rng: np.random.Generator) -> Tensor:
+def make_coloured_noise(pixels: Tensor, *, count: int, rng: np.random.Generator) -> Tensor:
     """Gaussian noise with the mean image and the spectrum of images.
 
     The spectrum is the average, over images, of the products of the Fourier coefficients of all

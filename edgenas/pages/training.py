@@ -17,7 +17,7 @@ from edgenas.pages.markup import (
     table,
 )
 from edgenas.space.space import Space
-from edgenas.training.history import History
+from edgenas.training.history import TrainingHistory
 
 Points = list[tuple[float, float]]
 _LINES = ("front", "front second", "front third")
@@ -25,7 +25,7 @@ _POINTS = 300  # of a line: more than that nobody can tell apart
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "K"))
 
 
-def training_page(history: History) -> str:
+def training_page(history: TrainingHistory) -> str:
     """The page of a training, an HTML document of its own.
 
     The same history gives the same bytes.
@@ -73,7 +73,7 @@ def _size(space: Space) -> str:
     return f"{space.size:,}" if space.size < 1e6 else f"{space.size:.2g}"
 
 
-def _epochs(history: History) -> list[Mapping[str, Any]]:
+def _epochs(history: TrainingHistory) -> list[Mapping[str, Any]]:
     return [line for line in history.metrics if "validation" in line]
 
 
@@ -83,7 +83,7 @@ def _mean(line: Mapping[str, Any]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _tiles(history: History, epochs: Sequence[Mapping[str, Any]]) -> Element:
+def _tiles(history: TrainingHistory, epochs: Sequence[Mapping[str, Any]]) -> Element:
     last = epochs[-1]
     largest, smallest = last["validation"]
     tiles = [(f"{largest:.2%}", "top-1 of the largest network, validation")]
@@ -123,7 +123,7 @@ def _accuracies(epochs: Sequence[Mapping[str, Any]]) -> Element:
     )
 
 
-def _losses(history: History) -> Element | None:
+def _losses(history: TrainingHistory) -> Element | None:
     lines = [(epoch, line["losses"]) for epoch, line in _by_epoch(history, "losses")]
     found: list[tuple[str, Points]] = [("the largest network", [(e, v[0]) for e, v in lines])]
     for i, name in ((1, "the smallest network"), (2, "the random networks of a step, mean")):
@@ -138,12 +138,14 @@ def _losses(history: History) -> Element | None:
     return _curves("Loss", found, y_name="training loss", note=note)
 
 
-def _line(history: History, name: str, *, title: str, y_name: str, note: str) -> Element | None:
+def _line(
+    history: TrainingHistory, name: str, *, title: str, y_name: str, note: str
+) -> Element | None:
     points = [(epoch, line[name]) for epoch, line in _by_epoch(history, name)]
     return _curves(title, [("", points)], y_name=y_name, note=note) if points else None
 
 
-def _by_epoch(history: History, name: str) -> list[tuple[float, Mapping[str, Any]]]:
+def _by_epoch(history: TrainingHistory, name: str) -> list[tuple[float, Mapping[str, Any]]]:
     """The lines of metrics that have a field, with the epoch they were written in."""
     first = _epochs(history)[0]
     length = first["step"] / first["epoch"]
@@ -180,7 +182,7 @@ def _thinned(points: Points) -> Points:
     return [(sum(x for x, _ in p) / len(p), sum(y for _, y in p) / len(p)) for p in parts]
 
 
-def _networks(history: History) -> Element | None:
+def _networks(history: TrainingHistory) -> Element | None:
     if not history.macs:
         return None
     scale, unit = next((u for u in _UNITS if max(history.macs) >= u[0]), (1.0, ""))

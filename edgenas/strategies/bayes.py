@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgenas.space.space import Codes, Space, layout
-from edgenas.strategies.feasible import first_population, towards
+from edgenas.strategies.feasible import first_population, move_towards
 from edgenas.strategies.problem import Account, Problem
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def bayes(problem: Problem) -> Account:
     stale = 0
     while account.left > 0 and stale < _STALE and account.best is not None:
         row = _proposed(space, study.ask())
-        moved = towards(space, np.repeat(row, _MOVED, 0), account.best, rng=rng)
+        moved = move_towards(space, np.repeat(row, _MOVED, 0), account.best, rng=rng)
         fresh = account.fresh(np.concatenate([row, moved]), most=1)
         stale = 0 if len(fresh) else stale + 1
         if len(fresh):

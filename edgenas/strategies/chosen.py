@@ -15,7 +15,7 @@ from edgenas.strategies.run import search
 _EVALUATIONS = 5000  # of each search: a predictor scores so many in a moment
 
 
-def chosen_networks(predictor: AccuracyPredictor, *, count: int, seed: int) -> Codes:
+def choose_networks(predictor: AccuracyPredictor, *, count: int, seed: int) -> Codes:
     """What evolution finds by a predictor under budgets of MACs, without what it was fitted to.
 
     Args:

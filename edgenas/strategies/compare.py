@@ -18,7 +18,7 @@ BASELINE = "random"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
+class StrategyComparison:
     """What one strategy reached.
 
     Args:
@@ -46,7 +46,7 @@ class Compared:
         return float(np.std(self.scores, ddof=1)) if len(self.scores) > 1 else 0.0
 
 
-def compare(
+def compare_strategies(
     space: Space,
     *,
     maximize: Score,
@@ -54,7 +54,7 @@ def compare(
     strategies: Sequence[str],
     evaluations: int,
     seeds: int,
-) -> tuple[Compared, ...]:
+) -> tuple[StrategyComparison, ...]:
     """Run strategies and random search over the same seeds.
 
     Args:
@@ -87,7 +87,7 @@ def compare(
     }
     base = [result.best.score for result in found[BASELINE]]
     return tuple(
-        Compared(
+        StrategyComparison(
             strategy=name,
             scores=tuple(result.best.score for result in results),
             seconds=float(np.mean([result.seconds for result in results])),

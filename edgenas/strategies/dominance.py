@@ -16,7 +16,7 @@ _ROWS = 512  # compared at once where a front is looked for
 _PEELED = 16  # fronts of two costs that are taken off one by one
 
 
-def fronts(costs: Matrix, *, enough: int | None = None) -> tuple[Indices, Indices]:
+def sort_into_fronts(costs: Matrix, *, enough: int | None = None) -> tuple[Indices, Indices]:
     """All vectors, front by front: those that none dominates, then the front of the rest ...
 
     Two costs take O(n log n) (Jensen 2003, "Reducing the run-time complexity of multiobjective
@@ -41,14 +41,14 @@ def fronts(costs: Matrix, *, enough: int | None = None) -> tuple[Indices, Indice
     return order[by_rank], rank[by_rank]
 
 
-def crowding(costs: Matrix, rank: Indices) -> Vector:
+def measure_crowding(costs: Matrix, rank: Indices) -> Vector:
     """The crowding distance of each vector within its rank (Deb et al. 2002, section III-B).
 
     The sum over objectives of the gap between its two neighbours, as a part of the rank's range;
     infinite at the ends.
 
     Args:
-        costs: shape (n, objectives), in the order that ``fronts`` gives.
+        costs: shape (n, objectives), in the order that ``sort_into_fronts`` gives.
         rank: of each vector, shape (n,), in that order.
 
     Returns:
@@ -72,7 +72,7 @@ def crowding(costs: Matrix, rank: Indices) -> Vector:
     return total
 
 
-def front_of(costs: Matrix) -> Indices:
+def find_front(costs: Matrix) -> Indices:
     """The places of the vectors that none dominates, ascending; of equal ones the first only.
 
     Args:

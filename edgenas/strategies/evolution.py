@@ -13,8 +13,8 @@ import numpy as np
 
 from edgenas.space.cost import Vector
 from edgenas.space.space import Codes, Space, layout
-from edgenas.strategies.feasible import anchor, towards
-from edgenas.strategies.neighbours import neighbours
+from edgenas.strategies.feasible import find_feasible, move_towards
+from edgenas.strategies.neighbours import list_neighbours
 from edgenas.strategies.problem import Account, Problem
 
 _POPULATION = 256
@@ -34,7 +34,7 @@ def evolve(problem: Problem) -> Account:
     """
     rng = np.random.default_rng(problem.seed)
     account = Account(problem)
-    start = anchor(problem, rng)
+    start = find_feasible(problem, rng)
     elite: Codes = start[:0]
     while account.left > 0:
         rows, scores = _crowd(account, rng, start=start, elite=elite)
@@ -66,7 +66,7 @@ def _crowd(
         samples = np.concatenate(
             [space.sample(2 * size, rng=rng, by="gene"), space.sample(2 * size, rng=rng, by="arch")]
         )
-        drawn = [towards(space, samples, start, rng=rng) for _ in range(2)]
+        drawn = [move_towards(space, samples, start, rng=rng) for _ in range(2)]
         first = account.fresh(start)
         rows = account.fresh(np.concatenate([samples, *drawn]), most=size - 1, rng=rng)
         rows = np.concatenate([first, rows])[: account.left]
@@ -101,7 +101,7 @@ def _climb(account: Account, row: Codes, score: float) -> Codes:
     """The end of the steepest ascent: by one gene as far as that goes, then by one and two."""
     genes: Literal[1, 2] = 1
     while account.left > 0:
-        near = account.fresh(neighbours(account.problem.space, row, genes=genes))
+        near = account.fresh(list_neighbours(account.problem.space, row, genes=genes))
         scores = account.score(near, phase="climb")
         if len(near) and scores.max() > score:
             row, score, genes = near[int(scores.argmax())][None], float(scores.max()), 1

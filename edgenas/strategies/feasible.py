@@ -8,15 +8,15 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.space.cost import Vector
 from edgenas.space.space import Codes, Space
 from edgenas.strategies.constraint import Limit
-from edgenas.strategies.least import least
-from edgenas.strategies.neighbours import neighbours, unique
+from edgenas.strategies.least import find_least
+from edgenas.strategies.neighbours import drop_repeats, list_neighbours
 from edgenas.strategies.problem import Problem
 
 _TRIES = 12
 _CROWD = 2048
 
 
-def anchor(problem: Problem, rng: np.random.Generator) -> Codes:
+def find_feasible(problem: Problem, rng: np.random.Generator) -> Codes:
     """One row that keeps all limits, shape (1, genes).
 
     Raises:
@@ -43,7 +43,7 @@ def anchor(problem: Problem, rng: np.random.Generator) -> Codes:
         parents = np.concatenate([descended, *starts, rows[order]])
         one, other = (parents[rng.integers(len(parents), size=_CROWD)] for _ in range(2))
         children = space.mutate(space.crossover(one, other, rng=rng), rng=rng, probability=0.05)
-        rows = unique(np.concatenate([parents, children]))
+        rows = drop_repeats(np.concatenate([parents, children]))
         excess = problem.excess(rows)
     raise _none_found(problem, rows[int(excess.argmin())][None])
 
@@ -51,14 +51,14 @@ def anchor(problem: Problem, rng: np.random.Generator) -> Codes:
 def least_row(space: Space, limit: Limit, *, rng: np.random.Generator) -> Codes:
     """The row with the least value of a limit: exact with tables, else the best descent's end."""
     if limit.tables is not None:
-        return least(space, limit.tables)
+        return find_least(space, limit.tables)
     crowd = space.sample(_CROWD // 8, rng=rng, by="gene")
     rows = np.concatenate([space.encode([space.smallest()]), crowd])
     values = limit.of(rows)
     row = rows[int(values.argmin())][None]
     value = float(values.min())
     while True:
-        near = neighbours(space, row)
+        near = list_neighbours(space, row)
         if not len(near):
             return row
         values = limit.of(near)
@@ -82,18 +82,18 @@ def first_population(
         EdgenasError: no network keeps all limits.
     """
     space = problem.space
-    start = anchor(problem, rng)
+    start = find_feasible(problem, rng)
     corners = space.encode([space.smallest(), space.largest()])
     samples = np.concatenate([space.sample(size, rng=rng, by=by) for by in ("gene", "arch")])
     samples = rng.permutation(samples)
     if problem.limits:
-        drawn = [towards(space, samples, start, rng=rng) for _ in range(2)]
+        drawn = [move_towards(space, samples, start, rng=rng) for _ in range(2)]
         samples = np.concatenate([samples, *drawn])
-    rows = unique(np.concatenate([*ends, start, corners, samples]))
+    rows = drop_repeats(np.concatenate([*ends, start, corners, samples]))
     return rows[problem.kept(rows)][:size]
 
 
-def towards(space: Space, rows: Codes, goal: Codes, *, rng: np.random.Generator) -> Codes:
+def move_towards(space: Space, rows: Codes, goal: Codes, *, rng: np.random.Generator) -> Codes:
     """Rows with a random part of their genes, another part in each row, taken from the goal."""
     take = rng.random(rows.shape) < rng.random((len(rows), 1))
     take = (take & (goal != 0)) | (rows == 0)
@@ -103,7 +103,7 @@ def towards(space: Space, rows: Codes, goal: Codes, *, rng: np.random.Generator)
 def _descend(problem: Problem, row: Codes, value: float) -> tuple[Codes, float]:
     """The end of the steepest descent of the excess by one and two genes."""
     while value > 0:
-        near = neighbours(problem.space, row)
+        near = list_neighbours(problem.space, row)
         values: Vector = problem.excess(near)
         if not len(near) or not values.min() < value:
             break

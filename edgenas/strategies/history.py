@@ -34,7 +34,7 @@ _HEAD = 1 << 20  # characters of the comment
 _MOST = 1e18  # of a value
 
 
-class History:
+class SearchHistory:
     """The history of one search, open for more.
 
     Args:
@@ -128,7 +128,7 @@ def open_history(
     limits: Sequence[Limit],
     search: Mapping[str, Any],
     found: Sequence[str] = ("score",),
-) -> History:
+) -> SearchHistory:
     """The history of a search, new or to be continued.
 
     Args:
@@ -156,7 +156,9 @@ def open_history(
         if head.startswith(text):  # new, or killed within its head
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(head, encoding="utf-8")
-            return History(path, found=len(found), limits=beside, steps=[], size=len(head.encode()))
+            return SearchHistory(
+                path, found=len(found), limits=beside, steps=[], size=len(head.encode())
+            )
     if not text.startswith(head):
         raise _other(path, text.partition("\n")[0], asked)
     steps = list[list[str]]()
@@ -172,7 +174,7 @@ def open_history(
             steps.append([])
         steps[-1].append(line)
     size = len(head.encode())
-    return History(path, found=len(found), limits=beside, steps=steps, size=size)
+    return SearchHistory(path, found=len(found), limits=beside, steps=steps, size=size)
 
 
 def _broken(fields: Sequence[str], *, columns: int) -> str:

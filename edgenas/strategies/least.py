@@ -15,7 +15,7 @@ Scope = tuple[int, ...]
 Factor = tuple[Scope, Vector]
 
 
-def least(space: Space, tables: Tables) -> Codes:
+def find_least(space: Space, tables: Tables) -> Codes:
     """The canonical row with the least value, shape (1, genes); of equals the first found."""
     factors: list[Factor] = [*_places(tables), *_rules(space)]
     chosen: list[tuple[int, Scope, NDArray[np.intp]]] = []

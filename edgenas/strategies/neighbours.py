@@ -12,7 +12,7 @@ from edgenas.space.space import Codes, Space, layout
 Indices = NDArray[np.intp]
 
 
-def every(space: Space) -> Codes:
+def list_all(space: Space) -> Codes:
     """All networks of a space, canonical rows, shape (space.size, genes)."""
     columns = layout(space).depths
     rows = np.zeros((1, len(space.genes)), np.uint8)
@@ -28,7 +28,7 @@ def every(space: Space) -> Codes:
     return rows
 
 
-def neighbours(space: Space, row: Codes, *, genes: Literal[1, 2] = 2) -> Codes:
+def list_neighbours(space: Space, row: Codes, *, genes: Literal[1, 2] = 2) -> Codes:
     """The networks one gene away, or one or two, without the network itself; some of them twice.
 
     A block that a deeper stage adds comes with the values of the block before it, its smallest or
@@ -61,13 +61,13 @@ def neighbours(space: Space, row: Codes, *, genes: Literal[1, 2] = 2) -> Codes:
     return rows[(rows != row).any(1)]
 
 
-def unique(rows: Codes) -> Codes:
+def drop_repeats(rows: Codes) -> Codes:
     """Each row once, in order of first appearance."""
-    _, first = np.unique(keys(rows), return_index=True)
+    _, first = np.unique(hash_rows(rows), return_index=True)
     return rows[np.sort(first)]
 
 
-def keys(rows: Codes) -> NDArray[np.uint64]:
+def hash_rows(rows: Codes) -> NDArray[np.uint64]:
     """A 64-bit hash of each row, the same in every run; two of a million rows never share one."""
     return rows.astype(np.uint64) @ _multipliers(rows.shape[1])
 

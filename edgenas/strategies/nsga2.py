@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgenas.space.space import Codes, Rules, rules
-from edgenas.strategies.dominance import Indices, Matrix, crowding, fronts
+from edgenas.strategies.dominance import Indices, Matrix, measure_crowding, sort_into_fronts
 from edgenas.strategies.feasible import first_population
 from edgenas.strategies.problem import Costs, Ledger, Problem
 
@@ -67,18 +67,18 @@ def nsga2(
     return np.concatenate(scored), np.concatenate(found)
 
 
-def survivors(costs: Matrix, *, most: int) -> Indices:
+def select_survivors(costs: Matrix, *, most: int) -> Indices:
     """The places of those that live on, the best first: by rank, then the least crowded.
 
     Args:
         costs: finite, shape (n, objectives).
         most: how many.
     """
-    order, rank = fronts(costs, enough=most)
+    order, rank = sort_into_fronts(costs, enough=most)
     if len(rank) > most:
         whole = int(np.searchsorted(rank, int(rank[most - 1]), side="right"))  # ranks that live on
         order, rank = order[:whole], rank[:whole]
-    best = np.lexsort((-crowding(costs.take(order, 0), rank), rank))
+    best = np.lexsort((-measure_crowding(costs.take(order, 0), rank), rank))
     return order[best[:most]]
 
 
@@ -87,7 +87,7 @@ def _best(rows: Codes, costs: Matrix, *, most: int) -> tuple[Codes, Matrix]:
     if not np.isfinite(costs).all():
         finite = np.isfinite(costs).all(1)
         rows, costs = rows[finite], costs[finite]
-    order = survivors(costs, most=most)
+    order = select_survivors(costs, most=most)
     return rows.take(order, 0), costs.take(order, 0)
 
 

@@ -15,11 +15,11 @@ from edgenas.space.arch import Arch
 from edgenas.space.cost import Tables, Vector
 from edgenas.space.space import Codes, Space
 from edgenas.strategies.constraint import Limit
-from edgenas.strategies.dominance import front_of
-from edgenas.strategies.feasible import anchor
-from edgenas.strategies.history import History, open_history
-from edgenas.strategies.least import least
-from edgenas.strategies.neighbours import every
+from edgenas.strategies.dominance import find_front
+from edgenas.strategies.feasible import find_feasible
+from edgenas.strategies.history import SearchHistory, open_history
+from edgenas.strategies.least import find_least
+from edgenas.strategies.neighbours import list_all
 from edgenas.strategies.nsga2 import nsga2
 from edgenas.strategies.problem import Costs, Problem
 
@@ -139,13 +139,13 @@ def pareto(
         seed=seed,
     )
     if exact:
-        rows = every(space)
+        rows = list_all(space)
         rows = rows[problem.kept(rows)]
         if not len(rows):
-            anchor(problem, np.random.default_rng(seed))  # says what binds
+            find_feasible(problem, np.random.default_rng(seed))  # says what binds
         values = costs(rows)
     else:
-        ends = [least(space, t) for o in objectives if (t := _tables(o)) is not None]
+        ends = [find_least(space, t) for o in objectives if (t := _tables(o)) is not None]
         rows, values = nsga2(problem, costs, population=population, ends=ends)
     scored = len(rows)
     known = np.isfinite(values).all(1)
@@ -155,7 +155,7 @@ def pareto(
             "no network has a value in every objective: they gave no numbers",
             hint="fit the predictors again",
         )
-    found = front_of(values)
+    found = find_front(values)
     found = found[np.lexsort(values[found].T[::-1])]
     columns = {limit.constraint.name: limit.of(rows[found]) for limit in limits}
     columns |= dict(zip(goals, (values[found] * _signs(objectives)).T, strict=True))
@@ -188,7 +188,7 @@ def _signs(objectives: Sequence[Objective]) -> NDArray[np.float64]:
     return np.array([1.0 if o.goal == "min" else -1.0 for o in objectives])
 
 
-def _costs(objectives: Sequence[Objective], *, history: History | None, phase: str) -> Costs:
+def _costs(objectives: Sequence[Objective], *, history: SearchHistory | None, phase: str) -> Costs:
     """Rows to what is minimised, shape (n, objectives); what is not a number is infinite.
 
     Args:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from edgenas.space.cost import Vector
 from edgenas.space.space import Codes, Space
 from edgenas.strategies.constraint import Limit
-from edgenas.strategies.history import History
-from edgenas.strategies.neighbours import keys
-from edgenas.strategies.result import Step
+from edgenas.strategies.history import SearchHistory
+from edgenas.strategies.neighbours import hash_rows
+from edgenas.strategies.result import SearchStep
 
 Score = Callable[[Codes], Vector]
 Costs = Callable[[Codes], NDArray[np.float64]]
@@ -37,7 +37,7 @@ class Problem:
     limits: tuple[Limit, ...]
     evaluations: int
     seed: int
-    history: History | None = None
+    history: SearchHistory | None = None
     top: int = 1
 
     def excess(self, rows: Codes) -> Vector:
@@ -85,7 +85,7 @@ class Ledger:
             rng: draws them where there are more; None: the first ones are taken.
         """
         rows = rows[self.kept(rows)]
-        seen, names = self.seen, keys(rows).tolist()
+        seen, names = self.seen, hash_rows(rows).tolist()
         lines = {name: line for line, name in enumerate(names) if name not in seen}
         most = self.left if most is None else min(most, self.left)
         if len(lines) > most:
@@ -112,7 +112,7 @@ class Account:
         self.front_scores: Vector = np.empty(0)
         self.top = np.empty((0, len(problem.space.genes)), np.uint8)
         self.top_scores: Vector = np.empty(0)
-        self.steps = list[Step]()
+        self.steps = list[SearchStep]()
 
     @property
     def best_score(self) -> float:
@@ -154,7 +154,7 @@ class Account:
         self.ledger.scored += len(rows)
         self._enter(rows, scores)
         self._keep(rows, scores)
-        self.steps.append(Step(phase, self.scored, self.best_score))
+        self.steps.append(SearchStep(phase, self.scored, self.best_score))
         return scores
 
     def _keep(self, rows: Codes, scores: Vector) -> None:

@@ -128,7 +128,7 @@ PROXIES: Mapping[str, Callable[[nn.Module, Tensor, Tensor], float]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class ProxyBatch:
     """The images that proxies look at.
 
     Args:
@@ -172,7 +172,7 @@ class Agreement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Screened:
+class Prescreen:
     """What a pre-screen kept.
 
     Args:
@@ -207,7 +207,7 @@ class ProxyScore:
         EdgenasError: an unknown proxy, or fewer than two images.
     """
 
-    def __init__(self, space: Space, *, proxy: str, batch: Batch, seed: int = 0) -> None:
+    def __init__(self, space: Space, *, proxy: str, batch: ProxyBatch, seed: int = 0) -> None:
         if proxy not in PROXIES:
             raise unknown("proxy", proxy, known=PROXIES, listing="edgenas proxies --help")
         if len(batch.pixels) < 2:
@@ -235,7 +235,7 @@ def prescreen(
     keep: int,
     judged: tuple[Codes, Vector] | None = None,
     of: str = "measured accuracy",
-) -> Screened:
+) -> Prescreen:
     """The best of some networks by a proxy, with what is known of its worth.
 
     Args:
@@ -252,11 +252,11 @@ def prescreen(
         raise EdgenasError(f"keep must be from 1 to {len(rows)}, found {keep}")
     scores = score(rows)
     best = np.argsort(-scores, kind="stable")[:keep]
-    known = None if judged is None else agreement(score(judged[0]), judged[1], of=of)
-    return Screened(rows=rows[best], scores=scores[best], proxy=score.proxy, agreement=known)
+    known = None if judged is None else measure_agreement(score(judged[0]), judged[1], of=of)
+    return Prescreen(rows=rows[best], scores=scores[best], proxy=score.proxy, agreement=known)
 
 
-def agreement(scores: Vector, accuracy: Vector, *, of: str, seed: int = 0) -> Agreement:
+def measure_agreement(scores: Vector, accuracy: Vector, *, of: str, seed: int = 0) -> Agreement:
     """How alike scores and accuracies rank networks, both of shape (n,).
 
     Args:
@@ -285,7 +285,7 @@ def agreement(scores: Vector, accuracy: Vector, *, of: str, seed: int = 0) -> Ag
     )
 
 
-def counts(space: Space) -> Mapping[str, Callable[[Codes], Vector]]:
+def count_tables(space: Space) -> Mapping[str, Callable[[Codes], Vector]]:
     """What every proxy has to beat: the numbers of parameters and of MACs."""
     return {"params": params_table(space), "macs": macs_table(space)}
 
@@ -297,7 +297,9 @@ def _copy(network: nn.Module) -> tuple[nn.Module, list[Tensor]]:
     return made, [part.weight for part in made.modules() if isinstance(part, kinds)]
 
 
-def batch_of(images: Images, *, count: int, preprocessing: Preprocessing, seed: int = 0) -> Batch:
+def draw_batch(
+    images: Images, *, count: int, preprocessing: Preprocessing, seed: int = 0
+) -> ProxyBatch:
     """Some images of a data set, as many of each class as can be.
 
     Args:
@@ -314,7 +316,7 @@ def batch_of(images: Images, *, count: int, preprocessing: Preprocessing, seed: 
     turn = np.empty(len(labels), np.intp)
     turn[by_class] = np.arange(len(labels)) - starts
     chosen = order[torch.from_numpy(np.argsort(turn, kind="stable")[:count])]
-    return Batch(
+    return ProxyBatch(
         pixels=images.pixels[chosen],
         labels=images.labels[chosen],
         preprocessing=preprocessing,
@@ -322,7 +324,7 @@ def batch_of(images: Images, *, count: int, preprocessing: Preprocessing, seed: 
     )
 
 
-def synthetic_batch(trained: TrainedSupernet, *, count: int, seed: int = 0) -> Batch:
+def draw_synthetic_batch(trained: TrainedSupernet, *, count: int, seed: int = 0) -> ProxyBatch:
     """Synthetic images that a supernet carries, with labels drawn at random.
 
     Raises:
@@ -330,7 +332,7 @@ def synthetic_batch(trained: TrainedSupernet, *, count: int, seed: int = 0) -> B
     """
     pixels = trained.calibration_images()[:count]
     generator = torch.Generator().manual_seed(seed)
-    return Batch(
+    return ProxyBatch(
         pixels=pixels,
         labels=torch.randint(len(trained.classes), (len(pixels),), generator=generator),
         preprocessing=trained.preprocessing,
@@ -338,7 +340,7 @@ def synthetic_batch(trained: TrainedSupernet, *, count: int, seed: int = 0) -> B
     )
 
 
-def judged_networks(
+def draw_measured_networks(
     predictor: AccuracyPredictor, *, count: int, seed: int = 0
 ) -> tuple[Codes, Vector, str]:
     """Networks whose accuracy was measured with the weights of a supernet.
@@ -367,10 +369,10 @@ def judged_networks(
     )
 
 
-def compare(
+def compare_proxies(
     space: Space,
     *,
-    batch: Batch,
+    batch: ProxyBatch,
     rows: Codes,
     accuracies: Vector,
     of: str,
@@ -391,10 +393,10 @@ def compare(
     scorers: dict[str, Callable[[Codes], Vector]] = {
         name: ProxyScore(space, proxy=name, batch=batch, seed=seed) for name in PROXIES
     }
-    scorers |= counts(space)
+    scorers |= count_tables(space)
     found: dict[str, Agreement] = {}
     for done, (name, scorer) in enumerate(scorers.items()):
         tell(done, len(scorers), name)
-        found[name] = agreement(scorer(rows), accuracies, of=of)
+        found[name] = measure_agreement(scorer(rows), accuracies, of=of)
     tell(len(scorers), len(scorers), "")
     return found

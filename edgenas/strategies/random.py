@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from edgenas.strategies.feasible import anchor
+from edgenas.strategies.feasible import find_feasible
 from edgenas.strategies.problem import Account, Problem
 
 _BATCH = 4096
@@ -17,7 +17,7 @@ def sample(problem: Problem) -> Account:
     """
     rng = np.random.default_rng(problem.seed)
     account = Account(problem)
-    account.score(account.fresh(anchor(problem, rng)), phase="sample")
+    account.score(account.fresh(find_feasible(problem, rng)), phase="sample")
     empty = 0
     while account.left > 0 and empty < _EMPTY:
         # In the order drawn: `fresh` sorts, and the last batch may be cut short.

@@ -7,7 +7,7 @@ from edgenas.space.arch import Arch
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SearchStep:
     """A line of the history: the phase, networks scored so far, the best score so far."""
 
     phase: str
@@ -53,7 +53,7 @@ class SearchResult:
     best: Candidate
     front: tuple[Candidate, ...]
     top: tuple[Candidate, ...]
-    history: tuple[Step, ...]
+    history: tuple[SearchStep, ...]
     evaluations: int
     seconds: float
     strategy: str

@@ -13,9 +13,9 @@ from edgenas.strategies.aging import age
 from edgenas.strategies.bayes import bayes
 from edgenas.strategies.constraint import Limit
 from edgenas.strategies.evolution import evolve
-from edgenas.strategies.feasible import anchor
+from edgenas.strategies.feasible import find_feasible
 from edgenas.strategies.history import open_history
-from edgenas.strategies.neighbours import every
+from edgenas.strategies.neighbours import list_all
 from edgenas.strategies.problem import Account, Problem, Score
 from edgenas.strategies.random import sample
 from edgenas.strategies.result import Candidate, SearchResult
@@ -85,7 +85,7 @@ def search(
         top=top,
     )
     # Where all of a space may be scored, every strategy comes to this.
-    account = (enumerated if space.size <= evaluations else STRATEGIES[strategy])(problem)
+    account = (enumerate_all if space.size <= evaluations else STRATEGIES[strategy])(problem)
     if account.best is None or account.front is None:
         raise EdgenasError(
             "no network has a score: maximize gave no numbers",
@@ -107,17 +107,17 @@ def search(
     )
 
 
-def enumerated(problem: Problem) -> Account:
+def enumerate_all(problem: Problem) -> Account:
     """Score every network that keeps all limits.
 
     Raises:
         EdgenasError: there is none.
     """
     account = Account(problem)
-    rows = every(problem.space)
+    rows = list_all(problem.space)
     kept = problem.kept(rows)
     if not kept.any():
-        anchor(problem, np.random.default_rng(problem.seed))
+        find_feasible(problem, np.random.default_rng(problem.seed))
     account.score(rows[kept], phase="every")
     return account
 

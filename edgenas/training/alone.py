@@ -21,8 +21,8 @@ from edgenas.basics.files import wait_for_machine
 from edgenas.images.data import Images, Preprocessing
 from edgenas.model.network import Network
 from edgenas.model.saved import load_tensors, save_tensors
-from edgenas.training.augment import mixed, views
-from edgenas.training.course import indices_of
+from edgenas.training.augment import augment_images, mix_images
+from edgenas.training.course import choose_indices
 from edgenas.training.loop import keep_memory
 from edgenas.training.recipe import Recipe, learning_rate
 from edgenas.training.state import State
@@ -73,7 +73,7 @@ def train_alone(
     saved = time.monotonic()
     for step in range(start, steps):
         saved += wait_for_machine()
-        lines = indices_of(images, recipe, step_images, seed, step)
+        lines = choose_indices(images, recipe, step_images, seed, step)
         loss = _step(
             network, images, lines, recipe=recipe, preprocessing=preprocessing, seed=(seed, 1, step)
         )
@@ -115,8 +115,8 @@ def _step(
     rng, total = np.random.default_rng(seed), 0.0
     parts = lines.split(recipe.batch)
     for part in parts:
-        pixels = views(images.pixels[part], recipe=recipe, rng=rng)
-        pixels, labels = mixed(
+        pixels = augment_images(images.pixels[part], recipe=recipe, rng=rng)
+        pixels, labels = mix_images(
             pixels, images.labels[part], recipe=recipe, classes=len(images.classes), rng=rng
         )
         inputs = preprocessing.prepare(pixels, resolution=network.arch.resolution)

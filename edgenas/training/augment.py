@@ -15,9 +15,9 @@ _MOST = 30  # the largest magnitude
 _GREY = (124, 116, 104)  # what moves in where an image moves away
 
 
-def views(pixels: Tensor, *, recipe: Recipe, rng: np.random.Generator) -> Tensor:
+def augment_images(pixels: Tensor, *, recipe: Recipe, rng: np.random.Generator) -> Tensor:
     """Random views of images as a recipe wants them, uint8 in and out, same shape."""
-    pixels = augment(pixels, kind=recipe.augmentation, rng=rng)
+    pixels = crop_or_shift(pixels, kind=recipe.augmentation, rng=rng)
     if recipe.randaugment:
         pixels = randaugment(
             pixels, operations=recipe.randaugment, magnitude=recipe.magnitude, rng=rng
@@ -25,7 +25,7 @@ def views(pixels: Tensor, *, recipe: Recipe, rng: np.random.Generator) -> Tensor
     return pixels
 
 
-def mixed(
+def mix_images(
     pixels: Tensor, labels: Tensor, *, recipe: Recipe, classes: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Mixup or CutMix of a batch, where a recipe wants it.
@@ -133,7 +133,7 @@ _ENHANCERS = {
 }
 
 
-def augment(pixels: Tensor, *, kind: str, rng: np.random.Generator) -> Tensor:
+def crop_or_shift(pixels: Tensor, *, kind: str, rng: np.random.Generator) -> Tensor:
     """Random views of stored images, uint8 in and out, same shape; see ``Recipe``."""
     n, _, height, width = pixels.shape
     mirrored = torch.from_numpy(rng.random(n) < 0.5).view(n, 1, 1, 1)
@@ -142,10 +142,10 @@ def augment(pixels: Tensor, *, kind: str, rng: np.random.Generator) -> Tensor:
         margin = max(1, min(height, width) // 8)
         padded = F.pad(pixels.float(), (margin,) * 4, mode="reflect").to(torch.uint8)
         offsets = rng.integers(0, 2 * margin + 1, size=(n, 2)).tolist()
-        views = [
+        parts = [
             p[:, y : y + height, x : x + width] for p, (y, x) in zip(padded, offsets, strict=True)
         ]
-        return torch.stack(views)
+        return torch.stack(parts)
     area = rng.uniform(0.35, 1.0, n) * height * width
     # The ratio is that to the shape of the image, so that nothing is distorted by more.
     shape = width / height
@@ -154,8 +154,8 @@ def augment(pixels: Tensor, *, kind: str, rng: np.random.Generator) -> Tensor:
     widths = np.clip(np.round(np.sqrt(area * ratio * shape)), 1, width).astype(int)
     tops = (rng.random(n) * (height - heights + 1)).astype(int)
     lefts = (rng.random(n) * (width - widths + 1)).astype(int)
-    views = [
+    parts = [
         resize(p[None, :, t : t + h, x : x + w], size=(height, width))[0]
         for p, t, h, x, w in zip(pixels, tops, heights, lefts, widths, strict=True)
     ]
-    return torch.stack(views)
+    return torch.stack(parts)

@@ -15,14 +15,14 @@ from torch import Tensor
 from edgenas.basics.errors import EdgenasError
 from edgenas.images.data import Images, Preprocessing, Split
 from edgenas.model import processes as parallel
-from edgenas.model.evaluate import evaluate
+from edgenas.model.evaluate import evaluate_archs
 from edgenas.model.supernet import Supernet
 from edgenas.space.arch import Arch
 from edgenas.space.space import Space
-from edgenas.training.augment import mixed, views
+from edgenas.training.augment import augment_images, mix_images
 from edgenas.training.guide import Guide
 from edgenas.training.recipe import Recipe
-from edgenas.training.sampling import attended, batch_losses, drawn
+from edgenas.training.sampling import draw_archs, measure_losses, select_attentively
 from edgenas.training.state import State
 from edgenas.training.step import sandwich_step
 from edgenas.training.teacher import Teacher
@@ -65,7 +65,7 @@ class Course:
         return self.recipe.batch * self.recipe.accumulate * parallel.world()
 
 
-def state_of(course: Course, supernet: Supernet) -> State[Supernet]:
+def start_state(course: Course, supernet: Supernet) -> State[Supernet]:
     """The start of a training from given weights."""
     recipe = course.recipe
     attentive = recipe.sampling in ("best-up", "worst-up") and recipe.guide == "predictor"
@@ -90,7 +90,7 @@ def take_step(
 def _gradients(course: Course, state: State[Supernet], space: Space, *, step: int) -> list[float]:
     """Gradients of one step, added up over batches and processes; the mean losses."""
     recipe, supernet = course.recipe, state.model
-    draw = drawn(space, recipe, seed=course.seed, step=step)
+    draw = draw_archs(space, recipe, seed=course.seed, step=step)
     place = next(supernet.parameters()).device
     first = parallel.rank() * recipe.accumulate
     archs, sums = draw.corners, torch.zeros(0, dtype=torch.float64)
@@ -102,7 +102,7 @@ def _gradients(course: Course, state: State[Supernet], space: Space, *, step: in
             chosen = None
             if parallel.rank() == 0:
                 by_batch = partial(
-                    batch_losses,
+                    measure_losses,
                     supernet=supernet,
                     pixels=pixels,
                     labels=labels,
@@ -110,8 +110,8 @@ def _gradients(course: Course, state: State[Supernet], space: Space, *, step: in
                     preprocessing=course.preprocessing,
                 )
                 guide = by_batch if state.guide is None else state.guide.predict
-                chosen = attended(draw.groups, guide, worst=recipe.sampling == "worst-up")
-            archs = [*draw.corners, *parallel.from_first(chosen)]
+                chosen = select_attentively(draw.groups, guide, worst=recipe.sampling == "worst-up")
+            archs = [*draw.corners, *parallel.broadcast(chosen)]
             sums = torch.zeros(len(archs), dtype=torch.float64)
         losses = sandwich_step(
             supernet,
@@ -143,35 +143,35 @@ def _batch(
 ) -> tuple[Tensor, Tensor]:
     """Views of the images of one of a step's batches, and their labels or shares of classes."""
     recipe, images = course.recipe, course.parts.train
-    indices = indices_of(images, recipe, course.step_images, course.seed, step)
+    indices = choose_indices(images, recipe, course.step_images, course.seed, step)
     mine = indices[number * recipe.batch : (number + 1) * recipe.batch]
     rng = np.random.default_rng((course.seed, 1, step, number)) if number else chance
-    pixels = views(images.pixels[mine], recipe=recipe, rng=rng)
+    pixels = augment_images(images.pixels[mine], recipe=recipe, rng=rng)
     labels, classes = images.labels[mine], len(images.classes)
-    return mixed(pixels, labels, recipe=recipe, classes=classes, rng=rng)
+    return mix_images(pixels, labels, recipe=recipe, classes=classes, rng=rng)
 
 
-def judge(course: Course, state: State[Supernet]) -> list[float]:
+def evaluate_watched(course: Course, state: State[Supernet]) -> list[float]:
     """Validation accuracy of the watched networks."""
     work = partial(
-        evaluate,
+        evaluate_archs,
         state.judged(),
         images=course.parts.validation,
         calibration=course.calibration,
         preprocessing=course.preprocessing,
         split="validation",
     )
-    found = parallel.shared_out(course.watched, work)
+    found = parallel.share_out(course.watched, work)
     return [round(accuracy.value, 4) for accuracy in found]
 
 
-def calibration_pixels(images: Images, recipe: Recipe, *, seed: int) -> Tensor:
+def choose_calibration(images: Images, recipe: Recipe, *, seed: int) -> Tensor:
     """The training images that batch-norm statistics are computed on: a fixed random choice."""
     order = np.random.default_rng((seed, 3)).permutation(len(images))[: recipe.calibration]
     return images.pixels[torch.from_numpy(order)]
 
 
-def indices_of(images: Images, recipe: Recipe, count: int, seed: int, step: int) -> Tensor:
+def choose_indices(images: Images, recipe: Recipe, count: int, seed: int, step: int) -> Tensor:
     """Which images a step learns from, shape (count,): every epoch in another random order."""
     epoch, place = divmod(step, len(images) // count)
     rng = np.random.default_rng((seed, 2, epoch))

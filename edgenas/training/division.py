@@ -9,7 +9,7 @@ from torch import Tensor
 from edgenas.basics.errors import EdgenasError
 from edgenas.images.data import Images, Split, split
 from edgenas.model.saved import TrainedSupernet
-from edgenas.training.course import calibration_pixels
+from edgenas.training.course import choose_calibration
 from edgenas.training.recipe import Recipe, default_recipe
 
 
@@ -31,7 +31,7 @@ def divide_as_trained(trained: TrainedSupernet, images: Images) -> tuple[Split, 
     if trained.training.get("split_seed") is not None:
         split_seed = int(_number(trained.training, "split_seed", 0))
     parts = split(images, validation=recipe.validation, seed=split_seed)
-    return parts, calibration_pixels(parts.train, recipe, seed=seed)
+    return parts, choose_calibration(parts.train, recipe, seed=seed)
 
 
 def split_as_trained(trained: TrainedSupernet, images: Images) -> tuple[Tensor, Images]:

@@ -16,7 +16,7 @@ from edgenas.training.runs import RUN, RUN_SCHEMA, read_metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class History:
+class TrainingHistory:
     """A training, over or not.
 
     Args:
@@ -36,7 +36,7 @@ class History:
     source: str = ""
 
 
-def read_history(folder: Path) -> History:
+def read_history(folder: Path) -> TrainingHistory:
     """The history of the run in a folder.
 
     Raises:
@@ -64,7 +64,7 @@ def read_history(folder: Path) -> History:
         if found.space == space and found.rows is not None and found.accuracies is not None:
             macs = tuple(macs_table(space)(found.rows).tolist())
             accuracies, source = tuple(found.accuracies.tolist()), found.source
-    return History(
+    return TrainingHistory(
         space=space,
         configuration=configuration,
         metrics=tuple(metrics),

@@ -23,7 +23,7 @@ import torch
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import wait_for_machine
 from edgenas.basics.units import duration
-from edgenas.images.copies import Learnt, Sketches
+from edgenas.images.copies import LearntImages, Sketches
 from edgenas.images.data import (
     Images,
     Preprocessing,
@@ -38,23 +38,23 @@ from edgenas.space.presets import space_to_json
 from edgenas.space.space import Space
 from edgenas.training.course import (
     Course,
-    calibration_pixels,
-    judge,
-    state_of,
+    choose_calibration,
+    evaluate_watched,
+    start_state,
     take_step,
 )
-from edgenas.training.phases import SORTED, phases, sort_channels
+from edgenas.training.phases import SORTED, plan_phases, sort_channels
 from edgenas.training.recipe import Recipe
-from edgenas.training.runs import Run, planned_before
+from edgenas.training.runs import Run, read_planned
 from edgenas.training.state import State
 from edgenas.training.teacher import Teacher
-from edgenas.training.timing import fitted
+from edgenas.training.timing import plan_epochs
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class TrainingProgress:
     """Where a training stands, told after every step."""
 
     step: int
@@ -78,7 +78,7 @@ def train(
     resume: bool = False,
     time_budget: float | None = None,
     device: str | torch.device = "cpu",
-    tell: Callable[[Progress], None] = lambda progress: None,
+    tell: Callable[[TrainingProgress], None] = lambda progress: None,
 ) -> TrainedSupernet:
     """Train a supernet, or go on with a training that was cut off.
 
@@ -115,26 +115,26 @@ def train(
             hint="use --device cuda, or precision fp32",
         )
     space = space.with_classes(len(images.classes))
-    divided_by = split_seed(images, recipe=recipe, seed=seed, init=init)
+    divided_by = find_split_seed(images, recipe=recipe, seed=seed, init=init)
     parts = split(images, validation=recipe.validation, seed=divided_by)
     course = _course(space, parts, recipe, teacher=teacher, normalisation=normalisation, seed=seed)
     supernet = Supernet(space, seed=seed)
     if init is not None:
-        start_from(init, supernet, classes=images.classes)
+        copy_weights(init, supernet, classes=images.classes)
     supernet.to(torch.device(device)).to(memory_format=torch.channels_last)
     if time_budget is not None:
-        before = parallel.from_first(planned_before(out) if parallel.rank() == 0 else None)
-        found = before or fitted(course, supernet, seconds=time_budget)
+        before = parallel.broadcast(read_planned(out) if parallel.rank() == 0 else None)
+        found = before or plan_epochs(course, supernet, seconds=time_budget)
         recipe = dataclasses.replace(recipe, **found)
         course = dataclasses.replace(course, recipe=recipe)
         tell(_start(course, note=f"{duration(time_budget)} are enough for {recipe.epochs} epochs"))
-    state = state_of(course, supernet)
+    state = start_state(course, supernet)
     configuration = _configuration(course, images, init, time_budget=time_budget)
     other = None if divided_by == seed else divided_by
     run = Run(out, configuration | {"normalisation": normalisation, "split_seed": other})
     with contextlib.closing(run):
         start, seconds = 0, 0.0
-        if parallel.from_first(parallel.rank() == 0 and run.open(resume=resume)):
+        if parallel.broadcast(parallel.rank() == 0 and run.open(resume=resume)):
             start, seconds = run.load(state)
         seconds = _steps(course, state, run, start=start, seconds=seconds, tell=tell)
         record = run.configuration | {
@@ -172,7 +172,7 @@ def _course(
         raise EdgenasError(
             f"images must have the aspect {[*space.aspect]} of the space {space.name}, "
             f"found {height}x{width} pixels",
-            hint="load them with stored=kept_at(space)",
+            hint="load them with stored=choose_stored_size(space)",
         )
     mean, std = normalisation or parts.train.statistics()
     rows = space.sample(recipe.watched, rng=np.random.default_rng((seed, 6)), by="gene")
@@ -182,7 +182,7 @@ def _course(
         seed=seed,
         parts=parts,
         preprocessing=Preprocessing(stored=as_size(height, width), mean=mean, std=std),
-        calibration=calibration_pixels(parts.train, recipe, seed=seed),
+        calibration=choose_calibration(parts.train, recipe, seed=seed),
         watched=(space.largest(), space.smallest(), *space.decode(rows)),
         teacher=teacher,
         steps_per_epoch=count // step_images,
@@ -196,11 +196,11 @@ def _steps(
     *,
     start: int,
     seconds: float,
-    tell: Callable[[Progress], None],
+    tell: Callable[[TrainingProgress], None],
 ) -> float:
     """All steps from ``start`` on; the seconds that those before and these took."""
     recipe, per_epoch = course.recipe, course.steps_per_epoch
-    planned = phases(course.space, recipe, steps=course.steps)
+    planned = plan_phases(course.space, recipe, steps=course.steps)
     saved = clock = time.monotonic()
     logged = start, seconds
     for step in range(start, course.steps):
@@ -219,7 +219,7 @@ def _steps(
         judged = epoch_over and (
             done // per_epoch % recipe.judge_every == 0 or done == course.steps
         )
-        progress = Progress(
+        progress = TrainingProgress(
             step=done,
             steps=course.steps,
             epoch=done / per_epoch,
@@ -238,7 +238,7 @@ def _steps(
                 seconds=round(seconds, 1),
             )
         if judged:
-            found = judge(course, state)
+            found = evaluate_watched(course, state)
             told = {"validation": found[:2]} | ({"random": found[2:]} if found[2:] else {})
             run.log(step=done, epoch=done // per_epoch, **told)
             tell(dataclasses.replace(progress, note=_note(found)))
@@ -249,8 +249,8 @@ def _steps(
     return seconds
 
 
-def _start(course: Course, *, note: str) -> Progress:
-    return Progress(
+def _start(course: Course, *, note: str) -> TrainingProgress:
+    return TrainingProgress(
         step=0, steps=course.steps, epoch=0.0, images_per_second=0.0, loss=0.0, note=note
     )
 
@@ -295,17 +295,17 @@ def _configuration(
     }
 
 
-def _learnt(train: Images, init: TrainedSupernet | None) -> Learnt:
+def _learnt(train: Images, init: TrainedSupernet | None) -> LearntImages:
     """What weights will have learnt from: the images of this training and of those before it."""
     mine = Sketches.of(train.pixels)
     if init is None:
-        return Learnt(mine, whole=True)
+        return LearntImages(mine, whole=True)
     if (before := init.learnt) is None:
-        return Learnt(mine, whole=False)
-    return Learnt(Sketches.joined([before.sketches, mine]), whole=before.whole)
+        return LearntImages(mine, whole=False)
+    return LearntImages(Sketches.joined([before.sketches, mine]), whole=before.whole)
 
 
-def start_from(init: TrainedSupernet, supernet: Supernet, *, classes: tuple[str, ...]) -> None:
+def copy_weights(init: TrainedSupernet, supernet: Supernet, *, classes: tuple[str, ...]) -> None:
     """Copy weights; statistics stay behind, they belong to the networks of the old training.
 
     Classes, resolutions, aspect and strides may be others: no weight but those of the classifier
@@ -331,7 +331,9 @@ def start_from(init: TrainedSupernet, supernet: Supernet, *, classes: tuple[str,
                 supernet.get_parameter(name).copy_(parameter)
 
 
-def split_seed(images: Images, *, recipe: Recipe, seed: int, init: TrainedSupernet | None) -> int:
+def find_split_seed(
+    images: Images, *, recipe: Recipe, seed: int, init: TrainedSupernet | None
+) -> int:
     """The seed by which a training sets images aside for validation.
 
     That of the training, unless it starts from weights that have learnt from as many images of the

@@ -50,7 +50,7 @@ class Phase:
         return self.rate * of_phase
 
 
-def phases(space: Space, recipe: Recipe, *, steps: int) -> list[Phase]:
+def plan_phases(space: Space, recipe: Recipe, *, steps: int) -> list[Phase]:
     """The phases of a training, in order; together they have all its steps."""
     if recipe.method == "sandwich":
         return [Phase(first=0, steps=steps, space=space)]

@@ -165,7 +165,7 @@ def check_out(out: Path, *, resume: bool) -> None:
         raise EdgenasError(f"--out {out} cannot be made: {what}", hint=another)
 
 
-def planned_before(out: Path) -> dict[str, int] | None:
+def read_planned(out: Path) -> dict[str, int] | None:
     """What the time budget of the run in a folder has decided; None: there is no such run.
 
     Whether it is the run of these arguments is found out when it is opened.

@@ -26,7 +26,7 @@ class Draw:
 
     Args:
         corners: trained in any case, the largest first.
-        groups: candidates; one of each group is trained too, see ``attended``.
+        groups: candidates; one of each group is trained too, see ``select_attentively``.
         chance: what is left of the step's source of chance, for its images.
     """
 
@@ -35,7 +35,7 @@ class Draw:
     chance: np.random.Generator
 
 
-def drawn(space: Space, recipe: Recipe, *, seed: int, step: int) -> Draw:
+def draw_archs(space: Space, recipe: Recipe, *, seed: int, step: int) -> Draw:
     """The networks of a step.
 
     Args:
@@ -47,9 +47,9 @@ def drawn(space: Space, recipe: Recipe, *, seed: int, step: int) -> Draw:
     rng = np.random.default_rng((seed, 1, step))
     first, count = step * recipe.random_archs, recipe.random_archs
     if recipe.sampling in ("best-up", "worst-up"):
-        found = [alike(space, recipe.candidates, rng=rng) for _ in range(count)]
+        found = [draw_similar(space, recipe.candidates, rng=rng) for _ in range(count)]
     elif recipe.sampling == "fair":
-        found = fair(space, first, count, seed=seed)[:, None]
+        found = draw_fairly(space, first, count, seed=seed)[:, None]
     else:
         found = space.sample(count, rng=rng, by="gene")[:, None]
     groups = [space.decode(rows) for rows in found]
@@ -59,7 +59,7 @@ def drawn(space: Space, recipe: Recipe, *, seed: int, step: int) -> Draw:
     return Draw([largest, smallest], groups, rng)
 
 
-def fair(space: Space, first: int, count: int, *, seed: int) -> Codes:
+def draw_fairly(space: Space, first: int, count: int, *, seed: int) -> Codes:
     """Rows number ``first`` to ``first + count`` of a sequence that uses choices equally often.
 
     Every gene goes through its choices in random order, then through them again in another, so
@@ -85,7 +85,7 @@ def fair(space: Space, first: int, count: int, *, seed: int) -> Codes:
     return space.canonical(rows)
 
 
-def alike(space: Space, count: int, *, rng: np.random.Generator) -> Codes:
+def draw_similar(space: Space, count: int, *, rng: np.random.Generator) -> Codes:
     """Different networks of nearly the same MACs: candidates of attentive sampling.
 
     How many MACs that are is left to chance, as a network drawn by gene has them (the prior of
@@ -106,7 +106,7 @@ def alike(space: Space, count: int, *, rng: np.random.Generator) -> Codes:
     return pool[np.argsort(distance, kind="stable")[:count]]
 
 
-def attended(
+def select_attentively(
     groups: Sequence[Sequence[Arch]],
     losses: Callable[[Sequence[Arch]], Sequence[float]],
     *,
@@ -132,7 +132,7 @@ def attended(
 
 
 @torch.no_grad()
-def batch_losses(
+def measure_losses(
     archs: Sequence[Arch],
     *,
     supernet: Supernet,

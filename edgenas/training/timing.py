@@ -12,10 +12,10 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import wait_for_machine
 from edgenas.basics.units import duration
 from edgenas.model import processes as parallel
-from edgenas.model.evaluate import evaluate
+from edgenas.model.evaluate import evaluate_archs
 from edgenas.model.supernet import Supernet
-from edgenas.training.course import Course, judge, state_of, take_step
-from edgenas.training.phases import phases
+from edgenas.training.course import Course, evaluate_watched, start_state, take_step
+from edgenas.training.phases import plan_phases
 
 _WARM, _STEPS = 2, 6  # steps of a phase: to warm up, and to measure
 _NOMINAL = 1000  # steps of a training, whose phases are then as long as they should be
@@ -24,7 +24,7 @@ _JUDGING = 0.05  # of the time of an epoch, at most, for the judgements
 _RESERVE = 0.03  # of the time: checkpoints, and what is slower later
 
 
-def fitted(course: Course, supernet: Supernet, *, seconds: float) -> dict[str, int]:
+def plan_epochs(course: Course, supernet: Supernet, *, seconds: float) -> dict[str, int]:
     """The epochs that fit into a time, and how often their networks are judged.
 
     Some steps of every phase and some evaluations are made, on a copy of the weights, and timed.
@@ -44,14 +44,14 @@ def fitted(course: Course, supernet: Supernet, *, seconds: float) -> dict[str, i
     wait_for_machine()
     recipe, begun = course.recipe, time.monotonic()
     step = _seconds_per_step(course, copy.deepcopy(supernet))
-    judging = _timed(lambda: judge(course, state_of(course, supernet)))
+    judging = _time_of(lambda: evaluate_watched(course, start_state(course, supernet)))
     networks = min(recipe.accuracy_archs + CHOSEN, course.space.size)
     evaluating = networks * _seconds_per_network(course, supernet)
     epoch = step * course.steps_per_epoch
     every = max(1, math.ceil(judging / (_JUDGING * epoch)))
     left = seconds * (1 - _RESERVE) - (time.monotonic() - begun) - evaluating - judging
     # What was timed differs between processes.
-    epochs, every = parallel.from_first((int(left / (epoch + judging / every)), every))
+    epochs, every = parallel.broadcast((int(left / (epoch + judging / every)), every))
     if epochs < 1:
         least = seconds - left + epoch + judging
         raise EdgenasError(
@@ -62,7 +62,7 @@ def fitted(course: Course, supernet: Supernet, *, seconds: float) -> dict[str, i
     return {"epochs": epochs, "judge_every": min(every, epochs)}
 
 
-def _timed(work: Callable[[], object]) -> float:
+def _time_of(work: Callable[[], object]) -> float:
     begun = time.monotonic()
     work()
     return time.monotonic() - begun
@@ -70,8 +70,8 @@ def _timed(work: Callable[[], object]) -> float:
 
 def _seconds_per_step(course: Course, supernet: Supernet) -> float:
     """The mean over the phases, each as long as it is; changes the weights."""
-    state, mean = state_of(course, supernet), 0.0
-    for phase in phases(course.space, course.recipe, steps=_NOMINAL):
+    state, mean = start_state(course, supernet), 0.0
+    for phase in plan_phases(course.space, course.recipe, steps=_NOMINAL):
         begun = time.monotonic()
         for step in range(_WARM + _STEPS):
             if step == _WARM:
@@ -85,7 +85,7 @@ def _seconds_per_network(course: Course, supernet: Supernet) -> float:
     """Of the evaluation of one network, shared out over the processes."""
     rng = np.random.default_rng((course.seed, 8))
     halves = [course.space.sample(_ARCHS // 2, rng=rng, by=by) for by in ("gene", "arch")]
-    found = evaluate(
+    found = evaluate_archs(
         supernet,
         course.space.decode(np.concatenate(halves)),
         images=course.parts.validation,
@@ -93,4 +93,4 @@ def _seconds_per_network(course: Course, supernet: Supernet) -> float:
         preprocessing=course.preprocessing,
         split="validation",
     )
-    return _timed(lambda: list(found)) / _ARCHS / parallel.world()
+    return _time_of(lambda: list(found)) / _ARCHS / parallel.world()

@@ -36,7 +36,7 @@ from edgenas.space.space import Space
 from edgenas.space.stage import StageSpace
 from edgenas.training.loop import keep_memory
 from edgenas.training.recipe import Recipe
-from edgenas.training.sampling import Draw, drawn
+from edgenas.training.sampling import Draw, draw_archs
 from tools.benchmarks.bench_train_step import optimiser, own_step
 
 _NARROW = 0.7  # the narrower of two output widths, to the other
@@ -133,7 +133,7 @@ class Runner:
 
     def networks(self, turn: int) -> list[Arch]:
         """Those of a step, as ``edgenas train`` draws them."""
-        return networks_of(drawn(self.space, Recipe(), seed=0, step=turn))
+        return networks_of(draw_archs(self.space, Recipe(), seed=0, step=turn))
 
     def turn(
         self, turn: int, *, pixels: Tensor, labels: Tensor, preprocessing: Preprocessing

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from edgenas.images.data import Images, Preprocessing, load_images, split
-from edgenas.model.evaluate import accuracy, calibrate
+from edgenas.model.evaluate import calibrate, measure_accuracy
 from edgenas.model.saved import load_tensors
 from edgenas.model.supernet import Supernet
 from edgenas.space.arch import Arch
@@ -46,11 +46,11 @@ from edgenas.space.presets import load_space
 from edgenas.space.space import Space
 from edgenas.strategies.gradient.checkpoint import digest
 from edgenas.training.division import divide_as_trained
-from edgenas.training.loop import Progress, train
-from edgenas.training.phases import phases
+from edgenas.training.loop import TrainingProgress, train
+from edgenas.training.phases import plan_phases
 from edgenas.training.recipe import Recipe, default_recipe
 from edgenas.training.runs import CHECKPOINT
-from edgenas.training.sampling import drawn
+from edgenas.training.sampling import draw_archs
 from tools.benchmarks.bench_growth import networks_of
 from tools.benchmarks.bench_standalone import lines_of, some
 
@@ -90,10 +90,10 @@ def trained_macs(space: Space, recipe: Recipe, *, images: int, seed: int) -> flo
     """
     steps = recipe.epochs * (images // (recipe.batch * recipe.accumulate))
     summed = 0.0
-    for phase in phases(space, recipe, steps=steps):
+    for phase in plan_phases(space, recipe, steps=steps):
         last, every = phase.first + phase.steps, max(1, phase.steps // _STEPS)
         draws = [
-            drawn(phase.space, recipe, seed=seed, step=step)
+            draw_archs(phase.space, recipe, seed=seed, step=step)
             for step in range(phase.first, last, every)
         ]
         archs = [arch for draw in draws for arch in networks_of(draw)]
@@ -132,7 +132,7 @@ def trained(
         validation images; the images for batch-norm statistics.
     """
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: TrainingProgress) -> None:
         words = f"{progress.step}/{progress.steps} steps, {progress.images_per_second:.0f} images/s"
         print(f"\r{recipe.method} {words}, loss {progress.loss:.3f}", end="", file=sys.stderr)
 
@@ -182,7 +182,9 @@ def judged(
             network = weights.supernet.extract(arch).to(memory_format=torch.channels_last)
             calibrate(network, calibration, preprocessing=preprocessing)
             known[name] = {
-                kind: accuracy(network, images, preprocessing=preprocessing, split=kind).value
+                kind: measure_accuracy(
+                    network, images, preprocessing=preprocessing, split=kind
+                ).value
                 for kind, images in sets.items()
             }
             with journal.open("a") as stream:

@@ -44,9 +44,9 @@ from pymoo.operators.repair.rounding import RoundingRepair
 from pymoo.optimize import minimize
 
 from edgenas.space.space import Codes
-from edgenas.strategies.dominance import front_of
+from edgenas.strategies.dominance import find_front
 from edgenas.strategies.feasible import first_population
-from edgenas.strategies.least import least
+from edgenas.strategies.least import find_least
 from edgenas.strategies.nsga2 import nsga2
 from edgenas.strategies.problem import Problem
 from tools.benchmarks.bench_search import Task, load
@@ -131,7 +131,7 @@ def _problem(task: Task, seed: int, evaluations: int) -> Problem:
 
 
 def _ends(task: Task) -> list[Codes]:
-    return [least(task.space, task.latency)]
+    return [find_least(task.space, task.latency)]
 
 
 def run_edgenas(function: Function, *, seed: int, population: int, generations: int) -> None:
@@ -157,7 +157,7 @@ class Box:
     def volume(self, batches: list[Matrix]) -> float:
         """Of the front of all costs together, as a part of the box."""
         costs = np.concatenate(batches)
-        front = (costs[front_of(costs)] - self.ideal) / (self.reference - self.ideal)
+        front = (costs[find_front(costs)] - self.ideal) / (self.reference - self.ideal)
         volume = HV(ref_point=np.ones(2))(front)
         assert volume is not None
         return float(volume)

@@ -32,12 +32,12 @@ from edgenas.basics.files import read_json, write_json
 from edgenas.images.data import (
     Images,
     Preprocessing,
-    kept_at,
+    choose_stored_size,
     load_images,
     split,
 )
 from edgenas.space.presets import load_space
-from edgenas.training.augment import views
+from edgenas.training.augment import augment_images
 from edgenas.training.loop import keep_memory
 from edgenas.training.recipe import Recipe, default_recipe
 from edgenas.training.state import State
@@ -89,7 +89,7 @@ def reference(given: argparse.Namespace, *, seconds: float) -> dict[str, Any]:
     """The network of torchvision, trained for a time."""
     torch.set_num_threads(int(given.threads) or torch.get_num_threads())
     keep_memory()
-    stored = kept_at(load_space(given.space))
+    stored = choose_stored_size(load_space(given.space))
     images = load_images(given.data, stored=stored)
     test = load_images(given.test, stored=stored)
     recipe = default_recipe(load_space(given.space), images=len(images))
@@ -126,7 +126,7 @@ def fit(
             order = rng.permutation(len(images))
         chosen, order = torch.from_numpy(order[: recipe.batch]), order[recipe.batch :]
         rate = recipe.learning_rate * min(1, passed / WARMUP)
-        pixels = views(images.pixels[chosen], recipe=recipe, rng=rng)
+        pixels = augment_images(images.pixels[chosen], recipe=recipe, rng=rng)
         logits = network(preprocessing.prepare(pixels, resolution=preprocessing.kept[0]))
         labels, smooth = images.labels[chosen], recipe.label_smoothing
         F.cross_entropy(logits, labels, label_smoothing=smooth).backward()

@@ -32,9 +32,9 @@ import numpy as np
 import torch
 from scipy.stats import kendalltau, spearmanr
 
-from edgenas.accuracy.measured import predictor_of
+from edgenas.accuracy.measured import load_predictor
 from edgenas.images.data import Images, load_images
-from edgenas.model.evaluate import accuracy, calibrate
+from edgenas.model.evaluate import calibrate, measure_accuracy
 from edgenas.model.network import initialise
 from edgenas.model.saved import TrainedSupernet, find_supernet, load_supernet
 from edgenas.space.arch import Arch
@@ -111,7 +111,7 @@ class Bench:
             network = network.to(memory_format=torch.channels_last)
             given = {"preprocessing": self.trained.preprocessing}
             calibrate(network, self.calibration, **given)
-            found[kind] = accuracy(network, self.judged, **given, split=self.split).value
+            found[kind] = measure_accuracy(network, self.judged, **given, split=self.split).value
         return found
 
 
@@ -259,7 +259,7 @@ def main() -> None:
     options = parser.parse_args()
     bench = bench_of(options)
     trained, space = bench.trained, bench.trained.supernet.space
-    predictor = predictor_of(trained)
+    predictor = load_predictor(trained)
     archs = stratified(space, options.archs, seed=options.seed, without=predictor.rows)
     rows = space.encode(archs)
     texts = [_VERSION, repr(space), str(bench.recipe), str(options.seed)]

@@ -25,12 +25,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from edgenas.accuracy.measured import judged_on, measure_accuracies, predictor_of
+from edgenas.accuracy.measured import evaluated_on, load_predictor, measure_accuracies
 from edgenas.accuracy.predictor import AccuracyPredictor
 from edgenas.basics.files import cache_folder, write_text
 from edgenas.images.data import Images, load_images
 from edgenas.latency.device import load
-from edgenas.model.evaluate import evaluate
+from edgenas.model.evaluate import evaluate_archs
 from edgenas.model.saved import TrainedSupernet, find_supernet, load_supernet
 from edgenas.profiling.run import profile
 from edgenas.profiling.tables import NoTableError, predictor_for, table_for
@@ -39,10 +39,10 @@ from edgenas.space.cost import Tables, Vector, macs_table
 from edgenas.space.space import Codes
 from edgenas.strategies.constraint import Limit, parse_constraint
 from edgenas.strategies.gradient.checkpoint import digest
-from edgenas.strategies.gradient.choosing import ceilings_of, most_preferred
+from edgenas.strategies.gradient.choosing import find_most_preferred, list_ceilings
 from edgenas.strategies.gradient.run import STRATEGIES as GRADIENT
 from edgenas.strategies.gradient.run import learn
-from edgenas.strategies.gradient.step import Settings
+from edgenas.strategies.gradient.step import GradientSettings
 from edgenas.strategies.run import search
 from edgenas.training.division import split_as_trained
 from edgenas.training.loop import keep_memory
@@ -79,13 +79,13 @@ class Bench:
     predictor: AccuracyPredictor
     calibration: Tensor
     images: dict[str, Images]
-    settings: Settings
+    settings: GradientSettings
     evaluations: int
     folder: Path
 
     def measured(self, rows: Codes) -> Vector:
         """Accuracies on the validation images, shape (n,); nothing is remembered."""
-        found = evaluate(
+        found = evaluate_archs(
             self.trained.supernet,
             self.trained.supernet.space.decode(rows),
             images=self.images["validation"],
@@ -133,14 +133,16 @@ class Bench:
             strategy=strategy,
             images=self.images["validation"],
             preprocessing=self.trained.preprocessing,
-            ceilings=ceilings_of(space, [limit]),
+            ceilings=list_ceilings(space, [limit]),
             seed=seed,
             settings=self.settings,
             folder=self.folder,
             tell=tell,
         )
         preference = found.policy.preference()
-        finalists = [c.arch for c in most_preferred(space, preference, limits=[limit], seed=seed)]
+        finalists = [
+            c.arch for c in find_most_preferred(space, preference, limits=[limit], seed=seed)
+        ]
         accuracies = self.measured(space.encode(finalists))
         return finalists[int(accuracies.argmax())], len(finalists), before
 
@@ -214,11 +216,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES[:-1]))
     parser.add_argument("--evaluations", type=int, default=20_000, help="of the predictor")
-    parser.add_argument("--steps", type=int, default=Settings().steps, help="of gradients")
+    parser.add_argument("--steps", type=int, default=GradientSettings().steps, help="of gradients")
     parser.add_argument(
         "--baseline", choices=["others", "average"], default="others", help="of reinforce"
     )
-    parser.add_argument("--entropy", type=float, default=Settings().entropy, help="its weight")
+    parser.add_argument(
+        "--entropy", type=float, default=GradientSettings().entropy, help="its weight"
+    )
     parser.add_argument("--macs", action="store_true", help="budgets of MACs")
     options = parser.parse_args()
     keep_memory()
@@ -226,8 +230,10 @@ def main() -> None:
     space, stored = trained.supernet.space, trained.preprocessing.stored
     calibration, validation = split_as_trained(trained, load_images(options.data, stored=stored))
     images = {"validation": validation, "test": load_images(options.test, stored=stored)}
-    settings = Settings(steps=options.steps, baseline=options.baseline, entropy=options.entropy)
-    predictor = predictor_of(trained)
+    settings = GradientSettings(
+        steps=options.steps, baseline=options.baseline, entropy=options.entropy
+    )
+    predictor = load_predictor(trained)
     tables = macs_table(space) if options.macs else host_tables(trained)
     unit, scale = ("macs", 1e-6) if options.macs else ("latency", 1e3)
     low, high = tables(space.encode([space.smallest(), space.largest()]))
@@ -245,7 +251,7 @@ def main() -> None:
     bench = Bench(
         trained, predictor, calibration, images, settings, options.evaluations, folder / asked
     )
-    source, _, shown = judged_on(predictor)
+    source, _, shown = evaluated_on(predictor)
     fitted = f"{0 if predictor.rows is None else len(predictor.rows)} networks"
     print(
         f"{Path(options.data).name}: {len(validation)} validation images, "

@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgenas.basics.files import machine_lock
-from edgenas.images.data import Preprocessing, kept_at, sides
+from edgenas.images.data import Preprocessing, choose_stored_size, sides
 from edgenas.model.ofa_weights import import_supernet
 from edgenas.model.supernet import Supernet
 from edgenas.space.arch import Arch
@@ -131,7 +131,10 @@ def main() -> None:
     archs = [space.largest(), space.smallest(), *space.decode(rows)]
     generator = torch.Generator().manual_seed(given.seed)
     pixels = torch.randint(
-        256, (given.batch, 3, *sides(kept_at(space))), generator=generator, dtype=torch.uint8
+        256,
+        (given.batch, 3, *sides(choose_stored_size(space))),
+        generator=generator,
+        dtype=torch.uint8,
     )
     labels = torch.randint(space.classes, (given.batch,), generator=generator)
     steps: dict[str, Callable[[], list[float]]] = {}
@@ -142,7 +145,9 @@ def main() -> None:
         net.to(memory_format=order)
         supernet.to(memory_format=order)
         kind = Preprocessing if order is torch.channels_last else ChannelsFirst
-        usual = kind(stored=kept_at(space), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+        usual = kind(
+            stored=choose_stored_size(space), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+        )
         steps[f"ofa, {name}"] = partial(
             reference_step,
             net,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from edgenas.images.data import load_images
-from edgenas.model.evaluate import evaluate
+from edgenas.model.evaluate import evaluate_archs
 from edgenas.model.saved import find_supernet, load_supernet
 from edgenas.training.division import split_as_trained
 
@@ -45,7 +45,7 @@ def main() -> int:
     for arch in archs:
         real_value, synthetic_value = (
             next(
-                evaluate(
+                evaluate_archs(
                     trained.supernet,
                     [arch],
                     images=test,

@@ -13,18 +13,18 @@ import time
 
 import numpy as np
 
-from edgenas.accuracy.measured import predictor_of
+from edgenas.accuracy.measured import load_predictor
 from edgenas.images.data import load_images
 from edgenas.model.saved import find_supernet, load_supernet
 from edgenas.strategies.proxies import (
     PROXIES,
-    Batch,
+    ProxyBatch,
     ProxyScore,
-    agreement,
-    batch_of,
-    counts,
-    judged_networks,
-    synthetic_batch,
+    count_tables,
+    draw_batch,
+    draw_measured_networks,
+    draw_synthetic_batch,
+    measure_agreement,
 )
 
 
@@ -40,13 +40,13 @@ def main() -> int:
 
     trained = load_supernet(find_supernet(arguments.supernet))
     space = trained.supernet.space
-    rows, accuracies, of = judged_networks(predictor_of(trained), count=arguments.archs)
+    rows, accuracies, of = draw_measured_networks(load_predictor(trained), count=arguments.archs)
     images = arguments.data and load_images(arguments.data, stored=trained.preprocessing.stored)
 
-    def batches(seed: int) -> dict[str, Batch]:
-        found = {"synthetic": synthetic_batch(trained, count=arguments.images, seed=seed)}
+    def batches(seed: int) -> dict[str, ProxyBatch]:
+        found = {"synthetic": draw_synthetic_batch(trained, count=arguments.images, seed=seed)}
         if images:
-            found["real"] = batch_of(
+            found["real"] = draw_batch(
                 images, count=arguments.images, preprocessing=trained.preprocessing, seed=seed
             )
         return found
@@ -54,8 +54,8 @@ def main() -> int:
     print(f"{len(rows)} networks of {space.name} against {of}")
     print(f"{arguments.images} images a batch, {arguments.seeds} draws of weights and images")
     print("                       Spearman  95% (first)       Kendall   range  ms/network")
-    for name, table in counts(space).items():
-        found = agreement(table(rows), accuracies, of=of)
+    for name, table in count_tables(space).items():
+        found = measure_agreement(table(rows), accuracies, of=of)
         low, high = f"{found.low:+.2f}", f"{found.high:+.2f}"
         print(f"{name:22} {found.spearman:+8.3f}  [{low}, {high}]    {found.kendall:+7.3f}")
     for name in PROXIES:
@@ -63,7 +63,7 @@ def main() -> int:
             agreements, started = [], time.perf_counter()
             for seed in range(arguments.seeds):
                 score = ProxyScore(space, proxy=name, batch=batches(seed)[kind], seed=seed)
-                agreements.append(agreement(score(rows), accuracies, of=of))
+                agreements.append(measure_agreement(score(rows), accuracies, of=of))
                 print(f"\r{name} {kind} {seed + 1}", end="", file=sys.stderr)
             spent = 1e3 * (time.perf_counter() - started) / len(rows) / arguments.seeds
             ranks = [found.spearman for found in agreements]

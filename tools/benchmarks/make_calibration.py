@@ -12,7 +12,7 @@ import sys
 from edgenas.images.data import load_images
 from edgenas.model.evaluate import BATCH
 from edgenas.model.saved import add_calibration, find_supernet, load_supernet
-from edgenas.model.synthetic import STEPS, Progress, synthesise
+from edgenas.model.synthetic import STEPS, SynthesisProgress, synthesise
 from edgenas.training.division import split_as_trained
 from edgenas.training.loop import keep_memory
 
@@ -47,7 +47,7 @@ def main() -> int:
     return 0
 
 
-def _tell(progress: Progress) -> None:
+def _tell(progress: SynthesisProgress) -> None:
     text = f"{progress.step}/{progress.steps}  distance {progress.distance:.6f}"
     print(f"\r{text}", end="", file=sys.stderr, flush=True)
 

@@ -8,7 +8,7 @@ from edgenas.space.cost import Tables
 from edgenas.space.space import Space
 from edgenas.strategies.constraint import Limit
 from edgenas.strategies.gradient.tilt import Ceiling
-from edgenas.strategies.least import least
+from edgenas.strategies.least import find_least
 from edgenas.strategies.result import Candidate
 from edgenas.strategies.run import search
 
@@ -17,7 +17,7 @@ _EVALUATIONS = 20_000
 _SAMPLES = 4096
 
 
-def ceilings_of(space: Space, limits: Sequence[Limit]) -> list[Ceiling]:
+def list_ceilings(space: Space, limits: Sequence[Limit]) -> list[Ceiling]:
     """Ceilings on expectations for every limit that has tables which are sums.
 
     An upper bound of a predicted latency rises and falls with its guide; the ceiling is the
@@ -36,14 +36,14 @@ def ceilings_of(space: Space, limits: Sequence[Limit]) -> list[Ceiling]:
             continue
         highest = limit.constraint.limit
         if not isinstance(limit.values, Tables):
-            some = np.concatenate([rows, least(space, tables)])
+            some = np.concatenate([rows, find_least(space, tables)])
             kept = limit.of(some) <= limit.constraint.limit
             highest = float(tables(some)[kept].max(initial=tables(some).min()))
         found.append(Ceiling(name=limit.constraint.name, tables=tables, limit=highest))
     return found
 
 
-def most_preferred(
+def find_most_preferred(
     space: Space, preference: Tables, *, limits: Sequence[Limit], seed: int, count: int = FINALISTS
 ) -> tuple[Candidate, ...]:
     """Networks that keep all limits and are nearest to the alternatives worth most, best first.

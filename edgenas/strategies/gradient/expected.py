@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edgenas.space.cost import Tables
 from edgenas.space.space import Space, layout
-from edgenas.strategies.gradient.policy import choices
+from edgenas.strategies.gradient.policy import list_decisions
 
 
 class Expected:
@@ -35,7 +35,7 @@ class Expected:
                     read = dict(zip(columns, codes, strict=True))
                     terms += [(value, factors) for factors in _factors(space, read)]
         longest = max((len(factors) for _, factors in terms), default=0)
-        one = sum(choice.size for choice in choices(space))  # the place of the number 1
+        one = sum(choice.size for choice in list_decisions(space))  # the place of the number 1
         padded = [(*factors, *[one] * (longest - len(factors))) for _, factors in terms]
         self._index = torch.tensor(padded, dtype=torch.long).reshape(len(terms), longest)
         self._values = torch.tensor([value for value, _ in terms], dtype=torch.double)
@@ -80,7 +80,7 @@ def _factors(space: Space, read: dict[int, int]) -> list[tuple[int, ...]]:
 def _products(space: Space, known: dict[int, int]) -> list[tuple[int, ...]]:
     """The products for known codes; of what a choice decides besides, every alternative counts."""
     start, parts = 0, list[list[int]]()
-    for choice in choices(space):
+    for choice in list_decisions(space):
         asked = {i: known[c] for i, c in enumerate(choice.columns) if known.get(c)}
         if asked:
             fitting = [

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from edgenas.strategies.gradient.paths import Paths
 from edgenas.strategies.gradient.policy import Policy
-from edgenas.strategies.gradient.step import Step
+from edgenas.strategies.gradient.step import GradientStep
 from edgenas.strategies.gradient.two import two_path_loss
 
 HOT, COLD = 5.0, 0.5  # temperatures at the start and the end
 
 
-def gumbel(policy: Policy, paths: Paths, step: Step) -> tuple[Tensor, float]:
+def gumbel(policy: Policy, paths: Paths, step: GradientStep) -> tuple[Tensor, float]:
     """The estimator of Gumbel-softmax; see ``Estimator``."""
     temperature = HOT + (COLD - HOT) * step.progress
     pairs: list[tuple[int, int]] = []

@@ -20,7 +20,7 @@ Picks = list[int]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Decision:
     """One decision.
 
     Args:
@@ -52,14 +52,14 @@ class Choice:
 
 
 @functools.lru_cache(maxsize=16)
-def choices(space: Space) -> tuple[Choice, ...]:
+def list_decisions(space: Space) -> tuple[Decision, ...]:
     """The choices of a space, in the order of its genes."""
     groups: dict[tuple[int, int, str], list[int]] = {}
     for column, gene in enumerate(space.genes):
         field = "block" if gene.block >= 0 else gene.name.rpartition(".")[2]
         groups.setdefault((gene.stage, gene.block, field), []).append(column)
     return tuple(
-        Choice(
+        Decision(
             columns=tuple(columns),
             shape=tuple(len(space.genes[c].values) for c in columns),
             stage=stage,
@@ -83,7 +83,7 @@ class Policy:
 
     def __init__(self, space: Space) -> None:
         self.space = space
-        self.choices = choices(space)
+        self.choices = list_decisions(space)
         self.logits = [torch.zeros(c.size, requires_grad=True) for c in self.choices]
         self.tilt = [torch.zeros(c.size) for c in self.choices]
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from edgenas.strategies.gradient.paths import Paths
 from edgenas.strategies.gradient.policy import Policy
-from edgenas.strategies.gradient.step import Step
+from edgenas.strategies.gradient.step import GradientStep
 from edgenas.strategies.gradient.two import two_path_loss
 
 
-def proxyless(policy: Policy, paths: Paths, step: Step) -> tuple[Tensor, float]:
+def proxyless(policy: Policy, paths: Paths, step: GradientStep) -> tuple[Tensor, float]:
     """The estimator of ProxylessNAS; see ``Estimator``."""
     pairs: list[tuple[int, int]] = []
     weights: list[Tensor] = []

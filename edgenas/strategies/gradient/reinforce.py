@@ -15,13 +15,13 @@ from torch import Tensor
 
 from edgenas.strategies.gradient.paths import Paths
 from edgenas.strategies.gradient.policy import Picks, Policy
-from edgenas.strategies.gradient.step import Step
+from edgenas.strategies.gradient.step import GradientStep
 
 SAMPLES = 8  # networks a step, about as dear as one pass forward and back of two paths
 _MEMORY = 0.95  # of the moving average: 20 steps are remembered
 
 
-def reinforce(policy: Policy, paths: Paths, step: Step) -> tuple[Tensor, float]:
+def reinforce(policy: Policy, paths: Paths, step: GradientStep) -> tuple[Tensor, float]:
     """The estimator of REINFORCE; see ``Estimator``."""
     sampled = [policy.sample(step.generator) for _ in range(SAMPLES)]
     costs = [float(paths.loss(p, pixels=step.pixels, labels=step.labels)) for p in sampled]

@@ -26,7 +26,7 @@ from edgenas.strategies.gradient.paths import Paths
 from edgenas.strategies.gradient.policy import Policy
 from edgenas.strategies.gradient.proxyless import proxyless
 from edgenas.strategies.gradient.reinforce import reinforce
-from edgenas.strategies.gradient.step import Settings, Step
+from edgenas.strategies.gradient.step import GradientSettings, GradientStep
 from edgenas.strategies.gradient.tilt import Ceiling, tilt
 from edgenas.strategies.gradient.weights import Weights, WeightTraining
 from edgenas.training.loop import keep_memory
@@ -35,7 +35,7 @@ from edgenas.training.loop import keep_memory
 class Estimator(Protocol):
     """How a strategy finds the gradient of the cross entropy with respect to the logits."""
 
-    def __call__(self, policy: Policy, paths: Paths, step: Step) -> tuple[Tensor, float]:
+    def __call__(self, policy: Policy, paths: Paths, step: GradientStep) -> tuple[Tensor, float]:
         """A scalar with the gradient, and the cross entropy of what ran.
 
         Args:
@@ -57,7 +57,7 @@ _MEMORY = 0.95  # of the mean square of gradients: 20 steps are remembered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Learnt:
+class LearntPolicy:
     """What came out.
 
     Args:
@@ -80,11 +80,11 @@ def learn(
     preprocessing: Preprocessing,
     ceilings: Sequence[Ceiling] = (),
     seed: int = 0,
-    settings: Settings | None = None,
+    settings: GradientSettings | None = None,
     training: WeightTraining | None = None,
     folder: Path | None = None,
     tell: Callable[[int, int, str], None] = lambda done, total, words: None,
-) -> Learnt:
+) -> LearntPolicy:
     """Learn which alternatives of a supernet are worth their cost.
 
     Args:
@@ -105,7 +105,7 @@ def learn(
     Raises:
         EdgenasError: an unknown strategy, or no images.
     """
-    settings = settings or Settings()
+    settings = settings or GradientSettings()
     if strategy not in STRATEGIES:
         listing = "edgenas specialize --help"
         raise unknown("strategy", strategy, known=STRATEGIES, listing=listing)
@@ -164,7 +164,7 @@ def learn(
                 weights.step(paths.arch(policy.sample(generator)), step)
                 paths.forget()
             lines = torch.randperm(len(images), generator=generator)[:batch]
-            given = Step(
+            given = GradientStep(
                 number=step,
                 settings=settings,
                 pixels=images.pixels[lines],
@@ -193,7 +193,7 @@ def learn(
     tilt(policy, ceilings, expected)
     tell(settings.steps, settings.steps, "")
     trained = None if weights is None else weights.state.judged().eval()
-    return Learnt(policy=policy, history=tuple(history), supernet=trained)
+    return LearntPolicy(policy=policy, history=tuple(history), supernet=trained)
 
 
 def _move(policy: Policy, loss: Tensor, *, square: Tensor, rate: float, step: int) -> None:
@@ -206,7 +206,7 @@ def _move(policy: Policy, loss: Tensor, *, square: Tensor, rate: float, step: in
         policy: whose logits move.
         loss: with gradients to them; without any, nothing moves.
         square: the running mean square of gradients; goes on.
-        rate: see ``Settings``.
+        rate: see ``GradientSettings``.
         step: number of the step.
     """
     if not loss.requires_grad:  # nothing to choose

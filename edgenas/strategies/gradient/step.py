@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class GradientSettings:
     """How long and how fast to learn.
 
     Args:
@@ -30,7 +30,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class GradientStep:
     """A step.
 
     Args:
@@ -43,7 +43,7 @@ class Step:
     """
 
     number: int
-    settings: Settings
+    settings: GradientSettings
     pixels: Tensor
     labels: Tensor
     past: Sequence[float]

@@ -4,13 +4,13 @@ from torch import Tensor
 
 from edgenas.strategies.gradient.paths import Paths
 from edgenas.strategies.gradient.policy import Picks, Policy
-from edgenas.strategies.gradient.step import Step
+from edgenas.strategies.gradient.step import GradientStep
 
 
 def two_path_loss(
     policy: Policy,
     paths: Paths,
-    step: Step,
+    step: GradientStep,
     pairs: list[tuple[int, int]],
     gates: list[Tensor],
 ) -> tuple[Tensor, float]:

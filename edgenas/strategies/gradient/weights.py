@@ -17,8 +17,8 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.images.data import Images, Preprocessing
 from edgenas.model.supernet import Supernet
 from edgenas.space.arch import Arch
-from edgenas.training.augment import mixed, views
-from edgenas.training.course import indices_of
+from edgenas.training.augment import augment_images, mix_images
+from edgenas.training.course import choose_indices
 from edgenas.training.recipe import Recipe, learning_rate
 from edgenas.training.state import State
 from edgenas.training.step import sandwich_step
@@ -79,10 +79,10 @@ class Weights:
         """
         recipe, images = self._recipe, self._images
         rng = np.random.default_rng((self._seed, 1, step))
-        lines = indices_of(images, recipe, recipe.batch, self._seed, step)
-        pixels = views(images.pixels[lines], recipe=recipe, rng=rng)
+        lines = choose_indices(images, recipe, recipe.batch, self._seed, step)
+        pixels = augment_images(images.pixels[lines], recipe=recipe, rng=rng)
         classes = len(images.classes)
-        pixels, labels = mixed(
+        pixels, labels = mix_images(
             pixels, images.labels[lines], recipe=recipe, classes=classes, rng=rng
         )
         (loss,) = sandwich_step(
