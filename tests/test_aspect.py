@@ -21,7 +21,7 @@ from edgenas.images.data import Preprocessing, choose_stored_size, decode_stored
 from edgenas.latency.table import MeasuredNetwork, Timing
 from edgenas.model.synthetic import make_coloured_noise
 from edgenas.space.cost import cost, peak_elements, total
-from edgenas.space.narrow import codes_of
+from edgenas.space.narrow import map_codes
 from edgenas.space.plan import Layer, layers, plan
 from edgenas.space.presets import load_space, space_from_json, space_to_json, tiny
 from edgenas.training.augment import crop_or_shift
@@ -80,7 +80,7 @@ def test_what_was_measured_on_squares_is_not_used_for_others():
     assert network.belongs_to(square)
     assert not network.belongs_to(WIDE)
     with pytest.raises(EdgenasError, match=r"must have the aspect \[1, 1\] of space wide, found"):
-        codes_of(square, WIDE)
+        map_codes(square, WIDE)
     assert set(layers(square)).isdisjoint(layers(WIDE))
 
 

@@ -26,21 +26,21 @@ from edgenas.bundle import example, manifest
 from edgenas.bundle.card import model_card
 from edgenas.bundle.contents import read_contents
 from edgenas.bundle.record import (
-    Accuracy,
+    AccuracyRecord,
     MeasuredLatency,
     PredictedLatency,
     Promise,
     Record,
 )
 from edgenas.bundle.trace import (
-    Found,
+    FrontNetwork,
     Improvement,
     LayerTime,
-    Search,
+    SearchSummary,
     Trace,
 )
-from edgenas.bundle.verify import Check, verify_bundle
-from edgenas.bundle.write import check_out, load_bundle, sample_image, write_bundle
+from edgenas.bundle.verify import ClaimCheck, verify_bundle
+from edgenas.bundle.write import check_output, load_bundle, sample_image, write_bundle
 from edgenas.clock.measure import Measurement
 from edgenas.images.data import Preprocessing, Size, decode_stored
 from edgenas.latency.device import Target
@@ -62,7 +62,7 @@ def record(**changes) -> Record:
     costs = total(tiny(), tiny().largest())
     values = {
         "target": TARGET,
-        "accuracy": Accuracy(
+        "accuracy": AccuracyRecord(
             kind="predicted",
             value=0.7123,
             data="cifar10",
@@ -117,7 +117,7 @@ def trace() -> Trace:
         LayerTime(name=name, layer=str(layer), seconds=9e-4 / len(layers), macs=cost(layer).macs)
         for name, layer in layers
     ]
-    best = Found(arch_id="a" * 10, arch_text="r8 8[3x1]", accuracy=0.7, latency=0.0009)
+    best = FrontNetwork(arch_id="a" * 10, arch_text="r8 8[3x1]", accuracy=0.7, latency=0.0009)
     step = Improvement(phase="evolve", evaluations=3, best=0.71)
     return Trace(
         seen=3,
@@ -125,7 +125,7 @@ def trace() -> Trace:
         latencies=(0.0007, 0.0008, 0.0009),
         front=(best,),
         searches=(
-            Search(name="within", strategy="evolution", evaluations=3, history=(step, step)),
+            SearchSummary(name="within", strategy="evolution", evaluations=3, history=(step, step)),
         ),
         layers=tuple(times),
         overhead=1e-4,
@@ -183,8 +183,8 @@ def failure(folder: Path) -> str:
 def resign(folder: Path, **changes) -> None:
     """Write the manifest anew with right hashes: only a check of the contents can still object."""
     fields = {**manifest.read(folder), **changes}
-    signed = manifest.sign(fields, folder=folder)
-    (folder / manifest.NAME).write_text(manifest.text(signed))
+    signed = manifest.add_hashes(fields, folder=folder)
+    (folder / manifest.NAME).write_text(manifest.to_text(signed))
 
 
 # What is in it
@@ -265,7 +265,7 @@ def test_the_example_prepares_as_training_does(
     path = tmp_path_factory.mktemp("images") / "image.png"
     Image.fromarray(pixels).save(path)
     preprocessing = dataclasses.replace(PREPROCESSING, stored=stored)
-    told = manifest.preprocessing_in_full(preprocessing, resolution=16)
+    told = manifest.describe_preprocessing(preprocessing, resolution=16)
     found = levels(example.load_image(path, told), as_in_training(path, preprocessing))
     # PyTorch weighs 8-bit pixels in 16 bits, Pillow in 22: noise, the worst case, shows it.
     assert found.max() <= 2.001
@@ -276,7 +276,7 @@ def test_the_example_prepares_as_training_does(
 def test_what_training_refuses_the_example_refuses(tmp_path: Path, kind: type):
     path = tmp_path / "scan.tif"
     Image.fromarray(np.arange(400).reshape(20, 20).astype(kind)).save(path)
-    told = manifest.preprocessing_in_full(PREPROCESSING, resolution=16)
+    told = manifest.describe_preprocessing(PREPROCESSING, resolution=16)
     for read in (
         lambda: example.load_image(path, told),
         lambda: as_in_training(path, PREPROCESSING),
@@ -556,48 +556,48 @@ def test_a_free_folder_may_be_written(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "absent", tmp_path / "a/b/c", tmp_path / "empty"):
         for force in (False, True):
-            assert check_out(path, request=REQUEST, force=force) is None
+            assert check_output(path, request=REQUEST, force=force) is None
 
 
 def test_an_identical_bundle_is_verified(bundle: Path):
-    checks = check_out(bundle, request=REQUEST)
+    checks = check_output(bundle, request=REQUEST)
     assert checks is not None
     assert checks == verify_bundle(bundle)
-    assert check_out(bundle, request=REQUEST, force=True) is None
+    assert check_output(bundle, request=REQUEST, force=True) is None
 
 
 def test_a_bundle_of_another_request_is_refused(bundle: Path):
     with pytest.raises(EdgenasError, match="a bundle that answers another request") as caught:
-        check_out(bundle, request={**REQUEST, "seed": 1})
+        check_output(bundle, request={**REQUEST, "seed": 1})
     assert "--force" in caught.value.hint
-    assert check_out(bundle, request={**REQUEST, "seed": 1}, force=True) is None
+    assert check_output(bundle, request={**REQUEST, "seed": 1}, force=True) is None
 
 
 def test_a_damaged_bundle_is_refused_and_may_be_replaced(bundle: Path):
     (bundle / "model.onnx").unlink()
     with pytest.raises(EdgenasError, match=r"is damaged: files: model.onnx is missing"):
-        check_out(bundle, request=REQUEST)
+        check_output(bundle, request=REQUEST)
     with pytest.raises(EdgenasError, match=r"is damaged: files: model.onnx is missing"):
         load_bundle(bundle)
-    assert check_out(bundle, request=REQUEST, force=True) is None
+    assert check_output(bundle, request=REQUEST, force=True) is None
     write(bundle)
-    assert check_out(bundle, request=REQUEST)
+    assert check_output(bundle, request=REQUEST)
 
 
 def test_remains_without_a_manifest_are_refused_and_may_be_replaced(bundle: Path):
     (bundle / "manifest.json").unlink()
     with pytest.raises(EdgenasError, match=r"holds parts of a bundle without manifest.json"):
-        check_out(bundle, request=REQUEST)
-    assert check_out(bundle, request=REQUEST, force=True) is None
+        check_output(bundle, request=REQUEST)
+    assert check_output(bundle, request=REQUEST, force=True) is None
 
 
 @pytest.mark.parametrize("force", [False, True])
 def test_what_is_no_bundle_is_never_replaced(bundle: Path, force: bool):
     (bundle / "thesis.tex").write_text("years of work")
     with pytest.raises(EdgenasError, match=r"holds what is no part of a bundle: thesis.tex"):
-        check_out(bundle, request=REQUEST, force=force)
+        check_output(bundle, request=REQUEST, force=force)
     with pytest.raises(EdgenasError, match="is a file"):
-        check_out(bundle / "thesis.tex", request=REQUEST, force=force)
+        check_output(bundle / "thesis.tex", request=REQUEST, force=force)
 
 
 def test_a_broken_promise_is_not_delivered(tmp_path: Path):
@@ -634,7 +634,7 @@ def test_labels_must_be_the_classes(tmp_path: Path):
         {},
         {"measured": timed(), "predicted": None},
         {"promises": (), "notes": ()},
-        {"accuracy": Accuracy.of(correct=93, images=100, data="photos", split="test")},
+        {"accuracy": AccuracyRecord.of(correct=93, images=100, data="photos", split="test")},
     ],
 )
 def test_a_record_survives_json(changes: dict):
@@ -670,7 +670,7 @@ def test_a_wrong_field_of_a_record_is_named(path: str, value, error: str):
 
 
 def test_a_measured_accuracy_has_the_error_of_a_proportion():
-    found = Accuracy.of(correct=90, images=100, data="photos", split="test")
+    found = AccuracyRecord.of(correct=90, images=100, data="photos", split="test")
     assert str(found) == "90.00% measured (photos test, n=100, standard error 3.00 points)"
 
 
@@ -930,7 +930,7 @@ def test_the_example_runs_on_python_3_8_with_the_lowest_versions(bundle: Path, t
 # What is generated is what this version generates, and says so where it cannot know
 
 
-def of(folder: Path, name: str) -> Check:
+def of(folder: Path, name: str) -> ClaimCheck:
     return next(check for check in verify_bundle(folder, page=bundle_page) if check.name == name)
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgenas.basics.decode import decode
-from edgenas.basics.errors import LONGEST, EdgenasError, one_line, shown
+from edgenas.basics.errors import LONGEST, EdgenasError, one_line, quote
 from edgenas.basics.ranges import (
     ALWAYS,
     Fraction,
@@ -161,8 +161,8 @@ def test_a_free_value_may_be_of_16_levels_and_no_more():
     ids=["text", "integer", "depth", "key", "controls"],
 )
 def test_what_is_shown_of_a_value_is_short_and_does_not_control_the_terminal(value: Any):
-    assert len(shown(value)) <= 80
-    assert shown(value).isprintable()
+    assert len(quote(value)) <= 80
+    assert quote(value).isprintable()
 
 
 @given(st.text())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgenas.basics.errors import EdgenasError, unknown
+from edgenas.basics.errors import EdgenasError, unknown_name
 
 KNOWN = ["jetson-nano", "jetson-orin-nano", "rpi4", "x86"]
 
@@ -36,11 +36,11 @@ def test_an_error_is_raised_and_caught_by_its_line():
     ],
 )
 def test_an_unknown_name_is_told_the_nearest_and_where_to_look(name: str, near: str):
-    error = unknown("device", name, known=KNOWN, listing="edgenas list devices")
+    error = unknown_name("device", name, names=KNOWN, listing="edgenas list devices")
     assert error.message == f"unknown device {name!r}"
     assert error.hint == f"{near}see them all with: edgenas list devices"
 
 
 def test_an_unknown_name_may_be_asked_of_anything_iterable():
-    error = unknown("space", "tiny", known=iter(()), listing="edgenas list spaces")
+    error = unknown_name("space", "tiny", names=iter(()), listing="edgenas list spaces")
     assert error.hint == "see them all with: edgenas list spaces"

@@ -94,7 +94,7 @@ def test_a_written_file_is_as_public_as_any_other(tmp_path: Path, umask: int, mo
 def test_a_writer_that_fails_leaves_the_old_file_and_no_litter(tmp_path: Path):
     path = tmp_path / "a.txt"
     files.write_text(path, "old")
-    with pytest.raises(ZeroDivisionError), files.writing(path) as temporary:
+    with pytest.raises(ZeroDivisionError), files.new_file(path) as temporary:
         temporary.write_text("half of the n")
         assert path.read_text() == "old"
         raise ZeroDivisionError
@@ -111,7 +111,7 @@ def test_what_json_cannot_hold_leaves_the_old_file(tmp_path: Path):
     assert litter(tmp_path) == ["a.json"]
 
 
-@pytest.mark.parametrize("make", [files.writing, files.new_folder])
+@pytest.mark.parametrize("make", [files.new_file, files.new_folder])
 def test_interrupting_leaves_nothing(
     tmp_path: Path, make: Callable[[Path], AbstractContextManager[Path]]
 ):
@@ -125,7 +125,7 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path: Path):
     files.write_text(path, "old")
     code = (
         "import os, sys; from pathlib import Path; from edgenas.basics import files\n"
-        "with files.writing(Path(sys.argv[1])) as temporary:\n"
+        "with files.new_file(Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_text('new')\n"
         "    os.kill(os.getpid(), 9)\n"
     )
@@ -165,7 +165,7 @@ def fill_the_disk(_: Path) -> None:
         stream.write("x")
 
 
-@pytest.mark.parametrize("make", [files.writing, files.new_folder])
+@pytest.mark.parametrize("make", [files.new_file, files.new_folder])
 def test_a_full_disk_is_said_and_nothing_is_left(
     tmp_path: Path, make: Callable[[Path], AbstractContextManager[Path]]
 ):
@@ -180,7 +180,7 @@ def test_a_full_disk_is_said_and_nothing_is_left(
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.EPERM])
-@pytest.mark.parametrize("make", [files.writing, files.new_folder])
+@pytest.mark.parametrize("make", [files.new_file, files.new_folder])
 def test_a_place_that_may_not_be_written_is_said(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -227,7 +227,7 @@ def test_what_is_in_the_way_is_said_and_kept(tmp_path: Path):
 
 
 def test_other_errors_of_the_writer_pass(tmp_path: Path):
-    with pytest.raises(OSError, match="broken") as caught, files.writing(tmp_path / "a"):
+    with pytest.raises(OSError, match="broken") as caught, files.new_file(tmp_path / "a"):
         raise OSError(errno.EIO, "broken")
     assert caught.value.errno == errno.EIO
 

@@ -24,7 +24,7 @@ from edgenas.accuracy.gaussian import inputs_of, totals_of
 from edgenas.accuracy.mlp import Mlp, one_hot
 from edgenas.accuracy.predictor import AccuracyPredictor, load_accuracy
 from edgenas.basics.errors import EdgenasError
-from edgenas.basics.held_out import HeldOut, held_out, spearman
+from edgenas.basics.held_out import HeldOut, compare_with_truth, rank_correlation
 from edgenas.latency.bound import split_networks
 from edgenas.latency.learned import count_features, learn_costs
 from edgenas.latency.line import Line, add_bound, fit_line
@@ -52,15 +52,15 @@ from tools.benchmarks.bench_latency import read_published
 def test_spearman_equals_scipys(pairs: list[tuple[int, int]]):
     one, other = np.array(pairs, float).T
     if np.ptp(one) and np.ptp(other):
-        assert spearman(one, other) == pytest.approx(scipy.stats.spearmanr(one, other)[0])
+        assert rank_correlation(one, other) == pytest.approx(scipy.stats.spearmanr(one, other)[0])
     else:
-        assert spearman(one, other) == 0
+        assert rank_correlation(one, other) == 0
 
 
 def test_errors_have_a_sign_and_a_unit():
-    found = held_out([0.7, 0.8], [0.6, 0.8], method="m")
+    found = compare_with_truth([0.7, 0.8], [0.6, 0.8], method="m")
     assert (found.n, found.error, found.bias) == (2, pytest.approx(0.05), pytest.approx(0.05))
-    found = held_out([1.1, 0.9], [1.0, 1.0], relative=True, method="m")
+    found = compare_with_truth([1.1, 0.9], [1.0, 1.0], relative=True, method="m")
     assert (found.error, found.bias) == (pytest.approx(0.1), pytest.approx(0.0))
     assert HeldOut.from_json(found.to_json(), where="x") == found
 
@@ -200,7 +200,9 @@ def fitted() -> AccuracyPredictor:
 
 def test_unseen_networks_are_ranked_and_the_stated_error_is_theirs(fitted: AccuracyPredictor):
     rows = rows_of(fitted.space, seed=99, n=1000)
-    found = held_out(fitted.predict(rows), supernet_like(fitted.space, seed=3)(rows), method="new")
+    found = compare_with_truth(
+        fitted.predict(rows), supernet_like(fitted.space, seed=3)(rows), method="new"
+    )
     assert found.spearman >= 0.95
     assert found.error <= 0.003
     assert fitted.error is not None
@@ -737,7 +739,9 @@ def test_a_gpu_is_learned_from_a_hundred_networks():
         order = np.random.default_rng(seed).permutation(len(rows))
         train, test = order[:100], order[100:1100]
         learned = learn_predictor(space, rows[train], seconds[train])
-        found = held_out(learned.predict(rows[test]), seconds[test], relative=True, method="new")
+        found = compare_with_truth(
+            learned.predict(rows[test]), seconds[test], relative=True, method="new"
+        )
         assert found.error <= 0.015
         assert found.spearman >= 0.995
         assert learned.error is not None

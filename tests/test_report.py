@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from pages import Tree
 
 from edgenas.bundle.contents import Contents
-from edgenas.bundle.record import Accuracy, PredictedLatency, Promise, Record
+from edgenas.bundle.record import AccuracyRecord, PredictedLatency, Promise, Record
 from edgenas.bundle.trace import (
     Attempt,
-    Found,
+    FrontNetwork,
     Improvement,
     LayerTime,
-    Search,
+    SearchSummary,
     Trace,
 )
 from edgenas.delivery.latency import find_latency
@@ -28,7 +28,7 @@ from edgenas.latency.device import load as load_device
 from edgenas.pages.bundle import bundle_page
 from edgenas.pages.charts import Plane, ticks
 from edgenas.pages.markup import node, page
-from edgenas.pages.network import network
+from edgenas.pages.network import draw_network
 from edgenas.pages.style import DARK, LIGHT
 from edgenas.space.cost import cost, memory, total
 from edgenas.space.plan import plan
@@ -60,7 +60,7 @@ def contents(space: Space | None = None, *, text: str = "usual") -> Contents:
     step = Improvement(phase=text, evaluations=10, best=0.71)
     record = Record(
         target=Target(text, text, "fp32"),
-        accuracy=Accuracy(
+        accuracy=AccuracyRecord(
             kind="measured", value=0.7, data=text, split=text, images=10, error=0.01, archs=0
         ),
         predicted=predicted,
@@ -75,8 +75,8 @@ def contents(space: Space | None = None, *, text: str = "usual") -> Contents:
         seen=100,
         accuracies=(0.5, 0.6, 0.7),
         latencies=(0.001, 0.0011, 0.0012),
-        front=(Found(arch_id=text, arch_text=text, accuracy=0.7, latency=0.001),),
-        searches=(Search(name=text, strategy=text, evaluations=100, history=(step, step)),),
+        front=(FrontNetwork(arch_id=text, arch_text=text, accuracy=0.7, latency=0.001),),
+        searches=(SearchSummary(name=text, strategy=text, evaluations=100, history=(step, step)),),
         attempts=(
             Attempt(arch_id=text, accuracy=0.7, predicted=0.001, measured=0.0011, fresh=True),
         ),
@@ -186,7 +186,7 @@ def test_a_network_of_any_space_fits_its_drawing(name: str):
     rows = space.sample(5, rng=np.random.default_rng(0), by="gene")
     for arch in (space.largest(), space.smallest(), *space.decode(rows)):
         seconds = {name: 1e-3 for name, _ in plan(space, arch)}
-        drawn = network(space, arch, seconds=seconds)
+        drawn = draw_network(space, arch, seconds=seconds)
         width, height = map(float, drawn.attrib["viewBox"].split()[2:])
         boxes = [part for part in drawn.iter("rect") if "k" in part.attrib["class"].split()[-1]]
         blocks = sum(len(stage.blocks) for stage in arch.stages)

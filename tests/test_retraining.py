@@ -14,7 +14,7 @@ from PIL import Image
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.bundle.contents import read_contents
-from edgenas.bundle.record import Accuracy, Record, Retrained, Retraining
+from edgenas.bundle.record import AccuracyRecord, Record, RetrainedNetwork, Retraining
 from edgenas.bundle.verify import verify_bundle
 from edgenas.delivery import ranking, retraining
 from edgenas.delivery.fleet import read_fleet
@@ -396,14 +396,16 @@ def test_what_cannot_be_retrained_is_refused(tiny: Path, photos: Path, changes: 
 
 
 def told() -> Retraining:
-    judged = Accuracy.of(correct=80, images=100, data="photos", split="test")
+    judged = AccuracyRecord.of(correct=80, images=100, data="photos", split="test")
     return Retraining(
         start="scratch",
         epochs=5,
         learning_rate=0.02,
         images=1000,
         validation=100,
-        candidates=(Retrained(arch_id="a" * 10, arch_text="r8 8[3x1]", before=0.7, after=0.8),),
+        candidates=(
+            RetrainedNetwork(arch_id="a" * 10, arch_text="r8 8[3x1]", before=0.7, after=0.8),
+        ),
         before=judged,
         after=replace(judged, value=0.85),
     )

@@ -17,7 +17,7 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.bundle import manifest, signing
 from edgenas.bundle.signing import check_key, check_signature, sign
 from edgenas.bundle.verify import verify_bundle
-from edgenas.bundle.write import check_out
+from edgenas.bundle.write import check_output
 
 pytestmark = pytest.mark.skipif(
     shutil.which("ssh-keygen") is None, reason="no ssh-keygen here (apt install openssh-client)"
@@ -195,8 +195,8 @@ def test_signers_that_are_not_there_are_an_error(bundle, tmp_path):
 
 def test_a_signed_bundle_is_one_that_is_there(bundle, key):
     sign(bundle, key=str(key))
-    assert check_out(bundle, request=REQUEST)
-    assert check_out(bundle, request=REQUEST, force=True) is None
+    assert check_output(bundle, request=REQUEST)
+    assert check_output(bundle, request=REQUEST, force=True) is None
 
 
 # Keys

@@ -22,7 +22,7 @@ from edgenas.space.arch import (
 from edgenas.space.plan import plan
 from edgenas.space.presets import PRESETS, tiny
 from edgenas.space.space import Space, layout, rules
-from edgenas.space.stage import StageSpace, divisible, middle
+from edgenas.space.stage import StageSpace, make_divisible, middle_channels
 
 law = settings(max_examples=40)
 presets = pytest.mark.parametrize("name", PRESETS)
@@ -263,18 +263,18 @@ def test_with_classes_changes_the_classifier_only():
     ],
 )
 def test_divisible_is_the_rule_of_mobilenet(value: float, rounded: int):
-    assert divisible(value) == rounded
+    assert make_divisible(value) == rounded
 
 
 @given(value=st.floats(1, 1e4))
 def test_divisible_loses_at_most_a_tenth(value: float):
-    assert divisible(value) % 8 == 0
-    assert divisible(value) >= 0.9 * value
-    assert divisible(value) <= value + 8
+    assert make_divisible(value) % 8 == 0
+    assert make_divisible(value) >= 0.9 * value
+    assert make_divisible(value) <= value + 8
 
 
 def test_a_ratio_of_one_changes_nothing():
-    assert middle(12, 1.0) == 12
+    assert middle_channels(12, 1.0) == 12
 
 
 # Archs

@@ -11,10 +11,15 @@ import pytest
 from conftest import ROOT
 
 from edgenas.basics.files import new_folder, write_text
-from edgenas.basics.temporary import aside, libraries_write_to, prefix_beside, scratch_folder
+from edgenas.basics.temporary import (
+    parking_place,
+    redirect_temporary_files,
+    scratch_folder,
+    temporary_prefix,
+)
 
 WAYS = {
-    "a file": "with writing(Path('out')) as path:",
+    "a file": "with new_file(Path('out')) as path:",
     "a folder": "with new_folder(Path('out')) as path, (path / 'inside').open('w'):",
     "scratch": "with scratch_folder() as path, (path / 'inside').open('w'):",
 }
@@ -85,7 +90,7 @@ def test_what_is_not_ours_is_left_alone():
 
 
 def test_a_folder_that_was_about_to_be_replaced_comes_back():
-    old = aside(Path(f"{prefix_beside(Path('out'))}12345678"))
+    old = parking_place(Path(f"{temporary_prefix(Path('out'))}12345678"))
     old.mkdir()
     (old / "kept").touch()
     with pytest.raises(RuntimeError), new_folder(Path("out")):
@@ -100,7 +105,7 @@ def test_files_are_written_into_a_folder_that_is_being_made():
 
 
 def test_files_of_libraries_go_along():
-    with scratch_folder() as folder, libraries_write_to(folder):
+    with scratch_folder() as folder, redirect_temporary_files(folder):
         left = Path(tempfile.mkdtemp())
         assert left.parent == folder
     assert list(Path().iterdir()) == []

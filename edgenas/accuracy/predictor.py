@@ -11,14 +11,14 @@ from edgenas.accuracy import gaussian
 from edgenas.accuracy.gaussian import Gaussian
 from edgenas.accuracy.mlp import Mlp
 from edgenas.basics.errors import EdgenasError
-from edgenas.basics.held_out import HeldOut, held_out
+from edgenas.basics.held_out import HeldOut, compare_with_truth
 from edgenas.basics.ranges import Seed, Words
 from edgenas.space.arrays import (
     Header,
     check_numbers,
     check_probes,
     load_arrays,
-    probes,
+    make_probes,
     save_arrays,
 )
 from edgenas.space.cost import Vector
@@ -98,7 +98,7 @@ class AccuracyPredictor:
             space=space,
             model=gaussian.fit(space, rows, accuracy=true),
             source=source,
-            error=held_out(predicted, true, method=f"{_FOLDS}-fold cross-validation"),
+            error=compare_with_truth(predicted, true, method=f"{_FOLDS}-fold cross-validation"),
             rows=rows,
             accuracies=true,
             seed=seed,
@@ -135,7 +135,7 @@ class AccuracyPredictor:
     def with_chosen(self, rows: Codes, *, accuracy: ArrayLike) -> "AccuracyPredictor":
         """The same predictor with its error on networks that a search chose by it."""
         method = "chosen by a search, then measured"
-        return replace(self, chosen=held_out(self.predict(rows), accuracy, method=method))
+        return replace(self, chosen=compare_with_truth(self.predict(rows), accuracy, method=method))
 
     def save(self, path: Path) -> None:
         """Write the predictor as one safetensors file, atomically."""
@@ -149,7 +149,7 @@ class AccuracyPredictor:
             "error": self.error and self.error.to_json(),
             "chosen": self.chosen and self.chosen.to_json(),
             "seed": self.seed,
-            "probes": probes(self.space, self.predict),
+            "probes": make_probes(self.space, self.predict),
         }
         save_arrays(path, schema=SCHEMA, header=header, arrays=arrays)
 

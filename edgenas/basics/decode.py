@@ -17,7 +17,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 from typing import get_type_hints as hints_of
 
-from edgenas.basics.errors import EdgenasError, shown
+from edgenas.basics.errors import EdgenasError, quote
 from edgenas.basics.ranges import (
     ALWAYS,
     FREE,
@@ -42,12 +42,12 @@ class _Fault(Exception):  # noqa: N818 - never seen outside
 
 def _require(rule: str, value: object) -> None:
     if rule:
-        raise _Fault(f" must {rule}, found {shown(value)}")
+        raise _Fault(f" must {rule}, found {quote(value)}")
 
 
 def _require_kind(kind: str, value: object, *, fits: bool) -> None:
     if not fits:
-        raise _Fault(f" must be {kind}, found {shown(value)}", kind=kind)
+        raise _Fault(f" must be {kind}, found {quote(value)}", kind=kind)
 
 
 def decode(kind: type[Kind], value: Any, *, where: str) -> Kind:
@@ -166,7 +166,7 @@ def _object(kind: type[Any]) -> Reader:
     def known(name: str) -> Reader:
         if name not in readers:
             hint = f"known fields: {', '.join(readers)}"
-            raise _Fault(f": unknown field {shown(name)}", hint)
+            raise _Fault(f": unknown field {quote(name)}", hint)
         return readers[name]
 
     def read(value: Any) -> Any:

@@ -6,7 +6,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from edgenas.basics.errors import EdgenasError, unknown
+from edgenas.basics.errors import EdgenasError, unknown_name
 from edgenas.basics.files import sha256 as sha256_of
 from edgenas.basics.files import write_text
 
@@ -120,5 +120,7 @@ def address_of(space: str) -> str:
         EdgenasError: nothing is published for that name.
     """
     if space not in ADDRESSES:
-        raise unknown("released supernet", space, known=ADDRESSES, listing="edgenas list spaces")
+        raise unknown_name(
+            "released supernet", space, names=ADDRESSES, listing="edgenas list spaces"
+        )
     return ADDRESSES[space]

@@ -24,17 +24,16 @@ class EdgenasError(Exception):
         return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
 
 
-def unknown(what: str, name: str, *, known: Iterable[str], listing: str) -> EdgenasError:
+def unknown_name(what: str, name: str, *, names: Iterable[str], listing: str) -> EdgenasError:
     """The error for a name that does not exist, with the nearest names that do.
 
     Args:
         what: the kind of thing, e.g. ``"device"``.
         name: what the user wrote.
-        known: the names that exist.
+        names: the names that exist.
         listing: the command that lists them, e.g. ``"edgenas list devices"``.
     """
-    names = sorted(known)
-    near = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    near = get_close_matches(name.lower(), sorted(names), n=3, cutoff=0.5)
     meant = f"did you mean {' or '.join(near)}? " if near else ""
     return EdgenasError(f"unknown {what} {name!r}", hint=f"{meant}see them all with: {listing}")
 
@@ -52,7 +51,7 @@ _SHORT.maxlevel = 3
 _SHORT.maxstring = _SHORT.maxother = 60
 
 
-def shown(value: object) -> str:
+def quote(value: object) -> str:
     """A value for an error message: as ``repr``, at most 80 characters, the middle left out."""
     return _cut(_SHORT.repr(value), 80)
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from edgenas.basics import temporary as temporaries
-from edgenas.basics.errors import EdgenasError, shown
+from edgenas.basics.errors import EdgenasError, quote
 
 # Bytes of a file that is read as a whole. What JSON of this size can become fits in 1 GB; Python
 # reads about 1 MB of TOML a second.
@@ -96,7 +96,7 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Generator[Path]:
+def new_file(path: Path) -> Generator[Path]:
     """A temporary file beside ``path`` that takes its place, durably, when the block succeeds.
 
     Yields:
@@ -108,8 +108,8 @@ def writing(path: Path) -> Generator[Path]:
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        prefix = temporaries.prefix_beside(path)
-        with temporaries.held_file(path.parent, prefix=prefix) as temporary:
+        prefix = temporaries.temporary_prefix(path)
+        with temporaries.new_temporary_file(path.parent, prefix=prefix) as temporary:
             try:
                 yield temporary
                 # mkstemp makes private files; what edgenas writes is as public as any other file.
@@ -136,8 +136,8 @@ def new_folder(path: Path) -> Generator[Path]:
         if path.exists() and not path.is_dir():
             raise FileExistsError(errno.EEXIST, "a file is there", str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
-        prefix = temporaries.prefix_beside(path)
-        with temporaries.held_folder(path.parent, prefix=prefix) as temporary:
+        prefix = temporaries.temporary_prefix(path)
+        with temporaries.new_temporary_folder(path.parent, prefix=prefix) as temporary:
             try:
                 yield temporary
                 umask = os.umask(0)
@@ -146,7 +146,7 @@ def new_folder(path: Path) -> Generator[Path]:
                 for inside in (*temporary.rglob("*"), temporary):
                     _sync(inside)
                 if path.exists():
-                    old = temporaries.aside(temporary)
+                    old = temporaries.parking_place(temporary)
                     path.rename(old)
                     temporary.rename(path)
                     shutil.rmtree(old)
@@ -159,7 +159,7 @@ def new_folder(path: Path) -> Generator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write text atomically."""
-    with writing(path) as temporary:
+    with new_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -266,7 +266,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
-        raise ValueError(f"it has the field {shown(twice)} twice")
+        raise ValueError(f"it has the field {quote(twice)} twice")
     return found
 
 
@@ -302,7 +302,7 @@ def check_schema(value: Any, *, schema: str, where: str) -> dict[str, Any]:
     found = given.get("schema")
     if found != schema:
         raise EdgenasError(
-            f"{where} must have schema {schema!r}, found {shown(found)}",
+            f"{where} must have schema {schema!r}, found {quote(found)}",
             hint="this file is of another kind or of another edgenas version",
         )
     return {str(k): v for k, v in given.items() if k != "schema"}
@@ -323,7 +323,7 @@ def check_fields(
     for field in value:
         if field not in need and field not in may:
             raise EdgenasError(
-                f"{where}: unknown field {shown(field)}",
+                f"{where}: unknown field {quote(field)}",
                 hint=f"known fields: {', '.join(need + may)}",
             )
 
@@ -340,7 +340,7 @@ def machine_lock_path() -> Path:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Generator[None]:
+def file_lock(path: Path) -> Generator[None]:
     """Hold the lock of a file, which is made if it is not there; another process waits for it."""
     with path.open("a") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
@@ -353,7 +353,7 @@ def locked(path: Path) -> Generator[None]:
 @contextlib.contextmanager
 def machine_lock() -> Generator[None]:
     """Hold this machine for timing: two measurements never run at once, and training pauses."""
-    with locked(machine_lock_path()):
+    with file_lock(machine_lock_path()):
         yield
 
 

@@ -42,7 +42,7 @@ class HeldOut:
         return asdict(self)
 
 
-def held_out(
+def compare_with_truth(
     predicted: ArrayLike, true: ArrayLike, *, relative: bool = False, method: str
 ) -> HeldOut:
     """Compare predictions with the truth, both of shape (n,).
@@ -61,12 +61,12 @@ def held_out(
         n=one.size,
         error=float(np.abs(off).mean()),
         bias=float(off.mean()),
-        spearman=spearman(one, other),
+        spearman=rank_correlation(one, other),
         method=method,
     )
 
 
-def spearman(one: ArrayLike, other: ArrayLike) -> float:
+def rank_correlation(one: ArrayLike, other: ArrayLike) -> float:
     """Spearman's rank correlation; 0 where it is not defined."""
     a, b = _ranks(np.asarray(one, float)), _ranks(np.asarray(other, float))
     scale = float(np.sqrt(a.var() * b.var()))

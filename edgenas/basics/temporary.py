@@ -23,7 +23,7 @@ _HELD: set[Path] = set()  # folders of this process: nobody else writes into the
 def scratch_folder() -> Generator[Path]:
     """A folder in the temporary directory, for programs and libraries that write files."""
     within = Path(tempfile.gettempdir())
-    with held_folder(within, prefix=_OWN) as folder:
+    with new_temporary_folder(within, prefix=_OWN) as folder:
         try:
             yield folder
         finally:
@@ -31,7 +31,7 @@ def scratch_folder() -> Generator[Path]:
 
 
 @contextlib.contextmanager
-def libraries_write_to(folder: Path) -> Generator[None]:
+def redirect_temporary_files(folder: Path) -> Generator[None]:
     """Meanwhile all temporary files of this process go into a folder, also those of libraries."""
     before = tempfile.tempdir
     tempfile.tempdir = str(folder)
@@ -41,13 +41,13 @@ def libraries_write_to(folder: Path) -> Generator[None]:
         tempfile.tempdir = before
 
 
-def prefix_beside(path: Path) -> str:
+def temporary_prefix(path: Path) -> str:
     """How the names of temporary files and folders begin that are to become a path."""
     return f".{path.name}.{_OWN}"
 
 
 @contextlib.contextmanager
-def held_file(within: Path, *, prefix: str) -> Generator[Path]:
+def new_temporary_file(within: Path, *, prefix: str) -> Generator[Path]:
     """A new, empty file with a lock on it; whoever asks for it moves or removes it."""
     with _alone(within):
         _sweep(within, prefix=prefix)
@@ -60,7 +60,7 @@ def held_file(within: Path, *, prefix: str) -> Generator[Path]:
 
 
 @contextlib.contextmanager
-def held_folder(within: Path, *, prefix: str) -> Generator[Path]:
+def new_temporary_folder(within: Path, *, prefix: str) -> Generator[Path]:
     """A new, empty folder, likewise."""
     with _alone(within):
         _sweep(within, prefix=prefix)
@@ -76,7 +76,7 @@ def held_folder(within: Path, *, prefix: str) -> Generator[Path]:
         os.close(handle)
 
 
-def aside(temporary: Path) -> Path:
+def parking_place(temporary: Path) -> Path:
     """Where a folder waits while a temporary one takes its place."""
     return temporary.with_name(temporary.name + _OLD)
 

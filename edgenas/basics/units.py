@@ -84,7 +84,7 @@ def pixels(sides: int | Sequence[int], *, by: str = "x") -> str:
     return by.join(map(str, (sides, sides) if isinstance(sides, int) else sides))
 
 
-def in_file(sides: tuple[int, int]) -> int | list[int]:
+def sides_to_json(sides: tuple[int, int]) -> int | list[int]:
     """Height and width as files hold them: a square by its side."""
     return sides[0] if sides[0] == sides[1] else list(sides)
 

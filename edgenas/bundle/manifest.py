@@ -36,7 +36,7 @@ from edgenas.basics.ranges import (
     Range,
     Words,
 )
-from edgenas.basics.units import in_file
+from edgenas.basics.units import sides_to_json
 from edgenas.bundle.record import Promise
 from edgenas.latency.device import Target
 
@@ -119,12 +119,15 @@ class _Manifest:
     weights: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-def preprocessing_in_full(preprocessing: "Preprocessing", *, resolution: int) -> dict[str, Any]:
+def describe_preprocessing(preprocessing: "Preprocessing", *, resolution: int) -> dict[str, Any]:
     """Every step from an image file to the input of the model, in order."""
     return {
         "decode": "8-bit RGB, turned as its EXIF orientation says; transparency is dropped",
         "crop": _crop(preprocessing),
-        "resize": [in_file(preprocessing.kept), in_file(preprocessing.size(resolution))],
+        "resize": [
+            sides_to_json(preprocessing.kept),
+            sides_to_json(preprocessing.size(resolution)),
+        ],
         "interpolation": preprocessing.to_json()["interpolation"],
         "channel_order": "RGB",
         "scale": 1 / 255,
@@ -144,25 +147,25 @@ def _crop(preprocessing: "Preprocessing") -> str:
     )
 
 
-def text(manifest: Mapping[str, Any]) -> str:
+def to_text(manifest: Mapping[str, Any]) -> str:
     """The one way to write a manifest."""
     return json.dumps(manifest, indent=1, allow_nan=False) + "\n"
 
 
-def identity(manifest: Mapping[str, Any]) -> str:
+def compute_id(manifest: Mapping[str, Any]) -> str:
     """The id of a manifest: the SHA-256 of its text without the id."""
     rest = {name: value for name, value in manifest.items() if name != "bundle_id"}
-    return hashlib.sha256(text(rest).encode()).hexdigest()
+    return hashlib.sha256(to_text(rest).encode()).hexdigest()
 
 
-def sign(manifest: Mapping[str, Any], *, folder: Path) -> dict[str, Any]:
+def add_hashes(manifest: Mapping[str, Any], *, folder: Path) -> dict[str, Any]:
     """The manifest with the hashes of the files of a folder and its own id."""
     files = {
         name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
         for name in FILES
     }
     complete = {"schema": SCHEMA, "bundle_id": "", **manifest, "files": files}
-    return {**complete, "bundle_id": identity(complete)}
+    return {**complete, "bundle_id": compute_id(complete)}
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -184,7 +187,7 @@ def read(folder: Path) -> dict[str, Any]:
     )
     try:
         found = json.loads(data.decode("ascii"))
-        intact = text(found).encode() == data
+        intact = to_text(found).encode() == data
     except (ValueError, TypeError, RecursionError):
         raise damaged from None
     if not intact:
@@ -192,7 +195,7 @@ def read(folder: Path) -> dict[str, Any]:
     schema = found.get("schema") if isinstance(found, dict) else None
     schema = schema if isinstance(schema, str) and schema in _FORMATS else SCHEMA
     fields = check_schema(found, schema=schema, where=str(path))
-    if identity(found) != fields.get("bundle_id"):
+    if compute_id(found) != fields.get("bundle_id"):
         raise damaged
     decode(_Manifest, fields, where=str(path))
     check_fields(fields["files"], required=_FORMATS[schema], where=f"{path}: files")

@@ -31,7 +31,7 @@ SCHEMA = "edgenas.report/1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Accuracy:
+class AccuracyRecord:
     """Top-1 accuracy as a fraction.
 
     Args:
@@ -65,11 +65,11 @@ class Accuracy:
     @staticmethod
     def of(
         *, correct: int, images: int, data: str, split: str, copies: int | None = None
-    ) -> "Accuracy":
+    ) -> "AccuracyRecord":
         """The measured accuracy of so many correct answers."""
         value = correct / images
         error = math.sqrt(value * (1 - value) / images)
-        return Accuracy(
+        return AccuracyRecord(
             kind="measured",
             value=value,
             data=data,
@@ -194,17 +194,17 @@ class Promise:
     rests_on: Words
 
     @property
-    def kept(self) -> bool:
+    def holds(self) -> bool:
         """Whether the number is within the limit."""
         return self.value <= self.limit
 
     def __str__(self) -> str:
         share = f"{self.value / self.limit:.0%} of it used"
-        return f"{self.constraint}: {'kept' if self.kept else 'BROKEN'}, {share}, {self.rests_on}"
+        return f"{self.constraint}: {'kept' if self.holds else 'BROKEN'}, {share}, {self.rests_on}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Retrained:
+class RetrainedNetwork:
     """A network that was trained further.
 
     Args:
@@ -241,9 +241,9 @@ class Retraining:
     learning_rate: Annotated[float, Range(0, 1000, "number")]
     images: Count
     validation: Count
-    candidates: tuple[Retrained, ...]
-    before: Accuracy
-    after: Accuracy
+    candidates: tuple[RetrainedNetwork, ...]
+    before: AccuracyRecord
+    after: AccuracyRecord
 
     def __str__(self) -> str:
         start = "random" if self.start == "scratch" else "the supernet's"
@@ -280,7 +280,7 @@ class Record:
     """
 
     target: Target
-    accuracy: Accuracy
+    accuracy: AccuracyRecord
     predicted: PredictedLatency | None
     measured: MeasuredLatency | None
     promises: tuple[Promise, ...]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgenas.basics.errors import EdgenasError, one_line
-from edgenas.basics.files import read_bytes, writing
+from edgenas.basics.files import new_file, read_bytes
 
 NAMESPACE = "edgenas-bundle"
 NAME = "manifest.json.sig"
@@ -100,7 +100,7 @@ def sign(folder: Path, *, key: str) -> Path:
         done = _sign_at_terminal(manifest, path)
     if done.returncode or not done.stdout.startswith(_BEGIN):
         raise _cannot_sign(key, done)
-    with writing(folder / NAME) as temporary:
+    with new_file(folder / NAME) as temporary:
         temporary.write_bytes(done.stdout)
     return folder / NAME
 

@@ -24,7 +24,7 @@ SCHEMA = "edgenas.trace/1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class FrontNetwork:
     """A network of the front: none that was seen is both faster and more accurate.
 
     Args:
@@ -50,7 +50,7 @@ class Improvement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
+class SearchSummary:
     """One of the searches behind a bundle.
 
     Args:
@@ -120,8 +120,8 @@ class Trace:
     seen: Annotated[Count, ALWAYS] = 0
     accuracies: Annotated[tuple[PredictedAccuracy, ...], ALWAYS] = ()
     latencies: Annotated[tuple[PredictedSeconds, ...], ALWAYS] = ()
-    front: Annotated[tuple[Found, ...], ALWAYS] = ()
-    searches: Annotated[tuple[Search, ...], ALWAYS] = ()
+    front: Annotated[tuple[FrontNetwork, ...], ALWAYS] = ()
+    searches: Annotated[tuple[SearchSummary, ...], ALWAYS] = ()
     attempts: Annotated[tuple[Attempt, ...], ALWAYS] = ()
     layers: Annotated[tuple[LayerTime, ...], ALWAYS] = ()
     overhead: Annotated[PredictedSeconds, ALWAYS] = 0.0

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgenas.basics.errors import EdgenasError, shown
+from edgenas.basics.errors import EdgenasError, quote
 from edgenas.basics.files import sha256
 from edgenas.basics.units import milliseconds
 from edgenas.basics.version import version
@@ -49,7 +49,7 @@ _PIXELS = 40_000_000  # of a sample image: 160 MB as floats
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class ClaimCheck:
     """One claim and whether it holds, with the numbers that say so."""
 
     name: str
@@ -66,7 +66,7 @@ def verify_bundle(
     page: Callable[[Contents], str] | None = None,
     signers: Path | None = None,
     revoked: Path | None = None,
-) -> list[Check]:
+) -> list[ClaimCheck]:
     """Check a bundle: every byte, and that its parts agree; and its signature, where it has one.
 
     Nothing of a bundle is run, or even parsed, before all its bytes are known to be right; then
@@ -89,7 +89,7 @@ def verify_bundle(
     """
     if not (folder / manifest.NAME).is_file():
         manifest.read(folder)  # says what is missing
-    done: list[Check] = []
+    done: list[ClaimCheck] = []
     signed = signing.check_signature(folder, signers=signers, revoked=revoked)
     try:
         for check in _checks(folder, page, signed):
@@ -97,19 +97,19 @@ def verify_bundle(
             if not check.passed:
                 break
     except EdgenasError as error:
-        done.append(Check("contents" if done else "manifest", False, error.message))
+        done.append(ClaimCheck("contents" if done else "manifest", False, error.message))
     except _UNREADABLE as error:
         said = (str(error) or type(error).__name__).splitlines()[0]
-        done.append(Check("contents", False, f"cannot be read: {said}"))
+        done.append(ClaimCheck("contents", False, f"cannot be read: {said}"))
     return done
 
 
 def _checks(
     folder: Path, page: Callable[[Contents], str] | None, signed: signing.Signature
-) -> Iterator[Check]:
+) -> Iterator[ClaimCheck]:
     fields = manifest.read(folder)
-    yield Check("manifest", True, f"bundle {fields['bundle_id'][:12]}")
-    yield Check("signature", signed.state != "wrong", signed.detail)
+    yield ClaimCheck("manifest", True, f"bundle {fields['bundle_id'][:12]}")
+    yield ClaimCheck("signature", signed.state != "wrong", signed.detail)
     yield _files(folder, fields["files"])
     record = read_record(folder)
     yield _promises(record, fields)
@@ -128,33 +128,35 @@ def _checks(
     yield _output(folder, fields)
 
 
-def _files(folder: Path, expected: dict[str, dict[str, Any]]) -> Check:
+def _files(folder: Path, expected: dict[str, dict[str, Any]]) -> ClaimCheck:
     beside = (manifest.NAME, signing.NAME)
     found = {path.name: path for path in folder.iterdir() if path.name not in beside}
     for name, fact in expected.items():
         path = found.pop(name, None)
         if path is None:
-            return Check("files", False, f"{name} is missing")
+            return ClaimCheck("files", False, f"{name} is missing")
         if path.is_symlink() or not path.is_file():
-            return Check("files", False, f"{name} is no plain file")
+            return ClaimCheck("files", False, f"{name} is no plain file")
         if path.stat().st_size != fact["bytes"]:
             detail = f"{name} has {path.stat().st_size} bytes, {fact['bytes']} expected"
-            return Check("files", False, detail)
+            return ClaimCheck("files", False, detail)
         if sha256(path) != fact["sha256"]:
-            return Check("files", False, f"{name} was changed: its SHA-256 is not the manifest's")
-    strangers = sorted(name for name in found if not left_by_others(found[name]))
+            return ClaimCheck(
+                "files", False, f"{name} was changed: its SHA-256 is not the manifest's"
+            )
+    strangers = sorted(name for name in found if not is_litter(found[name]))
     if strangers:
-        return Check("files", False, f"{strangers[0]} is no part of the bundle")
+        return ClaimCheck("files", False, f"{strangers[0]} is no part of the bundle")
     total_bytes = sum(fact["bytes"] for fact in expected.values())
     detail = f"{len(expected)} files, {total_bytes} bytes, SHA-256 as written"
     if found:
         detail += (
             f"; not looked at, left by a file manager or an editor: {', '.join(sorted(found))}"
         )
-    return Check("files", True, detail)
+    return ClaimCheck("files", True, detail)
 
 
-def left_by_others(path: Path) -> bool:
+def is_litter(path: Path) -> bool:
     """Whether a file is what people's file managers and editors leave wherever they look.
 
     Nothing reads such a file: example.py and this package open the files of the manifest alone.
@@ -162,18 +164,20 @@ def left_by_others(path: Path) -> bool:
     return path.is_file() and not path.is_symlink() and _LITTER.fullmatch(path.name) is not None
 
 
-def _promises(record: Record, fields: dict[str, Any]) -> Check:
+def _promises(record: Record, fields: dict[str, Any]) -> ClaimCheck:
     told = record.to_json()
     same = told["promises"] == fields["promises"] and told["target"] == fields["target"]
     if not same:
-        return Check("promises", False, "report.json and manifest.json tell different ones")
+        return ClaimCheck("promises", False, "report.json and manifest.json tell different ones")
     for promise in record.promises:
-        if not promise.kept:
-            return Check("promises", False, str(promise))
-    return Check("promises", True, "; ".join(map(str, record.promises)) or "none were asked for")
+        if not promise.holds:
+            return ClaimCheck("promises", False, str(promise))
+    return ClaimCheck(
+        "promises", True, "; ".join(map(str, record.promises)) or "none were asked for"
+    )
 
 
-def _request(record: Record, request: dict[str, Any]) -> Check:
+def _request(record: Record, request: dict[str, Any]) -> ClaimCheck:
     """What of the request shows in the results; the rest is named, and only its bytes are checked.
 
     A request without a fixed precision names the target with ``auto`` in its place.
@@ -191,40 +195,42 @@ def _request(record: Record, request: dict[str, Any]) -> Check:
     checked = [name for name in reported if name in request]
     for name in checked:
         if request[name] not in reported[name]:
-            detail = f"{name} is {shown(request[name])}, report.json says {reported[name][0]}"
-            return Check("request", False, detail)
+            detail = f"{name} is {quote(request[name])}, report.json says {reported[name][0]}"
+            return ClaimCheck("request", False, detail)
     others = ", ".join(name for name in request if name not in reported)
     detail = f"{', '.join(checked) or 'nothing'} as reported"
-    return Check("request", True, detail + (f"; not checked: {others}" if others else ""))
+    return ClaimCheck("request", True, detail + (f"; not checked: {others}" if others else ""))
 
 
-def _weights(record: Record, fields: dict[str, Any]) -> Check:
+def _weights(record: Record, fields: dict[str, Any]) -> ClaimCheck:
     if record.weights_json() != fields.get("weights"):
-        return Check("weights", False, "report.json and manifest.json tell of different ones")
+        return ClaimCheck("weights", False, "report.json and manifest.json tell of different ones")
     found = record.retraining
     if found is None:
-        return Check("weights", True, "as in the manifest")
+        return ClaimCheck("weights", True, "as in the manifest")
     if not found.candidates or found.candidates[0].arch_id != fields["arch_id"]:
-        return Check("weights", False, "the first retrained network is not the one delivered")
-    return Check("weights", True, str(found))
+        return ClaimCheck("weights", False, "the first retrained network is not the one delivered")
+    return ClaimCheck("weights", True, str(found))
 
 
-def _arch(folder: Path, fields: dict[str, Any], record: Record) -> Check:
+def _arch(folder: Path, fields: dict[str, Any], record: Record) -> ClaimCheck:
     space = space_from_json(fields["space"], where="manifest.json: space")
     arch = load_arch(folder / "arch.json")
     space.check(arch)
     if arch.id != fields["arch_id"] or str(arch) != fields["arch_text"]:
-        return Check("arch", False, f"arch.json is {arch.id}, the manifest's {fields['arch_id']}")
+        return ClaimCheck(
+            "arch", False, f"arch.json is {arch.id}, the manifest's {fields['arch_id']}"
+        )
     if len(fields["labels"]) != space.classes:
         detail = f"{len(fields['labels'])} labels for {space.classes} classes"
-        return Check("arch", False, detail)
+        return ClaimCheck("arch", False, detail)
     costs = total(space, arch)
     if costs != record.costs:
-        return Check("arch", False, f"its costs are {costs}, report.json says {record.costs}")
-    return Check("arch", True, f"{arch.id}: {costs.params} params, as reported")
+        return ClaimCheck("arch", False, f"its costs are {costs}, report.json says {record.costs}")
+    return ClaimCheck("arch", True, f"{arch.id}: {costs.params} params, as reported")
 
 
-def _graph(folder: Path, fields: dict[str, Any], record: Record) -> Check:
+def _graph(folder: Path, fields: dict[str, Any], record: Record) -> ClaimCheck:
     """The convs and linears of the graph are those of the arch, one by one.
 
     So are then its MACs and its params: a folded batch norm leaves one constant of its two.
@@ -233,7 +239,7 @@ def _graph(folder: Path, fields: dict[str, Any], record: Record) -> Check:
     arch, onnx = load_arch(folder / "arch.json"), (folder / "model.onnx").read_bytes()
     named = read_metadata(onnx)
     if named.get("arch_id") != arch.id:
-        return Check("graph", False, f"model.onnx is of arch {named.get('arch_id')}")
+        return ClaimCheck("graph", False, f"model.onnx is of arch {named.get('arch_id')}")
     found = operator_counts(onnx)
     macs, weights = sum(f.macs for f in found), sum(f.weights for f in found)
     expected = Counter(
@@ -245,56 +251,58 @@ def _graph(folder: Path, fields: dict[str, Any], record: Record) -> Check:
     counted = f"{macs} MACs and {weights} weights counted in model.onnx"
     if (macs, weights) != (record.costs.macs, record.costs.weights):
         detail = f"report.json says {record.costs.macs} and {record.costs.weights}"
-        return Check("graph", False, f"{counted}, {detail}")
+        return ClaimCheck("graph", False, f"{counted}, {detail}")
     if Counter(found) != expected:
-        return Check("graph", False, f"{counted}, but not in the layers of the arch")
-    return Check("graph", True, f"{counted}, as reported")
+        return ClaimCheck("graph", False, f"{counted}, but not in the layers of the arch")
+    return ClaimCheck("graph", True, f"{counted}, as reported")
 
 
-def _search(folder: Path, fields: dict[str, Any], record: Record) -> Check:
+def _search(folder: Path, fields: dict[str, Any], record: Record) -> ClaimCheck:
     """The layers that are told are those of the arch, and their times add up to the prediction."""
     space = space_from_json(fields["space"], where="manifest.json: space")
     trace, arch = read_trace(folder), load_arch(folder / "arch.json")
     told = [(layer.name, layer.layer, layer.macs) for layer in trace.layers]
     if told != [(name, str(layer), cost(layer).macs) for name, layer in plan(space, arch)]:
-        return Check("search", False, f"{TRACE_FILE} tells of other layers than those of the arch")
+        return ClaimCheck(
+            "search", False, f"{TRACE_FILE} tells of other layers than those of the arch"
+        )
     if record.predicted is None:
-        return Check("search", True, f"{trace.seen} networks seen")
+        return ClaimCheck("search", True, f"{trace.seen} networks seen")
     added = trace.overhead + sum(layer.seconds for layer in trace.layers)
     detail = f"layers add up to {milliseconds(added)}"
     predicted = record.predicted.seconds
     if not math.isclose(added, predicted, rel_tol=1e-6):
-        return Check("search", False, f"{detail}, {milliseconds(predicted)} are predicted")
-    return Check("search", True, f"{trace.seen} networks seen; {detail}, as predicted")
+        return ClaimCheck("search", False, f"{detail}, {milliseconds(predicted)} are predicted")
+    return ClaimCheck("search", True, f"{trace.seen} networks seen; {detail}, as predicted")
 
 
 def _page(
     folder: Path, fields: dict[str, Any], record: Record, page: Callable[[Contents], str] | None
-) -> Check:
+) -> ClaimCheck:
     """The page names the network and its promises, and is the one that this version makes."""
     text = (folder / "report.html").read_text(encoding="utf-8")
     wanted = [fields["arch_id"], *(promise.constraint for promise in record.promises)]
     missing = [part for part in wanted if part not in html.unescape(text)]
     if missing:
-        return Check("page", False, f"report.html does not say: {missing[0]}")
+        return ClaimCheck("page", False, f"report.html does not say: {missing[0]}")
     if page is None:
-        return Check("page", True, "tells of this network and its promises, not compared")
+        return ClaimCheck("page", True, "tells of this network and its promises, not compared")
     return _compared("page", "report.html", fields, lambda: text == page(read_contents(folder)))
 
 
-def _card(folder: Path, fields: dict[str, Any], record: Record) -> Check:
+def _card(folder: Path, fields: dict[str, Any], record: Record) -> ClaimCheck:
     """The card names the network and its promises, and is the one that this version makes."""
     text = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
     wanted = [fields["arch_id"], *(str(promise) for promise in record.promises)]
     missing = [part for part in wanted if part not in text]
     if missing:
-        return Check("card", False, f"MODEL_CARD.md does not say: {missing[0]}")
+        return ClaimCheck("card", False, f"MODEL_CARD.md does not say: {missing[0]}")
     return _compared(
         "card", "MODEL_CARD.md", fields, lambda: text == model_card(record, manifest=fields)
     )
 
 
-def _example(folder: Path, fields: dict[str, Any]) -> Check:
+def _example(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
     """People run this file: it is the one that this version writes."""
     ours, theirs = Path(example.__file__), folder / "example.py"
     return _compared(
@@ -302,18 +310,18 @@ def _example(folder: Path, fields: dict[str, Any]) -> Check:
     )
 
 
-def _compared(name: str, file: str, fields: dict[str, Any], same: Callable[[], bool]) -> Check:
+def _compared(name: str, file: str, fields: dict[str, Any], same: Callable[[], bool]) -> ClaimCheck:
     """Whether a generated file is what this version generates; others' files are not compared."""
     theirs, ours = fields["versions"].get("edgenas"), version()
     if TRACE_FILE not in fields["files"] or theirs != ours:
         maker = f"edgenas {theirs}" if theirs != ours else "an earlier format"
-        return Check(name, True, f"not compared: {file} is of {maker}, this is {ours}")
+        return ClaimCheck(name, True, f"not compared: {file} is of {maker}, this is {ours}")
     if not same():
-        return Check(name, False, f"{file} is not what edgenas {ours} makes of this bundle")
-    return Check(name, True, f"{file} is as edgenas {ours} makes it")
+        return ClaimCheck(name, False, f"{file} is not what edgenas {ours} makes of this bundle")
+    return ClaimCheck(name, True, f"{file} is as edgenas {ours} makes it")
 
 
-def _picture(folder: Path, fields: dict[str, Any]) -> Check:
+def _picture(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
     """The sample image holds its pixels and nothing else: no texts, no bytes behind its end."""
     data = (folder / "sample_image.png").read_bytes()
     names, at = list[bytes](), 8
@@ -323,19 +331,25 @@ def _picture(folder: Path, fields: dict[str, Any]) -> Check:
         if names[-1] == b"IHDR":
             width, height = struct.unpack(">II", data[at + 8 : at + 16])
             if width * height > _PIXELS:
-                return Check("picture", False, f"has {width} x {height} pixels, too many to check")
+                return ClaimCheck(
+                    "picture", False, f"has {width} x {height} pixels, too many to check"
+                )
         at += 12 + size
     extra = [name for name in names if name not in (b"IHDR", b"IDAT", b"IEND")]
     if extra:
         told = extra[0].decode("ascii", "backslashreplace")
-        return Check("picture", False, f"sample_image.png has a chunk {told!r} beside its pixels")
+        return ClaimCheck(
+            "picture", False, f"sample_image.png has a chunk {told!r} beside its pixels"
+        )
     if data[:8] != _PNG or names[:1] != [b"IHDR"] or names[-1:] != [b"IEND"]:
-        return Check("contents", False, "cannot be read: sample_image.png is no whole PNG file")
+        return ClaimCheck(
+            "contents", False, "cannot be read: sample_image.png is no whole PNG file"
+        )
     if at != len(data):
-        return Check(
+        return ClaimCheck(
             "picture", False, f"sample_image.png has {len(data) - at} bytes behind its end"
         )
-    return Check("picture", True, "sample_image.png holds pixels and nothing else")
+    return ClaimCheck("picture", True, "sample_image.png holds pixels and nothing else")
 
 
 def _array(path: Path) -> NDArray[Any]:
@@ -346,32 +360,32 @@ def _array(path: Path) -> NDArray[Any]:
     return array
 
 
-def _sample(folder: Path, fields: dict[str, Any]) -> Check:
+def _sample(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
     path = folder / "sample_image.png"
     with Image.open(path, formats=["PNG"]) as image:
         if image.width * image.height > MOST_PIXELS:
-            return Check("preprocessing", False, f"{path.name} has {image.size} pixels")
+            return ClaimCheck("preprocessing", False, f"{path.name} has {image.size} pixels")
     x = example.load_image(path, fields["preprocessing"])
     stored = _array(folder / "sample_input.npy")
     if stored.shape[1:] != x.shape[1:]:
-        return Check("preprocessing", False, f"input of shape {stored.shape}, not {x.shape}")
+        return ClaimCheck("preprocessing", False, f"input of shape {stored.shape}, not {x.shape}")
     levels = float(np.abs(stored - x).max()) * min(fields["preprocessing"]["std"]) * 255
     detail = f"sample image to input, largest difference {levels:.2g} of 255 levels"
-    return Check("preprocessing", levels <= 1.001, detail)
+    return ClaimCheck("preprocessing", levels <= 1.001, detail)
 
 
-def _output(folder: Path, fields: dict[str, Any]) -> Check:
+def _output(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
     x = _array(folder / "sample_input.npy")
     expected = _array(folder / "expected_output.npy")
     if x.dtype != np.float32 or x.shape[0] < 1:
-        return Check("output", False, f"sample_input.npy is {x.dtype}, not float32")
+        return ClaimCheck("output", False, f"sample_input.npy is {x.dtype}, not float32")
     found = run_onnx((folder / "model.onnx").read_bytes(), x)
     if found.shape != expected.shape:
-        return Check("output", False, f"logits of shape {found.shape}, not {expected.shape}")
+        return ClaimCheck("output", False, f"logits of shape {found.shape}, not {expected.shape}")
     difference = float(np.abs(found - expected).max())
     limit = fields["parity"]["tolerance"] * max(1.0, float(np.abs(expected).max()))
     same_top1 = bool((found.argmax(1) == expected.argmax(1)).all())
     detail = f"largest difference of a logit {difference:.1e}, limit {limit:.0e}"
     if not same_top1:
         detail += ", another class is the likeliest"
-    return Check("output", difference <= limit and same_top1, detail)
+    return ClaimCheck("output", difference <= limit and same_top1, detail)

@@ -20,7 +20,7 @@ from edgenas.bundle.card import model_card
 from edgenas.bundle.contents import TRACE_FILE, Contents, read_record
 from edgenas.bundle.record import Record
 from edgenas.bundle.trace import Trace
-from edgenas.bundle.verify import Check, left_by_others, verify_bundle
+from edgenas.bundle.verify import ClaimCheck, is_litter, verify_bundle
 from edgenas.model.export import Parity, run_onnx
 from edgenas.onnx_graph.build import INPUT, OUTPUT
 from edgenas.space.arch import Arch, load_arch, save_arch
@@ -73,7 +73,7 @@ def write_bundle(
         EdgenasError: a promise is broken, labels and classes differ in number, what was given
             does not belong together, the key cannot sign, or the folder cannot be written.
     """
-    broken = [str(promise) for promise in record.promises if not promise.kept]
+    broken = [str(promise) for promise in record.promises if not promise.holds]
     if broken:
         raise EdgenasError(f"no bundle is made of a network that breaks its budget: {broken[0]}")
     if len(labels) != space.classes:
@@ -91,7 +91,7 @@ def write_bundle(
             "output": OUTPUT,
             "output_shape": [batch or "n", space.classes],
         },
-        "preprocessing": manifest.preprocessing_in_full(preprocessing, resolution=arch.resolution),
+        "preprocessing": manifest.describe_preprocessing(preprocessing, resolution=arch.resolution),
         "labels": list(labels),
         "target": record.to_json()["target"],
         "promises": record.to_json()["promises"],
@@ -114,17 +114,17 @@ def write_bundle(
         np.save(made / "sample_input.npy", x)
         np.save(made / "expected_output.npy", run_onnx(onnx, x))
         shutil.copyfile(example.__file__, made / "example.py")
-        signed = manifest.sign(fields, folder=made)
-        write_text(made / manifest.NAME, manifest.text(signed))
+        signed = manifest.add_hashes(fields, folder=made)
+        write_text(made / manifest.NAME, manifest.to_text(signed))
         if key is not None:
             signing.sign(made, key=key)
         _require_intact(made, name=str(folder), page=page)
     return signed
 
 
-def check_out(
+def check_output(
     folder: Path, *, request: Mapping[str, Any], force: bool = False
-) -> list[Check] | None:
+) -> list[ClaimCheck] | None:
     """Whether a bundle may be written to a folder.
 
     Args:
@@ -145,7 +145,7 @@ def check_out(
         return None
     if not folder.is_dir():
         raise EdgenasError(f"--out {folder} is a file", hint="choose another --out")
-    found = {path.name for path in folder.iterdir() if not left_by_others(path)}
+    found = {path.name for path in folder.iterdir() if not is_litter(path)}
     strangers = sorted(found - {*manifest.FILES, manifest.NAME, signing.NAME})
     if strangers:
         # Also with force: replacing means deleting, and this may be anything of the user's.

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgenas.basics.errors import EdgenasError, one_line, unknown
+from edgenas.basics.errors import EdgenasError, one_line, unknown_name
 from edgenas.basics.version import version
 from edgenas.cli import (
     bench,
@@ -120,7 +120,7 @@ def main() -> None:
     verbs = [command.name for command in app.registered_commands if command.name]
     try:
         if not words[0].startswith("-") and words[0] not in verbs:
-            raise unknown("verb", words[0], known=verbs, listing="edgenas --help")
+            raise unknown_name("verb", words[0], names=verbs, listing="edgenas --help")
         code = app(words, prog_name="edgenas", standalone_mode=False)
     except EdgenasError as error:
         _say(error.message, hint=error.hint)

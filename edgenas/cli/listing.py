@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from edgenas.basics import units
-from edgenas.basics.errors import unknown
+from edgenas.basics.errors import unknown_name
 from edgenas.cli.console import note, print_json, print_table
 
 _SUPERNET = ("space", "classes", "preprocessing", "weights", "training")
@@ -23,7 +23,7 @@ def list_(
         "runtimes": _runtimes,
     }
     if kind not in kinds:
-        raise unknown("kind", kind, known=kinds, listing="edgenas list --help")
+        raise unknown_name("kind", kind, names=kinds, listing="edgenas list --help")
     rows = kinds[kind]()
     if json:
         print_json({"schema": f"edgenas.{kind}/1", kind: rows})

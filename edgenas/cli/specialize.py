@@ -134,7 +134,7 @@ def _specialize_fleet(devices: Path, *, sign: str | None, where: Where, shown: S
 
 def _fleet_row(outcome: "Outcome") -> tuple[str, ...]:
     from edgenas.basics.units import count
-    from edgenas.pages.fleet import latency_words
+    from edgenas.pages.fleet import describe_latency
 
     if outcome.result is None:
         return outcome.entry.name, "FAILED", "", "", "", ""
@@ -143,7 +143,7 @@ def _fleet_row(outcome: "Outcome") -> tuple[str, ...]:
         outcome.entry.name,
         outcome.result.arch.id,
         f"{record.accuracy.value:.2%} {record.accuracy.kind}",
-        latency_words(record),
+        describe_latency(record),
         count(record.costs.macs),
         count(record.costs.params),
     )

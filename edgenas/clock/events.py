@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from edgenas.basics.decode import decode
-from edgenas.basics.errors import EdgenasError, shown
+from edgenas.basics.errors import EdgenasError, quote
 from edgenas.basics.ranges import Count, Fraction, Length, Range, Seconds, SecondsOrZero
 
 Event = dict[str, Any]
@@ -174,7 +174,7 @@ def read_event(line: bytes | str) -> Event:
     given: dict[str, Any] = {**value}
     kind = given.pop("event", None)
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise EventError(f"event must be one of {', '.join(_KINDS)}, found {shown(kind)}")
+        raise EventError(f"event must be one of {', '.join(_KINDS)}, found {quote(kind)}")
     event: Event = {"event": kind}
     if name := _NAMED.get(kind):
         event[name] = _names(given.pop(name, None), kind=kind, one=name == "id")
@@ -197,7 +197,7 @@ def _names(value: Any, *, kind: str, one: bool) -> str | list[str]:
     if not one and isinstance(value, list) and all(isinstance(name, str) for name in value):
         return value
     rule = "id must be a text" if one else "unvisited must be a list of texts"
-    raise EventError(f"{kind}: {rule}, found {shown(value)}")
+    raise EventError(f"{kind}: {rule}, found {quote(value)}")
 
 
 def plain(text: str, *, longest: int = 160) -> str:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from edgenas.basics.errors import EdgenasError, unknown
+from edgenas.basics.errors import EdgenasError, unknown_name
 from edgenas.basics.files import machine_lock
 from edgenas.clock import board
 from edgenas.clock.board import Settings
@@ -167,7 +167,7 @@ def order(
         EdgenasError: the clock does not know the runtime.
     """
     if runtime not in board.LOADERS:
-        raise unknown("runtime", runtime, known=board.LOADERS, listing="edgenas list runtimes")
+        raise unknown_name("runtime", runtime, names=board.LOADERS, listing="edgenas list runtimes")
     work: list[dict[str, Any]] = []
     for name, onnx in units:
         if isinstance(onnx, Path):
@@ -318,7 +318,7 @@ def time_model(
         EdgenasError: the runtime refuses the graph or is unknown.
     """
     if runtime not in board.LOADERS:
-        raise unknown("runtime", runtime, known=board.LOADERS, listing="edgenas list runtimes")
+        raise unknown_name("runtime", runtime, names=board.LOADERS, listing="edgenas list runtimes")
     source = onnx if isinstance(onnx, bytes) else str(onnx)
 
     def load() -> Callable[[], Any]:

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgenas.basics.errors import EdgenasError, unknown
+from edgenas.basics.errors import EdgenasError, unknown_name
 from edgenas.basics.files import new_folder, sha256, write_json
 from edgenas.basics.progress import Progress
 from edgenas.bundle import manifest as manifests
 from edgenas.bundle.signing import NAME as SIGNATURE
-from edgenas.bundle.verify import left_by_others
+from edgenas.bundle.verify import is_litter
 from edgenas.bundle.write import load_bundle
 from edgenas.clock import board
 from edgenas.clock.board import Settings
@@ -127,7 +127,7 @@ def export(
             runtime is not here. Nothing is left behind then.
     """
     if kind not in KINDS:
-        raise unknown("format", kind, known=KINDS, listing="edgenas export --help")
+        raise unknown_name("format", kind, names=KINDS, listing="edgenas export --help")
     wanted = KINDS[kind]
     _check_out(out, force=force)
     arch, record = load_bundle(bundle)
@@ -287,7 +287,7 @@ def _check_out(out: Path, *, force: bool) -> None:
     known |= {ncnn_cpu.PARAM, ncnn_cpu.BIN}
     if not out.is_dir():
         raise EdgenasError(f"--out {out} is a file", hint="choose another --out")
-    found = {path.name for path in out.iterdir() if not left_by_others(path)}
+    found = {path.name for path in out.iterdir() if not is_litter(path)}
     if strangers := sorted(found - known - {"export.json"}):
         raise EdgenasError(
             f"--out {out} holds what is no part of an export: {strangers[0]}",

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgenas.basics.errors import EdgenasError, shown
+from edgenas.basics.errors import EdgenasError, quote
 from edgenas.basics.files import check_fields, read_toml, write_json, write_text
 from edgenas.basics.options import decode_field, request_fields
 from edgenas.basics.progress import Progress
@@ -110,7 +110,7 @@ def read_fleet(
     tables = fields["devices"]
     if not isinstance(tables, list) or not tables:
         raise EdgenasError(
-            f"{path}: devices must be a list of tables, found {shown(tables)}",
+            f"{path}: devices must be a list of tables, found {quote(tables)}",
             hint='write [[devices]], then device = "jetson" and latency = "20ms"',
         )
     usual = {name: value for name, value in fields.items() if name != "devices"}
@@ -121,7 +121,7 @@ def read_fleet(
     for number, table in enumerate(tables, 1):
         where = f"{path}: devices[{number}]"
         if not isinstance(table, dict):
-            raise EdgenasError(f"{where} must be a table, found {shown(table)}")
+            raise EdgenasError(f"{where} must be a table, found {quote(table)}")
         if isinstance(table.get("device"), str):
             where += f" ({table['device']})"
         try:
@@ -201,7 +201,7 @@ def _read_texts(table: Mapping[str, Any], name: str) -> list[str]:
     texts = value if isinstance(value, list) else [value]
     if not texts or not all(isinstance(text, str) for text in texts):
         raise EdgenasError(
-            f"{name} must be a text like '20ms' or a list of them, found {shown(value)}"
+            f"{name} must be a text like '20ms' or a list of them, found {quote(value)}"
         )
     return texts
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgenas.bundle.trace import Attempt, Found, Improvement, LayerTime, Search, Trace
+from edgenas.bundle.trace import Attempt, FrontNetwork, Improvement, LayerTime, SearchSummary, Trace
 from edgenas.latency.predictor import LatencyPredictor
 from edgenas.space.arch import Arch
 from edgenas.space.cost import Vector, cost
@@ -85,7 +85,7 @@ class SearchLog:
     """
 
     seen: Seen | None = None
-    searches: tuple[Search, ...] = ()
+    searches: tuple[SearchSummary, ...] = ()
     attempts: tuple[Attempt, ...] = ()
 
     def join(self, later: "SearchLog") -> "SearchLog":
@@ -103,7 +103,7 @@ class SearchLog:
 NOTHING_SEEN = SearchLog()
 
 
-def describe_search(name: str, result: SearchResult) -> Search:
+def describe_search(name: str, result: SearchResult) -> SearchSummary:
     """A search for the log: where the best became better, and the end."""
     steps = result.history
     turns = [
@@ -115,7 +115,7 @@ def describe_search(name: str, result: SearchResult) -> Search:
         Improvement(phase=step.phase, evaluations=step.evaluations, best=step.best)
         for step in turns
     ]
-    return Search(
+    return SearchSummary(
         name=name,
         strategy=result.strategy,
         evaluations=result.evaluations,
@@ -123,7 +123,7 @@ def describe_search(name: str, result: SearchResult) -> Search:
     )
 
 
-def describe_measured_search(name: str, strategy: str, accuracies: Vector) -> Search:
+def describe_measured_search(name: str, strategy: str, accuracies: Vector) -> SearchSummary:
     """Networks that were measured on images, in their order, for the log."""
     best = np.maximum.accumulate(accuracies).tolist()
     history = [
@@ -131,7 +131,9 @@ def describe_measured_search(name: str, strategy: str, accuracies: Vector) -> Se
         for i, value in enumerate(best)
         if i in (0, len(best) - 1) or value > best[i - 1]
     ]
-    return Search(name=name, strategy=strategy, evaluations=len(best), history=tuple(history))
+    return SearchSummary(
+        name=name, strategy=strategy, evaluations=len(best), history=tuple(history)
+    )
 
 
 def trace_of(log: SearchLog, space: Space, arch: Arch, *, latency: LatencyPredictor) -> Trace:
@@ -157,7 +159,7 @@ def trace_of(log: SearchLog, space: Space, arch: Arch, *, latency: LatencyPredic
         accuracies=tuple(_shorten(-value) for value in sample[:, 2]),
         latencies=tuple(_shorten(value) for value in sample[:, 1]),
         front=tuple(
-            Found(
+            FrontNetwork(
                 arch_id=front_arch.id,
                 arch_text=str(front_arch),
                 accuracy=float(-loss),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from edgenas.accuracy.predictor import AccuracyPredictor
-from edgenas.basics.errors import unknown
+from edgenas.basics.errors import unknown_name
 from edgenas.basics.progress import Progress
 from edgenas.bundle.signing import check_key
 from edgenas.delivery.evaluating import check_images
@@ -175,7 +175,7 @@ def check_runtime(name: str) -> None:
     profiled = {use.target.runtime for d in devices.list_devices() for use in d.uses}
     names = profiled | set(runtimes.names())
     if name not in names:
-        raise unknown("runtime", name, known=names, listing="edgenas list runtimes")
+        raise unknown_name("runtime", name, names=names, listing="edgenas list runtimes")
 
 
 def prepare(resolved: Resolved, inputs: SharedInputs, *, progress: Progress) -> Prepared:

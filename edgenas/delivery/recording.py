@@ -9,7 +9,7 @@ from pathlib import Path
 from edgenas.accuracy.measured import evaluated_on
 from edgenas.basics.files import sha256
 from edgenas.bundle.record import (
-    Accuracy,
+    AccuracyRecord,
     MeasuredLatency,
     PredictedLatency,
     Promise,
@@ -116,11 +116,11 @@ def _describe_promise(
     )
 
 
-def _describe_accuracy(prepared: Prepared, chosen: Chosen, evaluated: Evaluated) -> Accuracy:
+def _describe_accuracy(prepared: Prepared, chosen: Chosen, evaluated: Evaluated) -> AccuracyRecord:
     """The measured accuracy, or the predicted one with its error."""
     evaluation, images = evaluated.evaluation, prepared.images.evaluation
     if evaluation is not None and images is not None:
-        return Accuracy.of(
+        return AccuracyRecord.of(
             correct=evaluation.correct,
             images=evaluation.n,
             data=Path(images.source).name,
@@ -129,7 +129,7 @@ def _describe_accuracy(prepared: Prepared, chosen: Chosen, evaluated: Evaluated)
         )
     data, split, count = evaluated_on(prepared.predictor)
     error = prepared.predictor.require_error()
-    return Accuracy(
+    return AccuracyRecord(
         kind="predicted",
         value=prepared.predict_accuracy(chosen.built.arch),
         data=data,

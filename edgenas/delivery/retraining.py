@@ -18,7 +18,7 @@ import torch
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import cache_folder
 from edgenas.basics.units import duration, milliseconds
-from edgenas.bundle.record import Accuracy, Retrained, Retraining
+from edgenas.bundle.record import AccuracyRecord, RetrainedNetwork, Retraining
 from edgenas.delivery.building import BuiltNetwork, build
 from edgenas.delivery.choosing import Chosen, DeviceBench, find_candidates
 from edgenas.delivery.preparing import Prepared
@@ -97,7 +97,9 @@ def retrain(prepared: Prepared, chosen: Chosen) -> Chosen:
     order = sorted(range(len(archs)), key=lambda i: -after[i])
     best, built, bench = _build_best(prepared, archs, networks, order=order, bench=bench)
     rows = tuple(
-        Retrained(arch_id=archs[i].id, arch_text=str(archs[i]), before=before[i], after=after[i])
+        RetrainedNetwork(
+            arch_id=archs[i].id, arch_text=str(archs[i]), before=before[i], after=after[i]
+        )
         for i in sorted(order, key=lambda i: (i != best, -after[i]))
     )
     retraining = _describe_training(
@@ -170,7 +172,9 @@ def describe_joint_training(prepared: Prepared, chosen: Chosen) -> Chosen:
         arch=arch,
         start="joint",
         recipe=training[1].recipe,
-        candidates=(Retrained(arch_id=arch.id, arch_text=str(arch), before=before, after=after),),
+        candidates=(
+            RetrainedNetwork(arch_id=arch.id, arch_text=str(arch), before=before, after=after),
+        ),
     )
     notes = chosen.notes
     if retraining.after.value < retraining.before.value:
@@ -185,7 +189,7 @@ def _describe_training(
     arch: Arch,
     start: Start,
     recipe: Recipe,
-    candidates: tuple[Retrained, ...],
+    candidates: tuple[RetrainedNetwork, ...],
 ) -> Retraining:
     """How the delivered network came by its weights, with its accuracies before and after."""
     images = prepared.images
@@ -243,12 +247,12 @@ def _train_one(
     )
 
 
-def _measure(prepared: Prepared, network: Network, images: Images, split: str) -> Accuracy:
+def _measure(prepared: Prepared, network: Network, images: Images, split: str) -> AccuracyRecord:
     """The accuracy of a network, calibrated first."""
     preprocessing = prepared.trained.preprocessing
     calibrate(network, prepared.images.calibration, preprocessing=preprocessing)
     value = measure_accuracy(network, images, preprocessing=preprocessing, split=split).value
-    return Accuracy.of(
+    return AccuracyRecord.of(
         correct=round(value * len(images)),
         images=len(images),
         data=images.source.rpartition("/")[2],

@@ -18,7 +18,7 @@ from edgenas.basics.options import key_values
 from edgenas.basics.progress import Progress
 from edgenas.basics.units import milliseconds
 from edgenas.bundle.signing import check_key, sign
-from edgenas.bundle.write import check_out, load_bundle, write_bundle
+from edgenas.bundle.write import check_output, load_bundle, write_bundle
 from edgenas.delivery.building import compare_on_evaluation_images
 from edgenas.delivery.choosing import Chosen, choose
 from edgenas.delivery.evaluating import Evaluated, auto_precisions, evaluate
@@ -190,7 +190,7 @@ def _find_existing(
     folder: Path, key: dict[str, Any], request: SpecializeRequest, *, force: bool
 ) -> Result | None:
     """The bundle that is there already and answers the request, signed where that is asked for."""
-    if check_out(folder, request=key, force=force) is None:
+    if check_output(folder, request=key, force=force) is None:
         return None
     arch, record = load_bundle(folder)
     if request.sign is not None:

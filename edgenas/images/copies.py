@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.basics.files import writing
+from edgenas.basics.files import new_file
 
 SCHEMA = "edgenas.learnt/1"
 LEARNT_FILE = "learnt.safetensors"
@@ -153,7 +153,7 @@ def save_learnt(folder: Path, learnt: LearntImages) -> None:
     found = learnt.sketches
     tensors = {name: getattr(found, name).contiguous() for name in _SHAPES}
     facts = {"schema": SCHEMA, "whole": json.dumps(learnt.whole)}
-    with writing(folder / LEARNT_FILE) as temporary:
+    with new_file(folder / LEARNT_FILE) as temporary:
         temporary.write_bytes(save(tensors, facts))
 
 

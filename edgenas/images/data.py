@@ -21,10 +21,10 @@ from torch import Tensor
 
 from edgenas.basics.decode import decode as decode_value
 from edgenas.basics.errors import EdgenasError
-from edgenas.basics.files import cache_folder, check_schema, writing
+from edgenas.basics.files import cache_folder, check_schema, new_file
 from edgenas.basics.ranges import Deviation, Fraction, Words
 from edgenas.basics.ranges import Pixels as Side
-from edgenas.basics.units import in_file
+from edgenas.basics.units import sides_to_json
 from edgenas.images.archives import DAMAGED
 from edgenas.images.copies import Sketches, find_copies
 from edgenas.images.layout import Entry, make_printable
@@ -94,7 +94,7 @@ class Preprocessing:
         """The JSON object, schema first."""
         return {
             "schema": PREPROCESSING_SCHEMA,
-            "stored": in_file(self.kept),
+            "stored": sides_to_json(self.kept),
             "interpolation": INTERPOLATION,
             "mean": list(self.mean),
             "std": list(self.std),
@@ -249,7 +249,7 @@ def load_images(
             path, entries, stored=stored, skip_bad_images=skip_bad_images, progress=progress
         )
         with (
-            writing(partly if "skipped" in again else kept) as temporary,
+            new_file(partly if "skipped" in again else kept) as temporary,
             temporary.open("wb") as stream,
         ):
             np.savez(stream, **again)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.basics.files import cache_folder, locked, sha256
+from edgenas.basics.files import cache_folder, file_lock, sha256
 from edgenas.images.archives import (
     ARCHIVES,
     Member,
@@ -410,7 +410,7 @@ def fetch(url: str, *, to: Path, size: int, digest: str) -> Path:
     if not there():
         part = to.with_name(to.name + ".part")
         part.parent.mkdir(parents=True, exist_ok=True)
-        with locked(cache_folder() / "downloads.lock"):
+        with file_lock(cache_folder() / "downloads.lock"):
             if not there():  # another process may have fetched it meanwhile
                 _download(url, part, to=to, size=size, digest=digest)
     return to

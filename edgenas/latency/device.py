@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from edgenas.basics.decode import decode
-from edgenas.basics.errors import EdgenasError, unknown
+from edgenas.basics.errors import EdgenasError, unknown_name
 from edgenas.basics.files import data_folders, read_toml
 from edgenas.basics.ranges import (
     ALWAYS,
@@ -198,8 +198,8 @@ class Device:
             EdgenasError: an unknown precision, or threads or batch below one.
         """
         if precision is not None and precision not in get_args(Precision):
-            raise unknown(
-                "precision", precision, known=get_args(Precision), listing="edgenas list devices"
+            raise unknown_name(
+                "precision", precision, names=get_args(Precision), listing="edgenas list devices"
             )
         for name, number in (("threads", threads), ("batch", batch)):
             if number is not None and number < 1:
@@ -292,7 +292,7 @@ def load(name: str) -> Device:
         if name.lower() in (device.name, *device.aliases):
             return device
     names = [known for device in devices for known in (device.name, *device.aliases)]
-    raise unknown("device", name, known=names, listing="edgenas list devices")
+    raise unknown_name("device", name, names=names, listing="edgenas list devices")
 
 
 def list_devices() -> tuple[Device, ...]:

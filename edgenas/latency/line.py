@@ -11,7 +11,7 @@ import numpy as np
 
 from edgenas.basics.decode import decode
 from edgenas.basics.errors import EdgenasError
-from edgenas.basics.held_out import HeldOut, held_out
+from edgenas.basics.held_out import HeldOut, compare_with_truth
 from edgenas.basics.ranges import ALWAYS, Positive, PredictedSeconds, Range
 from edgenas.latency.bound import BoundKind, conformal_rank, student_quantile
 from edgenas.latency.linear import Matrix, check_measured, fit_rates, predict_left_out
@@ -105,7 +105,9 @@ def add_bound(line: Line, sums: Vector, seconds: Vector) -> Line:
     return replace(
         line,
         ratios=tuple(np.sort(seconds / predicted).tolist()),
-        error=held_out(predicted, seconds, relative=True, method="networks held out of the fit"),
+        error=compare_with_truth(
+            predicted, seconds, relative=True, method="networks held out of the fit"
+        ),
     )
 
 
@@ -126,7 +128,9 @@ def identity_line(left_out: Vector, seconds: Vector) -> Line:
         free=1,
         networks=len(seconds),
         spread=float(np.sqrt((errors**2).mean())) if several else None,
-        error=held_out(left_out, seconds, relative=True, method="networks, each fold left out once")
+        error=compare_with_truth(
+            left_out, seconds, relative=True, method="networks, each fold left out once"
+        )
         if several
         else None,
     )
@@ -191,4 +195,6 @@ def _error(counts: Matrix, seconds: Vector) -> HeldOut | None:
     predicted = predict_left_out(
         counts, seconds, fit=lambda rest, times: _fit_coefficients(rest, times)[0]
     )
-    return held_out(predicted, seconds, relative=True, method="each network left out once")
+    return compare_with_truth(
+        predicted, seconds, relative=True, method="each network left out once"
+    )

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from edgenas.basics.decode import decode
-from edgenas.basics.errors import EdgenasError, shown
+from edgenas.basics.errors import EdgenasError, quote
 from edgenas.basics.files import read_text
 from edgenas.basics.ranges import Range
 from edgenas.latency.device import Target
 from edgenas.latency.table import LatencyTable, Timing
 from edgenas.space.plan import Layer
-from edgenas.space.stage import divisible
+from edgenas.space.stage import make_divisible
 
 # The published tables: TensorFlow Lite, one thread, single precision (arXiv 1908.09791, section 4).
 NOTE10 = Target("note10", "tflite", "fp32", threads=1, batch=1)
@@ -122,7 +122,7 @@ def _timings(entries: Any, where: str) -> dict[Layer, Timing]:
     for key, value in entries.items():
         match = _KEY.fullmatch(key) if isinstance(key, str) else None
         if match is None:
-            raise EdgenasError(f"{where}: {shown(key)} is no entry of a MobileNetV3 table")
+            raise EdgenasError(f"{where}: {quote(key)} is no entry of a MobileNetV3 table")
         timing = _timing(value, f"{where}: {key}")
         if match["kind"] == "expanded_conv":
             layers[_mbconv(match, f"{where}: {key}")] = timing
@@ -175,7 +175,7 @@ def _mbconv(match: re.Match[str], where: str) -> Layer:
         stride=int(match["stride"]),
         mid=mid,
         activation="hswish" if match["hs"] == "1" else "relu",
-        squeeze=divisible(mid / 4) if match["se"] == "1" else 0,
+        squeeze=make_divisible(mid / 4) if match["se"] == "1" else 0,
         residual=match["skip"] == "1",
     )
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.basics.held_out import HeldOut, held_out
+from edgenas.basics.held_out import HeldOut, compare_with_truth
 from edgenas.latency.bound import BoundKind, check_confidence, split_networks
 from edgenas.latency.device import Target
 from edgenas.latency.estimate import DeviceModel
@@ -120,7 +120,7 @@ def measure_error(predictor: LatencyPredictor, networks: Networks, seconds: Arra
     """The error of a predictor on networks that a search chose by it."""
     predicted = predictor.predict(networks)
     method = "chosen by a search, then measured"
-    return held_out(predicted, seconds, relative=True, method=method)
+    return compare_with_truth(predicted, seconds, relative=True, method=method)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,10 +24,10 @@ from edgenas.space.arrays import (
     check_numbers,
     check_probes,
     load_arrays,
-    probes,
+    make_probes,
     save_arrays,
-    tables_arrays,
-    tables_of,
+    tables_from_arrays,
+    tables_to_arrays,
 )
 from edgenas.space.presets import space_from_json, space_to_json
 
@@ -62,7 +62,7 @@ def save_latency(predictor: SumPredictor | LinePredictor, path: Path) -> None:
             "an estimated latency predictor is not saved",
             hint="the device profile holds its parameters; build it from there",
         )
-    columns, arrays = tables_arrays(predictor.sums)
+    columns, arrays = tables_to_arrays(predictor.sums)
     header: dict[str, Any] = {
         "space": space_to_json(predictor.space),
         "target": predictor.target and asdict(predictor.target),
@@ -71,7 +71,7 @@ def save_latency(predictor: SumPredictor | LinePredictor, path: Path) -> None:
         "constant": predictor.sums.constant,
         "line": line and asdict(line),
         "chosen": predictor.chosen and predictor.chosen.to_json(),
-        "probes": probes(predictor.space, predictor.predict),
+        "probes": make_probes(predictor.space, predictor.predict),
     }
     if isinstance(predictor, LearnedPredictor):
         header["rates"] = dict(predictor.rates)
@@ -89,7 +89,7 @@ def load_latency(path: Path) -> SumPredictor | LinePredictor:
     check_numbers(arrays, path=path, nan="allowed")
     space = space_from_json(header.space, where=f"{path}: space")
     try:
-        sums = tables_of(header.columns, arrays, constant=header.constant)
+        sums = tables_from_arrays(header.columns, arrays, constant=header.constant)
     except KeyError as error:
         raise EdgenasError(f"{path}: the array {error} is missing") from error
     base = SumPredictor(space=space, sums=sums, target=header.target, provenance=header.provenance)

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgenas.basics.held_out import held_out
+from edgenas.basics.held_out import compare_with_truth
 from edgenas.latency.line import Line, fit_line
 from edgenas.latency.linear import combine_tables, fit_rates, predict_left_out
 from edgenas.space.cost import Tables, Vector, weights_table
@@ -54,7 +54,9 @@ def fit_sums(
     line, n = fit_line(total(rows), seconds), len(rows)
     # The rate was estimated from the same networks. So there is one degree of freedom less, and
     # the error has to count the choice of the rate.
-    error = held_out(left_out, seconds, relative=True, method="each network left out once")
+    error = compare_with_truth(
+        left_out, seconds, relative=True, method="each network left out once"
+    )
     spread = line.spread and line.spread * math.sqrt((n - line.free) / (n - line.free - 1))
     return total, replace(line, spread=spread, error=error)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from edgenas.basics.decode import decode
-from edgenas.basics.errors import EdgenasError, shown
+from edgenas.basics.errors import EdgenasError, quote
 from edgenas.basics.files import cache_folder, data_folders, read_json, write_text
 from edgenas.basics.ranges import (
     LARGEST_SIDE,
@@ -133,7 +133,7 @@ def load_table(path: Path) -> LatencyTable:
         if at and not (resolution.isdecimal() and 1 <= int(resolution) <= LARGEST_SIDE):
             raise EdgenasError(
                 f"{where}: layers.{text}: the resolution must be from 1 to {LARGEST_SIDE} pixels, "
-                f"found {shown(resolution)}"
+                f"found {quote(resolution)}"
             )
         if (layer in known) if not at else ((int(resolution), layer) in known_at):
             raise EdgenasError(f"{where}: layers.{text}: this layer is there twice")

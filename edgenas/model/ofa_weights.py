@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from edgenas.basics.download import ADDRESSES
-from edgenas.basics.errors import EdgenasError, shown
+from edgenas.basics.errors import EdgenasError, quote
 from edgenas.basics.files import check_regular
 from edgenas.model.supernet import Supernet
 from edgenas.space.space import Space
@@ -122,7 +122,7 @@ def released_tensors(path: Path) -> dict[str, Tensor]:
         raise EdgenasError(f"{path} must hold a state dict, found {type(content).__name__}")
     found: dict[str, Tensor] = {}
     for key, tensor in inner.items():
-        where = f"{path}: {shown(key)}"
+        where = f"{path}: {quote(key)}"
         if not isinstance(tensor, Tensor):
             raise EdgenasError(f"{where} must be a tensor, found {type(tensor).__name__}")
         name = _single(str(key))

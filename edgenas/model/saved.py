@@ -20,13 +20,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from edgenas.basics.decode import decode
-from edgenas.basics.errors import EdgenasError, shown, unknown
+from edgenas.basics.errors import EdgenasError, quote, unknown_name
 from edgenas.basics.files import (
     check_regular,
+    new_file,
     read_json,
     sha256,
     write_json,
-    writing,
 )
 from edgenas.basics.ranges import Length, Name
 from edgenas.images.copies import LEARNT_FILE, LearntImages, load_learnt, save_learnt
@@ -140,7 +140,7 @@ def find_supernet(name: str) -> Path:
             f"{name} holds no supernet.json",
             hint="if its training was cut off, resume it: edgenas train ... --resume",
         )
-    raise unknown("supernet", name, known=list_supernets(), listing="edgenas list supernets")
+    raise unknown_name("supernet", name, names=list_supernets(), listing="edgenas list supernets")
 
 
 def save_supernet(folder: Path, trained: TrainedSupernet, *, dtype: torch.dtype) -> None:
@@ -215,7 +215,7 @@ def load_supernet(folder: Path) -> TrainedSupernet:
     if len(file.classes) != space.classes:
         raise EdgenasError(
             f"{path}: classes must be {space.classes} names, as its space says, "
-            f"found {len(file.classes)}: {shown(file.classes)}"
+            f"found {len(file.classes)}: {quote(file.classes)}"
         )
     steps = Preprocessing.from_json(file.preprocessing, where=f"{path}: preprocessing")
     largest = max(space.resolutions)
@@ -244,7 +244,7 @@ def _check_tensors(tensors: Mapping[str, Tensor], *, space: Space, weights: Path
         wanted = Supernet(space).state_dict()
     for name, tensor in tensors.items():
         if name not in wanted:
-            raise EdgenasError(f"{weights}: unknown tensor {shown(name)}")
+            raise EdgenasError(f"{weights}: unknown tensor {quote(name)}")
         if tensor.is_complex() or not tensor.isfinite().all():
             raise EdgenasError(f"{weights}: the tensor {name} must have finite real values")
     for name, tensor in wanted.items():
@@ -264,7 +264,7 @@ def save_tensors(
     """Write tensors atomically, with their digest; metadata values become JSON."""
     found = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     texts = {key: json.dumps(value) for key, value in (metadata or {}).items()}
-    with writing(path) as temporary:
+    with new_file(path) as temporary:
         # Not save_file: it hides a full disk in an error of its own.
         temporary.write_bytes(save(found, texts | {DIGEST: json.dumps(_digest(found, texts))}))
 

@@ -16,7 +16,7 @@ from edgenas.space.arch import Arch
 from edgenas.space.plan import (
     Layer,
     Primitive,
-    halved,
+    divide_size,
     plan,
     primitives,
 )
@@ -107,7 +107,7 @@ def _pointwise(inputs: int, outputs: int, *, size: tuple[int, int], stride: int 
         outputs=outputs,
         stride=stride,
         in_size=size,
-        out_size=halved(size, stride),
+        out_size=divide_size(size, stride),
         bias=True,
     )
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.basics.temporary import libraries_write_to, scratch_folder
+from edgenas.basics.temporary import redirect_temporary_files, scratch_folder
 from edgenas.clock import board
 from edgenas.onnx_graph.inputs import declared
 from edgenas.onnx_graph.model import batch_of, loads
@@ -76,7 +76,7 @@ def quantized(
     options["TensorQuantOverrides"] = _activation_ranges(model, images, signed=signed)
     reader: Any = _Reader(model.graph.input[0].name, images, batch=_batch(model))
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    with scratch_folder() as folder, libraries_write_to(folder), _quiet():
+    with scratch_folder() as folder, redirect_temporary_files(folder), _quiet():
         path = folder / "int8.onnx"
         quantize_static(
             model,  # it is changed

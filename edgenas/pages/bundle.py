@@ -8,10 +8,10 @@ from xml.etree.ElementTree import Element
 from edgenas.basics.units import count, milliseconds, size
 from edgenas.bundle.contents import Contents
 from edgenas.bundle.record import MeasuredLatency, Record, Retraining
-from edgenas.bundle.trace import Found, Trace
+from edgenas.bundle.trace import FrontNetwork, Trace
 from edgenas.pages import charts
 from edgenas.pages.charts import (
-    Bar,
+    ChartRow,
     Interval,
     Plane,
     drawing,
@@ -27,7 +27,7 @@ from edgenas.pages.markup import (
     section,
     table,
 )
-from edgenas.pages.network import layer_words, network
+from edgenas.pages.network import describe_layer, draw_network
 from edgenas.space.plan import Layer
 
 _LINES = ("front", "front second", "front third")
@@ -89,7 +89,7 @@ def _promises(record: Record) -> Element:
     if not record.promises:
         return node("p", "None: no budget was given.", class_="muted")
     items = [
-        node("li", str(promise), class_=None if promise.kept else "broken")
+        node("li", str(promise), class_=None if promise.holds else "broken")
         for promise in record.promises
     ]
     return node("ul", *items, class_="promises")
@@ -231,7 +231,7 @@ def _history(trace: Trace) -> Element:
 
 def _network(contents: Contents) -> Element:
     seconds = {layer.name: layer.seconds for layer in contents.trace.layers}
-    chart = network(contents.space, contents.arch, seconds=seconds)
+    chart = draw_network(contents.space, contents.arch, seconds=seconds)
     kernels = sorted({k for stage in contents.space.stages for k in stage.kernels})
     shades = {round(2 * i / max(1, len(kernels) - 1)): k for i, k in enumerate(kernels)}
     marks = [(f"k{shade}", f"kernel {k}x{k}") for shade, k in shades.items()]
@@ -245,18 +245,18 @@ def _network(contents: Contents) -> Element:
 def _layers(record: Record, trace: Trace) -> Element:
     times = [layer.seconds for layer in trace.layers] + [trace.overhead]
     together = sum(times) or 1.0
-    rows: list[Bar] = []
+    rows: list[ChartRow] = []
     for layer in trace.layers:
         reads = f"{milliseconds(layer.seconds)}  {layer.seconds / together:.0%}"
         macs = f"{count(layer.macs)} MACs"
-        words = layer_words(layer.name, Layer.parse(layer.layer))
+        words = describe_layer(layer.name, Layer.parse(layer.layer))
         title = f"{layer.layer}: {milliseconds(layer.seconds)}, {macs}"
-        rows.append(Bar(words=words, value=layer.seconds, reads=reads, title=title))
+        rows.append(ChartRow(words=words, value=layer.seconds, reads=reads, title=title))
     if abs(trace.overhead) > 1e-4 * together:
         reads = f"{milliseconds(trace.overhead)}  {trace.overhead / together:.0%}"
         more = trace.overhead > 0
         words = "a run, beside its layers" if more else "less together than layer by layer"
-        rows.append(Bar(words=words, value=trace.overhead, reads=reads, title=words))
+        rows.append(ChartRow(words=words, value=trace.overhead, reads=reads, title=words))
     chart = charts.bars(rows, title="Latency by layer", words=f"Together {milliseconds(together)}.")
     kind = "" if record.predicted is None else f", {record.predicted.provenance}"
     note = f"The parts of the predicted latency{kind}; together {milliseconds(together)}."
@@ -309,7 +309,7 @@ def _attempts(trace: Trace, *, budget: float | None) -> Element:
     )
 
 
-def _front(front: Sequence[Found]) -> Element:
+def _front(front: Sequence[FrontNetwork]) -> Element:
     rows: list[tuple[Node, ...]] = [
         (
             node("code", found.arch_id),

@@ -160,7 +160,7 @@ def staircase(points: Sequence[tuple[float, float]], *, end: float) -> list[tupl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bar:
+class ChartRow:
     """A line of a bar chart: words, a value, how it reads, and what shows when pointed at."""
 
     words: str
@@ -169,7 +169,7 @@ class Bar:
     title: str
 
 
-def bars(rows: Sequence[Bar], *, title: str, words: str) -> Element:
+def bars(rows: Sequence[ChartRow], *, title: str, words: str) -> Element:
     """Horizontal bars, each below its words, so that long words fit a phone."""
     step, most = 27, max((row.value for row in rows), default=1.0) or 1.0
     parts: list[Element] = []

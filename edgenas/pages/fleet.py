@@ -44,14 +44,14 @@ def _card(entry: Mapping[str, Any]) -> Element:
         "li",
         node("h3", link),
         node("p", node("b", f"{record.accuracy.value:.2%}"), f" {record.accuracy.kind}"),
-        node("p", latency_words(record)),
+        node("p", describe_latency(record)),
         node("p", promises, class_="muted"),
         node("p", record.costs_text(), class_="muted"),
         node("p", node("code", entry["arch_text"])),
     )
 
 
-def latency_words(record: Record) -> str:
+def describe_latency(record: Record) -> str:
     """The latency of a record with its kind, in a few words."""
     if record.measured is not None:
         return f"{milliseconds(record.measured.median)} measured"

@@ -6,7 +6,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.basics.files import writing
+from edgenas.basics.files import new_file
 from edgenas.basics.units import count
 from edgenas.pages.charts import Plane, drawing, span, staircase
 from edgenas.pages.markup import (
@@ -93,7 +93,7 @@ def draw_fronts(told: Mapping[str, Any], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         figure.legend(frameon=False, fontsize=8, loc="outside lower left")
         undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
-        with writing(path) as temporary:
+        with new_file(path) as temporary:
             figure.savefig(temporary, format=path.suffix[1:], dpi=150, metadata=undated)
 
 

@@ -15,7 +15,7 @@ _LEFT = 84  # of the blocks; stages are named before
 _STEP, _HIGH = 50, 36
 
 
-def network(space: Space, arch: Arch, *, seconds: Mapping[str, float]) -> Element:
+def draw_network(space: Space, arch: Arch, *, seconds: Mapping[str, float]) -> Element:
     """Every stage a row, every block a box.
 
     A box is as wide as the block expands, as dark as its kernel is large, and the stripe at its
@@ -90,7 +90,7 @@ def network(space: Space, arch: Arch, *, seconds: Mapping[str, float]) -> Elemen
     )
 
 
-def layer_words(name: str, layer: Layer) -> str:
+def describe_layer(name: str, layer: Layer) -> str:
     """A layer in a few words: ``2.1 mbconv 5x5, 24 to 40, stride 2``."""
     place = name.removeprefix("stages.")
     if layer.kind == "head":
@@ -114,7 +114,7 @@ def _told(name: str, layer: Layer, seconds: float | None) -> str:
         if there
     ]
     more = f", {' and '.join(extras)}" if extras else ""
-    return f"{layer_words(name, layer)}{more}: {macs}{spent}"
+    return f"{describe_layer(name, layer)}{more}: {macs}{spent}"
 
 
 def _row_name(top: float, name: str, shape: str) -> Element:

@@ -14,10 +14,10 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import (
     cache_folder,
     check_fields,
+    new_file,
     read_json,
     sha256,
     write_json,
-    writing,
 )
 from edgenas.clock import board
 from edgenas.runtime.trt import TensorRT, TimingCache
@@ -76,7 +76,7 @@ def fingerprint(
 
 def save_engine(path: Path, plan: bytes, *, made: Fingerprint) -> None:
     """Write an engine and its fingerprint, ``<path>.json``, each atomically."""
-    with writing(path) as temporary:
+    with new_file(path) as temporary:
         temporary.write_bytes(plan)
     value = {"schema": SCHEMA, **asdict(made), "sha256": hashlib.sha256(plan).hexdigest()}
     write_json(_beside(path), {**value, "batches": list(made.batches)})
@@ -147,7 +147,7 @@ def engine_for(
             cache = TimingCache(kept.read_bytes() if kept.exists() else b"")
         plan = runtime.build(onnx, precision=precision, batches=batches, timing_cache=cache)
         if cache is not None:
-            with writing(kept) as temporary:
+            with new_file(kept) as temporary:
                 temporary.write_bytes(cache.data)
         save_engine(path, plan, made=expected)
         return plan, True

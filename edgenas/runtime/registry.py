@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenas.basics.errors import EdgenasError, unknown
+from edgenas.basics.errors import EdgenasError, unknown_name
 
 if TYPE_CHECKING:
     from edgenas.onnx_graph.model import Model
@@ -140,7 +140,7 @@ def get(name: str) -> Runtime:
         EdgenasError: there is no such runtime.
     """
     if name not in _MODULES:
-        raise unknown("runtime", name, known=_MODULES, listing="edgenas list runtimes")
+        raise unknown_name("runtime", name, names=_MODULES, listing="edgenas list runtimes")
     module, _, attribute = _MODULES[name].partition(":")
     found = importlib.import_module(module)
     return cast(Runtime, getattr(found, attribute) if attribute else found)

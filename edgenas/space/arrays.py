@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from edgenas.basics.decode import decode
-from edgenas.basics.errors import EdgenasError, shown
-from edgenas.basics.files import check_regular, check_schema, parse_json, writing
+from edgenas.basics.errors import EdgenasError, quote
+from edgenas.basics.files import check_regular, check_schema, new_file, parse_json
 from edgenas.basics.ranges import Length, Range
 from edgenas.space.cost import Tables, Vector
 from edgenas.space.space import Codes, Space
@@ -28,7 +28,7 @@ Arrays = dict[str, NDArray[Any]]
 _PROBES = 5
 
 
-def probes(space: Space, predict: Callable[[Codes], Vector]) -> dict[str, Any]:
+def make_probes(space: Space, predict: Callable[[Codes], Vector]) -> dict[str, Any]:
     """Five networks of a space with their predictions."""
     rows = space.sample(_PROBES, rng=np.random.default_rng(0))
     return {"rows": rows.tolist(), "values": predict(rows).tolist()}
@@ -68,7 +68,7 @@ def check_probes(header: Header, *, predict: Callable[[Codes], Vector], path: Pa
     # Single precision sums in another order on another processor.
     if found.shape != wanted.shape or not np.allclose(found, wanted, rtol=1e-4, atol=0):
         raise EdgenasError(
-            f"{path}: probes must give {shown(wanted.tolist())}, found {shown(found.tolist())}",
+            f"{path}: probes must give {quote(wanted.tolist())}, found {quote(found.tolist())}",
             hint="the file is damaged; fit it again",
         )
 
@@ -77,7 +77,7 @@ def save_arrays(path: Path, *, schema: str, header: Mapping[str, Any], arrays: A
     """Write arrays and header atomically."""
     kept = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
     text = json.dumps({"schema": schema, "sha256": _hash(kept), **header}, allow_nan=False)
-    with writing(path) as temporary:
+    with new_file(path) as temporary:
         temporary.write_bytes(save(kept, {"edgenas": text}))
 
 
@@ -118,7 +118,7 @@ def check_numbers(arrays: Arrays, *, path: Path, nan: Literal["refused", "allowe
     for name, array in arrays.items():
         numbers = array.dtype.kind in "fiu"
         if not numbers or np.isinf(array).any() or (nan == "refused" and np.isnan(array).any()):
-            raise EdgenasError(f"{path}: the array {shown(name)} must have finite values")
+            raise EdgenasError(f"{path}: the array {quote(name)} must have finite values")
 
 
 def _hash(arrays: Arrays) -> str:
@@ -130,14 +130,14 @@ def _hash(arrays: Arrays) -> str:
     return digest.hexdigest()
 
 
-def tables_arrays(tables: Tables) -> tuple[list[list[int]], Arrays]:
+def tables_to_arrays(tables: Tables) -> tuple[list[list[int]], Arrays]:
     """Compiled tables as the columns that places read and an array a place."""
     return [list(c) for c in tables.columns], {
         f"places.{i}": values for i, values in enumerate(tables.values)
     }
 
 
-def tables_of(
+def tables_from_arrays(
     columns: Sequence[Sequence[int]], arrays: Mapping[str, NDArray[Any]], *, constant: float
 ) -> Tables:
     """The inverse of ``tables_arrays``, for sums. Raises KeyError where an array is missing."""

@@ -18,7 +18,7 @@ from edgenas.basics.ranges import Count
 from edgenas.space.arch import Arch
 from edgenas.space.plan import (
     Layer,
-    halved,
+    divide_size,
     plan,
     primitives,
     slots,
@@ -81,7 +81,7 @@ def peak_elements(layer: Layer) -> int:
     Every operator needs its inputs and its output; activations work in place; the input stays
     alive as long as a shortcut still needs it.
     """
-    pixels, behind = prod(layer.in_size), prod(halved(layer.in_size, layer.stride))
+    pixels, behind = prod(layer.in_size), prod(divide_size(layer.in_size, layer.stride))
     before, after = layer.inputs * pixels, layer.outputs * behind
     wide, narrow = layer.mid * pixels, layer.mid * behind
     if layer.kind == "head":

@@ -17,7 +17,7 @@ Indices = NDArray[np.intp]
 
 
 @functools.lru_cache(maxsize=32)
-def codes_of(space: Space, narrow: Space) -> tuple[tuple[int, Indices], ...]:
+def map_codes(space: Space, narrow: Space) -> tuple[tuple[int, Indices], ...]:
     """For each column of a space: the column of a narrower one, and its codes in the space's.
 
     A column of -1 stands for a gene that is decided: its one code is in the array.
@@ -69,7 +69,7 @@ def narrow_tables(tables: Tables, *, space: Space, narrow: Space) -> Tables:
     """
     if narrow == space:
         return tables
-    maps = codes_of(space, narrow)
+    maps = map_codes(space, narrow)
     columns: list[tuple[int, ...]] = []
     values: list[NDArray[np.float64]] = []
     for read, table in zip(tables.columns, tables.values, strict=True):
@@ -91,7 +91,7 @@ def narrow_inputs(
         space: whose columns they are.
         narrow: whose rows will be scored.
     """
-    maps = codes_of(space, narrow)
+    maps = map_codes(space, narrow)
     new_columns, new_codes = columns.copy(), codes.copy()
     for i, (column, code) in enumerate(zip(columns, codes, strict=True)):
         if column < 0:

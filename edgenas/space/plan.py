@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from edgenas.basics.errors import EdgenasError, shown
+from edgenas.basics.errors import EdgenasError, quote
 from edgenas.space.arch import Arch, Block
 from edgenas.space.space import Space, layout
-from edgenas.space.stage import StageSpace, divisible, middle
+from edgenas.space.stage import StageSpace, make_divisible, middle_channels
 
 Size = tuple[int, int]
 _ONE: Size = (1, 1)
@@ -66,7 +66,7 @@ class Layer:
         """Height and width of the output in pixels; 1 for the head."""
         if self.kind == "head":
             return _ONE
-        return halved(halved(self.in_size, self.stride), self.pool)
+        return divide_size(divide_size(self.in_size, self.stride), self.pool)
 
     def __str__(self) -> str:
         """Key of the latency table: ``mbconv(inputs=24,outputs=40,size=16,...)``.
@@ -90,18 +90,18 @@ class Layer:
         """
         match = re.fullmatch(r"(\w+)\((.*)\)", text)
         if match is None or match[1] not in ("conv", "mbconv", "bottleneck", "head"):
-            raise EdgenasError(f"layer must read like conv(inputs=3,...), found {shown(text)}")
+            raise EdgenasError(f"layer must read like conv(inputs=3,...), found {quote(text)}")
         known = {f.name: f.type for f in dataclasses.fields(Layer)}
         values: dict[str, int | str | bool] = {}
         for part in match[2].split(","):
             name, _, value = part.partition("=")
             if name not in known or name == "kind" or not value:
-                raise EdgenasError(f"layer {shown(text)}: unknown part {shown(part)}")
+                raise EdgenasError(f"layer {quote(text)}: unknown part {quote(part)}")
             if name == "activation":
                 values[name] = value
             elif not value.isdecimal() or len(value) > 9:
                 raise EdgenasError(
-                    f"layer {shown(text)}: {name} must be a number below 10^9, found {shown(value)}"
+                    f"layer {quote(text)}: {name} must be a number below 10^9, found {quote(value)}"
                 )
             else:
                 values[name] = (
@@ -110,7 +110,7 @@ class Layer:
         try:
             return Layer(kind=match[1], **values)  # pyright: ignore[reportArgumentType]
         except TypeError as error:
-            raise EdgenasError(f"layer {shown(text)} is incomplete: {error}") from error
+            raise EdgenasError(f"layer {quote(text)} is incomplete: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +184,7 @@ def primitives(layer: Layer) -> tuple[Primitive, ...]:
 
 
 def _primitives(layer: Layer) -> Iterator[Primitive]:
-    size, out, stride = layer.in_size, halved(layer.in_size, layer.stride), layer.stride
+    size, out, stride = layer.in_size, divide_size(layer.in_size, layer.stride), layer.stride
     mid, outputs = layer.mid, layer.outputs
     if layer.kind == "conv":
         yield _conv(layer.inputs, outputs, size, kernel=layer.kernel, stride=stride)
@@ -253,7 +253,7 @@ def _conv(
         stride=stride,
         groups=groups,
         in_size=size,
-        out_size=halved(size, stride),
+        out_size=divide_size(size, stride),
         norm=True,
     )
 
@@ -389,13 +389,13 @@ def _block(
     stride = stage.stride if j == 0 else 1
     size = _size_before(space, i, resolution)
     if j > 0:
-        size = halved(size, stage.stride)
+        size = divide_size(size, stage.stride)
     mid, squeeze = 0, 0
     if stage.kind == "mbconv":
-        mid = middle(inputs, block.expand)
-        squeeze = divisible(mid / stage.squeeze) if stage.squeeze else 0
+        mid = middle_channels(inputs, block.expand)
+        squeeze = make_divisible(mid / stage.squeeze) if stage.squeeze else 0
     elif stage.kind == "bottleneck":
-        mid = middle(width, block.expand)
+        mid = middle_channels(width, block.expand)
     return Layer(
         kind=stage.kind,
         inputs=inputs,
@@ -436,7 +436,7 @@ def _head(space: Space, resolution: int, inputs: int) -> Layer:
 def _size_before(space: Space, i: int, resolution: int) -> Size:
     size = space.input_size(resolution)
     for stage in space.stages[:i]:
-        size = halved(halved(size, stage.stride), stage.pool)
+        size = divide_size(divide_size(size, stage.stride), stage.pool)
     return size
 
 
@@ -444,6 +444,6 @@ def _columns(size: Size) -> int:
     return 0 if size[0] == size[1] else size[1]
 
 
-def halved(size: Size, stride: int) -> Size:
+def divide_size(size: Size, stride: int) -> Size:
     """Height and width behind a stride, rounded up."""
     return -(-size[0] // stride), -(-size[1] // stride)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from edgenas.basics.decode import decode
-from edgenas.basics.errors import unknown
+from edgenas.basics.errors import unknown_name
 from edgenas.basics.files import check_schema, read_json, read_toml
 from edgenas.space.space import Space
 from edgenas.space.stage import StageSpace
@@ -265,7 +265,7 @@ def load_space(name: str) -> Space:
         return space_from_json({"schema": SCHEMA, **read_toml(path, schema=SCHEMA)}, where=name)
     if path.suffix == ".json":
         return space_from_json({"schema": SCHEMA, **read_json(path, schema=SCHEMA)}, where=name)
-    raise unknown("space", name, known=PRESETS, listing="edgenas list spaces")
+    raise unknown_name("space", name, names=PRESETS, listing="edgenas list spaces")
 
 
 def space_to_json(space: Space) -> dict[str, Any]:

@@ -29,11 +29,11 @@ from edgenas.space.arch import Arch, Block, Stage
 from edgenas.space.stage import (
     ACTIVATIONS,
     StageSpace,
+    at_least,
     check_inputs,
     check_stage,
-    member,
-    narrow,
-    whole,
+    narrow_choice,
+    require_choice,
 )
 
 Codes = NDArray[np.uint8]
@@ -228,18 +228,18 @@ class Space:
         Raises:
             EdgenasError: names the first part that does not fit.
         """
-        member(arch.resolution, self.resolutions, "resolution", self.name)
+        require_choice(arch.resolution, self.resolutions, "resolution", self.name)
         if len(arch.stages) != len(self.stages):
             raise EdgenasError(
                 f"stages must be {len(self.stages)} in space {self.name}, found {len(arch.stages)}"
             )
         for i, (found, stage) in enumerate(zip(arch.stages, self.stages, strict=True)):
             path = f"stages[{i}]"
-            member(found.width, stage.widths, f"{path}.width", self.name)
-            member(len(found.blocks), stage.depths, f"{path}.depth", self.name)
+            require_choice(found.width, stage.widths, f"{path}.width", self.name)
+            require_choice(len(found.blocks), stage.depths, f"{path}.depth", self.name)
             for j, block in enumerate(found.blocks):
-                member(block.kernel, stage.kernels, f"{path}.blocks[{j}].kernel", self.name)
-                member(block.expand, stage.expands, f"{path}.blocks[{j}].expand", self.name)
+                require_choice(block.kernel, stage.kernels, f"{path}.blocks[{j}].kernel", self.name)
+                require_choice(block.expand, stage.expands, f"{path}.blocks[{j}].expand", self.name)
 
     def contains(self, arch: Arch) -> bool:
         """Whether an arch is in this space."""
@@ -283,13 +283,13 @@ class Space:
         stages = tuple(
             replace(
                 stage,
-                depths=narrow(stage.depths, depth, f"stages[{i}].depths"),
-                kernels=narrow(stage.kernels, kernel, f"stages[{i}].kernels"),
-                expands=narrow(stage.expands, expand, f"stages[{i}].expands"),
+                depths=narrow_choice(stage.depths, depth, f"stages[{i}].depths"),
+                kernels=narrow_choice(stage.kernels, kernel, f"stages[{i}].kernels"),
+                expands=narrow_choice(stage.expands, expand, f"stages[{i}].expands"),
             )
             for i, stage in enumerate(self.stages)
         )
-        resolutions = narrow(self.resolutions, resolution, "resolutions")
+        resolutions = narrow_choice(self.resolutions, resolution, "resolutions")
         return replace(self, resolutions=resolutions, stages=stages)
 
     def input_size(self, resolution: int) -> tuple[int, int]:
@@ -440,7 +440,7 @@ def _check_space(space: Space) -> None:
         ("final", space.final, 0),
         ("mix", space.mix, 0),
     ):
-        if not whole(least)(value):
+        if not at_least(least)(value):
             raise EdgenasError(f"{path} must be an integer >= {least}, found {value}")
     if space.activation not in ACTIVATIONS:
         raise EdgenasError(

@@ -53,16 +53,16 @@ class StageSpace:
     pool: Kernel = 1
 
 
-def middle(channels: int, ratio: float) -> int:
+def middle_channels(channels: int, ratio: float) -> int:
     """Middle channels: ``channels * ratio`` made divisible by 8 (MobileNetV2's rule).
 
     ``max(8, floor((v + 4) / 8) * 8)``, plus 8 where that is below 0.9 v; a ratio of 1 changes
     nothing.
     """
-    return channels if ratio == 1 else divisible(round(channels * ratio))
+    return channels if ratio == 1 else make_divisible(round(channels * ratio))
 
 
-def divisible(value: float) -> int:
+def make_divisible(value: float) -> int:
     """``value`` rounded to a multiple of 8, at least 8 and never below 0.9 of it."""
     rounded = max(8, int(value + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * value else rounded
@@ -85,8 +85,8 @@ def check_stage(stage: StageSpace, path: str, before: tuple[int, ...]) -> None:
         raise EdgenasError(
             f"{path}.activation must be one of {', '.join(ACTIVATIONS)}, found {stage.activation!r}"
         )
-    check_choices(stage.widths, "positive integers", f"{path}.widths", whole(1))
-    check_choices(stage.depths, "positive integers", f"{path}.depths", whole(1))
+    check_choices(stage.widths, "positive integers", f"{path}.widths", at_least(1))
+    check_choices(stage.depths, "positive integers", f"{path}.depths", at_least(1))
     check_choices(
         stage.kernels,
         "odd integers",
@@ -99,7 +99,7 @@ def check_stage(stage: StageSpace, path: str, before: tuple[int, ...]) -> None:
         ("pool", stage.pool, 1),
         ("squeeze", stage.squeeze, 0),
     ):
-        if not whole(least)(value):
+        if not at_least(least)(value):
             raise EdgenasError(f"{path}.{name} must be an integer >= {least}, found {value}")
     if stage.kind == "conv" and len(stage.expands) > 1:
         raise EdgenasError(f"{path}.expands must be one value in a conv, found {stage.expands}")
@@ -116,7 +116,7 @@ def check_stage(stage: StageSpace, path: str, before: tuple[int, ...]) -> None:
     bases = stage.widths if stage.kind == "bottleneck" else (*before, *stage.widths)
     if stage.kind != "conv":
         for base in bases:
-            mids = [middle(base, ratio) for ratio in stage.expands]
+            mids = [middle_channels(base, ratio) for ratio in stage.expands]
             if len(set(mids)) < len(mids):
                 raise EdgenasError(
                     f"{path}.expands must give different middle channels, found "
@@ -133,7 +133,7 @@ def check_choices(
         raise EdgenasError(f"{path} must be {rule}, ascending, each once, found {values}")
 
 
-def whole(least: int) -> Callable[[float], bool]:
+def at_least(least: int) -> Callable[[float], bool]:
     """The rule of an integer that is at least ``least``."""
     return lambda v: isinstance(v, int) and v >= least
 
@@ -145,9 +145,9 @@ def join(values: Iterable[float]) -> str:
 
 def check_inputs(resolutions: tuple[int, ...], aspect: tuple[int, ...]) -> None:
     """Refuse heights, or a ratio of height to width, that make no inputs of whole pixels."""
-    check_choices(resolutions, "pixels of at least 8", "resolutions", whole(8))
+    check_choices(resolutions, "pixels of at least 8", "resolutions", at_least(8))
     terms = [*aspect]
-    if len(terms) != 2 or not all(map(whole(1), terms)) or math.gcd(*terms) != 1:
+    if len(terms) != 2 or not all(map(at_least(1), terms)) or math.gcd(*terms) != 1:
         raise EdgenasError(
             f"aspect must be height to width in lowest terms, like [3, 5], found {terms}"
         )
@@ -164,7 +164,7 @@ def check_inputs(resolutions: tuple[int, ...], aspect: tuple[int, ...]) -> None:
             )
 
 
-def member(value: float, values: Sequence[float], path: str, space: str) -> None:
+def require_choice(value: float, values: Sequence[float], path: str, space: str) -> None:
     """Refuse a value that is not among those of a space."""
     if value not in values:
         raise EdgenasError(
@@ -172,7 +172,7 @@ def member(value: float, values: Sequence[float], path: str, space: str) -> None
         )
 
 
-def narrow(
+def narrow_choice(
     values: tuple[Number, ...], only: Iterable[float] | None, path: str
 ) -> tuple[Number, ...]:
     """Those values that are wanted, all for None; a choice of one stays. Refuses to leave none."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgenas.basics import units
-from edgenas.basics.errors import EdgenasError, unknown
+from edgenas.basics.errors import EdgenasError, unknown_name
 from edgenas.space.cost import Tables, Vector
 from edgenas.space.space import Codes
 
@@ -86,7 +86,7 @@ def parse_constraint(text: str, *, name: str = "constraint") -> Constraint:
         )
     metric, target, quantity = match[1].lower(), match[2] or "", match[3]
     if metric not in METRICS:
-        raise unknown("metric", metric, known=METRICS, listing="edgenas search --help")
+        raise unknown_name("metric", metric, names=METRICS, listing="edgenas search --help")
     if target and metric not in ("latency", "energy"):
         raise EdgenasError(
             f"{name}: {metric} is the same on every device, found @{target} in {text!r}",

@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from edgenas.basics.errors import EdgenasError, shown
+from edgenas.basics.errors import EdgenasError, quote
 from edgenas.basics.files import disk_errors, parse_json, read_bytes
 from edgenas.space.cost import Vector
 from edgenas.space.space import Codes, Space
@@ -168,7 +168,7 @@ def open_history(
         step, *fields = line.split(",")
         rule = _broken(fields, columns=len(names) - 1)
         if rule or step not in (str(len(steps) - 1), str(len(steps))):
-            what = f"{shown(line)} {rule or f'is no line of step {len(steps)}'}"
+            what = f"{quote(line)} {rule or f'is no line of step {len(steps)}'}"
             raise EdgenasError(f"{path} is damaged: {what}", hint="give another file")
         if step == str(len(steps)):
             steps.append([])
@@ -210,6 +210,6 @@ def _other(path: Path, first: str, asked: Mapping[str, Any]) -> EdgenasError:
     fields: dict[str, Any] = dict(cast(dict[str, Any], begun))
     for name, value in asked.items():
         if fields.get(name) != value:
-            told = f"its {name} is {shown(fields.get(name))}, asked for is {shown(value)}"
+            told = f"its {name} is {quote(fields.get(name))}, asked for is {quote(value)}"
             return EdgenasError(f"{path} is the history of another search: {told}", hint=hint)
     return EdgenasError(f"{path} is the history of another search", hint=hint)

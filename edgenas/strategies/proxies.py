@@ -19,8 +19,8 @@ from scipy import stats
 from torch import Tensor, nn
 
 from edgenas.accuracy.predictor import AccuracyPredictor
-from edgenas.basics.errors import EdgenasError, unknown
-from edgenas.basics.held_out import spearman
+from edgenas.basics.errors import EdgenasError, unknown_name
+from edgenas.basics.held_out import rank_correlation
 from edgenas.images.data import Images, Preprocessing
 from edgenas.model.network import Network, initialise
 from edgenas.model.saved import TrainedSupernet
@@ -209,7 +209,7 @@ class ProxyScore:
 
     def __init__(self, space: Space, *, proxy: str, batch: ProxyBatch, seed: int = 0) -> None:
         if proxy not in PROXIES:
-            raise unknown("proxy", proxy, known=PROXIES, listing="edgenas proxies --help")
+            raise unknown_name("proxy", proxy, names=PROXIES, listing="edgenas proxies --help")
         if len(batch.pixels) < 2:
             raise EdgenasError(f"a proxy must see at least 2 images, found {len(batch.pixels)}")
         self.space, self.proxy, self.batch, self.seed = space, proxy, batch, seed
@@ -272,12 +272,12 @@ def measure_agreement(scores: Vector, accuracy: Vector, *, of: str, seed: int = 
         raise EdgenasError(f"at least 10 networks are needed for an agreement, found {len(scores)}")
     rng = np.random.default_rng(seed)
     draws = [rng.integers(len(scores), size=len(scores)) for _ in range(_DRAWS)]
-    again = [spearman(scores[draw], accuracy[draw]) for draw in draws]
+    again = [rank_correlation(scores[draw], accuracy[draw]) for draw in draws]
     low, high = np.quantile(again, (0.025, 0.975))
     kendall = float(stats.kendalltau(scores, accuracy).statistic)  # pyright: ignore[reportAttributeAccessIssue]
     return Agreement(
         n=len(scores),
-        spearman=spearman(scores, accuracy),
+        spearman=rank_correlation(scores, accuracy),
         low=float(low),
         high=float(high),
         kendall=0.0 if np.isnan(kendall) else kendall,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgenas.basics.errors import EdgenasError, unknown
+from edgenas.basics.errors import EdgenasError, unknown_name
 from edgenas.space.cost import Vector
 from edgenas.space.space import Codes, Space
 from edgenas.strategies.aging import age
@@ -60,7 +60,7 @@ def search(
             unknown strategy; or a history of another search.
     """
     if strategy not in STRATEGIES:
-        raise unknown("strategy", strategy, known=STRATEGIES, listing="edgenas search --help")
+        raise unknown_name("strategy", strategy, names=STRATEGIES, listing="edgenas search --help")
     if evaluations is None:
         evaluations = EXPENSIVE if strategy == "bayes" else EVALUATIONS
     if evaluations < 1:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import sha256
-from edgenas.basics.units import in_file
+from edgenas.basics.units import sides_to_json
 from edgenas.images.data import (
     PREPROCESSING_SCHEMA,
     Images,
@@ -146,7 +146,7 @@ def load_teacher(
         record={
             "file": path.name,
             "sha256": sha256(path),
-            "size": in_file(given),
+            "size": sides_to_json(given),
             "mean": list(preprocessing.mean),
             "std": list(preprocessing.std),
         },

@@ -33,7 +33,7 @@ from scipy.stats import kendalltau
 from edgenas.accuracy.measured import measure_accuracies
 from edgenas.accuracy.predictor import load_accuracy
 from edgenas.basics.files import cache_folder, sha256
-from edgenas.basics.held_out import held_out
+from edgenas.basics.held_out import compare_with_truth
 from edgenas.clock import measure
 from edgenas.clock.measure import DEFAULT, Measurement
 from edgenas.images.data import load_images
@@ -336,7 +336,7 @@ def bounds(
     accuracy = load_accuracy(supernet.folder / ACCURACY_FILE).on(space) if ours else None
     chosen = searched(predictor, maximize=accuracy or macs_table(space), count=given.searched)
     found, _ = study.networks(chosen, beside=others)
-    off = held_out(predictor.predict(chosen), found, relative=True, method="")
+    off = compare_with_truth(predictor.predict(chosen), found, relative=True, method="")
     ratio = found / predictor.upper(chosen)
     best = "accuracy" if ours else "MACs"
     print(f"\n{len(chosen)} networks of most predicted {best}, chosen by a search under the bound")
@@ -366,7 +366,7 @@ def bounds(
         journal=cache_folder() / f"check-{state}-{images.digest[:8]}.jsonl",
         tell=lambda done, total, note: print(f"\r{done}/{total} ", end="", file=sys.stderr),
     )
-    scored = held_out(accuracy.predict(codes), measured, method="")
+    scored = compare_with_truth(accuracy.predict(codes), measured, method="")
     print(f"accuracy: predicted (validation) - measured (test, n={len(images)}): ", end="")
     print(f"{100 * scored.bias:+.2f} points, mean error {100 * scored.error:.2f}")
 
@@ -504,7 +504,7 @@ def published(path: Path) -> None:
             )
             held = float((seconds[test] <= predictor.upper(rows[test])).mean())
             scores = [
-                held_out(predicted, seconds[test], relative=True, method="")
+                compare_with_truth(predicted, seconds[test], relative=True, method="")
                 for predicted in (
                     whole.predict(rows[test]),
                     predictor.predict(rows[test]),

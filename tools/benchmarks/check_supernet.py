@@ -17,7 +17,7 @@ import numpy as np
 from edgenas.accuracy.measured import measure_accuracies
 from edgenas.accuracy.predictor import load_accuracy
 from edgenas.basics.files import cache_folder, sha256
-from edgenas.basics.held_out import held_out
+from edgenas.basics.held_out import compare_with_truth
 from edgenas.images.data import load_images
 from edgenas.model.saved import ACCURACY_FILE, TrainedSupernet, find_supernet, load_supernet
 from edgenas.space.cost import macs_table
@@ -97,7 +97,7 @@ def agreement(predicted: np.ndarray, true: np.ndarray) -> tuple[float, float, fl
     """Common offset, mean absolute error without it, Spearman's rank correlation."""
     offset = float(np.mean(true - predicted))
     error = float(np.abs(true - predicted - offset).mean())
-    return offset, error, held_out(predicted, true, method="").spearman
+    return offset, error, compare_with_truth(predicted, true, method="").spearman
 
 
 if __name__ == "__main__":

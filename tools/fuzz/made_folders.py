@@ -57,8 +57,8 @@ def _signed_again(made: Path, rng: random.Random, *, change: bool) -> None:
             held[rng.choice(sorted(held))] = json.loads(json_text(leaf(rng)))
         for name, one in held["files"].items():
             one.update(bytes=(made / name).stat().st_size, sha256=sha256(made / name))
-        held["bundle_id"] = manifest.identity(held)
-        (made / "manifest.json").write_text(manifest.text(held))
+        held["bundle_id"] = manifest.compute_id(held)
+        (made / "manifest.json").write_text(manifest.to_text(held))
     except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError):
         pass  # a manifest that cannot be signed is hostile enough as it is
 

@@ -15,8 +15,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from edgenas.basics.errors import EdgenasError, unknown
-from edgenas.basics.files import disk_errors, writing
+from edgenas.basics.errors import EdgenasError, unknown_name
+from edgenas.basics.files import disk_errors, new_file
 from edgenas.images.data import Images, Preprocessing
 from edgenas.model.supernet import Supernet
 from edgenas.strategies.gradient.checkpoint import Checkpoint, digest
@@ -108,7 +108,7 @@ def learn(
     settings = settings or GradientSettings()
     if strategy not in STRATEGIES:
         listing = "edgenas specialize --help"
-        raise unknown("strategy", strategy, known=STRATEGIES, listing=listing)
+        raise unknown_name("strategy", strategy, names=STRATEGIES, listing=listing)
     if len(images) < 2:
         raise EdgenasError(f"a gradient search needs at least 2 images, found {len(images)}")
     if training is not None and len(training.images) < 2:
@@ -221,7 +221,7 @@ def _move(policy: Policy, loss: Tensor, *, square: Tensor, rate: float, step: in
 
 
 def _write_history(history: list[dict[str, float]], path: Path) -> None:
-    with disk_errors(path), writing(path) as part, part.open("w", newline="") as stream:
+    with disk_errors(path), new_file(path) as part, part.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, list(history[0]))
         writer.writeheader()
         writer.writerows(history)
