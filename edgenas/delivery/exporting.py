@@ -277,7 +277,9 @@ def _builder() -> TensorRT:
         return TENSORRT
     if TENSORRT_RTX.why_not_build() is None:
         return TENSORRT_RTX
-    raise EdgenasError(f"no engine can be built here: {missing}", hint="see docs/tensorrt.md")
+    raise EdgenasError(
+        f"no engine can be built here: {missing}", hint="see docs/guides/tensorrt.md"
+    )
 
 
 def _check_out(out: Path, *, force: bool) -> None:

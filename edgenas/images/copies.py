@@ -3,7 +3,7 @@
 An image leaves a sketch: its grey at 16 x 16 pixels, its colours at 4 x 4, and the hash of its
 stored pixels. Two images are copies where the hashes are equal, or where the greys agree in two
 ways, in their shape and in their values, and the colours agree too. Different photos of one thing
-do not pass: docs/training.md has the numbers. A sketch does not show what is on a photo.
+do not pass: docs/reference/images.md has the numbers. A sketch does not show what is on a photo.
 """
 
 import hashlib
@@ -29,9 +29,9 @@ LEARNT_FILE = "learnt.safetensors"
 _GREY, _COLOUR, _HASH = 16, 4, 16  # pixels of a side, twice, and bytes
 _SHAPES = {"grey": (_GREY, _GREY), "colour": (3, _COLOUR, _COLOUR), "hashes": (_HASH,)}
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's grey
-# Measured on five data sets (docs/training.md): JPEG of quality 30, WebP of quality 50 and half
-# the size keep a correlation above 0.994 and a difference below 5 levels of 255 on the mean; of
-# different photos none has both.
+# Measured on five data sets (docs/reference/images.md): JPEG of quality 30, WebP of quality 50 and
+# half the size keep a correlation above 0.994 and a difference below 5 levels of 255 on the mean;
+# of different photos none has both.
 LEAST_CORRELATION = 0.994
 MOST_DIFFERENCE = 5.0
 _MOST_COLOUR = 12.0  # levels, the worst of the colours

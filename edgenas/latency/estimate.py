@@ -254,7 +254,7 @@ class DeviceModel:
 
 
 # Of networks of families that no fit had, in none of its forms: how many lay in the intervals that
-# say 90%. 116 published rows of both runtimes together; docs/devices.md.
+# say 90%. 116 published rows of both runtimes together; docs/concepts/devices.md.
 _COVERED = {"tflite": 0.56, "ncnn": 0.82}
 
 
@@ -265,7 +265,7 @@ def unlike_the_fit(target: Target) -> str:
         return ""
     return (
         f"the bound is for networks like the published ones; of networks of other families the "
-        f"90% intervals of {target.runtime} held {covered:.0%}, see docs/devices.md"
+        f"90% intervals of {target.runtime} held {covered:.0%}, see docs/concepts/devices.md"
     )
 
 

@@ -3,7 +3,7 @@
 oneDNN, which computes convs for torch, has fast code for the gradients of depthwise weights that
 are at most 3 wide; wider ones get that of grouped convs, which takes 5 to 30 times as long.
 A kernel 5 or 7 wide is several narrow ones side by side, each of which sees the image shifted.
-Measured in docs/training.md.
+Measured in docs/results/training.md.
 """
 
 import functools

@@ -80,7 +80,7 @@ def copies_graph(layer: Layer, copies: int, *, batch: int = 1, seed: int = 0) ->
 
 
 def operators_graph(parts: Sequence[Primitive], *, batch: int = 1, seed: int = 0) -> bytes:
-    """Operators alone, in a row: for the comparison with sums of operators, see docs/measuring.md.
+    """Operators alone, in a row, to compare sums of them: docs/results/latency.md.
 
     Args:
         parts: each takes the output of the one before; ``add`` and ``mul`` take it twice.

@@ -1,7 +1,7 @@
 """Shapes of operators that are not in ONNX: those that ONNX Runtime writes into optimised files.
 
 Each rule rewrites its operator as one that ONNX knows and whose output has the same shape, or tells
-the shape itself. Shapes are those in ``docs/ContribOperators.md`` of ONNX Runtime.
+the shape itself. Shapes are those in ``ContribOperators.md`` of ONNX Runtime.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -190,7 +190,7 @@ def check_timed(runtime: str) -> None:
     if runtime not in board.LOADERS:
         raise EdgenasError(
             f"{runtime} cannot be timed by edgenas yet, only {', '.join(board.LOADERS)}",
-            hint="time its engines with trtexec, see docs/tensorrt.md",
+            hint="time its engines with trtexec, see docs/guides/tensorrt.md",
         )
 
 

@@ -3,7 +3,7 @@
 A layer is timed in one of two ways. ``alone``: as a graph of its own. ``copies``: as what four
 copies side by side take longer than one, by three; see ``copies_graph``. The second is right where
 a runtime keeps activations in a layout of its own, which a graph of one layer has to convert to and
-from; docs/measuring.md has the comparison. Run again and again, copies would find their weights in
+from; see docs/results/latency.md. Run again and again, copies would find their weights in
 caches that a network has used for other things since its last run; so as much memory as a network
 goes through is read before each run of them. That makes their times right on average and uncertain
 one by one, so a profile times the layers alone as well, see `edgenas.latency.sums`. Or no layer is

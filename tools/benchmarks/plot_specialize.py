@@ -1,6 +1,6 @@
 """Draw the results of ``tools/benchmarks/bench_specialize.py`` as the picture of README.md.
 
-python -m tools.benchmarks.plot_specialize RESULTS.json docs/specialised.png
+python -m tools.benchmarks.plot_specialize RESULTS.json docs/results/specialised.png
 """
 
 import sys

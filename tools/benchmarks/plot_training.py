@@ -1,6 +1,6 @@
 """Draw accuracy against epochs from the record of a supernet.
 
-python -m tools.benchmarks.plot_training mbv3-cifar10 docs/trained.png
+python -m tools.benchmarks.plot_training mbv3-cifar10 docs/results/trained.png
 """
 
 import sys

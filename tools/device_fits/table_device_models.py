@@ -1,4 +1,4 @@
-"""Print the estimated targets of the shipped profiles as the table of docs/devices.md.
+"""Print the estimated targets of the shipped profiles as the table of docs/concepts/devices.md.
 
 python -m tools.device_fits.table_device_models [--write]
 """
@@ -12,7 +12,7 @@ from edgenas.basics.files import write_text
 from edgenas.latency.device import Device, Use, list_devices
 from edgenas.latency.estimate import device_model
 
-PAGE = Path(__file__).parents[2] / "docs" / "devices.md"
+PAGE = Path(__file__).parents[2] / "docs" / "concepts" / "devices.md"
 BEGIN, END = "<!-- targets: begin -->\n", "<!-- targets: end -->\n"
 
 

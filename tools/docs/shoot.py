@@ -1,8 +1,9 @@
 """Photograph a page as a phone and a desk show it, in Chromium.
 
-    python -m tools.docs.shoot report.html docs/report
+    python -m tools.docs.shoot report.html docs/reference/report
 
-writes ``docs/report-phone.png`` (390 pixels wide) and ``docs/report-desk.png`` (1200).
+writes ``docs/reference/report-phone.png`` (390 pixels wide) and
+``docs/reference/report-desk.png`` (1200).
 """
 
 import argparse
