@@ -496,9 +496,9 @@ def test_hostile_names_of_units_and_files_stay_words(there, tmp_path, monkeypatc
     graph = layer_graph(layers(TINY)[0])
     units: list[tuple[str, bytes | Path]] = [(name, graph) for name in HOSTILE]
     for i, name in enumerate(name for name in HOSTILE if "/" not in name and "\0" not in name):
-        path = tmp_path / name
+        path = Path(os.fsdecode(name.encode()))  # a locale without Unicode has other text for it
         path.write_bytes(graph)
-        units.append((f"file {i}", Path(name)))
+        units.append((f"file {i}", path))
     found = timed(at(), units)
     assert sorted(m.name for m in found) == sorted(name for name, _ in units)
     assert not (tmp_path / "HERE").exists()
