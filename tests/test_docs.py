@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from tools.docs.make_reference import PAGE, load_verbs, page_text
+
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES += [path for path in [ROOT / "CHANGELOG.md"] if path.is_file()]
 CODE = [path for d in ("edgenas", "tools", "tests") for path in sorted((ROOT / d).rglob("*.py"))]
@@ -19,8 +21,6 @@ PATH = re.compile(
 )
 MODULE = re.compile(r"\bpython -m ((?:tools|edgenas)[\w.]*)")
 DOTTED = re.compile(r"`(edgenas(?:\.[A-Za-z_]\w*)+)(?![\w.-]*/)")
-# The tools write these, and they are not kept.
-WRITTEN = {"docs/reference/report-phone.png"}
 
 
 def each(paths: list[Path]) -> list:
@@ -125,3 +125,11 @@ def test_pages_that_code_names_exist():
 def test_every_page_stands_in_its_folder():
     stray = [path.name for path in (ROOT / "docs").iterdir() if path.name not in FOLDERS]
     assert stray == ["design.md"]
+
+
+def test_the_page_of_verbs_is_the_one_that_the_requests_make():
+    text = page_text(load_verbs())
+    assert PAGE.read_text(encoding="utf-8") == text, "run python -m tools.docs.make_reference"
+    assert "| `--retrain-top` | whole number | `0` |" in text
+    assert "One of evolution," in text
+    assert "Only with `--retrain-top`." in text
