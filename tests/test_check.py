@@ -22,9 +22,10 @@ from edgenas.latency.device import Target
 from edgenas.latency.table_file import load_table, save_table, table_path
 from edgenas.profiling import check as checks
 from edgenas.profiling import reach
-from edgenas.profiling.check import Check, Row, check, judged
+from edgenas.profiling.check import check
+from edgenas.profiling.drift import Canary, DriftCheck, assess_drift, find_causes
 from edgenas.profiling.journal import journal_path
-from edgenas.profiling.run import profile
+from edgenas.profiling.run import ProfilePlan, profile
 from edgenas.profiling.tables import NoTableError
 from edgenas.space import presets as spaces
 
@@ -115,7 +116,9 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("profiled") / "cache"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGENAS_CACHE", str(folder))
-        profile(SPACE, target=TARGET, networks=8, further=4, clock=Resampled(1000))
+        profile(
+            SPACE, target=TARGET, plan=ProfilePlan(networks=8, further=4), clock=Resampled(1000)
+        )
     return folder
 
 
@@ -124,7 +127,7 @@ def profiled(tables: Path, own_cache: Path) -> None:
     shutil.copytree(tables, own_cache, dirs_exist_ok=True)
 
 
-def run(seed: int = 0, drift=lambda name: 1.0, **changes) -> Check:
+def run(seed: int = 0, drift=lambda name: 1.0, **changes) -> DriftCheck:
     return check(TARGET, clock=Resampled(seed, drift, **changes))
 
 
@@ -184,19 +187,19 @@ def test_a_check_changes_neither_table_nor_journal(profiled):
 def test_the_interval_is_that_of_the_sign_test():
     """With 18 canaries the 5th and the 14th enclose the median with at least 95%."""
     rows = [row(1.0, 1 + i / 500) for i in range(18)]
-    (found,) = judged(rows, tolerance=0.05).groups
+    (found,) = assess_drift(rows, tolerance=0.05).groups
     assert (found.low, found.high) == (pytest.approx(0.008), pytest.approx(0.026))
     assert found.change == pytest.approx(0.017)
     assert str(found) == "18 canaries 1.7% slower (+0.8% to +2.6%)"
     # All of the interval has to be beyond, not its middle.
     off = [row(1.0, 1.049 if i < 5 else 1.2) for i in range(18)]
-    assert not judged(off, tolerance=0.05).drifted
-    assert judged([row(1.0, 1.051)] * 18, tolerance=0.05).drifted
-    assert judged([row(1.0, 1 / 1.051)] * 18, tolerance=0.05).drifted
+    assert not assess_drift(off, tolerance=0.05).drifted
+    assert assess_drift([row(1.0, 1.051)] * 18, tolerance=0.05).drifted
+    assert assess_drift([row(1.0, 1 / 1.051)] * 18, tolerance=0.05).drifted
 
 
-def row(stored: float, now: float, *, noisy: bool = False) -> Row:
-    return Row(kind="layer", name="a", stored=stored, now=now, noisy=noisy)
+def row(stored: float, now: float, *, noisy: bool = False) -> Canary:
+    return Canary(kind="layer", name="a", stored=stored, now=now, noisy=noisy)
 
 
 # The cause
@@ -224,7 +227,7 @@ def test_the_heat_of_the_board_is_told(profiled):
     table = load_table(table_path(TARGET))
     state = {"temperature": 81.4, "throttled": "throttled=0x50005"}
     environment = {**table.environment, "canary": 2e-4, "after": state}
-    causes, _ = checks.why(table, replace(table, environment=environment), [row(1, 2)])
+    causes, _ = find_causes(table, replace(table, environment=environment), [row(1, 2)])
     assert causes == (
         "clocks: the processor itself is 100.0% slower, 81 degrees: its frequency, heat or a limit "
         "of power",
@@ -240,7 +243,7 @@ def test_a_new_version_that_costs_nothing_is_a_note(profiled):
 
 def test_noisy_canaries_do_not_count_alone_and_are_told():
     rows = [row(1.0, 1.0)] * 9 + [row(1.0, 2.0, noisy=True)]
-    assert not judged(rows, tolerance=0.05).drifted
+    assert not assess_drift(rows, tolerance=0.05).drifted
 
 
 # What it writes

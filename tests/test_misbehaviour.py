@@ -30,7 +30,7 @@ from edgenas.clock.streams import Lines, Tail, TooLongError, write_all
 from edgenas.latency.device import Target
 from edgenas.latency.table_file import table_path
 from edgenas.profiling.journal import journal_path
-from edgenas.profiling.run import profile
+from edgenas.profiling.run import ProfilePlan, profile
 from edgenas.space import presets
 
 TINY = presets.tiny()
@@ -68,7 +68,7 @@ def board(**changes) -> Board:
 def refused(clock: Board, **changes) -> EdgenasError:
     """The error of a profile; nothing is kept of the board."""
     with pytest.raises(EdgenasError) as caught:
-        profile(TINY, target=TARGET, clock=clock, **(FEW | changes))
+        profile(TINY, target=TARGET, clock=clock, plan=ProfilePlan(**(FEW | changes)))
     error = caught.value
     assert len(error.message) <= 300
     assert error.message.isprintable()
@@ -428,7 +428,7 @@ for line in sys.stdin:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         where = eval(line)
         try:
-            profile(TINY, target=TARGET, clock=where, **(FEW | {"visits": 50}))
+            profile(TINY, target=TARGET, clock=where, plan=ProfilePlan(**(FEW | {"visits": 50})))
         except KeyboardInterrupt:
             os._exit(130)
         os._exit(0)

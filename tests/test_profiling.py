@@ -33,7 +33,7 @@ from edgenas.profiling import run as profiling_run
 from edgenas.profiling import work as profiling_work
 from edgenas.profiling.journal import journal_path, open_journal
 from edgenas.profiling.networks import calibration_archs, random_archs
-from edgenas.profiling.run import profile
+from edgenas.profiling.run import ProfilePlan, profile
 from edgenas.profiling.tables import (
     NoTableError,
     known_elsewhere,
@@ -41,7 +41,7 @@ from edgenas.profiling.tables import (
     predictor_for,
     table_for,
 )
-from edgenas.profiling.work import difference
+from edgenas.profiling.timings import subtract_copies
 from edgenas.space import presets as spaces
 from edgenas.space.cost import compile_tables, cost, macs_table, total
 from edgenas.space.plan import layers, primitives
@@ -117,17 +117,19 @@ def same(first: LatencyTable, second: LatencyTable) -> bool:
 
 
 def run(clock=None, *, space=TINY, **changes) -> LatencyTable:
-    return profile(space, target=TARGET, clock=clock or Scripted(), **{**FEW, **changes})
+    others = {name: changes.pop(name) for name in ("say", "progress") if name in changes}
+    plan = ProfilePlan(**{**FEW, **changes})
+    return profile(space, target=TARGET, plan=plan, clock=clock or Scripted(), **others)
 
 
 # The real thing
 
 
 def test_layers_and_networks_are_timed_once_and_end_up_in_the_table():
-    told: list[tuple[int, int, str, str]] = []
-    table = profile(
-        TINY, target=TARGET, settings=QUICK, tell=lambda *event: told.append(event), **FEW
-    )
+    told: list[tuple[str, int, int, str]] = []
+    plan = ProfilePlan(settings=QUICK, **FEW)
+    table = profile(TINY, target=TARGET, plan=plan, progress=lambda *event: told.append(event))
+    assert {event[0] for event in told} == {f"profiling {TARGET}"}
     assert not table.missing(TINY)
     assert len(table.networks) == 5
     assert (table.provenance, table.target) == ("measured", TARGET)
@@ -144,8 +146,9 @@ def test_layers_and_networks_are_timed_once_and_end_up_in_the_table():
 
     assert sorted(names()) == sorted(set(names()))
     assert len(names()) == UNITS
-    assert sorted(event[2] for event in told if event[2]) == sorted(names())
-    assert told[-1][:2] == (UNITS, UNITS) or told[-2][:2] == (UNITS, UNITS)
+    units = [event[3].partition(": ")[0] for event in told if "full speed" not in event[3]]
+    assert sorted(filter(None, units)) == sorted(names())
+    assert (UNITS, UNITS) in (told[-1][1:3], told[-2][1:3])
     raw = next(line for line in lines() if "unit" in line)
     assert len(raw["samples"]) == raw["n"]
     assert np.median(raw["samples"]) * 1e-9 == pytest.approx(raw["median"])
@@ -158,10 +161,11 @@ def test_layers_and_networks_are_timed_once_and_end_up_in_the_table():
 def test_a_profile_that_is_killed_goes_on_without_loss_or_duplicates():
     code = (
         "from tests.test_profiling import *\n"
-        "def tell(done, total, name, note):\n"
-        "    if name:\n"
-        "        print(name, flush=True)\n"
-        "profile(TINY, target=TARGET, settings=QUICK, tell=tell, **FEW)\n"
+        "def progress(step, done, total, words):\n"
+        "    if words and 'full speed' not in words:\n"
+        "        print(words.partition(': ')[0], flush=True)\n"
+        "plan = ProfilePlan(settings=QUICK, **FEW)\n"
+        "profile(TINY, target=TARGET, plan=plan, progress=progress)\n"
     )
     kept: list[str] = []
     # Killed after its first measurement, and once more after a few others.
@@ -181,7 +185,7 @@ def test_a_profile_that_is_killed_goes_on_without_loss_or_duplicates():
         assert set(kept) <= set(names())
         assert not table_path(TARGET).exists()
     before = journal_path(TARGET).read_bytes()
-    table = profile(TINY, target=TARGET, settings=QUICK, **FEW)
+    table = profile(TINY, target=TARGET, plan=ProfilePlan(settings=QUICK, **FEW))
     assert journal_path(TARGET).read_bytes()[: len(before) // 2] == before[: len(before) // 2]
     assert len(names()) == len(set(names())) == UNITS
     assert not table.missing(TINY)
@@ -268,12 +272,12 @@ def test_a_layer_without_both_of_its_times_is_not_in_the_table(monkeypatch: pyte
 def test_copies_that_take_no_longer_are_noise():
     one = Timing(median=4e-6, p10=3e-6, p90=6e-6, n=9)
     four = Timing(median=1e-5, p10=9e-6, p90=2e-5, n=8)
-    found = difference(four, one)
+    found = subtract_copies(four, one)
     assert (found.median, found.p90, found.n) == (pytest.approx(2e-6), pytest.approx(4e-6), 8)
     assert not found.noisy
-    assert difference(one, four).noisy
-    assert difference(one, four).median == pytest.approx(1e-6)
-    assert difference(replace(four, noisy=True), one).noisy
+    assert subtract_copies(one, four).noisy
+    assert subtract_copies(one, four).median == pytest.approx(1e-6)
+    assert subtract_copies(replace(four, noisy=True), one).noisy
 
 
 def test_tables_of_two_methods_are_kept_apart():
@@ -537,10 +541,12 @@ def test_more_time_means_less_error_and_the_error_is_told(monkeypatch: pytest.Mo
             clock.space,
             target=TARGET,
             clock=clock,
-            time_budget=budget,
-            settings=Settings(baseline_seconds=0.5),
-            fresh=True,
-            method="alone",
+            plan=ProfilePlan(
+                time_budget=budget,
+                settings=Settings(baseline_seconds=0.5),
+                fresh=True,
+                method="alone",
+            ),
         )
         assert clock.now - start <= budget + 0.1
         predictor = predictor_for(table, clock.space)
@@ -678,7 +684,7 @@ def test_a_profile_adds_to_the_table_that_is_there():
 def test_arguments_are_checked_before_anything_is_timed(target, changes, message):
     clock = Scripted()
     with pytest.raises(EdgenasError, match=message):
-        profile(TINY, target=target, clock=clock, **changes)
+        profile(TINY, target=target, clock=clock, plan=ProfilePlan(**changes))
     assert not clock.timed
     assert not journal_path(target).exists()
 
@@ -791,7 +797,8 @@ def test_a_table_with_other_parts_in_float_does_not_apply():
         (kept, TINY, "with depthwise, squeeze kept in float, tiny keeps nothing"),
         (TINY, kept, "with nothing kept in float, tiny keeps depthwise, squeeze"),
     ):
-        table = profile(space, target=target, clock=Scripted(), fresh=True, **FEW)
+        plan = ProfilePlan(fresh=True, **FEW)
+        table = profile(space, target=target, clock=Scripted(), plan=plan)
         assert same(table_for(space, target=target, clock=Scripted()), table)
         for clock in (Scripted(), None):
             with pytest.raises(NoTableError, match=told) as caught:

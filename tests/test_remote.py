@@ -27,7 +27,7 @@ from edgenas.onnx_graph.build import layer_graph
 from edgenas.profiling import reach
 from edgenas.profiling.check import check
 from edgenas.profiling.journal import journal_path
-from edgenas.profiling.run import profile
+from edgenas.profiling.run import ProfilePlan, profile
 from edgenas.runtime import ncnn_cpu
 from edgenas.space import presets as spaces
 from edgenas.space.plan import layers
@@ -36,6 +36,7 @@ TINY = spaces.tiny()
 TARGET = Target("sill", "onnxruntime", "fp32")
 QUICK = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0)
 FEW = {"networks": 3, "further": 2, "visits": 1}
+PLAN = ProfilePlan(settings=QUICK, **FEW)
 UNITS = 3 * len(layers(TINY)) + 5  # each layer alone and in two numbers of copies, and networks
 PROFILE = """
 schema = "edgenas.device/1"
@@ -149,12 +150,12 @@ def test_when_time_is_over_the_rest_is_told(there):
 def test_a_profile_goes_on_when_the_link_is_cut(there):
     said, cuts = [], []
 
-    def tell(done: int, total: int, name: str, note: str) -> None:
-        if name and done in (3, 9):
+    def progress(step: str, done: int, total: int, words: str) -> None:
+        if words and "full speed" not in words and done in (3, 9):
             cuts.append(there.cut())
 
     clock = at(pauses=(0.1,) * 5, part=1, say=said.append)
-    table = profile(TINY, target=TARGET, settings=QUICK, clock=clock, tell=tell, **FEW)
+    table = profile(TINY, target=TARGET, plan=PLAN, clock=clock, progress=progress)
     assert len(cuts) == 2
     assert all(cuts)
     assert not table.missing(TINY)
@@ -252,10 +253,10 @@ def test_a_network_is_specialised_for_a_board(there, tiny, tmp_path, monkeypatch
     monkeypatch.setattr(choosing, "NETWORK", QUICK)
     space = load_supernet(tiny).supernet.space
     said: list[str] = []
-    profile(space, target=TARGET, settings=QUICK, clock=at(), **FEW)
+    profile(space, target=TARGET, plan=PLAN, clock=at())
     request = SpecializeRequest(device="sill", supernet=str(tiny), ssh="loop")
     tell = lambda step, done, total, words: said.append(step)  # noqa: E731
-    result = specialize(request, out=tmp_path / "bundle", tell=tell)
+    result = specialize(request, out=tmp_path / "bundle", progress=tell)
     assert result.record.target == TARGET
     assert result.record.measured.n >= 6
     assert result.record.measured.environment["runtime_version"]
@@ -266,7 +267,7 @@ def test_a_board_runs_on_ncnn_what_was_converted_here(there):
     if why_not := ncnn_cpu.available():
         pytest.skip(why_not)
     target = Target("sill", "ncnn", "fp32")
-    table = profile(TINY, target=target, settings=QUICK, clock=at(), **FEW)
+    table = profile(TINY, target=target, plan=PLAN, clock=at())
     assert (len(table.layers), len(table.networks)) == (0, 5)
     refused = replace(target, precision="fp16")
     loaded = board.ncnn_net(
@@ -274,18 +275,18 @@ def test_a_board_runs_on_ncnn_what_was_converted_here(there):
     )
     if board.ncnn_precision(loaded.net) == "fp32":
         with pytest.raises(EdgenasError, match="would run in fp32, not in fp16"):
-            profile(TINY, target=refused, settings=QUICK, clock=at(), **FEW)
+            profile(TINY, target=refused, plan=PLAN, clock=at())
 
 
 def test_what_cannot_be_converted_here_is_not_timed_there(there, monkeypatch):
     monkeypatch.setattr(ncnn_cpu, "_pnnx", lambda: None)
     with pytest.raises(EdgenasError, match="ncnn cannot be timed from here: pnnx, which") as caught:
-        profile(TINY, target=Target("sill", "ncnn", "fp32"), clock=at(), **FEW)
+        profile(TINY, target=Target("sill", "ncnn", "fp32"), plan=ProfilePlan(**FEW), clock=at())
     assert "--runtime onnxruntime" in caught.value.hint
 
 
 def test_a_board_is_checked_against_its_table(there):
-    profile(TINY, target=TARGET, settings=QUICK, clock=at(), **(FEW | {"networks": 6}))
+    profile(TINY, target=TARGET, plan=replace(PLAN, networks=6), clock=at())
     found = check(TARGET, clock=at(), visits=1, settings=QUICK, tolerance=0.99)
     assert {row.kind for row in found.rows} == {"layer", "network"}
     assert all(row.now > 0 for row in found.rows)

@@ -17,7 +17,7 @@ from edgenas.clock.board import Settings
 from edgenas.latency.device import Target
 from edgenas.model.export import compared
 from edgenas.onnx_graph.build import INPUT, network_graph
-from edgenas.profiling.run import profile
+from edgenas.profiling.run import ProfilePlan, profile
 from edgenas.runtime import onnx_runtime, onnx_runtime_gpu
 from edgenas.runtime.forms import formed
 from edgenas.space import presets as spaces
@@ -166,6 +166,7 @@ def test_a_gpu_is_timed_with_a_canary_of_its_own(present):
 def test_a_gpu_is_profiled_by_whole_networks(present, tmp_path, monkeypatch):
     monkeypatch.setenv("EDGENAS_CACHE", str(tmp_path))
     target = Target("host", present.NAME, "fp32")
-    table = profile(TINY, target=target, networks=3, further=2, visits=1, settings=QUICK)
+    plan = ProfilePlan(networks=3, further=2, visits=1, settings=QUICK)
+    table = profile(TINY, target=target, plan=plan)
     assert (len(table.layers), len(table.networks)) == (0, 5)
     assert "GPU memory" in table.method

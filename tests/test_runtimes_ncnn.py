@@ -27,7 +27,7 @@ from edgenas.model.saved import CALIBRATION_FILE, find_supernet, load_supernet, 
 from edgenas.onnx_graph.build import INPUT, layer_graph, network_graph
 from edgenas.profiling.check import check
 from edgenas.profiling.networks import random_archs
-from edgenas.profiling.run import profile
+from edgenas.profiling.run import ProfilePlan, profile
 from edgenas.profiling.tables import predictor_for, table_for
 from edgenas.runtime import ncnn_cpu
 from edgenas.runtime import registry as runtimes
@@ -228,7 +228,8 @@ def test_a_converted_network_is_timed(threads):
 
 
 def test_a_profile_times_networks_alone_and_learns_what_layers_cost():
-    table = profile(TINY, target=TARGET, networks=6, further=4, visits=1, settings=QUICK)
+    plan = ProfilePlan(networks=6, further=4, visits=1, settings=QUICK)
+    table = profile(TINY, target=TARGET, plan=plan)
     assert (len(table.layers), len(table.networks)) == (0, 10)
     assert "layer costs are learned" in table.method
     assert json.loads(table_path(TARGET).read_text())["target"]["runtime"] == "ncnn"
@@ -243,8 +244,8 @@ def test_a_profile_times_networks_alone_and_learns_what_layers_cost():
 
 
 def test_with_little_time_it_takes_the_networks_that_say_most():
-    given = {"networks": 3, "further": 2, "visits": 1, "settings": QUICK}
-    table = profile(TINY, target=TARGET, time_budget=4, **given)
+    plan = ProfilePlan(networks=3, further=2, visits=1, settings=QUICK, time_budget=4)
+    table = profile(TINY, target=TARGET, plan=plan)
     assert not table.layers
     assert 1 <= len(table.networks) <= 102
 
@@ -253,7 +254,8 @@ def test_a_network_is_specialised_for_it(tiny: Path, tmp_path: Path, monkeypatch
     """The real thing, in little: ncnn times networks and the winner, in bf16 where it can."""
 
     def little(space, **values):
-        return profile(space, networks=5, further=4, visits=1, settings=QUICK, **values)
+        plan = ProfilePlan(networks=5, further=4, visits=1, settings=QUICK)
+        return profile(space, plan=plan, **values)
 
     monkeypatch.setattr(latencies, "profile", little)
     monkeypatch.setattr(choosing, "BRIEF", QUICK)

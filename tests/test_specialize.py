@@ -32,7 +32,7 @@ from edgenas.model.evaluate import calibrate, evaluate_archs, measure_accuracy
 from edgenas.model.saved import ACCURACY_FILE, load_supernet
 from edgenas.pages.bundle import bundle_page
 from edgenas.profiling.networks import calibration_archs, random_archs
-from edgenas.profiling.run import environment_of, profile
+from edgenas.profiling.run import ProfilePlan, environment_of, profile
 from edgenas.space.cost import macs_table, total
 from edgenas.space.plan import layers, plan
 from edgenas.space.space import Codes, Space
@@ -857,7 +857,8 @@ def test_this_machine_is_profiled_measured_and_kept_to(tiny: Path, monkeypatch: 
     """The real thing, in little: ONNX Runtime times layers, networks and the winner."""
 
     def little(space, **values):
-        return profile(space, networks=4, further=2, settings=FAST, **values)
+        plan = ProfilePlan(networks=4, further=2, settings=FAST)
+        return profile(space, plan=plan, **values)
 
     monkeypatch.setattr(latencies, "profile", little)
     monkeypatch.setattr(choosing, "BRIEF", FAST)

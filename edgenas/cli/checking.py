@@ -51,7 +51,7 @@ def check(
             clock=clock,
             space=None if space is None else load_space(space),
             tolerance=allowed,
-            tell=lambda done, total, name, words: tell(done, total, f"{name} {words}".strip()),
+            progress=lambda step, done, total, words: tell(done, total, words),
         )
     if junit is not None:
         write_text(junit, found.to_junit())

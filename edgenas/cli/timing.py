@@ -36,6 +36,7 @@ def profile(
     from edgenas.latency.device import load
     from edgenas.latency.table_file import table_path
     from edgenas.profiling.reach import clock_at_hand, timed_target
+    from edgenas.profiling.run import ProfilePlan
     from edgenas.profiling.run import profile as run
     from edgenas.profiling.tables import predictor_for
     from edgenas.space.presets import load_space
@@ -53,10 +54,8 @@ def profile(
         table = run(
             declared,
             target=target,
-            seed=seed,
-            time_budget=time_budget,
-            fresh=fresh,
-            tell=lambda done, total, name, words: tell(done, total, f"{name} {words}".strip()),
+            plan=ProfilePlan(seed=seed, time_budget=time_budget, fresh=fresh),
+            progress=lambda step, done, total, words: tell(done, total, words),
             say=note,
             clock=clock,
         )

@@ -189,11 +189,6 @@ def find_or_profile_latency(
     except NoTableError as missing:
         if clock is None:
             raise
-        progress("profiling", 0, 1, missing.message)
-        profile(
-            space,
-            target=target,
-            clock=clock,
-            tell=lambda done, of, name, words: progress("profiling", done, of, f"{name} {words}"),
-        )
+        progress(f"profiling {target}", 0, 1, missing.message)
+        profile(space, target=target, clock=clock, progress=progress)
     return find_latency(space, device=device, target=target, statistic=statistic, clock=clock)

@@ -1,9 +1,9 @@
 """The journal of a target: every finished measurement, raw samples and all, as one JSON line.
 
-It lies beside the latency table in the user's cache and only ever grows. What is in it survives
-any end of the process, so a profile goes on where it stopped. The first line is a header; a
-``environment`` line starts a run on a machine, and measurements name their run; a ``withdrawn``
-line says that a run counts no more.
+It lies beside the latency table in the user's cache, and it only grows. Its lines survive any end
+of the process, so a profile goes on where it stopped. The first line is a header. An
+``environment`` line starts a run on a machine, and measurements name their run. A ``withdrawn``
+line says that a run no longer counts.
 """
 
 import contextlib
@@ -32,13 +32,13 @@ _LONGEST = 10**15  # nanoseconds of a run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """One measurement of one unit.
+class UnitRecord:
+    """One measurement of one unit, as the journal holds it.
 
     Args:
         unit: its name.
         graph: SHA-256 of the ONNX graph that was timed, in hex.
-        run: the run it was made in, see ``Journal.begin``.
+        run: the number of its run, see ``Journal.begin``.
         at: when it was finished, ISO 8601, UTC.
         measurement: the result.
     """
@@ -89,17 +89,17 @@ def open_journal(
 
 
 class Journal:
-    """An open journal. Made by ``open_journal``."""
+    """An open journal; ``open_journal`` opens one."""
 
     def __init__(self, handle: int, *, path: Path) -> None:
         self.path = path
-        self.records: list[Record] = []
+        self.records: list[UnitRecord] = []
         self._runs: list[Mapping[str, Any]] = []
         self._withdrawn: set[int] = set()
         self._handle = handle
 
     def read(self, lines: list[str], *, target: Target) -> None:
-        """Take in the lines on disk; a new journal gets its header.
+        """Read the lines on disk; write the header of a new journal.
 
         Raises:
             EdgenasError: a line is damaged.
@@ -109,14 +109,14 @@ class Journal:
             return
         for number, line in enumerate(lines):
             try:
-                self._take(parse_json(line, where="it"), number=number, where="it")
+                self._read_line(parse_json(line, where="it"), number=number, where="it")
             except EdgenasError as error:
                 raise EdgenasError(
                     f"{self.path} is damaged in line {number + 1}: {error.message}",
                     hint="move the file away; what it holds will be measured again",
                 ) from None
 
-    def _take(self, value: Any, *, number: int, where: str) -> None:
+    def _read_line(self, value: Any, *, number: int, where: str) -> None:
         if number == 0:
             check_schema(value, schema=SCHEMA, where=where)
         elif isinstance(value, dict) and "environment" in value:
@@ -124,10 +124,10 @@ class Journal:
         elif isinstance(value, dict) and "withdrawn" in value:
             self._withdrawn.add(decode(_Withdrawn, value, where=where).run)
         else:
-            self.records.append(_record(value, runs=len(self._runs), where=where))
+            self.records.append(_decode_record(value, runs=len(self._runs), where=where))
 
-    def usable(self, environment: Mapping[str, Any]) -> list[Record]:
-        """The records that were made on such a machine with such a runtime, oldest first."""
+    def usable(self, environment: Mapping[str, Any]) -> list[UnitRecord]:
+        """The records from the same kind of machine and runtime, oldest first."""
         good = {
             number
             for number, other in enumerate(self._runs)
@@ -136,11 +136,11 @@ class Journal:
         return [record for record in self.records if record.run in good]
 
     def outdated(self, environment: Mapping[str, Any]) -> list[str]:
-        """In what the latest run differs from a machine, one line a field; empty: it does not."""
+        """The fields in which the latest run differs from a machine, one line each."""
         return differences(self._runs[-1], environment) if self._runs else []
 
     def withdraw_all(self, *, because: str) -> None:
-        """Withdraw every run there is."""
+        """Withdraw every run of the journal."""
         for run in range(len(self._runs)):
             if run not in self._withdrawn:
                 self.withdraw(run, because=because)
@@ -151,13 +151,13 @@ class Journal:
         return len(self._runs)
 
     def begin(self, environment: Mapping[str, Any]) -> int:
-        """Start a run on a machine; its number."""
+        """Start a run on a machine, and return its number."""
         self._append({"environment": dict(environment), "at": now()})
         self._runs.append(environment)
         return len(self._runs) - 1
 
-    def add(self, record: Record) -> None:
-        """Keep a measurement.
+    def add(self, record: UnitRecord) -> None:
+        """Append a measurement.
 
         Raises:
             EdgenasError: the disk is full; the journal is as it was.
@@ -188,12 +188,12 @@ class Journal:
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """In what two machines, or their runtimes, do not compare; one line a field."""
+    """The fields in which two machines or their runtimes do not compare, one line each."""
     versions = [environment.get("runtime_version") for environment in (first, second)]
-    found = environment_mismatches(first, second)
+    lines = environment_mismatches(first, second)
     if versions[0] != versions[1]:
-        found.insert(0, f"runtime_version: {versions[0]!r} and {versions[1]!r}")
-    return found
+        lines.insert(0, f"runtime_version: {versions[0]!r} and {versions[1]!r}")
+    return lines
 
 
 def now() -> str:
@@ -211,7 +211,7 @@ class _Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Withdrawn:
-    """A line that says that a run counts no more, and why."""
+    """A line that says that a run no longer counts, and why."""
 
     withdrawn: Words
     run: Count
@@ -219,7 +219,7 @@ class _Withdrawn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Line:
-    """A measurement, see ``Record`` and ``Measurement``; single runs in nanoseconds."""
+    """A measurement, see ``UnitRecord`` and ``Measurement``; single runs in nanoseconds."""
 
     unit: Name
     graph: Id
@@ -239,7 +239,7 @@ class _Line:
     wall_samples: Any
 
 
-def _record(value: Any, *, runs: int, where: str) -> Record:
+def _decode_record(value: Any, *, runs: int, where: str) -> UnitRecord:
     # Single runs are many: they are checked here, all at once.
     fields = dict(value) if isinstance(value, dict) else value
     samples: dict[str, tuple[float, ...]] = {}
@@ -254,13 +254,13 @@ def _record(value: Any, *, runs: int, where: str) -> Record:
     line = decode(_Line, fields, where=where)
     if line.run >= runs:
         raise EdgenasError(f"{where}: there is no run {line.run}")
-    given = {
+    numbers = {
         f.name: getattr(line, f.name) for f in dataclass_fields(Measurement) if f.name != "name"
     }
-    return Record(
+    return UnitRecord(
         unit=line.unit,
         graph=line.graph,
         run=line.run,
         at=line.at,
-        measurement=Measurement(name=line.unit, **{**given, **samples}),
+        measurement=Measurement(name=line.unit, **{**numbers, **samples}),
     )

@@ -1,8 +1,9 @@
 """How fast the machine was in each run of the clock.
 
-Runs of the clock, minutes apart and all at full speed by their canaries, differ by a percent or
-two for all units alike, on machines with neighbours and for large networks by five and more. Units
-that were visited in several runs tell by how much, so it can be taken out.
+Runs of the clock are minutes apart, and all are at full speed by their canaries. Still they differ
+by a percent or two, for all units by the same factor; on machines with neighbours and for large
+networks by five and more. Units that were visited in several runs show this factor, so it can be
+removed.
 """
 
 import math
@@ -13,21 +14,23 @@ from dataclasses import replace
 from edgenas.clock.measure import Measurement
 
 _ROUNDS = 10
-_ENOUGH = 8  # visits from which on the level of a run is believed
+_ENOUGH = 8  # visits that a run needs before its level counts
 
 
-def run_levels(visits: Sequence[tuple[str, int, float]]) -> dict[int, float]:
-    """How many times longer than usual things took in each run.
+def estimate_run_levels(visits: Sequence[tuple[str, int, float]]) -> dict[int, float]:
+    """Estimate how many times longer than usual the units took in each run.
 
-    The logarithm of a visit's time is taken for the sum of its unit's and its run's; both are
-    found in turns, from medians over visits and from means of the middle half of a run's (median
-    polish: Tukey, "Exploratory Data Analysis", 1977, chapter 11).
+    The logarithm of a visit's time is modelled as a number of its unit plus a number of its run.
+    Both are estimated in turns: a unit's from the median of its visits, a run's from the mean of
+    the middle half of its visits (median polish: Tukey, "Exploratory Data Analysis", 1977, chapter
+    11).
 
     Args:
         visits: unit, run and seconds of each.
 
     Returns:
-        By run: a factor, 1 for a usual run and for one that too few of the others' units were in.
+        A factor for each run. It is 1 for a usual run, and for a run that shares too few units with
+        others.
     """
     runs_of: dict[str, set[int]] = {}
     for unit, run, _ in visits:
@@ -53,12 +56,12 @@ def _middle(values: list[float]) -> float:
     return statistics.fmean(sorted(values)[cut : len(values) - cut])
 
 
-def at_usual_level(found: Measurement, level: float) -> Measurement:
-    """A measurement as a usual run would have made it; what users live with stays as it was."""
+def scale_to_usual(measurement: Measurement, level: float) -> Measurement:
+    """Scale the measurement of a run to a usual run. The times that users see stay unscaled."""
     return replace(
-        found,
-        median=found.median / level,
-        p10=found.p10 / level,
-        p90=found.p90 / level,
-        samples=tuple(seconds / level for seconds in found.samples),
+        measurement,
+        median=measurement.median / level,
+        p10=measurement.p10 / level,
+        p90=measurement.p90 / level,
+        samples=tuple(seconds / level for seconds in measurement.samples),
     )

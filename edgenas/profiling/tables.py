@@ -22,9 +22,10 @@ from edgenas.latency.predictor import (
 from edgenas.latency.table import LatencyTable, Statistic
 from edgenas.latency.table_file import find_table, load_table
 from edgenas.profiling.journal import differences
+from edgenas.profiling.method import parts_in_float
 from edgenas.profiling.networks import CALIBRATION, FURTHER, MOST, calibration_archs
 from edgenas.profiling.run import environment_of
-from edgenas.profiling.work import Clock, kept_in_float
+from edgenas.profiling.work import Clock
 from edgenas.runtime.registry import for_clock
 from edgenas.space.arch import Arch
 from edgenas.space.cost import Tables
@@ -68,8 +69,8 @@ def table_for(space: Space, *, target: Target, clock: Clock | None = measure) ->
         if table.provenance != "measured":
             why.insert(0, f"it is {table.provenance}")
     kept = ", ".join(space.kept_in_float) if target.precision == "int8" else ""
-    if table.provenance == "measured" and kept_in_float(table) != kept:
-        parts = [parts or "nothing" for parts in (kept_in_float(table), kept)]
+    if table.provenance == "measured" and parts_in_float(table) != kept:
+        parts = [parts or "nothing" for parts in (parts_in_float(table), kept)]
         why.append(f"it was measured with {parts[0]} kept in float, {space.name} keeps {parts[1]}")
     missing = table.missing(space)
     if missing and len(_networks(table, space, statistic="typical")) >= LEARNED:

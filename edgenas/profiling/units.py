@@ -1,45 +1,23 @@
 """What a profile times: the layers of a space one by one, and some whole networks.
 
-A layer is timed in one of two ways. ``alone``: as a graph of its own. ``copies``: as what four
-copies side by side take longer than one, by three; see ``copies_graph``. The second is right where
-a runtime keeps activations in a layout of its own, which a graph of one layer has to convert to and
-from; see docs/results/latency.md. Run again and again, copies would find their weights in
-caches that a network has used for other things since its last run; so as much memory as a network
-goes through is read before each run of them. That makes their times right on average and uncertain
-one by one, so a profile times the layers alone as well, see `edgenas.latency.sums`. Or no layer is
-timed at all, ``networks``: then there are more whole networks, and layer costs are learned from
-them, see `edgenas.latency.learned`.
+`edgenas.profiling.method` says how layers are timed.
 """
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from edgenas.clock import board
 from edgenas.onnx_graph.build import copies_graph, layer_graph, network_graph
+from edgenas.profiling.method import COPIES, Method
 from edgenas.runtime.forms import formed, formed_layer
 from edgenas.runtime.registry import Form
 from edgenas.space.arch import Arch
 from edgenas.space.cost import peak_table, weights_table
 from edgenas.space.plan import Layer, layers
 from edgenas.space.space import Space
-
-Method = Literal["alone", "copies", "networks"]
-
-# By runtime; ``alone`` where none is named. On a GPU, starting a small layer takes longer than it
-# runs, and what waits for what is decided for a network as a whole.
-METHODS: Mapping[str, Method] = {
-    "onnxruntime": "copies",
-    "ncnn": "networks",
-    **dict.fromkeys(board.ON_GPU, "networks"),
-}
-FEWER, MORE = 1, 4
-# How many copies of a layer are timed, 0: the layer alone.
-COPIES: Mapping[Method, tuple[int, ...]] = {"alone": (0,), "copies": (FEWER, MORE), "networks": ()}
 
 _AVERAGED = 512  # networks, for their mean footprint
 
@@ -49,9 +27,9 @@ class Unit:
     """One thing to time: a layer, or a whole network.
 
     Args:
-        name: different for each; also its name in the journal.
+        name: different for each unit; the journal uses it too.
         of: the layer or the network.
-        build: makes its ONNX graph, the same bytes each time.
+        build: returns its ONNX graph, the same bytes each time.
         copies: of the layer in the graph, see ``copies_graph``; 0: the layer or network alone.
         evict: bytes of other memory that are read before each run, see ``footprint``.
     """
@@ -96,10 +74,10 @@ def digest(graph: bytes) -> str:
 
 @functools.lru_cache(maxsize=64)
 def footprint(space: Space, *, batch: int) -> int:
-    """Bytes that an average network of a space goes through in one run: what it evicts from caches.
+    """The bytes that an average network of a space goes through in one run, and so takes in caches.
 
-    All its weights and its largest set of live activations, fp32, mean over random networks; in
-    whole MB, and one at least.
+    These are all weights and the largest set of live activations, in fp32, averaged over random
+    networks. The result is in whole MB, and at least one.
     """
     rows = space.sample(_AVERAGED, rng=np.random.default_rng(0), by="gene")
     weights, peak = (table(space)(rows).mean() for table in (weights_table, peak_table))
@@ -107,7 +85,7 @@ def footprint(space: Space, *, batch: int) -> int:
 
 
 def layer_unit(space: Space, layer: Layer, *, copies: int, batch: int, form: Form = "fp32") -> Unit:
-    """The unit of a layer of a space: alone, in some form, or so many copies of it in fp32."""
+    """The unit of a layer: the layer alone in some form, or a number of copies of it in fp32."""
     if copies:
         assert form == "fp32", "copies are made in fp32"
         evict = footprint(space, batch=batch)

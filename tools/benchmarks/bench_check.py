@@ -20,10 +20,12 @@ from edgenas.clock import board, measure
 from edgenas.clock.board import Settings
 from edgenas.clock.measure import Event, Measurement
 from edgenas.latency.device import load
-from edgenas.profiling.check import Check, check
+from edgenas.profiling.check import check
+from edgenas.profiling.drift import DriftCheck
+from edgenas.profiling.method import read_method
 from edgenas.profiling.run import profile
 from edgenas.profiling.tables import table_for
-from edgenas.profiling.work import Clock, method_of
+from edgenas.profiling.work import Clock
 from edgenas.space.presets import load_space
 
 
@@ -34,7 +36,7 @@ class Slowed:
         self._factor = factor
 
     def environment(self, runtime: str, *, threads: int) -> dict[str, Any]:
-        """See `edgenas.profiling.Clock`."""
+        """See `edgenas.profiling.work.Clock`."""
         return measure.environment(runtime, threads=threads)
 
     def measure(
@@ -47,7 +49,7 @@ class Slowed:
         watch: Callable[[Event], None],
         evict: Callable[[str], int] = lambda name: 0,
     ) -> Generator[Measurement]:
-        """See `edgenas.profiling.Clock`."""
+        """See `edgenas.profiling.work.Clock`."""
         graphs = [(n, g if isinstance(g, bytes) else g.read_bytes()) for n, g in units]
         loaders = [
             (
@@ -86,7 +88,7 @@ class Slowed:
         return slowed
 
 
-def told(kind: str, number: int, found: Check, *, seconds: float) -> None:
+def told(kind: str, number: int, found: DriftCheck, *, seconds: float) -> None:
     """One line a check."""
     groups = "; ".join(map(str, found.groups))
     verdict = "DRIFT" if found.drifted else "quiet"
@@ -106,7 +108,7 @@ def main() -> int:
     arguments = parser.parse_args()
     target, space = load("host").target(), load_space(arguments.space)
     try:
-        method_of(table_for(space, target=target))
+        read_method(table_for(space, target=target))
     except EdgenasError as missing:
         print(f"profiling first: {missing.message}", flush=True)
         profile(space, target=target, say=print)

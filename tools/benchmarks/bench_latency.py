@@ -44,19 +44,12 @@ from edgenas.latency.table import LatencyTable, Timing
 from edgenas.model.saved import ACCURACY_FILE, find_supernet, load_supernet
 from edgenas.onnx_graph.build import operators_graph
 from edgenas.profiling.journal import open_journal
+from edgenas.profiling.method import FEWER, METHODS, MORE, Method
 from edgenas.profiling.networks import FURTHER, calibration_archs, random_archs
-from edgenas.profiling.run import environment_of
-from edgenas.profiling.units import (
-    FEWER,
-    METHODS,
-    MORE,
-    Method,
-    Unit,
-    layer_unit,
-    network_unit,
-    units_of,
-)
-from edgenas.profiling.work import VISITS, Work, difference, timing
+from edgenas.profiling.run import VISITS, environment_of
+from edgenas.profiling.timings import combine_visits, subtract_copies
+from edgenas.profiling.units import Unit, layer_unit, network_unit, units_of
+from edgenas.profiling.work import Work
 from edgenas.space.arch import Arch, Block, Stage
 from edgenas.space.cost import macs_table, total
 from edgenas.space.plan import (
@@ -132,22 +125,22 @@ class Clock:
                 environment=self.environment,
                 visits=visits,
                 gate=DEFAULT.gate,
-                tell=self._tell,
+                report=self._report,
                 say=print,
             )
-            work.among(units, visits=visits)
+            work.select(units, visits=visits)
             while waiting := work.waiting():
                 some = random.Random(len(waiting)).sample(waiting, min(len(waiting), self.chunk))
                 settings = replace(DEFAULT, threads=self.target.threads)
                 some = [*some, *(unit for unit in again if unit not in some)]
                 work.measure(some, target=self.target, settings=settings, clock=measure)
             print(file=sys.stderr)
-            work.report()
+            work.say_doubts()
             return work.measurements()
 
-    def _tell(self, done: int, total: int, name: str, note: str) -> None:
-        words = f"\r{done}/{total} visits, {time.monotonic() - self.started:.0f} s {note:40.40}"
-        print(words, end="", file=sys.stderr)
+    def _report(self, done: int, total: int, words: str) -> None:
+        line = f"\r{done}/{total} visits, {time.monotonic() - self.started:.0f} s {words:40.40}"
+        print(line, end="", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -183,8 +176,8 @@ class Study:
         first, again = np.empty(len(archs)), np.empty(len(archs))
         for i, unit in enumerate(units):
             visits = found[unit.name]
-            first[i] = timing(visits[: self.visits]).seconds
-            again[i] = timing(visits[self.visits :] or visits).seconds
+            first[i] = combine_visits(visits[: self.visits]).seconds
+            again[i] = combine_visits(visits[self.visits :] or visits).seconds
         return first, again
 
     def layer(self, layer: Layer, way: str) -> Timing:
@@ -195,7 +188,7 @@ class Study:
                 self.timings[layer_unit(self.space, layer, copies=n, batch=batch).name]
                 for n in (MORE, FEWER)
             )
-            return difference(more, fewer)
+            return subtract_copies(more, fewer)
         return self.timings[str(layer)]
 
     def table(self, method: Method) -> LatencyTable:
@@ -247,7 +240,7 @@ def on_host(given: argparse.Namespace) -> None:
     networks = [network_unit(space, arch, batch=target.batch) for arch in every]
     # Layers and networks in turn, so that a drift of the machine is in both.
     found = clock(units | {unit.name: unit for unit in networks}, visits=given.visits)
-    timings = {name: timing(found[name]) for name in units}
+    timings = {name: combine_visits(found[name]) for name in units}
     study = Study(space, clock, given.visits, timings, named)
     both = dict(zip(every, zip(*study.networks(list(every)), strict=True), strict=True))
 

@@ -1,63 +1,59 @@
-"""Timing some units of a profile again, without touching its journal or its table."""
+"""Timing some units of a profile again, without changing its journal or its table."""
 
 import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from edgenas.basics.progress import say_nothing
 from edgenas.clock.board import Settings
 from edgenas.latency.device import Target
 from edgenas.latency.table import LatencyTable
 from edgenas.profiling.journal import Journal
+from edgenas.profiling.method import COPIES, Method
 from edgenas.profiling.run import environment_of
-from edgenas.profiling.units import (
-    COPIES,
-    Method,
-    Unit,
-    layer_unit,
-    network_unit,
-)
-from edgenas.profiling.work import Clock, Tell, Work
+from edgenas.profiling.units import Unit, layer_unit, network_unit
+from edgenas.profiling.work import Clock, Report, Work
 from edgenas.runtime.forms import form
 from edgenas.space.arch import Arch
 from edgenas.space.plan import Layer
 from edgenas.space.space import Space
 
 
-def retime(
+def measure_again(
     space: Space,
     *,
     target: Target,
-    chosen: Iterable[Layer | Arch],
+    parts: Iterable[Layer | Arch],
     method: Method,
     visits: int,
     settings: Settings,
     clock: Clock,
-    tell: Tell,
+    report: Report,
 ) -> LatencyTable:
-    """A table of some layers and networks as they are now, made as ``profile`` makes one.
+    """Time some layers and networks again; the result is a table like one of ``profile``.
 
     Args:
-        space: whose.
+        space: of the layers and networks.
         target: what is timed.
-        chosen: of the space.
+        parts: layers and networks of the space.
         method: how layers are timed.
         visits: how often each is timed.
         settings: of the clock; its threads and precision are those of the target.
-        clock: where.
-        tell: called after each visit, see ``profile``.
+        clock: where they are timed.
+        report: called after each visit, see `Work`.
 
     Raises:
-        EdgenasError: the device cannot be reached, or changes meanwhile.
+        EdgenasError: the device cannot be reached, or it changes meanwhile.
     """
     wanted = form(target.runtime, target.precision)
     units: list[Unit] = []
-    for one in chosen:
-        if isinstance(one, Arch):
-            units.append(network_unit(space, one, batch=target.batch, form=wanted))
+    for part in parts:
+        if isinstance(part, Arch):
+            units.append(network_unit(space, part, batch=target.batch, form=wanted))
         else:
             units += [
-                layer_unit(space, one, copies=n, batch=target.batch, form=wanted)
+                layer_unit(space, part, copies=n, batch=target.batch, form=wanted)
                 for n in COPIES[method]
             ]
     environment = environment_of(target, clock=clock)
@@ -69,8 +65,8 @@ def retime(
             environment=environment,
             visits=visits,
             gate=settings.gate,
-            tell=tell,
-            say=lambda line: None,
+            report=report,
+            say=say_nothing,
         )
         while waiting := work.waiting():
             work.measure(waiting, target=target, settings=settings, clock=clock)

@@ -1,8 +1,9 @@
-"""What to time first when there may be no time for everything.
+"""The order of a profile that may have no time for everything.
 
-Networks come first: ten of them are a line, and from twenty on layer costs are learned from them
-alone. A table of layers is better, but only when it is whole; so layers are timed where all of
-them fit into the time that is left, and else further networks, those that say most first.
+Networks come first: ten of them give a line, and from twenty on layer costs are learned from them
+alone. A table of layers is better, but only when it is complete. So layers are timed where all of
+them fit into the time that is left. Otherwise further networks are timed, the most informative
+first.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,20 +23,20 @@ OPENING = 20  # random networks beside those of the line: enough to say how far 
 # the median is known.
 _VISIT, _WEIGHT, _RUNS = 0.03, 5e-8, 40.0
 _EVICTED = 1e-10  # seconds for each byte that is read before a run
-_SHARE = 0.9  # of the time left that is given away at once
+_SHARE = 0.9  # of the time left that is planned at once
 
 
-class Choice:
-    """The order of a profile whose time is limited.
+class TimingOrder:
+    """The order in which a profile with limited time visits its units.
 
     Args:
         space: of the networks.
         units: all that may be timed, by name.
-        work: what is known of them.
+        work: their visits so far.
         lines: networks for fits, the most informative first.
         further: random networks, for errors and bounds.
         batch: images a run.
-        left: the seconds that are left.
+        left: returns the seconds that are left.
     """
 
     def __init__(
@@ -54,16 +55,16 @@ class Choice:
         names = list(self._archs)
         self._lines, self._further = names[: len(lines)], names[len(lines) :]
 
-    def parts(self, *, fewest: int, visits: int) -> Iterator[tuple[list[str], int]]:
-        """What to time next: names of units, and how often each of them is to have been timed.
+    def iterate_parts(self, *, fewest: int, visits: int) -> Iterator[tuple[list[str], int]]:
+        """Yield what to visit next: names of units, and how many visits each of them needs.
 
         Args:
-            fewest: networks of the line that come first.
-            visits: of each unit in the end.
+            fewest: how many networks of the line come first.
+            visits: that each unit needs in the end.
         """
         chosen = [*self._lines[:fewest], *self._further[:OPENING]]
         yield chosen, 1
-        while more := self._following(set(chosen)):
+        while more := self._choose_next(set(chosen)):
             chosen += more
             yield chosen, 1
         yield chosen, visits
@@ -72,17 +73,17 @@ class Choice:
         others = set(self._lines[fewest:] if layers else ()) - set(chosen)
         yield [name for name in self._units if name not in others], visits
 
-    def _following(self, chosen: set[str]) -> list[str]:
-        """The units that are worth the time left; none where it is short, or all are chosen."""
-        learned = self._learned()
-        if learned is None:
+    def _choose_next(self, chosen: set[str]) -> list[str]:
+        """The units that fit into the time left; empty where it is short, or all are chosen."""
+        costs = self._learn_costs()
+        if costs is None:
             return []
         layers = [name for name, unit in self._units.items() if not isinstance(unit.of, Arch)]
         rest = [name for name in layers if name not in chosen]
         time = _SHARE * self._left()
-        if rest and sum(self._cost(name, learned) for name in rest) <= time:
+        if rest and sum(self._visit_seconds(name, costs) for name in rest) <= time:
             return rest
-        found: list[str] = []
+        more: list[str] = []
         # A random one for each informative one: errors must be known as well as rates.
         for pair in zip(
             [n for n in self._lines if n not in chosen] + [""] * len(self._further),
@@ -90,30 +91,30 @@ class Choice:
             strict=False,
         ):
             for name in filter(None, pair):
-                time -= self._cost(name, learned)
+                time -= self._visit_seconds(name, costs)
                 if time < 0:
-                    return found
-                found.append(name)
-        return found
+                    return more
+                more.append(name)
+        return more
 
-    def _learned(self) -> LearnedCosts | None:
-        """Rates from the networks timed so far."""
+    def _learn_costs(self) -> LearnedCosts | None:
+        """Layer costs from the networks timed so far."""
         timings = self._work.timings()
-        known = [name for name in self._archs if name in timings]
-        if not known:
+        names = [name for name in self._archs if name in timings]
+        if not names:
             return None
-        rows = self._space.encode([self._archs[name] for name in known])
-        seconds = np.array([timings[name].seconds for name in known])
+        rows = self._space.encode([self._archs[name] for name in names])
+        seconds = np.array([timings[name].seconds for name in names])
         return learn_costs(self._space, rows, seconds=seconds)
 
-    def _cost(self, name: str, learned: LearnedCosts) -> float:
-        """The seconds that a visit takes, about."""
+    def _visit_seconds(self, name: str, costs: LearnedCosts) -> float:
+        """About how many seconds a visit takes."""
         unit = self._units[name]
         if isinstance(unit.of, Arch):
-            run = float(learned.sums(self._space.encode([unit.of]))[0])
+            run = float(costs.sums(self._space.encode([unit.of]))[0])
             weights = total(self._space, unit.of).weights
         else:
             copies = max(unit.copies, 1)
-            run = learned.layer(unit.of) * copies + _EVICTED * unit.evict
+            run = costs.layer(unit.of) * copies + _EVICTED * unit.evict
             weights = cost(unit.of).weights * copies
-        return self._work.making + _VISIT + _WEIGHT * weights + _RUNS * run
+        return self._work.build_seconds + _VISIT + _WEIGHT * weights + _RUNS * run

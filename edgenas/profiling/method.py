@@ -1,0 +1,90 @@
+"""How the layers of a space are timed: alone, as copies, or not at all.
+
+``alone``: each layer as a graph of its own. ``copies``: what four copies side by side take longer
+than one, divided by three; see ``edgenas.onnx_graph.build.copies_graph``. Copies are right where a
+runtime keeps activations in a layout of its own, because a graph of one layer has to convert to it
+and back; docs/results/latency.md has the comparison. Copies that run again and again would find
+their weights in caches, which a network has used for other things since its last run. So as much
+memory as a network goes through is read before each run of them. That makes their times right on
+average and uncertain one by one. So a profile times the layers alone as well, see
+`edgenas.latency.sums`. ``networks``: no layer is timed. Then there are more whole networks, and
+layer costs are learned from them, see `edgenas.latency.learned`.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from edgenas.basics.errors import EdgenasError
+from edgenas.clock import board
+from edgenas.latency.device import Target
+from edgenas.latency.table import LatencyTable
+from edgenas.runtime.forms import form
+from edgenas.space.space import Space
+
+Method = Literal["alone", "copies", "networks"]
+
+# By runtime; ``alone`` where none is named. On a GPU, starting a small layer takes longer than it
+# runs, and what waits for what is decided for a network as a whole.
+METHODS: Mapping[str, Method] = {
+    "onnxruntime": "copies",
+    "ncnn": "networks",
+    **dict.fromkeys(board.ON_GPU, "networks"),
+}
+FEWER, MORE = 1, 4
+# How many copies of a layer are timed, 0: the layer alone.
+COPIES: Mapping[Method, tuple[int, ...]] = {"alone": (0,), "copies": (FEWER, MORE), "networks": ()}
+
+# The texts below stand in tables on disk: a changed text makes them unreadable.
+_WORDS: Mapping[Method, str] = {
+    "alone": "each layer alone as one fused ONNX graph, and whole networks likewise",
+    "copies": f"each layer as (T({MORE}) - T({FEWER})) / {MORE - FEWER} where T(n) is the time of "
+    "n copies of it side by side in one ONNX graph, as many readers behind them whatever n is, each"
+    " run coming after other memory of the size of a network was read; and each layer alone, and "
+    "whole networks",
+    "networks": "whole networks, from which layer costs are learned",
+}
+_ALIKE = (
+    "; random weights, several visits, medians of runs at the machine's full speed, told by a "
+    "canary, median of these; operators one after the other, all graph optimisations; runs {}"
+)
+_AS_USERS, _ON_GPU = "called as users call them", "from GPU memory to GPU memory"
+_IN_FLOAT = "; kept in float: "
+
+
+def choose_method(target: Target) -> Method:
+    """The method that is best for a target as far as measured, see docs/concepts/measuring.md.
+
+    Copies are made of fp32 graphs, so layers in other forms are timed alone.
+    """
+    method = METHODS.get(target.runtime, "alone")
+    fp32 = form(target.runtime, target.precision) == "fp32"
+    return "alone" if method == "copies" and not fp32 else method
+
+
+def describe_method(method: Method, *, space: Space, target: Target) -> str:
+    """How layers and networks are timed on a target, in the words of tables."""
+    words = _WORDS[method] + _ALIKE.format(_ON_GPU if target.runtime in board.ON_GPU else _AS_USERS)
+    parts = space.kept_in_float if target.precision == "int8" else ()
+    return words + (_IN_FLOAT + ", ".join(parts) if parts else "")
+
+
+def parts_in_float(table: LatencyTable) -> str:
+    """The parts that were in float when a table was measured in int8; empty where none were."""
+    return table.method.partition(_IN_FLOAT)[2]
+
+
+def read_method(table: LatencyTable) -> Method:
+    """The method by which the layers of a measured table were timed.
+
+    Raises:
+        EdgenasError: the words of the table are those of no method.
+    """
+    words = table.method.partition(_IN_FLOAT)[0]
+    for method, how in _WORDS.items():
+        if words.startswith(how + _ALIKE.partition("{")[0]):
+            return method
+    raise EdgenasError(
+        f"the table of {table.target} was made by a method that this edgenas does not know: "
+        f"{table.method!r}",
+        hint="profile the target again",
+    )
