@@ -122,7 +122,7 @@ def tiny(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from edgenas.accuracy.measured import fit_accuracy
-    from edgenas.images.data import load_images
+    from edgenas.images.loading import load_images
     from edgenas.model.saved import (
         ACCURACY_FILE,
         CALIBRATION_FILE,

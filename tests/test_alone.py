@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from toys import toy_images
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.images.data import Preprocessing
+from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.network import Network
 from edgenas.model.supernet import Supernet
 from edgenas.space.presets import tiny

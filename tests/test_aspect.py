@@ -17,7 +17,8 @@ from PIL import Image
 from toys import toy_images
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.images.data import Preprocessing, choose_stored_size, decode_stored, load_images
+from edgenas.images.loading import load_images
+from edgenas.images.preprocessing import Preprocessing, choose_stored_size, decode_stored
 from edgenas.latency.table import MeasuredNetwork, Timing
 from edgenas.model.synthetic import make_coloured_noise
 from edgenas.space.cost import cost, peak_elements, total

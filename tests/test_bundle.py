@@ -42,7 +42,7 @@ from edgenas.bundle.trace import (
 from edgenas.bundle.verify import ClaimCheck, verify_bundle
 from edgenas.bundle.write import check_output, load_bundle, sample_image, write_bundle
 from edgenas.clock.measure import Measurement
-from edgenas.images.data import Preprocessing, Size, decode_stored
+from edgenas.images.preprocessing import Preprocessing, Size, decode_stored
 from edgenas.latency.device import Target
 from edgenas.model.export import parity, to_onnx
 from edgenas.model.supernet import Supernet

@@ -26,7 +26,9 @@ from edgenas.images.copies import (
     load_learnt,
     save_learnt,
 )
-from edgenas.images.data import decode_stored, load_images, split
+from edgenas.images.data import split
+from edgenas.images.loading import load_images
+from edgenas.images.preprocessing import decode_stored
 from edgenas.model.saved import load_supernet
 from edgenas.space.presets import load_space
 from edgenas.strategies.constraint import parse_constraint

@@ -20,15 +20,10 @@ from PIL import Image
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import cache_folder
-from edgenas.images import data, sources
-from edgenas.images.data import (
-    Images,
-    Preprocessing,
-    count_copies,
-    decode_stored,
-    load_images,
-    split,
-)
+from edgenas.images import cifar10, loading
+from edgenas.images.data import Images, count_copies, split
+from edgenas.images.loading import load_images
+from edgenas.images.preprocessing import Preprocessing, decode_stored
 
 
 def picture(seed: int, *, width: int = 20, height: int = 16) -> Image.Image:
@@ -321,7 +316,7 @@ def test_what_is_left_of_bad_images_is_decoded_once(
     root = folder_of(tmp_path / "images", FILES | {"dog/9.png": b"x"})
     load_images(str(root), stored=8, skip_bad_images=True)
     with monkeypatch.context() as patch:
-        patch.setattr(data, "decode_stored", None)
+        patch.setattr(loading, "decode_stored", None)
         kept = load_images(str(root), stored=8, skip_bad_images=True)
     assert kept.digest == plain.digest
     assert kept.skipped == ("dog/9.png",)
@@ -395,7 +390,7 @@ def test_images_are_decoded_once(tmp_path: Path, own_cache: Path, monkeypatch: p
     first = load_images(str(root), stored=8, progress=lambda done, of: told.append((done, of)))
     assert told == [(i, 5) for i in range(1, 6)]
     with monkeypatch.context() as patch:
-        patch.setattr(data, "decode_stored", lambda *_, **__: pytest.fail("decoded again"))
+        patch.setattr(loading, "decode_stored", lambda *_, **__: pytest.fail("decoded again"))
         again = load_images(str(root), stored=8)
     assert again.digest == first.digest
     assert len(list(own_cache.iterdir())) == 1
@@ -704,9 +699,9 @@ def server(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Server
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     digest = hashlib.sha256(server.content).hexdigest()
-    monkeypatch.setattr(sources, "CIFAR10_URL", f"http://127.0.0.1:{server.server_port}/c.tar.gz")
-    monkeypatch.setattr(sources, "CIFAR10_BYTES", len(server.content))
-    monkeypatch.setattr(sources, "CIFAR10_SHA256", digest)
+    monkeypatch.setattr(cifar10, "CIFAR10_URL", f"http://127.0.0.1:{server.server_port}/c.tar.gz")
+    monkeypatch.setattr(cifar10, "CIFAR10_BYTES", len(server.content))
+    monkeypatch.setattr(cifar10, "CIFAR10_SHA256", digest)
     yield server
     server.shutdown()
     server.server_close()
@@ -793,7 +788,7 @@ def test_a_beginning_that_the_server_does_not_have_is_forgotten(server: Server):
 def test_no_network(server: Server, monkeypatch: pytest.MonkeyPatch):
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as other:
         port = other.server_port
-    monkeypatch.setattr(sources, "CIFAR10_URL", f"http://127.0.0.1:{port}/c.tar.gz")
+    monkeypatch.setattr(cifar10, "CIFAR10_URL", f"http://127.0.0.1:{port}/c.tar.gz")
     with pytest.raises(EdgenasError, match="could not download http") as caught:
         load_images("cifar10", stored=32)
     assert "put the file at" in caught.value.hint

@@ -6,14 +6,9 @@ import torch
 from torch import Tensor, nn
 from toys import toy_images
 
-from edgenas.images.data import Preprocessing
-from edgenas.model.evaluate import (
-    BATCH,
-    calibrate,
-    evaluate_archs,
-    measure_accuracy,
-    predict_logits,
-)
+from edgenas.accuracy.evaluation import evaluate_archs, measure_accuracy
+from edgenas.images.preprocessing import Preprocessing
+from edgenas.model.calibration import BATCH, calibrate, predict_logits
 from edgenas.model.network import Network
 from edgenas.model.supernet import Supernet
 from edgenas.space.presets import tiny

@@ -14,7 +14,7 @@ from edgenas.delivery import exporting
 from edgenas.delivery.exporting import KINDS, export
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.run import specialize
-from edgenas.images.data import load_images
+from edgenas.images.loading import load_images
 from edgenas.model.saved import load_supernet
 from edgenas.runtime import registry as runtimes
 from edgenas.runtime.trt import TENSORRT_RTX

@@ -13,7 +13,7 @@ from strategies import seeds, spaces
 from test_table import fake_seconds
 from toys import toy_images
 
-from edgenas.images.data import Preprocessing
+from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.supernet import Supernet
 from edgenas.space.cost import Tables, compile_tables, macs_table, params_table
 from edgenas.space.presets import load_space, tiny

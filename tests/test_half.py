@@ -11,7 +11,7 @@ from torch import Tensor
 from toys import toy_images
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.images.data import Preprocessing, resize
+from edgenas.images.preprocessing import Preprocessing, resize
 from edgenas.model.saved import load_tensors
 from edgenas.model.supernet import Supernet
 from edgenas.space.presets import tiny

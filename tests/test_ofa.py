@@ -23,7 +23,7 @@ from edgenas.accuracy.ofa_predictor import import_accuracy
 from edgenas.accuracy.predictor import load_accuracy
 from edgenas.basics.download import ADDRESSES, address_of, download
 from edgenas.basics.errors import EdgenasError
-from edgenas.images.data import Preprocessing
+from edgenas.images.preprocessing import Preprocessing
 from edgenas.latency.ofa_tables import import_latency_tables
 from edgenas.latency.table_file import load_table, save_table
 from edgenas.model.ofa_weights import import_supernet, released_name
@@ -362,9 +362,9 @@ def test_a_server_without_sizes_or_without_the_file_is_refused(
     with pytest.raises(EdgenasError, match="does not say how long it is"):
         download(server.address, to)
     server.length, server.status = True, 404
-    with pytest.raises(EdgenasError, match=r"could not fetch .*404"):
+    with pytest.raises(EdgenasError, match=r"could not download .*404"):
         download(server.address, to)
-    with pytest.raises(EdgenasError, match=r"could not fetch http://127\.0\.0\.1:1/x"):
+    with pytest.raises(EdgenasError, match=r"could not download http://127\.0\.0\.1:1/x"):
         download("http://127.0.0.1:1/x", to)
     assert not to.exists()
 

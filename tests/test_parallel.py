@@ -15,7 +15,7 @@ from torch import Tensor
 from toys import toy_images
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.images.data import Preprocessing
+from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.saved import load_tensors
 from edgenas.model.supernet import Supernet
 from edgenas.space.presets import tiny
@@ -33,7 +33,7 @@ from pathlib import Path
 from unittest.mock import patch
 from test_parallel import RECIPE, SHARED_OUT, tiny, toy_images
 from edgenas.model import processes as parallel
-from edgenas.model.evaluate import evaluate_archs
+from edgenas.accuracy.evaluation import evaluate_archs
 from edgenas.model.supernet import Supernet
 from edgenas.training.loop import train
 

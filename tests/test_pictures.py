@@ -24,7 +24,7 @@ from PIL import EpsImagePlugin, Image, UnidentifiedImageError, features
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.images import sources
-from edgenas.images.data import decode_stored, load_images
+from edgenas.images.loading import load_images
 from edgenas.images.pictures import (
     FORMATS,
     HEAD,
@@ -32,6 +32,7 @@ from edgenas.images.pictures import (
     detect_format,
     open_image,
 )
+from edgenas.images.preprocessing import decode_stored
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 
@@ -336,7 +337,7 @@ def test_devices_and_sparse_files_in_a_tar_are_left_out(tmp_path: Path):
 
 MEASURED = """
 import resource, sys
-from edgenas.images.data import load_images
+from edgenas.images.loading import load_images
 from edgenas.basics.errors import EdgenasError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

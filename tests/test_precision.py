@@ -11,7 +11,7 @@ from edgenas.clock.measure import Measurement
 from edgenas.delivery import building, evaluating
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.run import specialize
-from edgenas.images.data import load_images
+from edgenas.images.loading import load_images
 from edgenas.latency.device import load as load_device
 from edgenas.latency.table import LatencyTable, MeasuredNetwork, Timing
 from edgenas.latency.table_file import save_table, table_path

@@ -16,7 +16,7 @@ from toys import toy_images
 from edgenas import cli
 from edgenas.accuracy.predictor import load_accuracy
 from edgenas.basics.errors import EdgenasError
-from edgenas.images.data import Preprocessing
+from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.network import Network
 from edgenas.model.saved import ACCURACY_FILE
 from edgenas.space.cost import macs_table, total

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from edgenas.accuracy.evaluation import measure_accuracy
 from edgenas.basics.errors import EdgenasError
 from edgenas.bundle.contents import read_contents
 from edgenas.bundle.record import AccuracyRecord, Record, RetrainedNetwork, Retraining
@@ -21,8 +22,9 @@ from edgenas.delivery.fleet import read_fleet
 from edgenas.delivery.request import SpecializeRequest, Strategy
 from edgenas.delivery.retraining import recipe_for
 from edgenas.delivery.run import specialize
-from edgenas.images.data import Images, drop_copies, load_images
-from edgenas.model.evaluate import calibrate, measure_accuracy
+from edgenas.images.data import Images, drop_copies
+from edgenas.images.loading import load_images
+from edgenas.model.calibration import calibrate
 from edgenas.model.export import run_onnx
 from edgenas.model.network import Network
 from edgenas.model.saved import load_supernet

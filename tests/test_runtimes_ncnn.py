@@ -21,7 +21,7 @@ from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.run import specialize
 from edgenas.latency.device import Target
 from edgenas.latency.table_file import table_path
-from edgenas.model.evaluate import calibrate
+from edgenas.model.calibration import calibrate
 from edgenas.model.export import compared, run_onnx, to_onnx
 from edgenas.model.saved import CALIBRATION_FILE, find_supernet, load_supernet, load_tensors
 from edgenas.onnx_graph.build import INPUT, layer_graph, network_graph

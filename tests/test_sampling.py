@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from test_train import RECIPE, CutOffError, cut_off_at, metrics
 from toys import toy_images
 
-from edgenas.images.data import Preprocessing
+from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.saved import load_tensors
 from edgenas.model.supernet import Supernet
 from edgenas.space.arch import Arch

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgenas.accuracy.evaluation import evaluate_archs, measure_accuracy
 from edgenas.accuracy.predictor import load_accuracy
 from edgenas.basics.errors import EdgenasError
 from edgenas.bundle.contents import read_contents
@@ -23,12 +24,12 @@ from edgenas.delivery import latency as latencies
 from edgenas.delivery.latency import find_latency
 from edgenas.delivery.request import LEARNING, Result, SpecializeRequest, Strategy
 from edgenas.delivery.run import specialize
-from edgenas.images.data import load_images
+from edgenas.images.loading import load_images
 from edgenas.latency import estimate
 from edgenas.latency.device import load as load_device
 from edgenas.latency.table import LatencyTable, MeasuredNetwork, Timing
 from edgenas.latency.table_file import save_table, table_path
-from edgenas.model.evaluate import calibrate, evaluate_archs, measure_accuracy
+from edgenas.model.calibration import calibrate
 from edgenas.model.saved import ACCURACY_FILE, load_supernet
 from edgenas.pages.bundle import bundle_page
 from edgenas.profiling.networks import calibration_archs, random_archs

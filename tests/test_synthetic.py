@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import toy_images
 
-from edgenas.images.data import Preprocessing
+from edgenas.images.preprocessing import Preprocessing
 from edgenas.model import synthetic
-from edgenas.model.evaluate import calibrate
+from edgenas.model.calibration import calibrate
 from edgenas.model.supernet import Supernet
 from edgenas.model.synthetic import (
     SynthesisProgress,

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from toys import toy_images
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.images.data import Preprocessing
-from edgenas.model.evaluate import calibrate
+from edgenas.images.preprocessing import Preprocessing
+from edgenas.model.calibration import calibrate
 from edgenas.model.export import to_onnx
 from edgenas.model.supernet import Supernet
 from edgenas.space.presets import tiny as tiny_space

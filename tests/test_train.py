@@ -25,7 +25,8 @@ from toys import toy_images
 
 from edgenas.basics import files
 from edgenas.basics.errors import EdgenasError
-from edgenas.images.data import Images, Preprocessing, split
+from edgenas.images.data import Images, split
+from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.network import Network
 from edgenas.model.saved import TrainedSupernet, load_tensors
 from edgenas.model.supernet import Supernet

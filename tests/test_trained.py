@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import sha256
-from edgenas.images.data import Preprocessing
+from edgenas.images.preprocessing import Preprocessing
 from edgenas.model import saved as module
 from edgenas.model.saved import (
     TrainedSupernet,

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from edgenas.accuracy.evaluation import evaluate_archs
 from edgenas.accuracy.predictor import AccuracyPredictor, load_accuracy
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import disk_errors, wait_for_machine
 from edgenas.images.data import Images
 from edgenas.model import processes as parallel
-from edgenas.model.evaluate import evaluate_archs
 from edgenas.model.saved import ACCURACY_FILE, TrainedSupernet
 from edgenas.space.arch import Arch
 from edgenas.space.space import Codes, Space
@@ -50,23 +50,6 @@ def evaluated_on(predictor: AccuracyPredictor) -> tuple[str, str, int]:
     if match is None:
         return predictor.source, "", 0
     return match["data"], match["split"], int(match["images"])
-
-
-def check_classes(images: Images, classes: tuple[str, ...]) -> None:
-    """Refuse images whose class names are not those of a supernet, or of its training images.
-
-    Raises:
-        EdgenasError: names the first that differs.
-    """
-    if images.classes == classes:
-        return
-    strange = sorted(set(images.classes) ^ set(classes))
-    differ = f"they differ in {strange[0]!r}" if strange else "their order differs"
-    few = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
-    raise EdgenasError(
-        f"the classes of {images.source} must be those of the supernet ({few}), {differ}",
-        hint="give images of the same classes, or train: edgenas train --init SUPERNET",
-    )
 
 
 def sample_archs(space: Space, count: int, *, seed: int) -> Codes:

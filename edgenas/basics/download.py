@@ -1,17 +1,19 @@
-"""Where the authors publish the supernets, and how a large file gets here whole."""
+"""Fetches large files, and knows where the authors publish their supernets."""
 
 import http.client
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from email.message import Message
 from pathlib import Path
 
 from edgenas.basics.errors import EdgenasError, unknown_name
+from edgenas.basics.files import cache_folder, file_lock, write_text
 from edgenas.basics.files import sha256 as sha256_of
-from edgenas.basics.files import write_text
 
-# Where the authors publish the supernets. The SHA-256 of these files is not known to this project:
-# `download` records what it sees first and insists on it from then on.
+# The SHA-256 of these files is not known to this project: `download` records what it sees first
+# and insists on it from then on.
 ADDRESSES: Mapping[str, str] = {
     "ofa-mbv3-w1.0": "https://raw.githubusercontent.com/han-cai/files/master/ofa/ofa_nets/"
     "ofa_mbv3_d234_e346_k357_w1.0",
@@ -23,94 +25,160 @@ ADDRESSES: Mapping[str, str] = {
 }
 
 _TIMEOUT = 60  # seconds without a byte
-_CHUNK = 1 << 20
+_CHUNK = 1 << 20  # bytes
+
+Report = Callable[[int, int], None]
+"""Called with the bytes that are there and the bytes of the whole file."""
 
 
-Tell = Callable[[int, int], None]
-
-
-def _silent(done: int, total: int) -> None:
+def _report_nothing(done: int, total: int) -> None:
     pass
 
 
-def download(address: str, to: Path, *, sha256: str | None = None, tell: Tell = _silent) -> Path:
-    """Fetch a released file; what an earlier try fetched is kept and gone on with.
+def download(
+    address: str, to: Path, *, sha256: str | None = None, progress: Report = _report_nothing
+) -> Path:
+    """Fetch a file. A second try goes on where the first one broke off.
 
     The SHA-256 is recorded beside the file (``<name>.sha256``, as ``sha256sum`` writes it). With no
     hash given, the first download is trusted and every later use must match its record.
 
     Args:
-        address: where it is published, e.g. one of ``ADDRESSES``.
+        address: where the file is published, e.g. one of ``ADDRESSES``.
         to: where to keep it.
-        sha256: of the expected file, in hex, from a source the user trusts.
-        tell: called with the bytes fetched and the bytes of the file.
+        sha256: of the expected file, in hex, from a source that the user trusts.
+        progress: is called after every part.
 
     Returns:
         ``to``.
 
     Raises:
-        EdgenasError: no network, an incomplete answer, or another file than expected.
+        EdgenasError: there is no network, the answer is not complete, or the file is another one.
     """
     record = to.with_name(f"{to.name}.sha256")
     if sha256 is None and record.exists():
         sha256 = (record.read_text(encoding="utf-8").split() or [""])[0]
-    if not to.exists():
-        part = to.with_name(f"{to.name}.part")
-        part.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(address, part, tell)
-        part.replace(to)
-        to.with_name(f"{to.name}.part.etag").unlink(missing_ok=True)
-    found = sha256_of(to)
-    if sha256 is not None and found != sha256.lower():
+    with _lock(to):
+        if not to.exists():
+            part = _fetch(address, to, size=None, progress=progress)
+            part.replace(to)
+            _tag_of(part).unlink(missing_ok=True)
+    digest = sha256_of(to)
+    if sha256 is not None and digest != sha256.lower():
         raise EdgenasError(
-            f"{to} is not the expected file: SHA-256 must be {sha256}, found {found}",
+            f"{to} is not the expected file: SHA-256 must be {sha256}, found {digest}",
             hint="delete it and fetch it again, or check the expected hash",
         )
-    write_text(record, f"{found}  {to.name}\n")
+    write_text(record, f"{digest}  {to.name}\n")
     return to
 
 
-def _fetch(address: str, part: Path, tell: Tell) -> None:
-    """Bring ``part`` to the size that the server names, from where it stands."""
-    etag = part.with_name(f"{part.name}.etag")
-    known = etag.read_text(encoding="utf-8") if etag.exists() else ""
-    # Only what the server vouches for as the same file may be gone on with.
-    have = part.stat().st_size if known and part.exists() else 0
-    wanted = {"Range": f"bytes={have}-", "If-Range": known} if have else {}
-    try:
-        with urllib.request.urlopen(
-            urllib.request.Request(address, headers=wanted), timeout=_TIMEOUT
-        ) as answer:
-            if answer.status != 206:
-                have = 0
-            length = answer.headers.get("Content-Length")
-            if length is None:
-                raise EdgenasError(f"{address} does not say how long it is")
-            total = have + int(length)
-            write_text(etag, answer.headers.get("ETag", ""))
-            with part.open("ab" if have else "wb") as stream:
-                while chunk := answer.read(_CHUNK):
-                    stream.write(chunk)
-                    have += len(chunk)
-                    tell(have, total)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing is left to fetch, or the file has become shorter
+def download_known(address: str, to: Path, *, size: int, sha256: str) -> Path:
+    """Fetch a file whose size and hash are known. A second try goes on where the first broke off.
+
+    Args:
+        address: where the file is published.
+        to: where to keep it. A file that is there already and has the hash is not fetched.
+        size: of the file, in bytes.
+        sha256: of the file, in hex.
+
+    Returns:
+        ``to``.
+
+    Raises:
+        EdgenasError: there is no network, the answer is not complete, or the file is another one.
+    """
+
+    def is_there() -> bool:
+        return to.exists() and to.stat().st_size == size and sha256_of(to) == sha256
+
+    if is_there():
+        return to
+    with _lock(to):
+        if is_there():  # another process has fetched it meanwhile
+            return to
+        part = _fetch(address, to, size=size, progress=_report_nothing)
+        if part.stat().st_size != size or sha256_of(part) != sha256:
             part.unlink()
-            _fetch(address, part, tell)
-            return
+            raise EdgenasError(
+                f"{address} is not the expected file ({size} bytes, SHA-256 {sha256[:12]}...)",
+                hint=f"get it elsewhere and put it at {to}",
+            )
+        part.replace(to)
+    return to
+
+
+@contextmanager
+def _lock(to: Path) -> Generator[None]:
+    """Let one process at a time fetch a file; the folder for it is made."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with file_lock(cache_folder() / "downloads.lock"):
+        yield
+
+
+def _tag_of(part: Path) -> Path:
+    """The file that keeps the server's tag (ETag) of what was begun."""
+    return part.with_name(f"{part.name}.etag")
+
+
+def _fetch(address: str, to: Path, *, size: int | None, progress: Report) -> Path:
+    """Fetch what is still missing of a file, into ``<name>.part``.
+
+    A file of known size has a known hash too, so its rest may come from any answer. Of other files
+    the server must say, by its tag, that it still has the same file; else all of it is fetched.
+    """
+    part = to.with_name(f"{to.name}.part")
+    start, headers = _plan_request(part, size=size)
+    hint = f"try again (it resumes), or put the file at {to} yourself"
+    try:
+        request = urllib.request.Request(address, headers=headers)
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
+            done = start if answer.status == 206 else 0
+            total = size
+            if total is None:
+                total = done + _content_length(answer.headers, address)
+                write_text(_tag_of(part), answer.headers.get("ETag", ""))
+            with part.open("ab" if done else "wb") as stream:
+                while done <= total and (chunk := answer.read(_CHUNK)):
+                    stream.write(chunk)
+                    done += len(chunk)
+                    progress(done, total)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and start:  # the server's file has no byte behind those of the part
+            part.unlink()
+            return _fetch(address, to, size=size, progress=progress)
         raise EdgenasError(
-            f"could not fetch {address}: {error}", hint="is the address still right?"
+            f"could not download {address}: {error}",
+            hint=f"check the address, or put the file at {to} yourself",
         ) from error
     except (http.client.HTTPException, OSError, ValueError) as error:
+        raise EdgenasError(f"could not download {address}: {error}", hint=hint) from error
+    if done < total:
         raise EdgenasError(
-            f"could not fetch {address}: {error}",
-            hint="run the same command again: it goes on where it broke off",
-        ) from error
-    if part.stat().st_size != total:
-        raise EdgenasError(
-            f"{address} broke off after {part.stat().st_size} of {total} bytes",
-            hint="run the same command again: it goes on where it broke off",
+            f"could not download {address}: it broke off after {done} of {total} bytes", hint=hint
         )
+    return part
+
+
+def _plan_request(part: Path, *, size: int | None) -> tuple[int, dict[str, str]]:
+    """The byte to go on from, and the headers that ask for what comes behind it."""
+    start = part.stat().st_size if part.exists() else 0
+    if size is not None:
+        if start >= size:
+            part.unlink()
+            start = 0
+        return start, {"Range": f"bytes={start}-"} if start else {}
+    tag = _tag_of(part).read_text(encoding="utf-8") if _tag_of(part).exists() else ""
+    if not start or not tag:
+        return 0, {}
+    return start, {"Range": f"bytes={start}-", "If-Range": tag}
+
+
+def _content_length(headers: Message, address: str) -> int:
+    length = headers.get("Content-Length")
+    if length is None:
+        raise EdgenasError(f"{address} does not say how long it is")
+    return int(length)
 
 
 def address_of(space: str) -> str:

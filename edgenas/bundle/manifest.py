@@ -41,7 +41,7 @@ from edgenas.bundle.record import Promise
 from edgenas.latency.device import Target
 
 if TYPE_CHECKING:  # it needs torch, a bundle does not
-    from edgenas.images.data import Preprocessing
+    from edgenas.images.preprocessing import Preprocessing
 
 SCHEMA = "edgenas.bundle/2"
 NAME = "manifest.json"

@@ -28,7 +28,7 @@ from edgenas.space.presets import space_to_json
 from edgenas.space.space import Space
 
 if TYPE_CHECKING:  # it needs torch, a bundle does not
-    from edgenas.images.data import Preprocessing
+    from edgenas.images.preprocessing import Preprocessing
 
 
 def write_bundle(

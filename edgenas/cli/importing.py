@@ -63,7 +63,7 @@ def import_ofa(
 
     from edgenas.basics.download import address_of, download
     from edgenas.basics.files import cache_folder, new_folder, sha256
-    from edgenas.images.data import Preprocessing, choose_stored_size
+    from edgenas.images.preprocessing import Preprocessing, choose_stored_size
     from edgenas.model.ofa_weights import import_supernet
     from edgenas.model.saved import TrainedSupernet, save_supernet
 
@@ -72,7 +72,7 @@ def import_ofa(
         source = address_of(space)
         file = cache_folder() / "ofa" / f"{space}.pth"
         with bar("fetching weights") as tell:
-            download(source, file, sha256=expected, tell=tell)
+            download(source, file, sha256=expected, progress=tell)
     found = sha256(file) if file.is_file() else ""  # what is wrong with it is told below
     if expected is not None and found != expected.lower():
         raise EdgenasError(

@@ -90,8 +90,8 @@ def train(
     time_budget = None if time is None else units.parse(time, unit="time", name="--time")
     import torch
 
-    from edgenas.accuracy.measured import check_classes
-    from edgenas.images.data import choose_stored_size
+    from edgenas.images.data import check_classes
+    from edgenas.images.preprocessing import choose_stored_size
     from edgenas.model import processes as parallel
     from edgenas.model.saved import find_supernet, load_supernet
     from edgenas.training.loop import find_split_seed
@@ -331,7 +331,7 @@ def fit_accuracy(
     The images are divided as its training divided them: what it learnt from calibrates batch
     norms, the rest is judged on. For an imported supernet, a tenth of every class is judged on.
     """
-    from edgenas.accuracy.measured import check_classes
+    from edgenas.images.data import check_classes
     from edgenas.model.saved import find_supernet, load_supernet
     from edgenas.training.division import split_as_trained
 
@@ -361,8 +361,8 @@ def _corners(
     trained: "TrainedSupernet", images: "Images", calibration: "Tensor"
 ) -> list[dict[str, Any]]:
     """Test accuracy of the largest and the smallest network."""
+    from edgenas.accuracy.evaluation import evaluate_archs
     from edgenas.model import processes as parallel
-    from edgenas.model.evaluate import evaluate_archs
 
     space = trained.supernet.space
     work = partial(

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from edgenas.cli.console import bar, note
 
 if TYPE_CHECKING:
-    from edgenas.images.data import Images, Size
+    from edgenas.images.data import Images
+    from edgenas.images.preprocessing import Size
     from edgenas.model.saved import TrainedSupernet
 
 _NAMED = 5  # files that were left out
@@ -13,7 +14,7 @@ _NAMED = 5  # files that were left out
 
 def read_images(source: str, *, stored: "Size", skip_bad_images: bool = False) -> "Images":
     """The images of a source, see ``load_images``; says on stderr which files were not taken."""
-    from edgenas.images.data import load_images
+    from edgenas.images.loading import load_images
 
     with bar("reading images") as tell:
         images = load_images(

@@ -9,7 +9,7 @@ from edgenas.clock.board import Settings
 from edgenas.clock.measure import Measurement
 from edgenas.delivery.preparing import Prepared
 from edgenas.delivery.request import Percentile
-from edgenas.model.evaluate import calibrate
+from edgenas.model.calibration import calibrate
 from edgenas.model.export import Parity, parity, to_onnx
 from edgenas.model.network import Network
 from edgenas.profiling.tables import measure_network

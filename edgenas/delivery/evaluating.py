@@ -15,7 +15,7 @@ from edgenas.delivery.images import ImageSets
 from edgenas.delivery.request import AUTO, SpecializeRequest
 from edgenas.images.data import Images
 from edgenas.latency.device import Target
-from edgenas.model.evaluate import BATCH, predict_logits
+from edgenas.model.calibration import BATCH, predict_logits
 from edgenas.model.export import integer_share, read_metadata, run_onnx
 from edgenas.onnx_graph.build import network_graph
 from edgenas.onnx_graph.quantize import KEPT

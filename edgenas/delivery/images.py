@@ -6,12 +6,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from edgenas.accuracy.measured import check_classes
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.progress import Progress
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.images.copies import Sketches, find_copies
-from edgenas.images.data import Images, Split, drop_copies, load_images
+from edgenas.images.data import Images, Split, check_classes, drop_copies
+from edgenas.images.loading import load_images
 from edgenas.model.saved import TrainedSupernet
 from edgenas.training.division import divide_as_trained, read_record
 

@@ -15,6 +15,7 @@ from typing import Literal
 
 import torch
 
+from edgenas.accuracy.evaluation import measure_accuracy
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import cache_folder
 from edgenas.basics.units import duration, milliseconds
@@ -25,7 +26,7 @@ from edgenas.delivery.preparing import Prepared
 from edgenas.delivery.ranking import joint_training, measure_on_validation
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.images.data import Images
-from edgenas.model.evaluate import calibrate, measure_accuracy
+from edgenas.model.calibration import calibrate
 from edgenas.model.network import Network, initialise
 from edgenas.model.saved import TrainedSupernet
 from edgenas.space.arch import Arch

@@ -1,4 +1,4 @@
-"""Where images lie: folders, archives, lists and the CIFAR-10 download; nothing is decoded.
+"""Lists the images of folders, archives and CSV files; it decodes none of them.
 
 What is an image is told by the first bytes of a file. What is not taken is counted, by its
 extension or the reason.
@@ -6,22 +6,14 @@ extension or the reason.
 
 import csv
 import hashlib
-import http.client
 import os
 import stat
-import tarfile
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgenas.basics.errors import EdgenasError
-from edgenas.basics.files import cache_folder, file_lock, sha256
 from edgenas.images.archives import (
     ARCHIVES,
     Member,
@@ -46,15 +38,9 @@ from edgenas.images.pictures import (
     MOST_BYTES,
     RAW_SUFFIXES,
     SUFFIXES,
-    Pixels,
     detect_format,
     is_readable,
 )
-
-# https://www.cs.toronto.edu/~kriz/cifar.html, the binary version
-CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-CIFAR10_BYTES = 170_052_171
-CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 
 _GIVE = "give a folder of class folders, a .tar or .zip of one, a .csv, or cifar10"
 _OUT = "links that lead out of the folder"
@@ -357,95 +343,3 @@ def fingerprint(path: Path, entries: list[Entry], stored: int | tuple[int, int])
             ) from error
         digest.update(os.fsencode(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n"))
     return digest.hexdigest()[:32]
-
-
-def load_cifar10(source: str) -> tuple[Pixels, NDArray[np.int64], list[str]]:
-    """Pixels (n, 32, 32, 3), labels (n,) and class names of CIFAR-10, downloaded once.
-
-    Args:
-        source: ``cifar10`` for the 50,000 training images, ``cifar10-test`` for the test split.
-
-    Raises:
-        EdgenasError: as ``fetch``.
-    """
-    archive = fetch(
-        CIFAR10_URL,
-        to=cache_folder() / "downloads" / "cifar-10-binary.tar.gz",
-        size=CIFAR10_BYTES,
-        digest=CIFAR10_SHA256,
-    )
-    wanted = ["test_batch"] if source.endswith("test") else [f"data_batch_{i}" for i in range(1, 6)]
-    parts: list[Pixels] = []
-    names: list[str] = []
-    with tarfile.open(archive) as tar:
-        for name in (*wanted, "batches.meta"):
-            suffix = ".txt" if name == "batches.meta" else ".bin"
-            stream = tar.extractfile(f"cifar-10-batches-bin/{name}{suffix}")
-            assert stream is not None  # the archive's hash is known
-            if suffix == ".txt":
-                names = stream.read().decode().split()
-            else:
-                parts.append(np.frombuffer(stream.read(), np.uint8).reshape(-1, 3073))
-    records = np.concatenate(parts)
-    pixels = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(pixels), records[:, 0].astype(np.int64), names
-
-
-def fetch(url: str, *, to: Path, size: int, digest: str) -> Path:
-    """A file from the network, resumed where an earlier try broke off, checked before use.
-
-    Args:
-        url: its address.
-        to: where to keep it.
-        size: its bytes.
-        digest: its SHA-256.
-
-    Raises:
-        EdgenasError: no network, or the file is not the expected one.
-    """
-
-    def there() -> bool:
-        return to.exists() and to.stat().st_size == size and sha256(to) == digest
-
-    if not there():
-        part = to.with_name(to.name + ".part")
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with file_lock(cache_folder() / "downloads.lock"):
-            if not there():  # another process may have fetched it meanwhile
-                _download(url, part, to=to, size=size, digest=digest)
-    return to
-
-
-def _download(url: str, part: Path, *, to: Path, size: int, digest: str) -> None:
-    """The rest of a file that was begun, then its name."""
-    have = part.stat().st_size if part.exists() else 0
-    if have >= size:
-        part.unlink()
-        have = 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as response:
-            resumed = response.status == 206
-            with part.open("ab" if resumed else "wb") as stream:
-                have = have if resumed else 0
-                while chunk := response.read(1 << 20):
-                    have += len(chunk)
-                    if have > size:
-                        break
-                    stream.write(chunk)
-        if have < size:
-            raise ConnectionError(f"it broke off after {have} of {size} bytes")
-    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-        if isinstance(error, urllib.error.HTTPError) and error.code == 416:
-            part.unlink()  # what is there is no beginning of the server's file
-        raise EdgenasError(
-            f"could not download {url}: {error}",
-            hint=f"try again (it resumes), or put the file at {to} yourself",
-        ) from error
-    if have != size or sha256(part) != digest:
-        part.unlink()
-        raise EdgenasError(
-            f"{url} is not the expected file ({size} bytes, SHA-256 {digest[:12]}...)",
-            hint=f"get it elsewhere and put it at {to}",
-        )
-    part.replace(to)

@@ -30,7 +30,7 @@ from edgenas.basics.files import (
 )
 from edgenas.basics.ranges import Length, Name
 from edgenas.images.copies import LEARNT_FILE, LearntImages, load_learnt, save_learnt
-from edgenas.images.data import Preprocessing
+from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.supernet import Supernet
 from edgenas.space.presets import space_from_json, space_to_json
 from edgenas.space.space import Space

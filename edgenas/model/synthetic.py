@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgenas.images.data import Preprocessing
-from edgenas.model.evaluate import BATCH, calibrate
+from edgenas.images.preprocessing import Preprocessing
+from edgenas.model.calibration import BATCH, calibrate
 from edgenas.model.network import Network
 from edgenas.model.supernet import Supernet
 from edgenas.space.arch import Arch
@@ -62,7 +62,7 @@ def synthesise(
         pixels: stored training images, uint8, shape (n, 3, height, width); only averages over
             them are used.
         preprocessing: how pixels become inputs.
-        count: images to make; a multiple of ``evaluate.BATCH``, or fewer than that.
+        count: images to make; a multiple of ``calibration.BATCH``, or fewer than that.
         steps: of the optimisation, each on one arch and one batch.
         seed: of everything that is left to chance.
         tell: called after every step.

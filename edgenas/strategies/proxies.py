@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from edgenas.accuracy.predictor import AccuracyPredictor
 from edgenas.basics.errors import EdgenasError, unknown_name
 from edgenas.basics.held_out import rank_correlation
-from edgenas.images.data import Images, Preprocessing
+from edgenas.images.data import Images
+from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.network import Network, initialise
 from edgenas.model.saved import TrainedSupernet
 from edgenas.space.cost import Vector, macs_table, params_table

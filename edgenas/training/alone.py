@@ -18,7 +18,8 @@ from torch import Tensor
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import wait_for_machine
-from edgenas.images.data import Images, Preprocessing
+from edgenas.images.data import Images
+from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.network import Network
 from edgenas.model.saved import load_tensors, save_tensors
 from edgenas.training.augment import augment_images, mix_images

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from edgenas.images.data import resize
+from edgenas.images.preprocessing import resize
 from edgenas.training.recipe import Recipe
 
 _MOST = 30  # the largest magnitude

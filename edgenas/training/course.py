@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgenas.accuracy.evaluation import evaluate_archs
 from edgenas.basics.errors import EdgenasError
-from edgenas.images.data import Images, Preprocessing, Split
+from edgenas.images.data import Images, Split
+from edgenas.images.preprocessing import Preprocessing
 from edgenas.model import processes as parallel
-from edgenas.model.evaluate import evaluate_archs
 from edgenas.model.supernet import Supernet
 from edgenas.space.arch import Arch
 from edgenas.space.space import Space

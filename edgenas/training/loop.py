@@ -24,13 +24,8 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import wait_for_machine
 from edgenas.basics.units import duration
 from edgenas.images.copies import LearntImages, Sketches
-from edgenas.images.data import (
-    Images,
-    Preprocessing,
-    Split,
-    as_size,
-    split,
-)
+from edgenas.images.data import Images, Split, split
+from edgenas.images.preprocessing import Preprocessing, as_size
 from edgenas.model import processes as parallel
 from edgenas.model.saved import TrainedSupernet
 from edgenas.model.supernet import Supernet

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgenas.images.data import Preprocessing
+from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.supernet import Supernet
 from edgenas.space.arch import Arch
 from edgenas.space.cost import macs_table

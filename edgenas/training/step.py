@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
-from edgenas.images.data import Preprocessing
+from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.supernet import Supernet
 from edgenas.space.arch import Arch
 

@@ -21,13 +21,8 @@ from torch import Tensor
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import sha256
 from edgenas.basics.units import sides_to_json
-from edgenas.images.data import (
-    PREPROCESSING_SCHEMA,
-    Images,
-    Preprocessing,
-    Size,
-    sides,
-)
+from edgenas.images.data import Images
+from edgenas.images.preprocessing import PREPROCESSING_SCHEMA, Preprocessing, Size, sides
 from edgenas.onnx_graph.file import shown
 from edgenas.onnx_graph.model import load
 

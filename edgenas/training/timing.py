@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from edgenas.accuracy.evaluation import evaluate_archs
 from edgenas.accuracy.measured import CHOSEN
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import wait_for_machine
 from edgenas.basics.units import duration
 from edgenas.model import processes as parallel
-from edgenas.model.evaluate import evaluate_archs
 from edgenas.model.supernet import Supernet
 from edgenas.training.course import Course, evaluate_watched, start_state, take_step
 from edgenas.training.phases import plan_phases

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.images.data import Preprocessing
+from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.supernet import Supernet
 from edgenas.space.arch import Arch
 from edgenas.space.cost import total

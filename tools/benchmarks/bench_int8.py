@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from edgenas.clock import measure
 from edgenas.clock.board import Settings
-from edgenas.images.data import load_images
-from edgenas.model.evaluate import calibrate
+from edgenas.images.loading import load_images
+from edgenas.model.calibration import calibrate
 from edgenas.model.export import count, integer_share, run_onnx, to_onnx
 from edgenas.model.saved import find_supernet, load_supernet
 from edgenas.onnx_graph.quantize import quantized, with_integer_activations

@@ -36,7 +36,7 @@ from edgenas.basics.files import cache_folder, sha256
 from edgenas.basics.held_out import compare_with_truth
 from edgenas.clock import measure
 from edgenas.clock.measure import DEFAULT, Measurement
-from edgenas.images.data import load_images
+from edgenas.images.loading import load_images
 from edgenas.latency.device import Target, load
 from edgenas.latency.line import fit_line
 from edgenas.latency.predictor import LatencyPredictor, build_predictor, learn_predictor

@@ -36,8 +36,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgenas.images.data import Images, Preprocessing, load_images, split
-from edgenas.model.evaluate import calibrate, measure_accuracy
+from edgenas.accuracy.evaluation import measure_accuracy
+from edgenas.images.data import Images, split
+from edgenas.images.loading import load_images
+from edgenas.images.preprocessing import Preprocessing
+from edgenas.model.calibration import calibrate
 from edgenas.model.saved import load_tensors
 from edgenas.model.supernet import Supernet
 from edgenas.space.arch import Arch

@@ -29,13 +29,9 @@ import torchvision
 from torch import Tensor, nn
 
 from edgenas.basics.files import read_json, write_json
-from edgenas.images.data import (
-    Images,
-    Preprocessing,
-    choose_stored_size,
-    load_images,
-    split,
-)
+from edgenas.images.data import Images, split
+from edgenas.images.loading import load_images
+from edgenas.images.preprocessing import Preprocessing, choose_stored_size
 from edgenas.space.presets import load_space
 from edgenas.training.augment import augment_images
 from edgenas.training.loop import keep_memory

@@ -25,7 +25,8 @@ from edgenas.basics.files import cache_folder, sha256, write_json
 from edgenas.clock.measure import DEFAULT, measure
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.run import specialize
-from edgenas.images.data import Images, load_images
+from edgenas.images.data import Images
+from edgenas.images.loading import load_images
 from edgenas.latency.device import Target, load
 from edgenas.model.saved import TrainedSupernet, find_supernet, load_supernet
 from edgenas.onnx_graph.build import network_graph

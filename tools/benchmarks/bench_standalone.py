@@ -32,9 +32,11 @@ import numpy as np
 import torch
 from scipy.stats import kendalltau, spearmanr
 
+from edgenas.accuracy.evaluation import measure_accuracy
 from edgenas.accuracy.measured import load_predictor
-from edgenas.images.data import Images, load_images
-from edgenas.model.evaluate import calibrate, measure_accuracy
+from edgenas.images.data import Images
+from edgenas.images.loading import load_images
+from edgenas.model.calibration import calibrate
 from edgenas.model.network import initialise
 from edgenas.model.saved import TrainedSupernet, find_supernet, load_supernet
 from edgenas.space.arch import Arch

@@ -25,12 +25,13 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from edgenas.accuracy.evaluation import evaluate_archs
 from edgenas.accuracy.measured import evaluated_on, load_predictor, measure_accuracies
 from edgenas.accuracy.predictor import AccuracyPredictor
 from edgenas.basics.files import cache_folder, write_text
-from edgenas.images.data import Images, load_images
+from edgenas.images.data import Images
+from edgenas.images.loading import load_images
 from edgenas.latency.device import load
-from edgenas.model.evaluate import evaluate_archs
 from edgenas.model.saved import TrainedSupernet, find_supernet, load_supernet
 from edgenas.profiling.run import profile
 from edgenas.profiling.tables import NoTableError, predictor_for, table_for

@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgenas.basics.files import machine_lock
-from edgenas.images.data import Preprocessing, choose_stored_size, sides
+from edgenas.images.preprocessing import Preprocessing, choose_stored_size, sides
 from edgenas.model.ofa_weights import import_supernet
 from edgenas.model.supernet import Supernet
 from edgenas.space.arch import Arch

@@ -13,8 +13,8 @@ import sys
 import numpy as np
 import torch
 
-from edgenas.images.data import load_images
-from edgenas.model.evaluate import evaluate_archs
+from edgenas.accuracy.evaluation import evaluate_archs
+from edgenas.images.loading import load_images
 from edgenas.model.saved import find_supernet, load_supernet
 from edgenas.training.division import split_as_trained
 

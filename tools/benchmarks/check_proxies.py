@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 from edgenas.accuracy.measured import load_predictor
-from edgenas.images.data import load_images
+from edgenas.images.loading import load_images
 from edgenas.model.saved import find_supernet, load_supernet
 from edgenas.strategies.proxies import (
     PROXIES,

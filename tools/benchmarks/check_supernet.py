@@ -18,7 +18,7 @@ from edgenas.accuracy.measured import measure_accuracies
 from edgenas.accuracy.predictor import load_accuracy
 from edgenas.basics.files import cache_folder, sha256
 from edgenas.basics.held_out import compare_with_truth
-from edgenas.images.data import load_images
+from edgenas.images.loading import load_images
 from edgenas.model.saved import ACCURACY_FILE, TrainedSupernet, find_supernet, load_supernet
 from edgenas.space.cost import macs_table
 from edgenas.space.space import Codes

@@ -9,8 +9,8 @@ them anew when the weights change, and check them with ``tools/benchmarks/check_
 import argparse
 import sys
 
-from edgenas.images.data import load_images
-from edgenas.model.evaluate import BATCH
+from edgenas.images.loading import load_images
+from edgenas.model.calibration import BATCH
 from edgenas.model.saved import add_calibration, find_supernet, load_supernet
 from edgenas.model.synthetic import STEPS, SynthesisProgress, synthesise
 from edgenas.training.division import split_as_trained

@@ -94,7 +94,7 @@ def _run(base: Base, folder: Path, rng: random.Random) -> Reader:
 
 
 def _photos(base: Base, folder: Path, rng: random.Random) -> Reader:
-    from edgenas.images.data import load_images
+    from edgenas.images.loading import load_images
 
     made = folder / "photos"
     shutil.copytree(base.folder / "photos", made)

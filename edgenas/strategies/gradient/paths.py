@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from edgenas.images.data import Preprocessing
+from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.network import build
 from edgenas.model.supernet import Supernet
 from edgenas.space.arch import Arch

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from edgenas.basics.errors import EdgenasError, unknown_name
 from edgenas.basics.files import disk_errors, new_file
-from edgenas.images.data import Images, Preprocessing
+from edgenas.images.data import Images
+from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.supernet import Supernet
 from edgenas.strategies.gradient.checkpoint import Checkpoint, digest
 from edgenas.strategies.gradient.expected import Expected

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.images.data import Images, Preprocessing
+from edgenas.images.data import Images
+from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.supernet import Supernet
 from edgenas.space.arch import Arch
 from edgenas.training.augment import augment_images, mix_images
