@@ -592,7 +592,7 @@ def test_the_report_tells_how_the_network_was_found(tiny: Path):
     assert told.trace.seen == space.size
     rows = everything(space)
     scores, device = load_accuracy(tiny / ACCURACY_FILE)(rows), load_device("toy")
-    seconds = find_latency(space, device=device, target=device.target()).predictor(rows)
+    seconds = find_latency(space, device=device, target=device.target()).predictor.predict(rows)
     best = find_front(np.stack([seconds, -scores], axis=1))
     assert told.trace.front[-1].accuracy == pytest.approx(scores.max())
     assert {f.latency for f in told.trace.front} <= set(seconds[best])

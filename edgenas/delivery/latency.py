@@ -189,6 +189,6 @@ def find_or_profile_latency(
     except NoTableError as missing:
         if clock is None:
             raise
-        progress(f"profiling {target}", 0, 1, missing.message)
+        progress("profiling", 0, 1, missing.message)
         profile(space, target=target, clock=clock, progress=progress)
     return find_latency(space, device=device, target=target, statistic=statistic, clock=clock)

@@ -71,7 +71,7 @@ def check(
             visits=visits,
             settings=settings,
             clock=clock,
-            report=partial(progress, f"checking {target}"),
+            report=partial(progress, "checking"),
         )
         return again, _pair_canaries(table, again, space)
 

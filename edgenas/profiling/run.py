@@ -179,7 +179,7 @@ def profile(
             environment=environment,
             visits=plan.visits,
             gate=plan.settings.gate,
-            report=partial(progress, f"profiling {target}"),
+            report=partial(progress, "profiling"),
             say=say,
         )
         _visit_units(planned, work, clock=clock, started=started, say=say)
