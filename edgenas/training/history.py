@@ -7,12 +7,12 @@ from typing import Any
 
 from edgenas.accuracy.predictor import load_accuracy
 from edgenas.basics.errors import EdgenasError
-from edgenas.basics.files import check_fields, read_json
 from edgenas.model.saved import ACCURACY_FILE
 from edgenas.space.cost import macs_table
 from edgenas.space.presets import space_from_json
 from edgenas.space.space import Space
-from edgenas.training.runs import RUN, RUN_SCHEMA, read_metrics
+from edgenas.training.run_file import read_run_file
+from edgenas.training.runs import RUN, read_metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +43,7 @@ def read_history(folder: Path) -> TrainingHistory:
         EdgenasError: there is none, a file is damaged, or no networks have been judged yet.
     """
     path = folder / RUN
-    configuration = read_json(path, schema=RUN_SCHEMA)
-    required = ("space", "recipe", "seed", "data", "threads")
-    check_fields(configuration, required=required, optional=configuration, where=str(path))
+    configuration = read_run_file(path)
     space = space_from_json(configuration["space"], where=f"{path}: space")
     metrics = read_metrics(folder)
     if not any("validation" in line for line in metrics):

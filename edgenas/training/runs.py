@@ -10,15 +10,20 @@ from typing import Any
 from safetensors import safe_open
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.basics.files import read_json, write_json, write_text
+from edgenas.basics.files import write_json, write_text
 from edgenas.model import processes as parallel
 from edgenas.model.saved import load_tensors, save_tensors
 from edgenas.training.recipe import Recipe
+from edgenas.training.run_file import (
+    RUN_SCHEMA,
+    decode_checkpoint,
+    read_metrics_lines,
+    read_run_file,
+)
 from edgenas.training.scalars import Scalars
 from edgenas.training.state import State
 
 RUN = "run.json"
-RUN_SCHEMA = "edgenas.run/1"
 CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
@@ -61,10 +66,9 @@ class Run:
         if not path.exists():
             write_json(path, {"schema": RUN_SCHEMA, **self.configuration})
             return False
-        found = _BEFORE | read_json(path, schema=RUN_SCHEMA)
-        if isinstance(found.get("recipe"), dict):
-            usual = json.loads(json.dumps(dataclasses.asdict(Recipe())))
-            found["recipe"] = usual | found["recipe"]
+        found = _BEFORE | read_run_file(path)
+        usual = json.loads(json.dumps(dataclasses.asdict(Recipe())))
+        found["recipe"] = usual | found["recipe"]
         for name, value in self.configuration.items():
             if found.get(name) != value:
                 name, old, new = _difference(name, found.get(name), value)
@@ -99,10 +103,10 @@ class Run:
     def _metadata(self) -> dict[str, Any]:
         load_tensors(self.out / CHECKPOINT)  # says so if it is damaged
         with safe_open(self.out / CHECKPOINT, "pt") as file:
-            metadata = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
+            metadata = file.metadata() or {}
         if not metadata.keys() >= {"step", "seconds"}:
             raise self._no_checkpoint()
-        return metadata
+        return decode_checkpoint(metadata, path=self.out / CHECKPOINT)
 
     def _no_checkpoint(self) -> EdgenasError:
         return EdgenasError(
@@ -173,24 +177,14 @@ def read_planned(out: Path) -> dict[str, int] | None:
     path = out / RUN
     if not path.exists():
         return None
-    recipe = read_json(path, schema=RUN_SCHEMA).get("recipe")
-    given = recipe if isinstance(recipe, dict) else {}
+    recipe = read_run_file(path)["recipe"]
     usual = Recipe()
-    return {name: int(given.get(name, getattr(usual, name))) for name in PLANNED}
+    return {name: recipe.get(name, getattr(usual, name)) for name in PLANNED}
 
 
 def read_metrics(out: Path) -> list[dict[str, Any]]:
-    """The metrics of a run, as far as they are written."""
-    path = out / METRICS
-    if not path.exists():
-        return []
-    lines: list[dict[str, Any]] = []
-    for text in path.read_text().splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break  # the last line of a run that was cut off
-    return lines
+    """The metrics of a run, as far as they are written. Raises as ``read_metrics_lines``."""
+    return read_metrics_lines(out / METRICS)
 
 
 def _difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:
