@@ -1,18 +1,21 @@
 """The last step of training: evaluate sampled networks and fit the accuracy predictor."""
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from edgenas.accuracy.evaluation import evaluate_archs
 from edgenas.accuracy.predictor import AccuracyPredictor, load_accuracy
+from edgenas.basics.decode import decode
 from edgenas.basics.errors import EdgenasError
-from edgenas.basics.files import disk_errors, wait_for_machine
+from edgenas.basics.files import disk_errors, parse_json, read_text, wait_for_machine
+from edgenas.basics.ranges import Fraction, Id, Positive, Words
 from edgenas.images.data import Images
 from edgenas.model import processes as parallel
 from edgenas.model.saved import ACCURACY_FILE, TrainedSupernet
@@ -23,6 +26,16 @@ Tell = Callable[[int, int, str], None]
 
 CHOSEN = 12  # networks that a search chooses, measured once the predictor is fitted
 _SOURCE = re.compile(r"(?P<data>.+) (?P<split>\S+), n=(?P<images>\d+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """A line of a journal: a network that was evaluated."""
+
+    arch: Id
+    accuracy: Fraction
+    n: Positive = 1
+    split: Words = ""
 
 
 def load_predictor(trained: TrainedSupernet) -> AccuracyPredictor:
@@ -92,7 +105,7 @@ def measure_accuracies(
         tell: called with (networks done, networks in all, words).
     """
     archs = trained.supernet.space.decode(rows)
-    known = parallel.broadcast(_read(journal) if parallel.rank() == 0 else {})
+    known = parallel.broadcast(_read_journal(journal) if parallel.rank() == 0 else {})
 
     def accuracies(mine: Sequence[Arch]) -> Iterator[float]:
         for done, arch in enumerate(mine):
@@ -157,17 +170,19 @@ def fit_accuracy(
     return AccuracyPredictor.fit(space, rows, accuracy=accuracies, seed=seed, source=source)
 
 
-def _read(journal: Path) -> dict[str, float]:
-    """What is in a journal, whose last line a killed process may have left unfinished."""
-    known: dict[str, float] = {}
-    text = journal.read_text() if journal.exists() else ""
+def _read_journal(journal: Path) -> dict[str, float]:
+    """The accuracies of a journal by arch id.
+
+    A line that cannot be read is left out, so that its network is evaluated again: a killed process
+    may leave its last line unfinished.
+    """
+    accuracies: dict[str, float] = {}
+    text = read_text(journal) if journal.exists() else ""
     for line in text.splitlines():
-        try:
-            entry: dict[str, Any] = json.loads(line)
-            known[entry["arch"]] = float(entry["accuracy"])
-        except (ValueError, TypeError, KeyError):
-            continue  # evaluated again
+        with contextlib.suppress(EdgenasError):
+            entry = decode(_Entry, parse_json(line, where="it"), where="it")
+            accuracies[entry.arch] = entry.accuracy
     if text and not text.endswith("\n"):
         with disk_errors(journal), journal.open("a") as stream:
             stream.write("\n")
-    return known
+    return accuracies

@@ -8,8 +8,6 @@ from edgenas.basics import units
 from edgenas.basics.errors import unknown_name
 from edgenas.cli.console import note, print_json, print_table
 
-_SUPERNET = ("space", "classes", "preprocessing", "weights", "training")
-
 
 def list_(
     kind: Annotated[str, typer.Argument(help="devices, spaces, supernets or runtimes.")],
@@ -85,24 +83,21 @@ def _spaces() -> list[dict[str, Any]]:
 
 
 def _supernets() -> list[dict[str, Any]]:
-    from edgenas.basics.files import check_fields, read_json
-    from edgenas.model.saved import SCHEMA, list_supernets, pretrained_folder
+    from edgenas.model.saved import list_supernets, pretrained_folder, read_supernet_file
     from edgenas.space.presets import space_from_json
 
     rows: list[dict[str, Any]] = []
     for name in list_supernets():
         path = pretrained_folder() / name / "supernet.json"
-        fields = read_json(path, schema=SCHEMA)
-        check_fields(fields, required=_SUPERNET, where=str(path))
-        space = space_from_json(fields["space"], where=f"{path}: space")
-        training = fields["training"]
+        file = read_supernet_file(path)
+        space = space_from_json(file.space, where=f"{path}: space")
         rows.append(
             {
                 "supernet": name,
                 "space": space.name,
                 "classes": space.classes,
-                "trained on": training.get("data", {}).get("source", "imported"),
-                "epochs": training.get("recipe", {}).get("epochs", ""),
+                "trained on": file.training.get("data", {}).get("source", "imported"),
+                "epochs": file.training.get("recipe", {}).get("epochs", ""),
             }
         )
     return rows

@@ -10,7 +10,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +28,7 @@ from edgenas.basics.files import (
     sha256,
     write_json,
 )
-from edgenas.basics.ranges import Length, Name
+from edgenas.basics.ranges import Length, Name, Seed
 from edgenas.images.copies import LEARNT_FILE, LearntImages, load_learnt, save_learnt
 from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.supernet import Supernet
@@ -49,7 +49,22 @@ class _WeightsFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _SupernetFile:
+class _TrainingFacts:
+    """What later steps read of the record of a training; see `edgenas.training`."""
+
+    data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    recipe: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    seed: Seed = 0
+    split_seed: Seed | None = None
+
+    def __post_init__(self) -> None:
+        part = self.recipe.get("validation", 0.0)
+        if not isinstance(part, (int, float)):
+            raise EdgenasError(f"recipe.validation must be a number, found {quote(part)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupernetFile:
     """``supernet.json``, see ``TrainedSupernet``."""
 
     space: Any
@@ -57,6 +72,11 @@ class _SupernetFile:
     preprocessing: Any
     weights: _WeightsFile
     training: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        names = [f.name for f in fields(_TrainingFacts) if f.name in self.training]
+        facts = {name: self.training[name] for name in names}
+        decode(_TrainingFacts, facts, where="training")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +216,15 @@ def add_calibration(folder: Path, pixels: Tensor) -> None:
     save_tensors(folder / CALIBRATION_FILE, {"pixels": pixels})
 
 
+def read_supernet_file(path: Path) -> SupernetFile:
+    """``supernet.json`` without the files beside it.
+
+    Raises:
+        EdgenasError: absent, damaged, or a field is missing, unknown or outside its range.
+    """
+    return decode(SupernetFile, read_json(path, schema=SCHEMA), where=str(path))
+
+
 def load_supernet(folder: Path) -> TrainedSupernet:
     """Read a folder written by ``save_supernet``.
 
@@ -203,7 +232,7 @@ def load_supernet(folder: Path) -> TrainedSupernet:
         EdgenasError: a file is missing, damaged or does not fit; nothing is guessed.
     """
     path = folder / "supernet.json"
-    file = decode(_SupernetFile, read_json(path, schema=SCHEMA), where=str(path))
+    file = read_supernet_file(path)
     space = space_from_json(file.space, where=f"{path}: space")
     weights = folder / "weights.safetensors"
     tensors = load_tensors(weights)

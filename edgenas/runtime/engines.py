@@ -9,16 +9,18 @@ import hashlib
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Annotated
 
+from edgenas.basics.decode import decode
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import (
     cache_folder,
-    check_fields,
     new_file,
     read_json,
     sha256,
     write_json,
 )
+from edgenas.basics.ranges import Batch, Length, Words
 from edgenas.clock import board
 from edgenas.runtime.trt import TensorRT, TimingCache
 
@@ -39,13 +41,20 @@ class Fingerprint:
         model: SHA-256 of the graph that it was built from, in hex.
     """
 
-    runtime: str
-    version: str
-    gpu: str
-    driver: str
-    precision: str
-    batches: tuple[int, int, int]
-    model: str
+    runtime: Words
+    version: Words
+    gpu: Words
+    driver: Words
+    precision: Words
+    batches: tuple[Batch, Batch, Batch]
+    model: Words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _EngineFile(Fingerprint):
+    """The JSON file beside an engine: what it depends on, and the SHA-256 of its bytes."""
+
+    sha256: Annotated[str, Length(64, 64)]
 
 
 def fingerprint(
@@ -92,21 +101,19 @@ def load_engine(path: Path, *, expected: Fingerprint) -> bytes:
     Raises:
         EdgenasError: absent, damaged, or built for something else; names what differs.
     """
-    given = read_json(_beside(path), schema=SCHEMA)
-    names = [f.name for f in fields(Fingerprint)]
-    check_fields(given, required=[*names, "sha256"], where=str(_beside(path)))
-    wanted = {**asdict(expected), "batches": list(expected.batches)}
+    facts = _beside(path)
+    engine = decode(_EngineFile, read_json(facts, schema=SCHEMA), where=str(facts))
     differ = [
-        f"{name} is {given[name]!r}, here {wanted[name]!r}"
-        for name in names
-        if given[name] != wanted[name]
+        f"{f.name} is {getattr(engine, f.name)!r}, here {getattr(expected, f.name)!r}"
+        for f in fields(Fingerprint)
+        if getattr(engine, f.name) != getattr(expected, f.name)
     ]
     if differ:
         raise EdgenasError(
             f"the engine {path} was built for something else: {'; '.join(differ)}",
             hint="build it again from the model on the device that runs it",
         )
-    if not path.is_file() or sha256(path) != given["sha256"]:
+    if not path.is_file() or sha256(path) != engine.sha256:
         raise EdgenasError(f"the engine {path} is missing or damaged", hint="build it again")
     return path.read_bytes()
 
