@@ -238,7 +238,7 @@ def test_other_errors_of_the_writer_pass(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "message", "hint"),
     [
-        (None, "no file {path}", ""),
+        (None, "there is no file {path}", ""),
         (
             b'{"schema": ',
             "{path} is damaged or not what it should be: Expecting value: line 1 column 12 "

@@ -107,6 +107,29 @@ def test_a_run_whose_first_epoch_is_not_over_has_no_page(tmp_path: Path):
         read_history(tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        (RUN, '"threads": 1', '"threads": 0', "threads must be at least 1, found 0"),
+        (RUN, '"epochs": 2', '"epochs": "two"', "recipe.epochs must be an integer, found 'two'"),
+        (RUN, '"images": 30', '"images": -1', "data.images must be at least 0, found -1"),
+        (METRICS, "0.6667", "NaN", "line 2 is damaged or not what it should be: NaN is no number"),
+        (METRICS, "0.6667", "66", r"line 2: validation\[1\] must be at most 1, found 66"),
+        (METRICS, '{"step": 3, "losses"', '{"step": 3, "losse', "line 1 is damaged"),
+    ],
+)
+def test_numbers_of_a_run_that_cannot_be_are_refused(
+    tmp_path: Path, file: str, old: str, new: str, message: str
+):
+    folder = shutil.copytree(OLD, tmp_path / "run")
+    read_history(folder)
+    text = (folder / file).read_text()
+    assert old in text
+    (folder / file).write_text(text.replace(old, new))
+    with pytest.raises(EdgenasError, match=message):
+        read_history(folder)
+
+
 def test_the_verb_writes_the_page(edgenas, tiny: Path, tmp_path: Path):
     folder = shutil.copytree(tiny, tmp_path / "run")
     page = tmp_path / "page.html"

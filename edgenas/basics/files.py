@@ -204,7 +204,7 @@ def _regular(path: Path) -> Generator[io.BufferedReader]:
                     yield stream
                     return
     except FileNotFoundError:
-        raise EdgenasError(f"no file {path}") from None
+        raise EdgenasError(f"there is no file {path}") from None
     except OSError as error:
         raise EdgenasError(f"cannot read {path}: {error.strerror}") from error
     what = "a folder" if path.is_dir() else "no regular file"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgenas.basics.errors import EdgenasError
+from edgenas.basics.errors import EdgenasError, quote
+from edgenas.basics.files import read_bytes
 from edgenas.cli.console import print_json, print_line, print_table
 from edgenas.cli.modelled import parse_size
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("model", "latency_ms")
 _MORE = ("size",)
+_LONGEST = 1e6  # seconds of a run, as of `edgenas.basics.ranges.Seconds`
 
 
 def estimate(
@@ -126,15 +128,13 @@ def _read(path: Path) -> "list[Measured]":
     from edgenas.onnx_graph.price import read_network
 
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise EdgenasError(f"there is no file {path}", hint="a CSV: model,latency_ms") from None
-    except (UnicodeDecodeError, IsADirectoryError) as error:
+        text = read_bytes(path).decode("utf-8-sig")
+        rows = csv.DictReader(text.splitlines(), strict=True)
+        names, lines = tuple(rows.fieldnames or ()), [(rows.line_num, row) for row in rows]
+    except (UnicodeDecodeError, csv.Error) as error:
         raise EdgenasError(
             f"{path} is no CSV file: {error}", hint="columns: model,latency_ms"
         ) from error
-    rows = csv.DictReader(text.splitlines())
-    names = tuple(rows.fieldnames or ())
     if not set(_COLUMNS) <= set(names) <= {*_COLUMNS, *_MORE}:
         raise EdgenasError(
             f"{path} must have the columns model,latency_ms and may have size, found "
@@ -142,15 +142,16 @@ def _read(path: Path) -> "list[Measured]":
             hint="the first line of the file names them",
         )
     found: list[Measured] = []
-    for row in rows:
-        where = f"{path} line {rows.line_num}"
+    for number, row in lines:
+        where = f"{path} line {number}"
         try:
             seconds = float(row["latency_ms"] or "") / 1e3
         except ValueError:
             seconds = math.nan
-        if not (math.isfinite(seconds) and seconds > 0):
+        if not 0 < seconds <= _LONGEST:  # NaN is neither
             raise EdgenasError(
-                f"{where}: latency_ms must be a number above 0, found {row['latency_ms']!r}",
+                f"{where}: latency_ms must be a number above 0 and at most {1e3 * _LONGEST:g}, "
+                f"found {quote(row['latency_ms'])}",
                 hint="milliseconds of one image, for example 12.5",
             )
         network = read_network(

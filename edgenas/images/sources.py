@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from edgenas.basics.errors import EdgenasError
+from edgenas.basics.errors import EdgenasError, quote
+from edgenas.basics.ranges import Length
 from edgenas.images.archives import (
     ARCHIVES,
     Member,
@@ -321,6 +322,12 @@ def check_listing(found: Listing, classes: list[str], source: str) -> None:
             f"({make_printable(classes[0])!r}){left}",
             hint=hint,
         )
+    for name in classes:  # they are written to supernets and bundles, whose readers have this rule
+        if rule := Length(1, 1000).broken_by(name, "characters"):
+            raise EdgenasError(
+                f"{source}: the name of a class must {rule}, found {quote(name)}",
+                hint="rename that class",
+            )
 
 
 def fingerprint(path: Path, entries: list[Entry], stored: int | tuple[int, int]) -> str:
