@@ -29,7 +29,7 @@ _SOURCE = re.compile(r"(?P<data>.+) (?P<split>\S+), n=(?P<images>\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Entry:
+class _JournalEntry:
     """A line of a journal: a network that was evaluated."""
 
     arch: Id
@@ -180,7 +180,7 @@ def _read_journal(journal: Path) -> dict[str, float]:
     text = read_text(journal) if journal.exists() else ""
     for line in text.splitlines():
         with contextlib.suppress(EdgenasError):
-            entry = decode(_Entry, parse_json(line, where="it"), where="it")
+            entry = decode(_JournalEntry, parse_json(line, where="it"), where="it")
             accuracies[entry.arch] = entry.accuracy
     if text and not text.endswith("\n"):
         with disk_errors(journal), journal.open("a") as stream:

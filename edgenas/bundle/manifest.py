@@ -73,7 +73,7 @@ class _Model:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Steps:
+class _PreprocessingSteps:
     decode: Words
     crop: Words
     resize: tuple[_Side, _Side]
@@ -109,7 +109,7 @@ class _Manifest:
     arch_text: Words
     space: Mapping[str, Any]
     model: _Model
-    preprocessing: _Steps
+    preprocessing: _PreprocessingSteps
     labels: tuple[Words, ...]
     target: Target
     promises: tuple[Promise, ...]
