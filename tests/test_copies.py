@@ -16,7 +16,7 @@ from PIL import Image
 from edgenas.basics.errors import EdgenasError
 from edgenas.bundle.contents import read_contents
 from edgenas.bundle.verify import verify_bundle
-from edgenas.delivery.request import Request
+from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.run import specialize
 from edgenas.images.copies import (
     LEARNT_FILE,
@@ -31,7 +31,6 @@ from edgenas.images.loading import load_images
 from edgenas.images.preprocessing import decode_stored
 from edgenas.model.saved import load_supernet
 from edgenas.space.presets import load_space
-from edgenas.strategies.constraint import parse_constraint
 from edgenas.training.loop import train
 from edgenas.training.recipe import Recipe
 
@@ -205,10 +204,10 @@ def test_specialize_tells_how_many_test_images_were_learnt_from(
     if given != "record":
         (supernet / LEARNT_FILE).unlink()
     result = specialize(
-        Request(
+        SpecializeRequest(
             device="rpi4",
             supernet=str(supernet),
-            constraints=(parse_constraint("latency<=5ms", name="--latency"),),
+            latency="5ms",
             data=str(photos) if given == "data alone" else None,
             test=str(encoded_anew(photos, tmp_path / "test")),
         ),

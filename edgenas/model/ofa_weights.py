@@ -1,6 +1,7 @@
 """Released weights: their files, and their names for the tensors of a supernet."""
 
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -171,7 +172,10 @@ def _check_archive(path: Path) -> None:
 def _load(path: Path) -> Any:
     try:
         _check_archive(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # What torch thinks of an old kind of storage says nothing to a user; refusals follow.
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (
         RuntimeError,
         MemoryError,

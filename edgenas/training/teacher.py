@@ -201,7 +201,7 @@ def _onnx(
     refusals += (state.InvalidArgument, state.NoSuchFile, state.RuntimeException)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # a failed run raises; its log would stand beside our line
     # As in `edgenas.clock.board.EXACT_INT8`, for teachers in int8.
     options.add_session_config_entry("session.x64quantprecision", "1")
     cuda = "CUDAExecutionProvider"
