@@ -19,6 +19,7 @@ FENCE = re.compile(r"^(`{3,}).*?^\1\s*$", re.DOTALL | re.MULTILINE)
 PATH = re.compile(
     r"(?<![\w:/.-])(?:edgenas|tools|tests|docs)/[\w./-]*\w\.(?:py|md|png|json|toml|yml)\b"
 )
+FOLDER = re.compile(r"`((?:edgenas|tools|tests|docs)/(?:[\w.-]+/)+)`")
 MODULE = re.compile(r"\bpython -m ((?:tools|edgenas)[\w.]*)")
 DOTTED = re.compile(r"`(edgenas(?:\.[A-Za-z_]\w*)+)(?![\w.-]*/)")
 
@@ -89,6 +90,7 @@ def test_files_and_modules_that_pages_name_exist(page: Path):
     if page.name == "CHANGELOG.md":
         text = text.split("### Names that changed in Python")[0]
     missing = [name for name in PATH.findall(text) if not (ROOT / name).is_file()]
+    missing += [name for name in FOLDER.findall(text) if not (ROOT / name).is_dir()]
     for module in MODULE.findall(text):
         if not ROOT.joinpath(*module.split(".")).with_suffix(".py").is_file():
             missing += (
