@@ -21,6 +21,7 @@ PATH = re.compile(
 )
 FOLDER = re.compile(r"`((?:edgenas|tools|tests|docs)/(?:[\w.-]+/)+)`")
 MODULE = re.compile(r"\bpython -m ((?:tools|edgenas)[\w.]*)")
+SCHEMA = re.compile(r"\bedgenas\.[a-z-]+/\d+")
 DOTTED = re.compile(r"`(edgenas(?:\.[A-Za-z_]\w*)+)(?![\w.-]*/)")
 
 
@@ -122,6 +123,19 @@ def test_pages_that_code_names_exist():
     }
     missing = {(p, n) for p, n in named if not (ROOT / n).is_file()}
     assert not missing
+
+
+def test_every_file_format_stands_on_its_page():
+    listed = set(SCHEMA.findall(text_of(ROOT / "docs/reference/files.md")))
+    used = {
+        name
+        for path in CODE
+        if path.is_relative_to(ROOT / "edgenas")
+        for name in SCHEMA.findall(text_of(path))
+    }
+    assert sorted(used - listed) == []
+    lists = {f"edgenas.{kind}/1" for kind in ("devices", "spaces", "supernets", "runtimes")}
+    assert sorted(listed - used - lists) == []
 
 
 def test_every_page_stands_in_its_folder():
