@@ -157,6 +157,16 @@ def new_folder(path: Path) -> Generator[Path]:
                 shutil.rmtree(temporary, ignore_errors=True)
 
 
+def check_absent(path: Path) -> None:
+    """Refuse to write over anything but an empty folder.
+
+    Raises:
+        EdgenasError: something is there.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise EdgenasError(f"--out {path} exists", hint="choose another --out, or remove it")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write text atomically."""
     with new_file(path) as temporary:

@@ -1,42 +1,73 @@
-"""The command line. Each verb imports what it needs when it runs, so that --help is quick."""
+"""The command line: each verb is the file of its name, imported when it is asked for."""
 
 import errno
 import functools
+import importlib
 import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from edgenas.basics.errors import EdgenasError, one_line, unknown_name
 from edgenas.basics.version import version
-from edgenas.cli import (
-    bench,
-    checking,
-    estimating,
-    export,
-    finding,
-    importing,
-    learn,
-    listing,
-    ranking,
-    showing,
-    specialize,
-    timing,
-    verify,
-)
 from edgenas.cli.console import log, print_line
 
-app = typer.Typer(
-    name="edgenas",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+# In the order of `edgenas --help`.
+VERBS = (
+    "specialize",
+    "verify",
+    "train",
+    "fit-accuracy",
+    "profile",
+    "bench",
+    "export",
+    "check",
+    "estimate",
+    "search",
+    "predict",
+    "report",
+    "pareto",
+    "proxies",
+    "import-ofa",
+    "import-ofa-table",
+    "import-ofa-accuracy",
+    "list",
 )
+_PLAIN: dict[str, Any] = {
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+}
 
 # What typer raises at a wrong command line, whichever version of click it rests on.
 _UsageError: Any = typer.BadParameter.__base__
+
+
+class _Verbs(TyperGroup):
+    """The verbs. Only those that are asked for are imported."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Their names."""
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a verb, or None."""
+        return _command(cmd_name) if cmd_name in VERBS else None
+
+
+app = typer.Typer(name="edgenas", cls=_Verbs, **_PLAIN)
+
+
+@functools.cache
+def _command(name: str) -> Any:
+    """The command of a verb, made from its file."""
+    module = importlib.import_module(f"edgenas.cli.{name.replace('-', '_')}")
+    alone = typer.Typer(**_PLAIN)
+    alone.command(name)(report_errors(name, module.VERB.command()))
+    return typer.main.get_command(alone)
 
 
 def _print_version(asked: bool) -> None:
@@ -57,7 +88,7 @@ def _all(
     """Fit a network to a device and a budget: train once, measure once, specialise in seconds."""
 
 
-def _told(name: str, verb: Callable[..., None]) -> Callable[..., None]:
+def report_errors(name: str, verb: Callable[..., None]) -> Callable[..., None]:
     """A verb that ends with a message and an exit code, never with a traceback."""
     usage = f"edgenas {name} --help shows what there is"
 
@@ -66,7 +97,7 @@ def _told(name: str, verb: Callable[..., None]) -> Callable[..., None]:
         try:
             verb(*args, **values)
         except EdgenasError as error:
-            _say(error.message, hint=error.hint or usage)
+            _print_error(error.message, hint=error.hint or usage)
             raise typer.Exit(2) from None
         except OSError as error:
             if error.errno == errno.EPIPE:
@@ -76,7 +107,7 @@ def _told(name: str, verb: Callable[..., None]) -> Callable[..., None]:
             where = f": {error.filename}" if error.filename else ""
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             remedy = "free some space" if full else "mend that, or choose another folder,"
-            _say(f"{error.strerror or error}{where}", hint=f"{remedy} and run it again")
+            _print_error(f"{error.strerror or error}{where}", hint=f"{remedy} and run it again")
             raise typer.Exit(2) from None
         except KeyboardInterrupt as interrupt:
             log.print(f"stopped: {str(interrupt) or 'nothing was half-written'}", markup=False)
@@ -85,50 +116,28 @@ def _told(name: str, verb: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _say(message: str, *, hint: str) -> None:
+def _print_error(message: str, *, hint: str) -> None:
     """One line, and the next step."""
     log.print(one_line(f"error: {message}"), markup=False, style="red", soft_wrap=True)
     if hint:
         log.print(one_line(f"hint: {hint}"), markup=False, soft_wrap=True)
 
 
-for group in (
-    specialize,
-    verify,
-    learn,
-    timing,
-    bench,
-    export,
-    checking,
-    estimating,
-    finding,
-    showing,
-    ranking,
-    importing,
-    listing,
-):
-    for name, verb in getattr(group, "VERBS", {}).items():
-        app.command(name)(_told(name, verb))
-for module in (specialize, verify):
-    word = module.__name__.rpartition(".")[2].replace("_", "-")
-    app.command(word)(_told(word, module.VERB.command()))
-
-
 def main() -> None:
     """Run a verb. A user's mistake is one line, a hint and exit code 2; never a traceback."""
     words = sys.argv[1:] or ["--help"]
-    verbs = [command.name for command in app.registered_commands if command.name]
     try:
-        if not words[0].startswith("-") and words[0] not in verbs:
-            raise unknown_name("verb", words[0], names=verbs, listing="edgenas --help")
+        if not words[0].startswith("-") and words[0] not in VERBS:
+            raise unknown_name("verb", words[0], names=VERBS, listing="edgenas --help")
         code = app(words, prog_name="edgenas", standalone_mode=False)
     except EdgenasError as error:
-        _say(error.message, hint=error.hint)
+        _print_error(error.message, hint=error.hint)
         code = 2
     except _UsageError as error:
-        verb = f" {words[0]}" if words[0] in verbs else ""
+        verb = f" {words[0]}" if words[0] in VERBS else ""
         message = error.format_message()
-        _say(message[:1].lower() + message[1:], hint=f"edgenas{verb} --help shows what there is")
+        hint = f"edgenas{verb} --help shows what there is"
+        _print_error(message[:1].lower() + message[1:], hint=hint)
         code = 2
     except (KeyboardInterrupt, typer.Abort):
         log.print("stopped", markup=False)

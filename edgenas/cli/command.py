@@ -11,6 +11,9 @@ import typer
 from edgenas.basics.options import Option, RequestField, check_request, request_fields
 from edgenas.basics.ranges import Range
 
+# An upper end beyond this says nothing to a person.
+_PRACTICALLY_ANY = 1e9
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
@@ -88,9 +91,9 @@ def _typer_type(field: RequestField) -> Any:
 
 
 def _value(field: RequestField, values: dict[str, Any]) -> Any:
-    """What was given for a field; Typer gives lists where requests hold tuples."""
-    given = values[field.name]
-    return tuple(given or ()) if get_origin(field.plain) is tuple else given
+    """The value of a field from the command line; Typer gives lists where requests hold tuples."""
+    value = values[field.name]
+    return tuple(value or ()) if get_origin(field.plain) is tuple else value
 
 
 def describe(field: RequestField) -> str:
@@ -100,12 +103,20 @@ def describe(field: RequestField) -> str:
         parts.append(f"One of {', '.join(field.choices)}.")
     limits = _range_of(field.kind)
     if limits is not None:
-        unit = "" if limits.unit in ("count", "number", "fraction") else f" {limits.unit}"
-        low = "above " if limits.above else ""
-        parts.append(f"[{low}{limits.least:g} to {limits.most:g}{unit}]")
+        parts.append(_describe_range(limits))
     if get_origin(field.plain) is tuple:
         parts.append("Repeat it to give several.")
     return " ".join(parts)
+
+
+def _describe_range(limits: Range) -> str:
+    """The numbers that an option takes, e.g. ``[1 to 4096]`` or ``[0 or more]``."""
+    unit = "" if limits.unit in ("count", "number", "fraction") else f" {limits.unit}"
+    if limits.most > _PRACTICALLY_ANY:
+        low = f"above {limits.least:g}" if limits.above else f"{limits.least:g} or more"
+        return f"[{low}{unit}]"
+    low = "above " if limits.above else ""
+    return f"[{low}{limits.least:g} to {limits.most:g}{unit}]"
 
 
 def _range_of(kind: Any) -> Range | None:
@@ -114,6 +125,6 @@ def _range_of(kind: Any) -> Range | None:
         if isinstance(rule, Range):
             return rule
     for inner in get_args(kind):
-        if (found := _range_of(inner)) is not None:
-            return found
+        if (limits := _range_of(inner)) is not None:
+            return limits
     return None

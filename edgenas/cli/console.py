@@ -6,16 +6,19 @@ Results go to stdout, progress and logs to stderr. rich drops colours for NO_COL
 import json
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from edgenas.basics.units import duration
+from edgenas.basics.progress import Progress
+from edgenas.basics.units import duration, milliseconds
+
+if TYPE_CHECKING:
+    from edgenas.accuracy.predictor import AccuracyPredictor
 
 _SOON = 20.0  # seconds
 
@@ -24,8 +27,8 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 log = Console(stderr=True, highlight=False)
 
 
-class Bar(Protocol):
-    """Tells how far a piece of work is."""
+class ShowBar(Protocol):
+    """Shows how far a piece of work is."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         """``done`` of ``total`` units; ``note`` is a few words beside the bar."""
@@ -56,6 +59,36 @@ def print_line(text: str) -> None:
     out.print(text, markup=False, soft_wrap=True)
 
 
+def print_accuracy_fit(predictor: "AccuracyPredictor") -> None:
+    """How far an accuracy predictor is off, on stdout."""
+    error, chosen = predictor.require_error(), predictor.chosen
+    if chosen is None:
+        words = "not known for networks that a search chooses: it was fitted to all of them"
+    else:
+        words = (
+            f"{100 * chosen.error:.2f} points on {chosen.n} networks that a search chose, "
+            f"predicted {100 * abs(chosen.bias):.2f} too {'high' if chosen.bias > 0 else 'low'} "
+            "on average"
+        )
+    print_line(
+        f"accuracy predictor: mean error {100 * error.error:.2f} points on {error.n} networks "
+        f"({error.method}), rank correlation {error.spearman:.2f}; {words}; {predictor.source}"
+    )
+
+
+def latency_words(seconds: float, upper: float | None, *, provenance: str) -> str:
+    """A predicted latency and its bound, in words.
+
+    Args:
+        seconds: of one run.
+        upper: seconds that it does not exceed; None where there is no bound.
+        provenance: of the numbers that the prediction comes from.
+    """
+    how = provenance if provenance == "estimated" else f"predicted from {provenance} numbers"
+    bound = "error not known" if upper is None else f"at most {milliseconds(upper)}"
+    return f"{milliseconds(seconds)} {how}, {bound}"
+
+
 def note(text: str) -> None:
     """A line of progress on stderr."""
     log.print(text, markup=False, soft_wrap=True)
@@ -74,12 +107,12 @@ def time_left(done: int, to_do: int, seconds: float) -> str:
 
 
 @contextmanager
-def bar(title: str) -> Generator[Bar]:
+def bar(title: str) -> Generator[ShowBar]:
     """A progress bar on stderr with the time that is left; a line now and then without a TTY."""
     if not log.is_terminal:
         shown, begun = -1, (0, 0.0)
 
-        def tell_line(done: int, total: int, note: str = "") -> None:
+        def show_line(done: int, total: int, note: str = "") -> None:
             nonlocal shown, begun
             tenth = 10 * done // max(total, 1)
             if tenth == shown:
@@ -91,9 +124,12 @@ def bar(title: str) -> Generator[Bar]:
             text = f"{title}: {done}/{total} {note}".rstrip()
             log.print(f"{text}  {left}".rstrip(), markup=False, soft_wrap=True)
 
-        yield tell_line
+        yield show_line
         return
-    progress = Progress(
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    bars = Bars(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed}/{task.total}"),
@@ -103,25 +139,25 @@ def bar(title: str) -> Generator[Bar]:
         TextColumn("{task.fields[note]}"),
         console=log,
     )
-    with progress:
-        task = progress.add_task(title, total=None, note="")
+    with bars:
+        task = bars.add_task(title, total=None, note="")
 
-        def tell_bar(done: int, total: int, note: str = "") -> None:
-            progress.update(task, completed=done, total=total, note=note)
+        def move_bar(done: int, total: int, note: str = "") -> None:
+            bars.update(task, completed=done, total=total, note=note)
 
-        yield tell_bar
+        yield move_bar
 
 
 @contextmanager
-def steps() -> Generator[Callable[[str, int, int, str], None]]:
+def steps() -> Generator[Progress]:
     """One bar after the other: the function takes (step, done, total, words).
 
     A step of 0 units has no bar: a person may be asked something meanwhile.
     """
     with ExitStack() as shown:
-        current: tuple[str, Bar] | None = None
+        current: tuple[str, ShowBar] | None = None
 
-        def tell(step: str, done: int, total: int, words: str) -> None:
+        def show(step: str, done: int, total: int, words: str) -> None:
             nonlocal current
             if not total:
                 shown.close()
@@ -132,4 +168,4 @@ def steps() -> Generator[Callable[[str, int, int, str], None]]:
                 current = step, shown.enter_context(bar(step))
             current[1](done, total, words)
 
-        yield tell
+        yield show

@@ -6,7 +6,6 @@ is at hand, measures a network for one of them.
 
 import csv
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,33 +16,36 @@ import numpy as np
 from edgenas.accuracy.measured import evaluated_on
 from edgenas.accuracy.predictor import AccuracyPredictor
 from edgenas.basics.errors import EdgenasError
+from edgenas.basics.files import write_json, write_text
 from edgenas.basics.held_out import HeldOut
-from edgenas.basics.progress import Progress
-from edgenas.delivery.latency import TargetLatency
+from edgenas.basics.progress import Progress, no_progress
+from edgenas.delivery.latency import TargetLatency, check_runtime
 from edgenas.delivery.limits import count_for
-from edgenas.delivery.preparing import check_runtime
+from edgenas.delivery.request import ParetoRequest
 from edgenas.delivery.shared import SharedInputs
 from edgenas.latency import device as devices
-from edgenas.latency.device import Target
+from edgenas.latency.device import Device, Target
+from edgenas.pages.fronts import draw_fronts, fronts_page
 from edgenas.profiling.reach import clock_of, timed_target
 from edgenas.space.arch import Arch
 from edgenas.space.cost import macs_table, params_table
 from edgenas.space.space import Space
-from edgenas.strategies.constraint import Constraint, Limit
-from edgenas.strategies.pareto import EVALUATIONS, Objective, pareto
+from edgenas.strategies.constraint import Limit
+from edgenas.strategies.pareto import Objective, pareto
 
 SCHEMA = "edgenas.fronts/1"
+ENDINGS = (".csv", ".json", ".html", ".svg", ".png", ".pdf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontPoint:
-    """A network that no other one found beats in both predicted accuracy and latency.
+    """A network that no other scored one beats in both predicted accuracy and latency.
 
     Args:
         arch: the network.
         accuracy: predicted, a fraction of 1.
         latency: predicted, in seconds.
-        upper: bound of the latency at the front's confidence; None: none is known.
+        upper: bound of the latency at the front's confidence; None where there is none.
         macs: of one image.
         params: trainable parameters.
     """
@@ -97,12 +99,12 @@ class DeviceFront:
     def few(self, count: int) -> list[FrontPoint]:
         """For that many budgets, evenly spread over the latencies, the best network of each."""
         ends = self.points[0].latency, self.points[-1].latency
-        found: list[FrontPoint] = []
+        shown: list[FrontPoint] = []
         for budget in np.linspace(*ends, count):
             within = [p for p in self.points if p.latency <= budget * (1 + 1e-9)]
-            if not found or within[-1] != found[-1]:
-                found.append(within[-1])
-        return found
+            if not shown or within[-1] != shown[-1]:
+                shown.append(within[-1])
+        return shown
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object."""
@@ -165,119 +167,91 @@ class Fronts:
         lines.writerow([*names.split(), "arch"])
         for front in self.devices:
             for point in front.points:
-                told = point.to_json()
+                fields = point.to_json()
                 first = [front.target.device, front.target.slug, front.provenance, point.arch.id]
-                numbers = [told[name] for name in names.split()[4:]]
+                numbers = [fields[name] for name in names.split()[4:]]
                 lines.writerow([*first, *numbers, str(point.arch)])
         return text.getvalue()
 
 
-def fronts(
-    names: Sequence[str],
+def search_fronts(
+    request: ParetoRequest,
     *,
-    supernet: str,
-    runtime: str | None = None,
-    precision: str | None = None,
-    threads: int | None = None,
-    batch: int | None = None,
-    constraints: Sequence[Constraint] = (),
-    confidence: float = 0.95,
-    seed: int = 0,
-    evaluations: int = EVALUATIONS,
-    history: Path | None = None,
-    progress: Progress = lambda step, done, total, words: None,
+    progress: Progress = no_progress,
     inputs: SharedInputs | None = None,
 ) -> Fronts:
     """The accuracy-latency front on each of some devices.
 
     Args:
-        names: of devices, aliases, or paths of profiles.
-        supernet: name or folder.
-        runtime: None: the first of each device, likewise below.
-        precision: of weights and activations.
-        threads: of the processor.
-        batch: images a run.
-        constraints: on MACs, parameters or memory.
-        confidence: of upper bounds.
-        seed: of the search.
-        evaluations: networks scored for each device, at most.
-        history: a CSV file of every network scored, of a single device; an interrupted search goes
-            on from it.
+        request: the devices, and what every network keeps.
         progress: called with (step, done, total, words).
-        inputs: what was read already.
+        inputs: supernets, predictors and latencies that were read already.
 
     Raises:
-        EdgenasError: a name is unknown, a constraint is of latency or energy, nothing keeps it, or
-            there is one history for many devices.
+        EdgenasError: a name is unknown, a device is named twice, or no network keeps the budgets.
     """
-    if not names:
-        raise EdgenasError("no device was given", hint="edgenas pareto --device jetson")
-    if not 0.5 <= confidence <= 0.999:
-        raise EdgenasError(f"confidence must be from 0.5 to 0.999, found {confidence}")
-    if runtime is not None:
-        check_runtime(runtime)
-    found = [devices.load(name) for name in names]
-    twice = [device.name for i, device in enumerate(found) if device in found[:i]]
-    if twice:
-        raise EdgenasError(f"the device {twice[0]} was given twice", hint="name each device once")
-    if history is not None and len(found) > 1:
-        raise EdgenasError(
-            f"a history is of one search, {len(found)} devices are searched for one by one",
-            hint="name a single device, and another history for the next",
-        )
-    for constraint in constraints:
-        if constraint.metric not in ("macs", "params", "memory"):
-            raise EdgenasError(
-                f"a front is cut by macs, params or memory, found {constraint}",
-                hint="the whole range of latencies is in the front; read it off there",
-            )
+    request.check()
+    named = _load_devices(request)
     inputs = SharedInputs() if inputs is None else inputs
-    made: list[DeviceFront] = []
-    for number, device in enumerate(found):
-        clock = clock_of(device, say=lambda line: progress("connecting", 0, 1, line))
-        use = device.target if clock is None else partial(timed_target, device)
-        target = use(runtime=runtime, precision=precision, threads=threads, batch=batch)
-        latency = inputs.latency(
-            supernet, device=device, target=target, clock=clock, progress=progress
-        )
-        progress("searching", number, len(found), device.name)
-        made.append(
-            _front(
-                inputs.supernet(supernet).supernet.space,
-                accuracy=inputs.predictor(supernet),
-                latency=latency,
-                constraints=constraints,
-                confidence=confidence,
-                seed=seed,
-                evaluations=evaluations,
-                history=history,
-            )
-        )
-    progress("searching", len(found), len(found), "")
-    predictor = inputs.predictor(supernet)
+    predictor = inputs.predictor(request.supernet)
+    fronts: list[DeviceFront] = []
+    for number, device in enumerate(named):
+        latency = _latency_on(device, request, inputs, progress=progress)
+        progress("searching", number, len(named), device.name)
+        space = inputs.supernet(request.supernet).supernet.space
+        fronts.append(_search_front(space, request, accuracy=predictor, latency=latency))
+    progress("searching", len(named), len(named), "")
     data, split, images = evaluated_on(predictor)
     return Fronts(
-        supernet=supernet,
+        supernet=request.supernet,
         space=predictor.space.name,
         data=f"{data} {split}, n={images}" if images else data,
         error=predictor.require_error(),
-        constraints=tuple(str(c) for c in constraints),
-        confidence=confidence,
-        seed=seed,
-        devices=tuple(made),
+        constraints=tuple(map(str, request.constraints)),
+        confidence=request.confidence,
+        seed=request.seed,
+        devices=tuple(fronts),
     )
 
 
-def _front(
+def _load_devices(request: ParetoRequest) -> list[Device]:
+    """The devices of a request.
+
+    Raises:
+        EdgenasError: a name is unknown, or two names are of the same device.
+    """
+    if request.runtime is not None:
+        check_runtime(request.runtime)
+    named = [devices.load(name) for name in request.device]
+    twice = [device.name for i, device in enumerate(named) if device in named[:i]]
+    if twice:
+        raise EdgenasError(f"the device {twice[0]} was given twice", hint="name each device once")
+    return named
+
+
+def _latency_on(
+    device: Device, request: ParetoRequest, inputs: SharedInputs, *, progress: Progress
+) -> TargetLatency:
+    """The latency of the networks of the supernet on a device."""
+    clock = clock_of(device, say=lambda line: progress("connecting", 0, 1, line))
+    use = device.target if clock is None else partial(timed_target, device)
+    target = use(
+        runtime=request.runtime,
+        precision=request.precision,
+        threads=request.threads,
+        batch=request.batch,
+    )
+    return inputs.latency(
+        request.supernet, device=device, target=target, clock=clock, progress=progress
+    )
+
+
+def _search_front(
     space: Space,
+    request: ParetoRequest,
     *,
     accuracy: AccuracyPredictor,
     latency: TargetLatency,
-    constraints: Sequence[Constraint],
-    confidence: float,
-    seed: int,
-    evaluations: int,
-    history: Path | None,
 ) -> DeviceFront:
     """The front on one device."""
     target, times = latency.target, latency.predictor
@@ -292,12 +266,13 @@ def _front(
                 constraint=c,
                 values=count_for(space, c, precision=target.precision, batch=target.batch),
             )
-            for c in constraints
+            for c in request.constraints
         ],
-        seed=seed,
-        evaluations=evaluations,
-        history=history,
+        seed=request.seed,
+        evaluations=request.evaluations,
+        history=request.history,
     )
+    confidence = request.confidence
     points = sorted(front.points, key=lambda p: p.values["latency"])
     rows = space.encode([p.arch for p in points])
     bounded = times.bound_kind(confidence) != "none"
@@ -324,3 +299,33 @@ def _front(
             for i, p in enumerate(points)
         ),
     )
+
+
+def write_fronts(fronts: Fronts, path: Path) -> None:
+    """Write fronts to a file; its ending says how: .csv, .json, .html, .svg, .png or .pdf.
+
+    Raises:
+        EdgenasError: another ending.
+    """
+    check_ending(path)
+    if path.suffix == ".csv":
+        write_text(path, fronts.to_csv())
+    elif path.suffix == ".json":
+        write_json(path, fronts.to_json())
+    elif path.suffix == ".html":
+        write_text(path, fronts_page(fronts.to_json()))
+    else:
+        draw_fronts(fronts.to_json(), path)
+
+
+def check_ending(path: Path) -> None:
+    """Refuse the name of a file that fronts cannot be written to.
+
+    Raises:
+        EdgenasError: names the endings.
+    """
+    if path.suffix not in ENDINGS:
+        raise EdgenasError(
+            f"--out must end in one of {' '.join(ENDINGS)}, found {path.name!r}",
+            hint="for example --out front.html --out front.csv",
+        )

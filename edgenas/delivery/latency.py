@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgenas.basics.errors import EdgenasError
+from edgenas.basics.errors import EdgenasError, unknown_name
 from edgenas.basics.progress import Progress
 from edgenas.basics.units import count, milliseconds
 from edgenas.clock import board, measure
+from edgenas.latency import device as devices
 from edgenas.latency.device import Device, Target
 from edgenas.latency.estimate import DeviceModel, device_model, unlike_the_fit
 from edgenas.latency.predictor import (
@@ -20,6 +21,7 @@ from edgenas.latency.table_file import find_table
 from edgenas.profiling.run import profile
 from edgenas.profiling.tables import NoTableError, predictor_for, table_for
 from edgenas.profiling.work import Clock
+from edgenas.runtime import registry as runtimes
 from edgenas.space.cost import Vector
 from edgenas.space.space import Codes, Space
 
@@ -117,6 +119,18 @@ def no_energy(target: Target) -> EdgenasError:
         f"no energy is known for {target}: no wall power was published or measured",
         hint="leave out the budget of energy",
     )
+
+
+def check_runtime(name: str) -> None:
+    """Refuse a runtime that neither this machine nor any device profile has.
+
+    Raises:
+        EdgenasError: names the nearest.
+    """
+    profiled = {use.target.runtime for d in devices.list_devices() for use in d.uses}
+    names = profiled | set(runtimes.names())
+    if name not in names:
+        raise unknown_name("runtime", name, names=names, listing="edgenas list runtimes")
 
 
 def find_latency(

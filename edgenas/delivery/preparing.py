@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from edgenas.accuracy.predictor import AccuracyPredictor
-from edgenas.basics.errors import unknown_name
 from edgenas.basics.progress import Progress
 from edgenas.bundle.signing import check_key
 from edgenas.delivery.evaluating import check_images
 from edgenas.delivery.images import ImageSets
-from edgenas.delivery.latency import TargetLatency, no_energy
+from edgenas.delivery.latency import TargetLatency, check_runtime, no_energy
 from edgenas.delivery.limits import check_reachable
 from edgenas.delivery.request import AUTO, SpecializeRequest
 from edgenas.delivery.shared import SharedInputs
@@ -164,18 +163,6 @@ def resolve(request: SpecializeRequest, *, progress: Progress) -> Resolved:
     return Resolved(
         request=request, constraints=constraints, device=device, target=target, clock=clock
     )
-
-
-def check_runtime(name: str) -> None:
-    """Refuse a runtime that neither this machine nor any device profile has.
-
-    Raises:
-        EdgenasError: names the nearest.
-    """
-    profiled = {use.target.runtime for d in devices.list_devices() for use in d.uses}
-    names = profiled | set(runtimes.names())
-    if name not in names:
-        raise unknown_name("runtime", name, names=names, listing="edgenas list runtimes")
 
 
 def prepare(resolved: Resolved, inputs: SharedInputs, *, progress: Progress) -> Prepared:

@@ -250,6 +250,22 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
     return name, tuple(int(size) for size in sizes.split("x"))
 
 
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Height and width of a text like ``224`` or ``320x224``; None for None.
+
+    Raises:
+        EdgenasError: the text reads otherwise.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", text)
+    if match is None:
+        raise EdgenasError(
+            f"--size must be pixels like 224, or 320x224 (height x width), found {text!r}"
+        )
+    return int(match[1]), int(match[2] or match[1])
+
+
 def fill(
     inputs: Sequence[Declared],
     *,

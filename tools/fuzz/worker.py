@@ -160,7 +160,7 @@ def _called(reader: Reader) -> int:
         cli.main()
         return 0
     try:
-        cli._told("fuzz", reader)()
+        cli.report_errors("fuzz", reader)()
     except typer.Exit as end:
         return end.exit_code
     return 0

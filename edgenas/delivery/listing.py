@@ -1,49 +1,26 @@
-"""``edgenas list``: what there is."""
+"""What there is: devices, spaces, supernets and runtimes, one row each."""
 
-from typing import Annotated, Any
-
-import typer
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from edgenas.basics import units
-from edgenas.basics.errors import unknown_name
-from edgenas.cli.console import note, print_json, print_table
+
+Row = dict[str, Any]
 
 
-def list_(
-    kind: Annotated[str, typer.Argument(help="devices, spaces, supernets or runtimes.")],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """List devices, spaces, supernets or runtimes, with where their numbers come from."""
-    kinds = {
-        "devices": _devices,
-        "spaces": _spaces,
-        "supernets": _supernets,
-        "runtimes": _runtimes,
-    }
-    if kind not in kinds:
-        raise unknown_name("kind", kind, names=kinds, listing="edgenas list --help")
-    rows = kinds[kind]()
-    if json:
-        print_json({"schema": f"edgenas.{kind}/1", kind: rows})
-    elif rows:
-        print_table(list(rows[0]), [[str(v) for v in row.values()] for row in rows])
-    else:
-        note(f"there are no {kind} here")
-
-
-def _devices() -> list[dict[str, Any]]:
+def _devices() -> list[Row]:
     from edgenas.latency.device import list_devices
     from edgenas.latency.table_file import find_table, load_table
 
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for device in list_devices():
         for use in device.uses:
             path = find_table(use.target)
             if path is not None:
                 table = load_table(path)
-                held = f"{len(table.layers)} layers" if table.layers else ""
-                held = held or f"{len(table.networks)} networks"
-                numbers = f"{table.provenance} {table.date}, {held}"
+                networks = f"{len(table.networks)} networks"
+                size = f"{len(table.layers)} layers" if table.layers else networks
+                numbers = f"{table.provenance} {table.date}, {size}"
             elif use.estimate is not None:
                 numbers = f"estimated, {use.estimate.own}"
             elif device.reach == "local":
@@ -62,11 +39,11 @@ def _devices() -> list[dict[str, Any]]:
     return rows
 
 
-def _spaces() -> list[dict[str, Any]]:
+def _spaces() -> list[Row]:
     from edgenas.space.cost import total
     from edgenas.space.presets import PRESETS
 
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for name, make in PRESETS.items():
         space = make()
         small, large = total(space, space.smallest()), total(space, space.largest())
@@ -82,11 +59,11 @@ def _spaces() -> list[dict[str, Any]]:
     return rows
 
 
-def _supernets() -> list[dict[str, Any]]:
+def _supernets() -> list[Row]:
     from edgenas.model.saved import list_supernets, pretrained_folder, read_supernet_file
     from edgenas.space.presets import space_from_json
 
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for name in list_supernets():
         path = pretrained_folder() / name / "supernet.json"
         file = read_supernet_file(path)
@@ -103,7 +80,7 @@ def _supernets() -> list[dict[str, Any]]:
     return rows
 
 
-def _runtimes() -> list[dict[str, Any]]:
+def _runtimes() -> list[Row]:
     from edgenas.runtime import registry as runtimes
 
     return [
@@ -112,4 +89,10 @@ def _runtimes() -> list[dict[str, Any]]:
     ]
 
 
-VERBS = {"list": list_}
+LISTERS: Mapping[str, Callable[[], list[Row]]] = {
+    "devices": _devices,
+    "spaces": _spaces,
+    "supernets": _supernets,
+    "runtimes": _runtimes,
+}
+"""What makes the rows of a kind, with where its numbers come from."""

@@ -1,0 +1,31 @@
+"""``edgenas profile``: a device, measured into a latency table."""
+
+from edgenas.cli.command import Shown, Verb
+from edgenas.cli.console import note, print_json, print_line, steps
+from edgenas.profiling.request import ProfileRequest
+
+
+def run(request: ProfileRequest, shown: Shown) -> None:
+    """Measure the layers of a space, and some whole networks, into a latency table.
+
+    Safe to interrupt: the same command goes on where it was.
+    """
+    from edgenas.profiling.answering import profile
+
+    with steps() as progress:
+        result = profile(request, progress=progress, say=note)
+    if shown.json:
+        print_json(result.to_json())
+        return
+    table = result.table
+    print_line(f"table: {result.path}")
+    print_line(
+        f"{len(table.layers)} layers and {len(table.networks)} networks {table.provenance} "
+        f"{table.date} on {table.target}; {result.noisy} noisy"
+    )
+    if result.error is not None:
+        error = result.error
+        print_line(f"expected error {error.error:.1%}, as on {error.n} {error.method}")
+
+
+VERB = Verb(run=run, kinds=(ProfileRequest, Shown))

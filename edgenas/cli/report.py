@@ -1,0 +1,15 @@
+"""``edgenas report``: the HTML page of a bundle or of a training."""
+
+from edgenas.cli.command import Verb
+from edgenas.cli.console import print_line
+from edgenas.delivery.request import ReportRequest
+
+
+def run(request: ReportRequest) -> None:
+    """Write the HTML page of a bundle or a training anew: one file that needs nothing else."""
+    from edgenas.delivery.reporting import report
+
+    print_line(f"report: {report(request)}")
+
+
+VERB = Verb(run=run, kinds=(ReportRequest,))

@@ -1,0 +1,68 @@
+"""``edgenas search``: a search by a table and a predictor alone."""
+
+from typing import TYPE_CHECKING
+
+from edgenas.cli.command import Shown, Verb
+from edgenas.cli.console import latency_words, note, print_json, print_line, print_table
+from edgenas.strategies.request import CompareRequest, SearchRequest
+
+if TYPE_CHECKING:
+    from edgenas.delivery.searching import SearchAnswer, SearchComparison
+
+
+def run(request: SearchRequest, comparison: CompareRequest, shown: Shown) -> None:
+    """Find the most accurate network within budgets, by a table and a predictor alone.
+
+    Latencies are predictions, without a margin for their error: specialize keeps one, or measures.
+    """
+    from edgenas.delivery.searching import compare, search
+
+    if comparison.compare is not None:
+        compared = compare(request, comparison, say=note)
+        print_json(compared.to_json()) if shown.json else _print_comparison(compared)
+        return
+    answer = search(request, say=note)
+    print_json(answer.to_json()) if shown.json else _print_answer(answer)
+
+
+def _print_answer(answer: "SearchAnswer") -> None:
+    error = answer.predictor.error
+    off = "" if error is None else f", mean error {100 * error.error:.2f} points on {error.n} archs"
+    rows = [
+        ("network", f"{answer.arch} (id {answer.arch.id})"),
+        ("accuracy", f"{answer.accuracy:.2%} predicted ({answer.predictor.source}{off})"),
+    ]
+    if answer.latency is not None and answer.table is not None:
+        words = latency_words(answer.latency, answer.upper, provenance=answer.provenance)
+        rows.append(("latency", f"{words} on {answer.table.target}"))
+    rows += [
+        ("macs", str(answer.costs.macs)),
+        ("params", str(answer.costs.params)),
+        ("search", f"{answer.evaluations} networks scored in {answer.seconds:.1f} s"),
+    ]
+    print_table(("", ""), rows)
+
+
+def _print_comparison(compared: "SearchComparison") -> None:
+    random = compared.random
+    print_table(
+        ("strategy", "accuracy", "spread", "against random", "better seeds", "seconds"),
+        [
+            (
+                result.strategy,
+                f"{result.mean:.2%}",
+                f"{100 * result.spread:.2f}",
+                f"{100 * (result.mean - random.mean):+.2f}",
+                f"{result.wins} of {compared.seeds}",
+                f"{result.seconds:.2f}",
+            )
+            for result in compared.strategies
+        ],
+    )
+    print_line(
+        f"predicted accuracy ({compared.predictor.source}), mean and standard deviation of "
+        f"{compared.seeds} seeds; at most {compared.evaluations} networks scored by each; points"
+    )
+
+
+VERB = Verb(run=run, kinds=(SearchRequest, CompareRequest, Shown))

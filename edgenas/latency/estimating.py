@@ -1,0 +1,178 @@
+"""``estimate``: a device profile of a board from a few networks that were timed on it."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.files import write_text
+from edgenas.latency.device import read
+from edgenas.latency.relatives import (
+    Check,
+    Measured,
+    Relatives,
+    checks,
+    corrected,
+    profile_text,
+    relatives_of,
+)
+from edgenas.latency.request import EstimateRequest
+from edgenas.onnx_graph.inputs import parse_size
+from edgenas.onnx_graph.price import read_network
+
+_COLUMNS = ("model", "latency_ms")
+_MORE = ("size",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoardEstimate:
+    """A device profile that was estimated from timed networks.
+
+    Args:
+        path: of the profile.
+        runtime: that the networks were timed with.
+        measured: how many networks were timed.
+        relatives: what is known of other boards.
+        median_error: of the timed networks, a fraction.
+        method: how the error was found.
+        checks: each timed network, predicted from the others.
+    """
+
+    path: Path
+    runtime: str
+    measured: int
+    relatives: Relatives
+    median_error: float
+    method: str
+    checks: tuple[Check, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object, schema first."""
+        return {
+            "schema": "edgenas.estimate/1",
+            "device": str(self.path),
+            "runtime": self.runtime,
+            "measured": self.measured,
+            "relatives": self.relatives.name,
+            "boards": self.relatives.boards,
+            "median_error": self.median_error,
+            "method": self.method,
+            "checks": [
+                {
+                    "model": check.network.name,
+                    "measured_ms": check.network.seconds * 1e3,
+                    "predicted_ms": check.predicted * 1e3,
+                    "low_ms": check.low * 1e3,
+                    "high_ms": check.high * 1e3,
+                    "inside": check.inside,
+                }
+                for check in self.checks
+            ],
+        }
+
+
+def estimate(request: EstimateRequest) -> BoardEstimate:
+    """Write the device profile of a CPU board on which a few networks were timed.
+
+    Raises:
+        EdgenasError: the file of measurements is wrong, a network cannot be read, nothing is known
+            of boards with this runtime, or something stands at ``out``.
+    """
+    request.check()
+    if request.out.exists():
+        raise EdgenasError(f"--out {request.out} exists", hint="choose another --out, or remove it")
+    relatives = relatives_of(request.runtime)
+    networks = read_measurements(request.measured)
+    board = corrected(relatives, networks)
+    checked = checks(relatives, networks)
+    text = profile_text(
+        board,
+        name=request.out.stem,
+        title=request.title or request.out.stem,
+        runtime=request.runtime,
+        precision=request.precision,
+        threads=request.threads,
+    )
+    write_text(request.out, text)
+    try:
+        read(request.out)  # the reader of profiles checks names and precisions
+    except EdgenasError:
+        request.out.unlink()
+        raise
+    return BoardEstimate(
+        path=request.out,
+        runtime=request.runtime,
+        measured=len(networks),
+        relatives=relatives,
+        median_error=_median(board.residuals),
+        method=board.method,
+        checks=tuple(checked),
+    )
+
+
+def _median(residuals: Sequence[float]) -> float:
+    sizes = sorted(abs(math.expm1(-residual)) for residual in residuals)
+    return sizes[len(sizes) // 2]
+
+
+def read_measurements(path: Path) -> list[Measured]:
+    """The timed networks of a CSV file. Paths in it start from its folder.
+
+    Raises:
+        EdgenasError: there is no such file, its columns are others, a latency is no number above
+            0, or a network cannot be read; names the line.
+    """
+    rows = csv.DictReader(_read_lines(path))
+    names = tuple(rows.fieldnames or ())
+    if not set(_COLUMNS) <= set(names) <= {*_COLUMNS, *_MORE}:
+        raise EdgenasError(
+            f"{path} must have the columns model,latency_ms and may have size, found "
+            f"{','.join(names) or 'none'}",
+            hint="the first line of the file names them",
+        )
+    networks = [
+        _read_row(row, folder=path.parent, where=f"{path} line {rows.line_num}", source=path.name)
+        for row in rows
+    ]
+    if not networks:
+        raise EdgenasError(f"{path} holds no network", hint="one a line: model,latency_ms")
+    return networks
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise EdgenasError(f"there is no file {path}", hint="a CSV: model,latency_ms") from None
+    except (UnicodeDecodeError, IsADirectoryError) as error:
+        raise EdgenasError(
+            f"{path} is no CSV file: {error}", hint="columns: model,latency_ms"
+        ) from error
+
+
+def _read_row(row: Mapping[str, str | None], *, folder: Path, where: str, source: str) -> Measured:
+    """One timed network."""
+    name = row["model"] or ""
+    try:
+        seconds = float(row["latency_ms"] or "") / 1e3
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise EdgenasError(
+            f"{where}: latency_ms must be a number above 0, found {row['latency_ms']!r}",
+            hint="milliseconds of one image, for example 12.5",
+        )
+    network = read_network(folder / name, size=parse_size(row.get("size") or None))
+    if network.unknown:
+        raise EdgenasError(
+            f"{where}: {network.cautions()[0]}", hint="measure networks without such operators"
+        )
+    return Measured(
+        name=name,
+        operators=network.operators,
+        seconds=seconds,
+        source=f"measured: {source}",
+    )

@@ -1,0 +1,55 @@
+"""What ``import-ofa`` can be asked for. This module loads nothing heavy."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.options import Option, check_request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportOfaRequest:
+    """Released weights of a once-for-all supernet, and the folder to write."""
+
+    file: Annotated[
+        Path | None,
+        Option("Released weights, a PyTorch file; or use --download.", positional=True),
+    ] = None
+    space: Annotated[str, Option("Name of its space, e.g. ofa-mbv3-w1.2; see: list spaces.")]
+    out: Annotated[Path, Option("Folder of the supernet.")]
+    download: Annotated[
+        bool, Option("Fetch the weights from where their authors publish them.")
+    ] = False
+    sha256: Annotated[
+        str | None,
+        Option(
+            "SHA-256 of the weights, in hex. Without it the first download is trusted and recorded."
+        ),
+    ] = None
+    labels: Annotated[
+        Path | None,
+        Option(
+            "File of class names, one a line, as your image folders are named. Default: numbers."
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Refuse what cannot be done.
+
+        Raises:
+            EdgenasError: names the option, the rule and the value found.
+        """
+        check_request(self)
+        if (self.file is None) != self.download:
+            both = ", not both" if self.download else ""
+            raise EdgenasError(
+                f"give the file of released weights or --download{both}",
+                hint=f"edgenas import-ofa --download --space {self.space} --out {self.out}",
+            )
+        if self.sha256 is not None and re.fullmatch("[0-9a-fA-F]{64}", self.sha256) is None:
+            raise EdgenasError(
+                f"--sha256 must be 64 hexadecimal digits, found {self.sha256!r}",
+                hint="as sha256sum prints it",
+            )

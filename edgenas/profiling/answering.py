@@ -1,0 +1,203 @@
+"""``profile``, ``bench`` and ``check``: from a request to what was measured."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.held_out import HeldOut
+from edgenas.basics.progress import Progress, Say, no_progress, say_nothing
+from edgenas.clock.measure import NETWORK
+from edgenas.latency.device import load
+from edgenas.latency.table import LatencyTable
+from edgenas.latency.table_file import table_path
+from edgenas.onnx_graph.inputs import parse_shape
+from edgenas.profiling import reach
+from edgenas.profiling.bench import Bench
+from edgenas.profiling.bench import bench as bench_model
+from edgenas.profiling.check import Check
+from edgenas.profiling.check import check as check_target
+from edgenas.profiling.request import BenchRequest, CheckRequest, ProfileRequest
+from edgenas.profiling.run import profile as profile_space
+from edgenas.profiling.tables import predictor_for
+from edgenas.runtime import registry as runtimes
+from edgenas.space.presets import load_space
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileResult:
+    """A latency table that was measured.
+
+    Args:
+        path: of the table.
+        table: what it holds.
+        error: expected of predictions from it; None where too few networks are in it.
+    """
+
+    path: Path
+    table: LatencyTable
+    error: HeldOut | None
+
+    @property
+    def noisy(self) -> int:
+        """How many timings are noisy."""
+        networks = (network.timing for network in self.table.networks)
+        return sum(timing.noisy for timing in (*self.table.layers.values(), *networks))
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object, schema first."""
+        return {
+            "schema": "edgenas.profile/1",
+            "table": str(self.path),
+            "layers": len(self.table.layers),
+            "networks": len(self.table.networks),
+            "error": self.error and self.error.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchResult:
+    """A model that was timed: on one runtime, or on two.
+
+    Args:
+        model: the file.
+        timings: one for each runtime.
+    """
+
+    model: Path
+    timings: tuple[Bench, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object, schema first; times in seconds."""
+        return {
+            "schema": "edgenas.bench/1",
+            "model": str(self.model),
+            "sha256": self.timings[0].digest,
+            "results": [_timing_to_json(timing) for timing in self.timings],
+        }
+
+
+def profile(
+    request: ProfileRequest, *, progress: Progress = no_progress, say: Say = say_nothing
+) -> ProfileResult:
+    """Measure the layers of a space, and some whole networks, into a latency table.
+
+    Safe to interrupt: the same request goes on where it was.
+
+    Raises:
+        EdgenasError: the device, the space or the runtime is unknown, or the device cannot be
+            reached; see ``edgenas.profiling.run.profile``.
+    """
+    request.check()
+    device = load(request.device)
+    clock = reach.clock_at_hand(
+        device, ssh=request.ssh, python=request.python, seconds=request.seconds, say=say
+    )
+    space = load_space(request.space)
+    if request.classes is not None:
+        space = space.with_classes(request.classes)
+    target = reach.timed_target(
+        device,
+        runtime=request.runtime,
+        precision=request.precision,
+        threads=request.threads,
+        batch=request.batch,
+    )
+    table = profile_space(
+        space,
+        target=target,
+        seed=request.seed,
+        time_budget=request.seconds,
+        fresh=request.fresh,
+        tell=_report_units(progress, f"profiling {target}"),
+        say=say,
+        clock=clock,
+    )
+    predictor = predictor_for(table, space)
+    return ProfileResult(path=table_path(target), table=table, error=predictor.error)
+
+
+def check(
+    request: CheckRequest, *, progress: Progress = no_progress, say: Say = say_nothing
+) -> Check:
+    """Time a few layers and networks of a latency table again, and compare.
+
+    Raises:
+        EdgenasError: there is no measured table, or the device cannot be reached; see
+            ``edgenas.profiling.check.check``.
+    """
+    request.check()
+    device = load(request.device)
+    clock = reach.clock_at_hand(device, ssh=request.ssh, python=request.python, say=say)
+    target = reach.timed_target(
+        device,
+        runtime=request.runtime,
+        precision=request.precision,
+        threads=request.threads,
+        batch=request.batch,
+    )
+    return check_target(
+        target,
+        clock=clock,
+        space=None if request.space is None else load_space(request.space),
+        tolerance=request.allowed,
+        tell=_report_units(progress, f"checking {target}"),
+    )
+
+
+def bench(request: BenchRequest) -> BenchResult:
+    """Time an ONNX file with the clock and the statistics of the latency tables.
+
+    Raises:
+        EdgenasError: the device is not this machine, a runtime is unknown or not here, or the file
+            cannot be run.
+    """
+    request.check()
+    device = load(request.device)
+    if device.reach != "local":
+        raise EdgenasError(
+            f"the device {device.name} must be this machine, it is reached by {device.reach!r}",
+            hint="run edgenas bench on the board itself with --device host",
+        )
+    names = [request.runtime] if request.compare is None else [request.runtime, request.compare]
+    for name in names:
+        if name is not None:
+            runtimes.get(name)
+    shapes = dict(parse_shape(text) for text in request.shape)
+    timings = [
+        bench_model(
+            request.model,
+            target=device.target(runtime=name, threads=request.threads, batch=request.batch),
+            precision=request.precision,
+            shapes=shapes,
+            settings=dataclasses.replace(NETWORK, min_seconds=request.seconds),
+        )
+        for name in names
+    ]
+    return BenchResult(model=request.model, timings=tuple(timings))
+
+
+def _report_units(progress: Progress, step: str) -> Callable[[int, int, str, str], None]:
+    """A callback that reports the visits of units as progress of one step."""
+
+    def report(done: int, total: int, name: str, words: str) -> None:
+        progress(step, done, total, f"{name} {words}".strip())
+
+    return report
+
+
+def _timing_to_json(timing: Bench) -> dict[str, Any]:
+    hidden = ("name", "samples", "wall_samples")
+    names = [field.name for field in dataclasses.fields(timing.found)]
+    return {
+        **timing.facts,
+        "threads": int(timing.facts["threads"]),
+        "batch": timing.batch,
+        "inputs": [dataclasses.asdict(value) for value in timing.inputs],
+        "latency": {name: getattr(timing.found, name) for name in names if name not in hidden},
+        "judgement": timing.found.judgement(),
+        "quiet": timing.quiet,
+        "environment": dict(timing.environment),
+    }
