@@ -264,23 +264,25 @@ def test_junit_says_the_same(profiled, factor: float):
 
 
 def test_the_verb_ends_with_one_on_drift(profiled, tmp_path, monkeypatch, capsys):
-    from edgenas.cli.checking import check as verb
+    from edgenas.cli.check import VERB
 
+    verb = VERB.command()
+    shared = {field.name: field.default for field in VERB.fields} | {"device": "host"}
     clock = Resampled(0)
     monkeypatch.setattr(reach, "clock_at_hand", lambda *a, **k: clock)
-    verb(device="host", json=True)
+    verb(**shared | {"json": True})
     quiet = json.loads(capsys.readouterr().out)
     assert (quiet["schema"], quiet["drifted"]) == ("edgenas.check/1", False)
     clock.drift = lambda name: 1.1
     report = tmp_path / "report" / "drift.xml"
     with pytest.raises(typer.Exit) as stop:
-        verb(device="host", junit=report)
+        verb(**shared | {"junit": report})
     assert stop.value.exit_code == 1
     said = capsys.readouterr().out
     assert "DRIFT of host / onnxruntime fp32" in said
     assert "likely cause: no cause is known" in said
     assert ElementTree.parse(report).getroot()[0].get("failures") == "1"
-    verb(device="host", tolerance="20%")
+    verb(**shared | {"tolerance": "20%"})
 
 
 # What is refused
@@ -348,10 +350,12 @@ def test_the_workflow_runs_commands_that_exist():
             lines += step.get("run", "").replace("\\\n", " ").splitlines()
     commands = [line.split() for line in lines if line.split()[:1] == ["edgenas"]]
     assert [words[1] for words in commands] == ["check"]
-    verbs = get_command(app).commands
+    verbs = get_command(app)
     for words in commands:
-        known = {name for option in verbs[words[1]].params for name in option.opts}
+        known = {
+            name for option in verbs.get_command(None, words[1]).params for name in option.opts
+        }
         used = set(re.findall(r"--[a-z-]+", " ".join(words)))
         assert used <= known, used - known
-        required = {o.opts[0] for o in verbs[words[1]].params if o.required}
+        required = {o.opts[0] for o in verbs.get_command(None, words[1]).params if o.required}
         assert required <= used

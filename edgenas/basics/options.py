@@ -13,6 +13,7 @@ field here and using it where it matters.
 import dataclasses
 import functools
 from dataclasses import MISSING, dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -146,7 +147,14 @@ def decode_field(field: RequestField, value: Any, *, where: str) -> Any:
     Raises:
         EdgenasError: names the place, the field, the rule and the value found.
     """
-    return decode(field.kind, value, where=f"{where}: {field.name}" if where else field.name)
+    try:
+        return decode(field.kind, value, where=f"{where}: {field.name}" if where else field.name)
+    except EdgenasError as error:
+        if not field.choices or not isinstance(value, str):
+            raise
+        near = get_close_matches(value.lower(), field.choices, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else error.hint
+        raise EdgenasError(error.message, hint=hint) from None
 
 
 def changed_names(request: Any) -> set[str]:

@@ -61,7 +61,8 @@ def print_line(text: str) -> None:
 
 def print_accuracy_fit(predictor: "AccuracyPredictor") -> None:
     """How far an accuracy predictor is off, on stdout."""
-    error, chosen = predictor.require_error(), predictor.chosen
+    error, chosen = predictor.error, predictor.chosen
+    assert error is not None  # it was fitted just now
     if chosen is None:
         words = "not known for networks that a search chooses: it was fitted to all of them"
     else:

@@ -51,9 +51,10 @@ def errors_to_json(predictor: AccuracyPredictor) -> dict[str, Any]:
     ``predictor`` is the error on networks that it was not fitted to, and ``chosen`` the error on
     networks that a search chose by it: None where it was fitted to the whole space.
     """
+    assert predictor.error is not None  # it was fitted just now
     return {
         "source": predictor.source,
-        "predictor": predictor.require_error().to_json(),
+        "predictor": predictor.error.to_json(),
         "chosen": predictor.chosen and predictor.chosen.to_json(),
     }
 

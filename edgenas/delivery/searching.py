@@ -99,7 +99,7 @@ class SearchComparison:
     strategies: tuple[StrategyComparison, ...]
 
     @property
-    def random(self) -> SearchComparison:
+    def random(self) -> StrategyComparison:
         """The result of random search."""
         return next(result for result in self.strategies if result.strategy == "random")
 
