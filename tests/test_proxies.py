@@ -284,7 +284,7 @@ def test_counts_are_what_a_proxy_must_beat():
 @pytest.mark.parametrize(
     ("do", "message"),
     [
-        (lambda b: ProxyScore(tiny_space(), proxy="snap", batch=b), "unknown proxy 'snap'"),
+        (lambda b: ProxyScore(tiny_space(), proxy="snap", batch=b), "proxy must be one of snip, grasp"),
         (lambda b: measure_agreement(np.ones(9), np.ones(9), of="x"), "at least 10 networks"),
         (
             lambda b: prescreen(
@@ -346,4 +346,4 @@ def test_the_verb_prints_what_proxies_are_worth(
     assert "its agreement with accuracy is not known here" in text
     assert "Spearman" in text
     assert "synthetic images with random labels" in text
-    assert "unknown proxy 'snap'" in run(*words, "--space", "tiny", "--proxy", "snap")
+    assert "proxy must be one of snip, grasp" in run(*words, "--space", "tiny", "--proxy", "snap")

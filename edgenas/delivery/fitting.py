@@ -51,10 +51,9 @@ def errors_to_json(predictor: AccuracyPredictor) -> dict[str, Any]:
     ``predictor`` is the error on networks that it was not fitted to, and ``chosen`` the error on
     networks that a search chose by it: None where it was fitted to the whole space.
     """
-    assert predictor.error is not None  # it was fitted just now
     return {
         "source": predictor.source,
-        "predictor": predictor.error.to_json(),
+        "predictor": predictor.error and predictor.error.to_json(),
         "chosen": predictor.chosen and predictor.chosen.to_json(),
     }
 
@@ -75,7 +74,8 @@ def fit_accuracy(
         EdgenasError: the supernet or the images cannot be read, or do not belong together.
     """
     check_request(request)
-    trained = load_supernet(find_supernet(request.supernet))
+    folder = find_supernet(request.supernet)
+    trained = load_supernet(folder)
     images = read_images(
         request.data,
         stored=trained.preprocessing.stored,
@@ -89,6 +89,7 @@ def fit_accuracy(
     predictor = fit_and_save(
         trained,
         validation,
+        folder=folder,
         calibration=calibration,
         count=request.archs,
         seed=request.seed,
@@ -107,6 +108,7 @@ def fit_and_save(
     trained: TrainedSupernet,
     validation: Images,
     *,
+    folder: Path,
     calibration: Tensor,
     count: int,
     seed: int,
@@ -116,16 +118,15 @@ def fit_and_save(
     """Evaluate networks, fit the predictor and put it into the folder of the supernet.
 
     Args:
-        trained: the supernet, with its folder.
+        trained: the supernet.
         validation: the images that accuracy is measured on.
+        folder: of the supernet.
         calibration: pixels that batch norms are calibrated with.
         count: networks to evaluate.
         seed: of the sample of networks.
         name: of the data set, for people.
         progress: called with (step, done, total, words).
     """
-    folder = trained.folder
-    assert folder is not None
     state = sha256(folder / "weights.safetensors")[:16]
     journal = folder / f"accuracies-{state}-{validation.digest[:8]}-{seed}.jsonl"
     with explain_stop(_GO_ON):

@@ -117,10 +117,8 @@ def predict(request: PredictRequest) -> Prediction:
     """
     request.check()
     device = devices.load(request.device)
-    if request.model is not None:
-        return _predict_model(request.model, request, device)
-    assert request.arch is not None
-    return _predict_arch(request.arch, request, device)
+    predict_file = _predict_arch if request.model is None else _predict_model
+    return predict_file(request.file, request, device)
 
 
 def _predict_arch(path: Path, request: PredictRequest, device: Device) -> Prediction:

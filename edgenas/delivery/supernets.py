@@ -151,6 +151,7 @@ def train(
         predictor = fit_and_save(
             trained,
             validation,
+            folder=request.out,
             calibration=calibration,
             count=inputs.recipe.accuracy_archs,
             seed=request.seed,

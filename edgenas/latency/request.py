@@ -68,6 +68,11 @@ class PredictRequest:
     classes: ClassCount = None
     confidence: Confidence = 0.95
 
+    @property
+    def file(self) -> Path:
+        """The file of the network; ``check`` has made sure that there is one."""
+        return next(path for path in (self.arch, self.model) if path is not None)
+
     def check(self) -> None:
         """Refuse what cannot be done.
 
