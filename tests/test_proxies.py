@@ -284,7 +284,7 @@ def test_counts_are_what_a_proxy_must_beat():
 @pytest.mark.parametrize(
     ("do", "message"),
     [
-        (lambda b: ProxyScore(tiny_space(), proxy="snap", batch=b), "proxy must be one of snip, grasp"),
+        (lambda b: ProxyScore(tiny_space(), proxy="snap", batch=b), "unknown proxy 'snap'"),
         (lambda b: measure_agreement(np.ones(9), np.ones(9), of="x"), "at least 10 networks"),
         (
             lambda b: prescreen(
