@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from edgenas.accuracy.measured import CHOSEN, check_classes, measure_accuracies
+from edgenas.accuracy.measured import CHOSEN, measure_accuracies
 from edgenas.accuracy.measured import fit_accuracy as fit_predictor
 from edgenas.accuracy.predictor import AccuracyPredictor
 from edgenas.accuracy.request import FitAccuracyRequest
@@ -15,7 +15,7 @@ from edgenas.basics.files import sha256
 from edgenas.basics.options import check_request
 from edgenas.basics.progress import Progress, Say, explain_stop, no_progress, say_nothing
 from edgenas.delivery.reading import count_learnt_copies, read_images
-from edgenas.images.data import Images
+from edgenas.images.data import Images, check_classes
 from edgenas.model import processes as parallel
 from edgenas.model.saved import ACCURACY_FILE, TrainedSupernet, find_supernet, load_supernet
 from edgenas.strategies.chosen import choose_networks

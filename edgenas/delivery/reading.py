@@ -2,7 +2,9 @@
 
 from edgenas.basics.progress import Progress, Say
 from edgenas.images.copies import find_copies
-from edgenas.images.data import Images, Size, load_images
+from edgenas.images.data import Images
+from edgenas.images.loading import load_images
+from edgenas.images.preprocessing import Size
 from edgenas.model.saved import TrainedSupernet
 
 _NAMED = 5  # files that were left out

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgenas.accuracy.measured import check_classes
+from edgenas.accuracy.evaluation import evaluate_archs
 from edgenas.accuracy.predictor import FEWEST, AccuracyPredictor
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import write_text
@@ -17,9 +17,9 @@ from edgenas.basics.progress import Progress, Say, explain_stop, no_progress, sa
 from edgenas.basics.units import pixels
 from edgenas.delivery.fitting import errors_to_json, fit_and_save, name_of
 from edgenas.delivery.reading import count_learnt_copies, read_images
-from edgenas.images.data import Images, Size, choose_stored_size, count_copies, split
+from edgenas.images.data import Images, check_classes, count_copies, split
+from edgenas.images.preprocessing import Size, choose_stored_size
 from edgenas.model import processes as parallel
-from edgenas.model.evaluate import evaluate_archs
 from edgenas.model.saved import TrainedSupernet, find_supernet, load_supernet, save_supernet
 from edgenas.pages.training import training_page
 from edgenas.space.presets import load_space

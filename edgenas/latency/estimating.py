@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgenas.basics.errors import EdgenasError
-from edgenas.basics.files import write_text
+from edgenas.basics.errors import EdgenasError, quote
+from edgenas.basics.files import read_bytes, write_text
 from edgenas.latency.device import read
 from edgenas.latency.relatives import (
     Check,
@@ -25,6 +25,9 @@ from edgenas.onnx_graph.price import read_network
 
 _COLUMNS = ("model", "latency_ms")
 _MORE = ("size",)
+_LONGEST = 1e6  # seconds of a run, as of `edgenas.basics.ranges.Seconds`
+
+Row = Mapping[str, str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,8 +128,7 @@ def read_measurements(path: Path) -> list[Measured]:
         EdgenasError: there is no such file, its columns are others, a latency is no number above
             0, or a network cannot be read; names the line.
     """
-    rows = csv.DictReader(_read_lines(path))
-    names = tuple(rows.fieldnames or ())
+    names, lines = _read_lines(path)
     if not set(_COLUMNS) <= set(names) <= {*_COLUMNS, *_MORE}:
         raise EdgenasError(
             f"{path} must have the columns model,latency_ms and may have size, found "
@@ -134,35 +136,37 @@ def read_measurements(path: Path) -> list[Measured]:
             hint="the first line of the file names them",
         )
     networks = [
-        _read_row(row, folder=path.parent, where=f"{path} line {rows.line_num}", source=path.name)
-        for row in rows
+        _read_row(row, folder=path.parent, where=f"{path} line {number}", source=path.name)
+        for number, row in lines
     ]
     if not networks:
         raise EdgenasError(f"{path} holds no network", hint="one a line: model,latency_ms")
     return networks
 
 
-def _read_lines(path: Path) -> list[str]:
+def _read_lines(path: Path) -> tuple[tuple[str, ...], list[tuple[int, Row]]]:
+    """The names of the columns, and every row with the number of its line."""
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise EdgenasError(f"there is no file {path}", hint="a CSV: model,latency_ms") from None
-    except (UnicodeDecodeError, IsADirectoryError) as error:
+        text = read_bytes(path).decode("utf-8-sig")
+        rows = csv.DictReader(text.splitlines(), strict=True)
+        return tuple(rows.fieldnames or ()), [(rows.line_num, row) for row in rows]
+    except (UnicodeDecodeError, csv.Error) as error:
         raise EdgenasError(
             f"{path} is no CSV file: {error}", hint="columns: model,latency_ms"
         ) from error
 
 
-def _read_row(row: Mapping[str, str | None], *, folder: Path, where: str, source: str) -> Measured:
+def _read_row(row: Row, *, folder: Path, where: str, source: str) -> Measured:
     """One timed network."""
     name = row["model"] or ""
     try:
         seconds = float(row["latency_ms"] or "") / 1e3
     except ValueError:
         seconds = math.nan
-    if not (math.isfinite(seconds) and seconds > 0):
+    if not 0 < seconds <= _LONGEST:  # NaN is neither
         raise EdgenasError(
-            f"{where}: latency_ms must be a number above 0, found {row['latency_ms']!r}",
+            f"{where}: latency_ms must be a number above 0 and at most {1e3 * _LONGEST:g}, "
+            f"found {quote(row['latency_ms'])}",
             hint="milliseconds of one image, for example 12.5",
         )
     network = read_network(folder / name, size=parse_size(row.get("size") or None))

@@ -9,7 +9,7 @@ from edgenas.basics.download import address_of, download
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import cache_folder, check_absent, new_folder, sha256
 from edgenas.basics.progress import Progress, no_progress
-from edgenas.images.data import Preprocessing, choose_stored_size
+from edgenas.images.preprocessing import Preprocessing, choose_stored_size
 from edgenas.model.ofa_weights import import_supernet
 from edgenas.model.request import ImportOfaRequest
 from edgenas.model.saved import TrainedSupernet, save_supernet
@@ -55,7 +55,7 @@ def import_ofa(request: ImportOfaRequest, *, progress: Progress = no_progress) -
             address,
             file,
             sha256=request.sha256,
-            tell=lambda done, total: progress("fetching weights", done, total, ""),
+            progress=lambda done, total: progress("fetching weights", done, total, ""),
         )
     digest = sha256(file) if file.is_file() else ""  # the import says what is wrong with the file
     if request.sha256 is not None and digest != request.sha256.lower():

@@ -1,7 +1,6 @@
 """``profile``, ``bench`` and ``check``: from a request to what was measured."""
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ from edgenas.onnx_graph.inputs import parse_shape
 from edgenas.profiling import reach
 from edgenas.profiling.bench import Bench
 from edgenas.profiling.bench import bench as bench_model
-from edgenas.profiling.check import Check
 from edgenas.profiling.check import check as check_target
+from edgenas.profiling.drift import DriftCheck
 from edgenas.profiling.request import BenchRequest, CheckRequest, ProfileRequest
+from edgenas.profiling.run import ProfilePlan
 from edgenas.profiling.run import profile as profile_space
 from edgenas.profiling.tables import predictor_for
 from edgenas.runtime import registry as runtimes
@@ -108,12 +108,10 @@ def profile(
     table = profile_space(
         space,
         target=target,
-        seed=request.seed,
-        time_budget=request.seconds,
-        fresh=request.fresh,
-        tell=_report_units(progress, f"profiling {target}"),
-        say=say,
+        plan=ProfilePlan(seed=request.seed, time_budget=request.seconds, fresh=request.fresh),
         clock=clock,
+        progress=progress,
+        say=say,
     )
     predictor = predictor_for(table, space)
     return ProfileResult(path=table_path(target), table=table, error=predictor.error)
@@ -121,7 +119,7 @@ def profile(
 
 def check(
     request: CheckRequest, *, progress: Progress = no_progress, say: Say = say_nothing
-) -> Check:
+) -> DriftCheck:
     """Time a few layers and networks of a latency table again, and compare.
 
     Raises:
@@ -143,7 +141,7 @@ def check(
         clock=clock,
         space=None if request.space is None else load_space(request.space),
         tolerance=request.allowed,
-        tell=_report_units(progress, f"checking {target}"),
+        progress=progress,
     )
 
 
@@ -177,15 +175,6 @@ def bench(request: BenchRequest) -> BenchResult:
         for name in names
     ]
     return BenchResult(model=request.model, timings=tuple(timings))
-
-
-def _report_units(progress: Progress, step: str) -> Callable[[int, int, str, str], None]:
-    """A callback that reports the visits of units as progress of one step."""
-
-    def report(done: int, total: int, name: str, words: str) -> None:
-        progress(step, done, total, f"{name} {words}".strip())
-
-    return report
 
 
 def _timing_to_json(timing: Bench) -> dict[str, Any]:
