@@ -22,6 +22,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from edgenas.basics.errors import EdgenasError
+from edgenas.basics.version import name_build, version
 from edgenas.bundle import example, manifest
 from edgenas.bundle.card import model_card
 from edgenas.bundle.contents import read_contents
@@ -40,7 +41,7 @@ from edgenas.bundle.trace import (
     Trace,
 )
 from edgenas.bundle.verify import ClaimCheck, verify_bundle
-from edgenas.bundle.write import check_output, load_bundle, sample_image, write_bundle
+from edgenas.bundle.write import BundleParts, check_output, load_bundle, sample_image, write_bundle
 from edgenas.clock.measure import Measurement
 from edgenas.images.preprocessing import Preprocessing, Size, decode_stored
 from edgenas.latency.device import Target
@@ -145,17 +146,19 @@ def write(
     images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     return write_bundle(
         folder,
-        space=space,
-        arch=arch,
-        onnx=onnx,
-        preprocessing=PREPROCESSING,
-        labels=labels,
-        record=result or record(),
-        trace=trace(),
+        BundleParts(
+            space=space,
+            arch=arch,
+            onnx=onnx,
+            preprocessing=PREPROCESSING,
+            labels=labels,
+            record=result or record(),
+            trace=trace(),
+            parity=parity(network, onnx, images=images),
+            request=REQUEST,
+            batch=batch,
+        ),
         page=bundle_page,
-        parity=parity(network, onnx, images=images),
-        request=REQUEST,
-        batch=batch,
     )
 
 
@@ -956,6 +959,20 @@ def test_a_generated_file_of_another_version_is_said_not_to_be_compared(bundle: 
     assert check.passed
     assert check.detail.startswith("not compared: ")
     assert "is of edgenas 0.0.1, this is " in check.detail
+
+
+def test_a_checkout_with_other_sources_does_not_compare(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ours = name_build()
+    assert manifest.read(bundle)["versions"]["edgenas"] == ours
+    assert ours.startswith(f"{version()}+")  # the digest of the sources: tests run in a checkout
+    other = f"{version()}+0123456789"
+    monkeypatch.setattr("edgenas.bundle.verify.name_build", lambda: other)
+    for check in verify_bundle(bundle, page=lambda contents: "another page"):
+        assert check.passed, str(check)
+        if check.name in ("page", "card", "example"):
+            assert check.detail.endswith(f"is of edgenas {ours}, this is {other}")
 
 
 def test_a_page_is_said_not_to_be_compared_where_nobody_makes_it(bundle: Path):

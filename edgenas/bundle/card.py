@@ -1,4 +1,4 @@
-"""MODEL_CARD.md: what a person should know of a bundle."""
+"""``MODEL_CARD.md`` of a bundle: what a person should know about it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,11 +13,11 @@ _NEEDED = ("'numpy>=1.21.6'", "'pillow>=9.1'", "'onnxruntime>=1.18'")
 
 
 def model_card(record: Record, *, manifest: Mapping[str, Any]) -> str:
-    """The card, in Markdown.
+    """Write the card, in Markdown.
 
     Args:
         record: the results.
-        manifest: its fields; those on files may be missing.
+        manifest: its fields; the hashes of files may be missing.
     """
     model, preprocessing = manifest["model"], manifest["preprocessing"]
     labels = manifest["labels"]
@@ -27,11 +27,11 @@ def model_card(record: Record, *, manifest: Mapping[str, Any]) -> str:
         f"Made by edgenas {manifest['versions']['edgenas']} for {record.target}, from the "
         f"supernet {record.supernet} (space {manifest['space']['name']}).",
         "## What is promised",
-        _list([str(promise) for promise in record.promises] or ["nothing: no budget was given"]),
+        _to_list([str(promise) for promise in record.promises] or ["nothing: no budget was given"]),
         "## What is known",
         f"- Top-1 accuracy: {record.accuracy}",
         *([f"- Weights of its own: {record.retraining}"] if record.retraining else []),
-        _latency(record),
+        _describe_latency(record),
         f"- Costs of one image: {record.costs_text()}",
         f"- Parity with PyTorch: largest difference of a logit "
         f"{manifest['parity']['max_abs_difference']:.1e}, the same top-1 on "
@@ -40,19 +40,19 @@ def model_card(record: Record, *, manifest: Mapping[str, Any]) -> str:
         f"```console\n$ pip install {' '.join(_NEEDED)}\n$ python example.py photo.jpg\n```",
         "These are the lowest versions; Python 3.8, which JetPack 5 has, or newer.",
         f"- Input `{model['input']}`: {preprocessing['dtype']}, shape "
-        f"{_shape(model['input_shape'])}, {preprocessing['layout']}, "
+        f"{_show_shape(model['input_shape'])}, {preprocessing['layout']}, "
         f"{preprocessing['channel_order']}",
-        f"- Output `{model['output']}`: logits, shape {_shape(model['output_shape'])}",
+        f"- Output `{model['output']}`: logits, shape {_show_shape(model['output_shape'])}",
         f"- Labels ({len(labels)}): {first}",
         "Preprocessing, step by step:",
-        "\n".join(f"{i}. {step}" for i, step in enumerate(_steps(preprocessing), 1)),
+        "\n".join(f"{i}. {step}" for i, step in enumerate(_describe_steps(preprocessing), 1)),
         "`edgenas verify FOLDER` checks every file of this folder, runs the model on the stored "
         "input and counts its operations again.",
         "## The network",
         f"`{manifest['arch_text']}`",
         "Input resolution, then per stage the width and its blocks as kernel x expansion.",
         "## Limits",
-        _list(
+        _to_list(
             [
                 *record.notes,
                 "The accuracy is of the data named above; on other images it will differ.",
@@ -62,10 +62,10 @@ def model_card(record: Record, *, manifest: Mapping[str, Any]) -> str:
             ]
         ),
     ]
-    return _joined(parts)
+    return _join_paragraphs(parts)
 
 
-def _latency(record: Record) -> str:
+def _describe_latency(record: Record) -> str:
     lines: list[str] = []
     if record.measured is not None:
         lines.append(f"Latency: {record.measured}")
@@ -75,10 +75,10 @@ def _latency(record: Record) -> str:
         lines.append(f"Latency, not measured on this model: {record.predicted}")
     else:
         lines.append("Latency: not known; nothing was measured or estimated for this target")
-    return _list(lines)
+    return _to_list(lines)
 
 
-def _steps(preprocessing: Mapping[str, Any]) -> list[str]:
+def _describe_steps(preprocessing: Mapping[str, Any]) -> list[str]:
     stored, resolution = preprocessing["resize"]
     return [
         f"decode to {preprocessing['decode']}",
@@ -90,16 +90,16 @@ def _steps(preprocessing: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _shape(shape: list[Any]) -> str:
+def _show_shape(shape: list[Any]) -> str:
     return " x ".join(str(size) for size in shape)
 
 
-def _list(lines: list[str]) -> str:
+def _to_list(lines: list[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _joined(parts: list[str]) -> str:
-    """Paragraphs; neighbouring list items stay one list."""
+def _join_paragraphs(parts: list[str]) -> str:
+    """Join paragraphs with empty lines between them; neighbouring list items form one list."""
     text = ""
     for part in parts:
         same_list = part.startswith("- ") and text.rpartition("\n")[2].startswith("- ")

@@ -1,4 +1,4 @@
-"""All that a bundle says, as values."""
+"""The contents of a bundle, as values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class Contents:
         space: of the network.
         arch: the network.
         record: the results.
-        trace: how they were found; empty in a bundle of the first format, which had none.
-        manifest: its fields but those on files and the id, which come last.
+        trace: what the search saw and measured; empty for bundles of format 1, which have none.
+        manifest: its fields. The hashes of files and the id may be missing.
     """
 
     space: Space
@@ -37,7 +37,7 @@ class Contents:
 
 
 def read_contents(folder: Path) -> Contents:
-    """What a bundle says; nothing is checked but the manifest, see ``verify_bundle``.
+    """Read what a bundle says. Only the manifest is checked; ``verify_bundle`` checks the rest.
 
     Raises:
         EdgenasError: there is no bundle, or a file of it is not what it should be.
@@ -53,12 +53,12 @@ def read_contents(folder: Path) -> Contents:
 
 
 def read_record(folder: Path) -> Record:
-    """``report.json`` of a bundle. Raises EdgenasError as ``Record.from_json``."""
+    """Read ``report.json`` of a bundle. Raises EdgenasError as ``Record.from_json``."""
     fields = read_json(folder / "report.json", schema=SCHEMA)
     return Record.from_json({"schema": SCHEMA, **fields}, where="report.json")
 
 
 def read_trace(folder: Path) -> Trace:
-    """``search.json`` of a bundle. Raises EdgenasError as ``Trace.from_json``."""
+    """Read ``search.json`` of a bundle. Raises EdgenasError as ``Trace.from_json``."""
     fields = read_json(folder / TRACE_FILE, schema=TRACE_SCHEMA)
     return Trace.from_json({"schema": TRACE_SCHEMA, **fields}, where=TRACE_FILE)

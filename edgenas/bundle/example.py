@@ -1,14 +1,14 @@
-"""Classify images with the model of this folder. Needs numpy, Pillow and onnxruntime, no more.
+"""Classify images with the model of this folder. It needs only numpy, Pillow and onnxruntime.
 
-Runs on Python 3.8 or newer with numpy 1.21, Pillow 9.1 and onnxruntime 1.18, or newer ones.
+It runs on Python 3.8 or newer with numpy 1.21, Pillow 9.1 and onnxruntime 1.18, or newer ones.
 
     python example.py photo.jpg ...   prints the five likeliest labels of each image
     python example.py                 runs the sample image and checks the result
 
-Copy what you need into your app: ``load_image`` is all there is to preprocessing.
+Copy what you need into your app: ``load_image`` does all of the preprocessing.
 """
 
-# Python 3.8, which JetPack 5 has, reads dict[str, Any] as text and never as a type.
+# JetPack 5 has Python 3.8, which cannot evaluate dict[str, Any]; with this it never tries.
 from __future__ import annotations
 
 import json
@@ -17,27 +17,28 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# ONNX Runtime tells its makers what it runs, unless this is set before it is loaded.
+# ONNX Runtime sends usage data to its makers, unless this is set before it is loaded.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-# No others are opened, whatever a file is called: of an EPS file Pillow would run a program.
+# Only these are opened, whatever the name of the file: for an EPS file Pillow runs a program.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 FOLDER = Path(__file__).resolve().parent
 
 
 def load_image(path: Path, preprocessing: dict[str, Any]) -> np.ndarray:
-    """An image file as the model wants it: float32, shape (1, 3, height, width).
+    """Read an image file as the model needs it: float32, shape (1, 3, height, width).
 
     Args:
         path: of an image in one of ``FORMATS``.
         preprocessing: the field of that name in manifest.json.
 
     Raises:
-        ValueError: grey of 16 or 32 bits or of floats: how it becomes 8 bits is yours to say.
+        ValueError: the image is grey with 16 or 32 bits, or with floats. You must decide how it
+            becomes 8 bits.
     """
     Image.init()  # a Pillow of before 11.3 has no AVIF
     with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
@@ -51,7 +52,7 @@ def load_image(path: Path, preprocessing: dict[str, Any]) -> np.ndarray:
     wide = max(1, min(pixels.width, pixels.height * width // height))
     left, top = (pixels.width - wide) // 2, (pixels.height - high) // 2
     pixels = pixels.crop((left, top, left + wide, top + high))
-    # In two steps, as in training: to the size images are kept at, then to the model's.
+    # In two steps, as in training: to the size of stored images, then to the size of the model.
     for height, width in sizes:
         if pixels.size != (width, height):
             pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
@@ -61,20 +62,20 @@ def load_image(path: Path, preprocessing: dict[str, Any]) -> np.ndarray:
 
 
 def run(session: onnxruntime.InferenceSession, x: np.ndarray) -> np.ndarray:
-    """Logits, shape (classes,), of one input (1, 3, height, width)."""
+    """Run the model on one input (1, 3, height, width); returns logits, shape (classes,)."""
     batch = session.get_inputs()[0].shape[0]
-    # A model made for a fixed batch wants a full one; an app would fill it with other images.
+    # A model for a fixed batch needs a full one; an app would fill it with other images.
     x = np.repeat(x, batch if isinstance(batch, int) else 1, axis=0)
     (logits,) = session.run(["logits"], {"image": x})
     return np.asarray(logits)[0]
 
 
 def check(session: onnxruntime.InferenceSession, manifest: dict[str, Any]) -> bool:
-    """Whether the sample image becomes the stored input, and that the stored output."""
+    """Check that the sample image gives the stored input, and the input the stored output."""
     x = load_image(FOLDER / "sample_image.png", manifest["preprocessing"])
     wanted_input = np.load(FOLDER / "sample_input.npy")
     wanted = np.load(FOLDER / "expected_output.npy")[0]
-    # One of 255 levels: image libraries round the last bit of a resized pixel as they like.
+    # One of 255 levels: image libraries differ in how they round a resized pixel.
     level = 1.001 / 255 / min(manifest["preprocessing"]["std"])
     same_input = float(np.abs(x - wanted_input).max()) <= level
     difference = float(np.abs(run(session, wanted_input[:1]) - wanted).max())
@@ -88,7 +89,7 @@ def check(session: onnxruntime.InferenceSession, manifest: dict[str, Any]) -> bo
 
 
 def main(paths: list[str]) -> int:
-    """Classify images; without any, check the bundle. The exit code."""
+    """Classify images, or check the bundle if there are none; returns the exit code."""
     manifest = json.loads((FOLDER / "manifest.json").read_text(encoding="utf-8"))
     options = onnxruntime.SessionOptions()
     # Without it, int8 models are less accurate on x86 processors that lack VNNI.

@@ -1,12 +1,12 @@
-"""The manifest of a bundle: what is in it, byte for byte, and how to use it.
+"""The manifest of a bundle: which files it has, byte for byte, and how to use them.
 
 Format ``edgenas.bundle/2``: one JSON object, written in exactly one way (fields in order, one
-space of indentation, ASCII), so that any changed byte shows. ``bundle_id`` is the SHA-256 of the
-manifest written without it, and ``files`` holds size and SHA-256 of every other file of the
-folder: the id names the whole bundle. It guards against damage; against a forger it does so where
-the id is known from elsewhere.
+space of indentation, ASCII), so that a change of any byte can be seen. ``bundle_id`` is the SHA-256
+of the manifest written without the id, and ``files`` holds size and SHA-256 of every other file of
+the folder. So the id stands for the whole bundle. It shows damage. It shows a forgery only to those
+who know the right id from elsewhere.
 
-``weights`` is there only where they are not the supernet's own.
+``weights`` is there only if the network has other weights than the supernet.
 
 History: format 1 had neither ``search.json`` nor ``report.html``; it is still read.
 """
@@ -120,7 +120,7 @@ class _Manifest:
 
 
 def describe_preprocessing(preprocessing: "Preprocessing", *, resolution: int) -> dict[str, Any]:
-    """Every step from an image file to the input of the model, in order."""
+    """List every step from an image file to the input of the model, in order."""
     return {
         "decode": "8-bit RGB, turned as its EXIF orientation says; transparency is dropped",
         "crop": _crop(preprocessing),
@@ -148,18 +148,18 @@ def _crop(preprocessing: "Preprocessing") -> str:
 
 
 def to_text(manifest: Mapping[str, Any]) -> str:
-    """The one way to write a manifest."""
+    """Write a manifest as text, in the only form that is accepted."""
     return json.dumps(manifest, indent=1, allow_nan=False) + "\n"
 
 
 def compute_id(manifest: Mapping[str, Any]) -> str:
-    """The id of a manifest: the SHA-256 of its text without the id."""
+    """Compute the id of a manifest: the SHA-256 of its text without the id."""
     rest = {name: value for name, value in manifest.items() if name != "bundle_id"}
     return hashlib.sha256(to_text(rest).encode()).hexdigest()
 
 
 def add_hashes(manifest: Mapping[str, Any], *, folder: Path) -> dict[str, Any]:
-    """The manifest with the hashes of the files of a folder and its own id."""
+    """Add the hashes of the files of a folder, and the id, to a manifest."""
     files = {
         name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
         for name in FILES
@@ -169,10 +169,10 @@ def add_hashes(manifest: Mapping[str, Any], *, folder: Path) -> dict[str, Any]:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The manifest of a bundle, checked to the byte.
+    """Read the manifest of a bundle, and check every byte of it.
 
     Raises:
-        EdgenasError: there is no bundle, its manifest was changed, or another schema.
+        EdgenasError: there is no bundle, its manifest was changed, or it has another schema.
     """
     path = folder / NAME
     if not path.exists():
@@ -186,16 +186,16 @@ def read(folder: Path) -> dict[str, Any]:
         hint="make the bundle anew, or restore the file",
     )
     try:
-        found = json.loads(data.decode("ascii"))
-        intact = to_text(found).encode() == data
+        value = json.loads(data.decode("ascii"))
+        intact = to_text(value).encode() == data
     except (ValueError, TypeError, RecursionError):
         raise damaged from None
     if not intact:
         raise damaged
-    schema = found.get("schema") if isinstance(found, dict) else None
+    schema = value.get("schema") if isinstance(value, dict) else None
     schema = schema if isinstance(schema, str) and schema in _FORMATS else SCHEMA
-    fields = check_schema(found, schema=schema, where=str(path))
-    if compute_id(found) != fields.get("bundle_id"):
+    fields = check_schema(value, schema=schema, where=str(path))
+    if compute_id(value) != fields.get("bundle_id"):
         raise damaged
     decode(_Manifest, fields, where=str(path))
     check_fields(fields["files"], required=_FORMATS[schema], where=f"{path}: files")

@@ -1,4 +1,4 @@
-"""What is known of a delivered network, as values. A number never travels without its evidence."""
+"""The results for a delivered network, as values. Each number carries its evidence."""
 
 import dataclasses
 import json
@@ -36,16 +36,16 @@ class AccuracyRecord:
 
     Args:
         kind: ``predicted`` (by a predictor) or ``measured`` (on images).
-        value: the fraction.
-        data: the images it is of, e.g. ``cifar10``.
-        split: the part of them, e.g. ``validation``.
-        images: how many.
-        error: predicted: mean absolute error on held-out archs; measured: standard error of
-            a proportion. A fraction.
-        archs: predicted: how many archs were held out; measured: 0.
-        chosen: predicted: those archs were chosen by a search by this very predictor.
-        copies: measured: how many of the images are copies of such as the weights have learnt
-            from; None: it is not known.
+        value: the accuracy, a fraction.
+        data: name of the data set, e.g. ``cifar10``.
+        split: the part of the data set, e.g. ``validation``.
+        images: number of images.
+        error: a fraction. If predicted, the mean absolute error on held-out archs; if measured,
+            the standard error of a proportion.
+        archs: number of archs that ``error`` was measured on, if predicted; else 0.
+        chosen: whether a search by this very predictor chose those archs.
+        copies: how many of the images are copies of images that the weights have learnt from, if
+            measured. None: nobody has counted them.
     """
 
     kind: Literal["predicted", "measured"]
@@ -66,7 +66,7 @@ class AccuracyRecord:
     def of(
         *, correct: int, images: int, data: str, split: str, copies: int | None = None
     ) -> "AccuracyRecord":
-        """The measured accuracy of so many correct answers."""
+        """The measured accuracy from the number of correct answers."""
         value = correct / images
         error = math.sqrt(value * (1 - value) / images)
         return AccuracyRecord(
@@ -81,7 +81,7 @@ class AccuracyRecord:
 
     @property
     def caution(self) -> str:
-        """Why the number is too high, in words; empty: nothing says that it is."""
+        """Why the number is too high, in words. Empty if there is no reason to think so."""
         if not self.copies:
             return ""
         return f"{self.copies} of {self.images} images are copies of training images"
@@ -105,9 +105,10 @@ class PredictedLatency:
         seconds: the prediction.
         upper: its upper bound.
         confidence: of the bound, e.g. 0.95.
-        bound: how the bound came about, e.g. ``split-conformal on 40 networks``.
-        provenance: of the numbers it is made from: ``measured``, ``published`` or ``estimated``.
-        source: the table or device model, in words.
+        bound: the method of the bound, e.g. ``split-conformal on 40 networks``.
+        provenance: where the numbers behind the prediction are from: ``measured``, ``published``
+            or ``estimated``.
+        source: the table or the device model, in words.
     """
 
     seconds: Seconds
@@ -133,19 +134,22 @@ class PredictedLatency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredLatency:
-    """A latency timed on this very model. Seconds of one run, as in `edgenas.clock.measure`.
+    """A latency that was timed on this very model. Seconds of one run, see `edgenas.clock.measure`.
+
+    The canary's gate leaves out runs while which the machine was slowed down by other work.
 
     Args:
-        median: behind the canary's gate; p10, p90 and n likewise.
-        p10: 10th percentile.
-        p90: 90th percentile.
-        n: gated runs.
-        half_width: of the 95% interval of the median, as a part of it; None: too few runs.
-        wall_p50: median of all runs, whatever the machine did meanwhile.
+        median: of the runs that passed the gate.
+        p10: their 10th percentile.
+        p90: their 90th percentile.
+        n: their number.
+        half_width: half of the 95% interval of the median, divided by the median. None: too few
+            runs.
+        wall_p50: median of all runs, also of those that the gate left out.
         wall_p95: 95th percentile of all runs.
-        wall_n: all runs.
-        flag: empty, or why not to trust the median.
-        environment: processor, clocks, versions: what the numbers depend on.
+        wall_n: number of all runs.
+        flag: why nobody should trust the median; empty if it can be trusted.
+        environment: what the numbers depend on: processor, clocks, versions.
     """
 
     median: Seconds
@@ -161,7 +165,7 @@ class MeasuredLatency:
 
     @staticmethod
     def of(measurement: Measurement, *, environment: Mapping[str, Any]) -> "MeasuredLatency":
-        """The part of a measurement that is reported."""
+        """The part of a measurement that a report shows."""
         names = [f.name for f in dataclasses.fields(MeasuredLatency) if f.name != "environment"]
         values = {name: getattr(measurement, name) for name in names}
         return MeasuredLatency(**values, environment=environment)
@@ -178,13 +182,13 @@ class MeasuredLatency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promise:
-    """One constraint and the number it is kept with.
+    """One constraint, and the number that is compared with its limit.
 
     Args:
-        constraint: as asked, e.g. ``latency<=20ms``.
-        value: the number held against the limit, in seconds, bytes, joules or counts.
+        constraint: as the user wrote it, e.g. ``latency<=20ms``.
+        value: the number, in seconds, bytes, joules or counts.
         limit: in the same unit.
-        rests_on: what the number is: ``measured median``, ``upper bound of the prediction``,
+        rests_on: the kind of the number: ``measured median``, ``upper bound of the prediction``,
             ``exact count`` ...
     """
 
@@ -210,8 +214,8 @@ class RetrainedNetwork:
     Args:
         arch_id: of the network.
         arch_text: its text form.
-        before: accuracy on the validation images with the supernet's weights.
-        after: with its own.
+        before: its accuracy on the validation images with the supernet's weights, a fraction.
+        after: its accuracy on the same images with its own weights.
     """
 
     arch_id: Id
@@ -222,18 +226,19 @@ class RetrainedNetwork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retraining:
-    """How a network came by weights of its own.
+    """The training that gave a network weights of its own.
 
     Args:
-        start: ``inherited``: from the supernet's weights; ``scratch``: from random ones; ``joint``:
-            from the supernet's, beside the choices that a strategy learnt.
+        start: where the training started. ``inherited``: from the supernet's weights. ``scratch``:
+            from random weights. ``joint``: from the supernet's weights, trained together with the
+            choices of a search strategy.
         epochs: passes over the training images.
-        learning_rate: at its peak.
-        images: that were learnt from.
-        validation: images that chose among the candidates.
-        candidates: all that were trained, the best on the validation images first.
-        before: of the delivered network with the supernet's weights, in fp32.
-        after: with its own, on the same images, in fp32.
+        learning_rate: its highest value.
+        images: number of training images.
+        validation: number of validation images, which decide among the candidates.
+        candidates: all networks that were trained; the best on the validation images comes first.
+        before: accuracy of the delivered network with the supernet's weights, in fp32.
+        after: its accuracy on the same images with its own weights, in fp32.
     """
 
     start: Literal["inherited", "scratch", "joint"]
@@ -266,17 +271,19 @@ class Record:
     Args:
         target: what all latencies are of.
         accuracy: predicted or measured.
-        predicted: the latency before any measurement; None: nothing to predict from.
-        measured: the latency of this model on the target; None: the device was not at hand.
+        predicted: the latency before any measurement. None: there was nothing to predict it from.
+        measured: the latency of this model on the target. None: the device could not be reached.
         promises: one for each constraint.
         costs: exact counts.
-        memory: bytes of weights and of the largest live activations at the target's precision.
-        supernet: name of the supernet whose weights these are.
+        memory: bytes of the weights and of the largest live activations, at the precision of the
+            target.
+        supernet: name of the supernet that the network is from.
         supernet_digest: SHA-256 of its weights; may be empty.
         seed: of the search.
-        notes: what a reader should know: extrapolated, budget that does not bind, the command
-            that replaces an estimate by a measurement.
-        retraining: how the network came by weights of its own; None: they are the supernet's.
+        notes: what a reader should know, e.g. that a number is extrapolated, that the budget does
+            not bind, or which command replaces an estimate by a measurement.
+        retraining: the training that gave the network weights of its own. None: it has the
+            supernet's weights.
     """
 
     target: Target
@@ -301,9 +308,11 @@ class Record:
         )
 
     def weights_json(self) -> dict[str, Any] | None:
-        """Where weights come from that are not the supernet's own; None: they are."""
-        told = {name: value for name, value in self.to_json().items() if name in _OPTIONAL}
-        return {"supernet": self.supernet, "sha256": self.supernet_digest, **told} if told else None
+        """How the weights differ from the supernet's. None: they do not differ."""
+        parts = {name: value for name, value in self.to_json().items() if name in _OPTIONAL}
+        if not parts:
+            return None
+        return {"supernet": self.supernet, "sha256": self.supernet_digest, **parts}
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object, schema first. Times in seconds, sizes in bytes."""
@@ -315,7 +324,7 @@ class Record:
         for accuracy in (value["accuracy"], retraining.get("before"), retraining.get("after")):
             if accuracy is not None and accuracy["copies"] is None:
                 del accuracy["copies"]
-        # As JSON gives it back: lists.
+        # Tuples become lists, so that this equals what is read from a file.
         return json.loads(json.dumps(value, allow_nan=False))
 
     @staticmethod
@@ -328,5 +337,5 @@ class Record:
         return decode(Record, check_schema(value, schema=SCHEMA, where=where), where=where)
 
 
-# Fields that are written only where there is something to say.
+# Fields that are left out of the JSON where they are None.
 _OPTIONAL = ("retraining",)

@@ -1,10 +1,11 @@
-"""Who made a bundle: signatures with the user's SSH keys, made and checked by ssh-keygen.
+"""Who made a bundle: ssh-keygen signs it with the user's SSH key, and checks the signature.
 
-What is signed is ``manifest.json``, byte for byte, in the namespace ``edgenas-bundle``. The
-manifest holds the SHA-256 of every other file, so the signature covers the bundle. It lies beside
-the manifest, in ``manifest.json.sig``, and is the only file that the manifest cannot name: it is
-made from the finished manifest. Whom to trust stands in a file of allowed signers, in the format of
-ssh-keygen(1). Keys, agents, security keys, passphrases and revocation are OpenSSH's matter.
+The signature is of ``manifest.json``, byte for byte, in the namespace ``edgenas-bundle``. The
+manifest holds the SHA-256 of every other file, so the signature covers the whole bundle. It is the
+file ``manifest.json.sig`` beside the manifest. The manifest cannot hold its hash, because the
+signature is computed from the finished manifest. A file of allowed signers, in the format of
+ssh-keygen(1), says whom to trust. OpenSSH does everything else: keys, agents, security keys,
+passphrases and revocation.
 """
 
 import functools
@@ -23,7 +24,7 @@ from edgenas.basics.files import new_file, read_bytes
 
 NAMESPACE = "edgenas-bundle"
 NAME = "manifest.json.sig"
-_PATIENCE = 60.0  # seconds for ssh-keygen, where no person is asked anything
+_TIMEOUT = 60.0  # seconds for ssh-keygen, when it asks no person
 _FINGERPRINT = re.compile(r"\b(?:SHA256|MD5):[\w+/=:-]+")
 _BEGIN = b"-----BEGIN SSH SIGNATURE-----"
 
@@ -32,13 +33,14 @@ State = Literal["absent", "not checked", "good", "wrong"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """What is known of the signature of a bundle.
+    """The result of checking the signature of a bundle.
 
     Args:
-        state: ``absent``; ``not checked``: it belongs to this manifest, but nobody said whom to
-            trust; ``good``: of a signer that is allowed; ``wrong``.
-        detail: in words.
-        principal: the signer, as the file of allowed signers calls it.
+        state: ``absent``: there is none. ``not checked``: it belongs to this manifest, but there
+            is no file of allowed signers. ``good``: an allowed signer made it. ``wrong``:
+            anything else.
+        detail: the result in words.
+        principal: name of the signer in the file of allowed signers.
         key: fingerprint of the key.
     """
 
@@ -54,69 +56,75 @@ class Signature:
 
 @functools.cache
 def check_key(key: str) -> str:
-    """The fingerprint of a key that can sign; what cannot is refused before anything slow is done.
+    """Check that a key can sign, before any slow work begins.
 
-    A key with a passphrase passes where a person sits at a terminal: ssh-keygen asks when it signs.
+    A key with a passphrase passes if there is a terminal: ssh-keygen asks for it when it signs.
 
     Args:
         key: path of a private key, or of a public key whose private part is in the ssh agent or
             beside it.
 
+    Returns:
+        The fingerprint of the key.
+
     Raises:
-        EdgenasError: there is no ssh-keygen or no such key, or it cannot sign here.
+        EdgenasError: there is no ssh-keygen or no such key, or the key cannot sign here.
     """
-    path = _key_path(key)
-    shown = _ssh_keygen(["-l", "-f", str(path)])
-    if shown.returncode:
+    path = _find_key(key)
+    listing = _run_ssh_keygen(["-l", "-f", str(path)])
+    if listing.returncode:
         raise EdgenasError(
-            f"--sign {key} is no SSH key: {_said(shown)}", hint="make one: ssh-keygen -t ed25519"
+            f"--sign {key} is no SSH key: {_reason(listing)}",
+            hint="make one: ssh-keygen -t ed25519",
         )
-    told = shown.stdout.decode(errors="replace")
-    found = _FINGERPRINT.search(told)
-    # A security key wants to be touched: that is left for the signature itself.
-    if "-SK)" not in told:
+    text = listing.stdout.decode(errors="replace")
+    fingerprint = _FINGERPRINT.search(text)
+    # A security key must be touched for every signature, so there is no trial with it.
+    if "-SK)" not in text:
         trial = _sign(b"edgenas", path)
         if trial.returncode and not (_needs_passphrase(trial) and sys.stdin.isatty()):
             raise _cannot_sign(key, trial)
-    return found.group() if found else ""
+    return fingerprint.group() if fingerprint else ""
 
 
 def sign(folder: Path, *, key: str) -> Path:
-    """Sign the manifest of a bundle; a signature that is there is replaced.
+    """Sign the manifest of a bundle, and replace a signature that is there already.
 
     Args:
         folder: of the bundle; its manifest is complete.
         key: see ``check_key``.
 
     Returns:
-        The file of the signature.
+        Path of the signature.
 
     Raises:
         EdgenasError: the key cannot sign, or nothing can be written.
     """
-    path, manifest = _key_path(key), folder / "manifest.json"
-    done = _sign(read_bytes(manifest), path)
-    if done.returncode and sys.stdin.isatty():
-        done = _sign_at_terminal(manifest, path)
-    if done.returncode or not done.stdout.startswith(_BEGIN):
-        raise _cannot_sign(key, done)
+    path, manifest = _find_key(key), folder / "manifest.json"
+    process = _sign(read_bytes(manifest), path)
+    if process.returncode and sys.stdin.isatty():
+        process = _sign_at_terminal(manifest, path)
+    if process.returncode or not process.stdout.startswith(_BEGIN):
+        raise _cannot_sign(key, process)
     with new_file(folder / NAME) as temporary:
-        temporary.write_bytes(done.stdout)
+        temporary.write_bytes(process.stdout)
     return folder / NAME
 
 
 def check_signature(
     folder: Path, *, signers: Path | None = None, revoked: Path | None = None
 ) -> Signature:
-    """Whether the manifest of a bundle is signed, and by whom.
+    """Check whether the manifest of a bundle is signed, and by whom.
 
     Args:
         folder: of the bundle.
-        signers: allowed signers, see ssh-keygen(1); None: nobody says whom to trust.
-        revoked: keys that are no longer to be trusted: a key revocation list, or public keys.
+        signers: file of allowed signers, see ssh-keygen(1). None: the user does not say whom to
+            trust.
+        revoked: file of keys that nobody should trust any more: a key revocation list, or public
+            keys.
 
     Raises:
-        EdgenasError: a file that was named is not there, or there is no ssh-keygen to check with.
+        EdgenasError: one of these files does not exist, or there is no ssh-keygen to check with.
     """
     for name, path in (("--signers", signers), ("--revoked", revoked)):
         if path is not None and not path.is_file():
@@ -134,37 +142,38 @@ def check_signature(
         words = "there is one; not checked: no ssh-keygen here, and no --signers to check against"
         return Signature(state="not checked", detail=words)
     manifest = read_bytes(folder / "manifest.json")
-    given = ["-n", NAMESPACE, "-s", str(place)]
-    whole = _ssh_keygen(["-Y", "check-novalidate", *given], data=manifest)
-    if whole.returncode:
+    options = ["-n", NAMESPACE, "-s", str(place)]
+    validity = _run_ssh_keygen(["-Y", "check-novalidate", *options], data=manifest)
+    if validity.returncode:
         return Signature(
             state="wrong",
-            detail=f"not of this manifest: changed after signing, or damaged ({_said(whole)})",
+            detail=f"not of this manifest: changed after signing, or damaged ({_reason(validity)})",
         )
-    key = _fingerprint(whole)
+    key = _fingerprint(validity)
     if signers is None:
         words = f"there is one, of this manifest, by the key {key}; whether that key is to be "
         return Signature(
             state="not checked", detail=words + "trusted was not checked: --signers FILE", key=key
         )
-    return _of_signer(manifest, place=place, key=key, signers=signers, revoked=revoked)
+    return _check_signer(manifest, place=place, key=key, signers=signers, revoked=revoked)
 
 
-def _of_signer(
+def _check_signer(
     manifest: bytes, *, place: Path, key: str, signers: Path, revoked: Path | None
 ) -> Signature:
-    """Whether a signature that is whole is one of an allowed signer."""
-    listed = _ssh_keygen(["-Y", "find-principals", "-s", str(place), "-f", str(signers)])
+    """Check whether the signature, which belongs to the manifest, is of an allowed signer."""
+    listed = _run_ssh_keygen(["-Y", "find-principals", "-s", str(place), "-f", str(signers)])
     names = listed.stdout.decode(errors="replace").splitlines() if not listed.returncode else []
     if not names:
-        words = f"by the key {key}, which {signers} does not allow ({_said(listed)})"
+        words = f"by the key {key}, which {signers} does not allow ({_reason(listed)})"
         return Signature(state="wrong", detail=words, key=key)
-    given = ["-n", NAMESPACE, "-s", str(place), "-f", str(signers)]
-    denied = [] if revoked is None else ["-r", str(revoked)]
+    options = ["-n", NAMESPACE, "-s", str(place), "-f", str(signers)]
+    revocation = [] if revoked is None else ["-r", str(revoked)]
     why = ""
     for name in names:
-        found = _ssh_keygen(["-Y", "verify", "-I", name, *given, *denied], data=manifest)
-        if not found.returncode:
+        verify = ["-Y", "verify", "-I", name, *options]
+        process = _run_ssh_keygen([*verify, *revocation], data=manifest)
+        if not process.returncode:
             return Signature(
                 state="good",
                 detail=f"good, by {one_line(name)} with the key {key}, as {signers} allows; it "
@@ -172,17 +181,14 @@ def _of_signer(
                 principal=name,
                 key=key,
             )
-        why = why or _said(found)
-        if (
-            denied
-            and not _ssh_keygen(["-Y", "verify", "-I", name, *given], data=manifest).returncode
-        ):
+        why = why or _reason(process)
+        if revocation and not _run_ssh_keygen(verify, data=manifest).returncode:
             why = f"{revoked} revokes it, or cannot be read"
     words = f"by {one_line(names[0])} with the key {key}, which is not to be trusted ({why})"
     return Signature(state="wrong", detail=words, key=key)
 
 
-def _key_path(key: str) -> Path:
+def _find_key(key: str) -> Path:
     path = Path(key).expanduser()
     if not path.is_file():
         raise EdgenasError(
@@ -193,22 +199,24 @@ def _key_path(key: str) -> Path:
 
 
 def _sign(data: bytes, key: Path) -> subprocess.CompletedProcess[bytes]:
-    """A signature on stdout, made without asking anybody."""
-    return _ssh_keygen(["-Y", "sign", "-f", str(key), "-n", NAMESPACE], data=data)
+    """Sign without asking anybody; the signature is on stdout."""
+    return _run_ssh_keygen(["-Y", "sign", "-f", str(key), "-n", NAMESPACE], data=data)
 
 
 def _sign_at_terminal(manifest: Path, key: Path) -> subprocess.CompletedProcess[bytes]:
-    """The same where a person can be asked: ssh-keygen asks at the terminal if its stdin is one."""
-    made = manifest.with_name(NAME)
-    made.unlink(missing_ok=True)  # or it would ask whether to replace it
+    """Sign, and let ssh-keygen ask for a passphrase: it does so if its stdin is a terminal."""
+    path = manifest.with_name(NAME)
+    path.unlink(missing_ok=True)  # or it would ask whether to replace it
     command = ["ssh-keygen", "-Y", "sign", "-f", str(key), "-n", NAMESPACE, str(manifest)]
-    done = subprocess.run(command, stderr=None, stdout=subprocess.DEVNULL)
-    signature = made.read_bytes() if made.is_file() else b""
-    return subprocess.CompletedProcess(command, done.returncode, signature, b"")
+    process = subprocess.run(command, stderr=None, stdout=subprocess.DEVNULL)
+    signature = path.read_bytes() if path.is_file() else b""
+    return subprocess.CompletedProcess(command, process.returncode, signature, b"")
 
 
-def _ssh_keygen(words: Sequence[str], *, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """ssh-keygen, without a terminal: it asks nobody, unless the user named a program that does.
+def _run_ssh_keygen(
+    words: Sequence[str], *, data: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    """Run ssh-keygen without a terminal. It asks nobody, unless SSH_ASKPASS names a program.
 
     Raises:
         EdgenasError: it is not installed.
@@ -222,9 +230,9 @@ def _ssh_keygen(words: Sequence[str], *, data: bytes = b"") -> subprocess.Comple
             command,
             input=data,
             capture_output=True,
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT,
             env=environment,
-            start_new_session=True,  # no terminal: it would be asked in spite of stdin
+            start_new_session=True,  # else it would ask at the terminal in spite of stdin
         )
     except FileNotFoundError:
         raise EdgenasError(
@@ -235,30 +243,30 @@ def _ssh_keygen(words: Sequence[str], *, data: bytes = b"") -> subprocess.Comple
         return subprocess.CompletedProcess(command, 1, b"", b"ssh-keygen does not come to an end")
 
 
-def _cannot_sign(key: str, done: subprocess.CompletedProcess[bytes]) -> EdgenasError:
-    if _needs_passphrase(done):
+def _cannot_sign(key: str, process: subprocess.CompletedProcess[bytes]) -> EdgenasError:
+    if _needs_passphrase(process):
         return EdgenasError(
             f"--sign {key} has a passphrase, and there is no terminal to ask for it",
             hint=f"put it into the agent first: ssh-add {key}",
         )
     return EdgenasError(
-        f"--sign {key} cannot sign: {_said(done)}",
+        f"--sign {key} cannot sign: {_reason(process)}",
         hint=f"does this work? ssh-keygen -Y sign -f {key} -n {NAMESPACE} FILE",
     )
 
 
-def _needs_passphrase(done: subprocess.CompletedProcess[bytes]) -> bool:
-    return b"passphrase" in done.stderr
+def _needs_passphrase(process: subprocess.CompletedProcess[bytes]) -> bool:
+    return b"passphrase" in process.stderr
 
 
-def _said(done: subprocess.CompletedProcess[bytes]) -> str:
-    """Why ssh-keygen refused, in its words: made plain, and short. It names the cause first."""
-    lines = (done.stderr + b"\n" + done.stdout).decode(errors="replace").splitlines()
+def _reason(process: subprocess.CompletedProcess[bytes]) -> str:
+    """Why ssh-keygen refused, in its own words, shortened to the first line: it names the cause."""
+    lines = (process.stderr + b"\n" + process.stdout).decode(errors="replace").splitlines()
     lines = [line.removeprefix("Enter passphrase: ").strip() for line in lines]
-    said = [line for line in lines if line and not line.startswith("Signing ")]
-    return one_line((said or ["it does not say why"])[0])[:160]
+    reasons = [line for line in lines if line and not line.startswith("Signing ")]
+    return one_line((reasons or ["it does not say why"])[0])[:160]
 
 
-def _fingerprint(done: subprocess.CompletedProcess[bytes]) -> str:
-    found = _FINGERPRINT.search(done.stdout.decode(errors="replace"))
-    return found.group() if found else "that ssh-keygen does not name"
+def _fingerprint(process: subprocess.CompletedProcess[bytes]) -> str:
+    fingerprint = _FINGERPRINT.search(process.stdout.decode(errors="replace"))
+    return fingerprint.group() if fingerprint else "that ssh-keygen does not name"

@@ -1,6 +1,6 @@
-"""How a delivered network was found: what the search saw, what was measured, where the time goes.
+"""``search.json`` of a bundle: what the search saw, what was measured, where the time goes.
 
-``search.json`` of a bundle, schema ``edgenas.trace/1``. Seconds, and accuracies as fractions of 1.
+Its schema is ``edgenas.trace/1``. Times are in seconds, accuracies are fractions of 1.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ SCHEMA = "edgenas.trace/1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontNetwork:
-    """A network of the front: none that was seen is both faster and more accurate.
+    """A network of the front: no network that was scored is both faster and more accurate.
 
     Args:
         arch_id: of the network.
@@ -42,7 +42,7 @@ class FrontNetwork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Improvement:
-    """A moment of a search: networks scored so far, and the best accuracy so far."""
+    """The state of a search at one moment: networks scored so far, and the best accuracy so far."""
 
     phase: Words
     evaluations: Count
@@ -54,10 +54,10 @@ class SearchSummary:
     """One of the searches behind a bundle.
 
     Args:
-        name: what it was for.
-        strategy: its name.
-        evaluations: networks scored.
-        history: where the best became better, and the end.
+        name: its purpose.
+        strategy: name of the strategy.
+        evaluations: number of networks scored.
+        history: an entry for every time the best accuracy rose, and one for the end.
     """
 
     name: Words
@@ -73,9 +73,10 @@ class Attempt:
     Args:
         arch_id: of the network.
         accuracy: predicted.
-        predicted: latency before it was timed, in seconds.
-        measured: what the budget is held to, in seconds.
-        fresh: whether it is the long, fresh measurement that is reported; else a short one.
+        predicted: the latency that was predicted before, in seconds.
+        measured: the latency that is compared with the budget, in seconds.
+        fresh: whether this is the long measurement at the end, which is reported; else it is one
+            of the short ones before.
     """
 
     arch_id: Id
@@ -87,13 +88,13 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerTime:
-    """What the prediction says of one layer of the network.
+    """The predicted time of one layer of the network.
 
     Args:
         name: as in ``plan``.
         layer: its text form.
         seconds: its part of the predicted latency.
-        macs: of one image.
+        macs: its multiply-accumulates for one image.
     """
 
     name: Words
@@ -104,17 +105,19 @@ class LayerTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """How a network was found.
+    """What the searches for a network saw and measured.
 
     Args:
-        seen: networks scored in all searches.
-        accuracies: predicted, of a uniform sample of them.
-        latencies: predicted, of the same sample, in seconds.
-        front: the front of all that were seen, the fastest first.
-        searches: in order.
-        attempts: networks timed on the device, in order; none where it is not at hand.
-        layers: of the network, in order; with ``overhead`` they sum up to its predicted latency.
-        overhead: of a run, in seconds.
+        seen: number of networks scored in all searches.
+        accuracies: predicted accuracies of a uniform sample of those networks.
+        latencies: predicted latencies of the same sample, in seconds.
+        front: the front of all networks scored, the fastest first.
+        searches: one entry for each search, in order.
+        attempts: the networks that were timed on the device, in order; none if the device could
+            not be reached.
+        layers: the layers of the delivered network, in order. Their times and ``overhead`` sum up
+            to its predicted latency.
+        overhead: the part of a run that belongs to no layer, in seconds.
     """
 
     seen: Annotated[Count, ALWAYS] = 0

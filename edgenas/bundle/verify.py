@@ -1,4 +1,4 @@
-"""Every claim of a bundle, again."""
+"""Check every claim of a bundle again."""
 
 import dataclasses
 import html
@@ -18,7 +18,7 @@ from PIL import Image
 from edgenas.basics.errors import EdgenasError, quote
 from edgenas.basics.files import sha256
 from edgenas.basics.units import milliseconds
-from edgenas.basics.version import version
+from edgenas.basics.version import name_build
 from edgenas.bundle import example, manifest, signing
 from edgenas.bundle.card import model_card
 from edgenas.bundle.contents import TRACE_FILE, Contents, read_contents, read_record, read_trace
@@ -30,11 +30,11 @@ from edgenas.space.cost import cost, total
 from edgenas.space.plan import plan, primitives
 from edgenas.space.presets import space_from_json
 
-# What macOS, Windows, KDE, Vim, Emacs and GNOME's editor leave beside files: views, thumbnails,
-# resource forks, and copies of what was edited.
+# Files that macOS, Windows, KDE, Vim, Emacs and GNOME's editor put beside others: views,
+# thumbnails, resource forks, and copies of edited files.
 _LITTER = re.compile(r"\.DS_Store|\._.+|Thumbs\.db|desktop\.ini|\.directory|\..+\.sw[op]|#.+#|.+~")
 
-# What numpy and Pillow raise at files of another kind; bytes that were changed are found before.
+# NumPy and Pillow raise these for files of another kind. Changed bytes never get that far.
 _UNREADABLE = (
     OSError,
     EOFError,
@@ -50,7 +50,7 @@ _PIXELS = 40_000_000  # of a sample image: 160 MB as floats
 
 @dataclass(frozen=True, slots=True)
 class ClaimCheck:
-    """One claim and whether it holds, with the numbers that say so."""
+    """One claim of a bundle, whether it holds, and the numbers that show it."""
 
     name: str
     passed: bool
@@ -67,72 +67,73 @@ def verify_bundle(
     signers: Path | None = None,
     revoked: Path | None = None,
 ) -> list[ClaimCheck]:
-    """Check a bundle: every byte, and that its parts agree; and its signature, where it has one.
+    """Check every byte of a bundle, whether its parts agree, and its signature if it has one.
 
-    Nothing of a bundle is run, or even parsed, before all its bytes are known to be right; then
-    the list ends with the first check that fails.
+    The bytes are checked first. Before they have passed, no file is run or parsed. The list ends
+    with the first check that fails.
 
     Args:
         folder: of the bundle.
-        page: makes ``report.html``, which is then compared with what this version makes.
-        signers: who may have made it, see `edgenas.bundle.signing`; a signature of one of them is
-            then required. None: nobody says whom to trust, and a signature that belongs to the
-            manifest passes, whosever it is.
-        revoked: keys that are no longer to be trusted.
+        page: generates the text of ``report.html``, to compare the file with it. None: the page is
+            not compared.
+        signers: file of allowed signers, see `edgenas.bundle.signing`; the bundle must then have
+            a signature of one of them. None: a signature of any key passes, if it belongs to the
+            manifest.
+        revoked: file of keys that nobody should trust any more.
 
     Returns:
-        The checks in order. All passed: the bundle is what its maker wrote, and holds what it
-        says.
+        The checks in order. If all have passed, the bundle is as it was written, and what it says
+        of its network is true.
 
     Raises:
-        EdgenasError: there is no bundle in the folder, or no file of signers.
+        EdgenasError: there is no bundle in the folder, or there is no file of signers.
     """
     if not (folder / manifest.NAME).is_file():
-        manifest.read(folder)  # says what is missing
-    done: list[ClaimCheck] = []
-    signed = signing.check_signature(folder, signers=signers, revoked=revoked)
+        manifest.read(folder)  # raises, and says what is missing
+    checks: list[ClaimCheck] = []
+    signature = signing.check_signature(folder, signers=signers, revoked=revoked)
     try:
-        for check in _checks(folder, page, signed):
-            done.append(check)
+        for check in _check_claims(folder, page, signature):
+            checks.append(check)
             if not check.passed:
                 break
     except EdgenasError as error:
-        done.append(ClaimCheck("contents" if done else "manifest", False, error.message))
+        checks.append(ClaimCheck("contents" if checks else "manifest", False, error.message))
     except _UNREADABLE as error:
-        said = (str(error) or type(error).__name__).splitlines()[0]
-        done.append(ClaimCheck("contents", False, f"cannot be read: {said}"))
-    return done
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        checks.append(ClaimCheck("contents", False, f"cannot be read: {reason}"))
+    return checks
 
 
-def _checks(
-    folder: Path, page: Callable[[Contents], str] | None, signed: signing.Signature
+def _check_claims(
+    folder: Path, page: Callable[[Contents], str] | None, signature: signing.Signature
 ) -> Iterator[ClaimCheck]:
     fields = manifest.read(folder)
     yield ClaimCheck("manifest", True, f"bundle {fields['bundle_id'][:12]}")
-    yield ClaimCheck("signature", signed.state != "wrong", signed.detail)
-    yield _files(folder, fields["files"])
+    yield ClaimCheck("signature", signature.state != "wrong", signature.detail)
+    yield _check_files(folder, fields["files"])
     record = read_record(folder)
-    yield _promises(record, fields)
-    yield _request(record, fields["request"])
+    yield _check_promises(record, fields)
+    yield _check_request(record, fields["request"])
     if record.retraining is not None or "weights" in fields:
-        yield _weights(record, fields)
-    yield _arch(folder, fields, record)
-    yield _graph(folder, fields, record)
+        yield _check_weights(record, fields)
+    yield _check_arch(folder, fields, record)
+    yield _check_graph(folder, fields, record)
     if TRACE_FILE in fields["files"]:
-        yield _search(folder, fields, record)
-        yield _page(folder, fields, record, page)
-    yield _card(folder, fields, record)
-    yield _example(folder, fields)
-    yield _picture(folder, fields)
-    yield _sample(folder, fields)
-    yield _output(folder, fields)
+        yield _check_search(folder, fields, record)
+        yield _check_page(folder, fields, record, page)
+    yield _check_card(folder, fields, record)
+    yield _check_example(folder, fields)
+    yield _check_picture(folder, fields)
+    yield _check_sample(folder, fields)
+    yield _check_output(folder, fields)
 
 
-def _files(folder: Path, expected: dict[str, dict[str, Any]]) -> ClaimCheck:
-    beside = (manifest.NAME, signing.NAME)
-    found = {path.name: path for path in folder.iterdir() if path.name not in beside}
+def _check_files(folder: Path, expected: dict[str, dict[str, Any]]) -> ClaimCheck:
+    unlisted = (manifest.NAME, signing.NAME)  # the manifest cannot hold hashes of these two
+    others = {path.name: path for path in folder.iterdir() if path.name not in unlisted}
     for name, fact in expected.items():
-        path = found.pop(name, None)
+        path = others.pop(name, None)
         if path is None:
             return ClaimCheck("files", False, f"{name} is missing")
         if path.is_symlink() or not path.is_file():
@@ -144,30 +145,28 @@ def _files(folder: Path, expected: dict[str, dict[str, Any]]) -> ClaimCheck:
             return ClaimCheck(
                 "files", False, f"{name} was changed: its SHA-256 is not the manifest's"
             )
-    strangers = sorted(name for name in found if not is_litter(found[name]))
+    strangers = sorted(name for name in others if not is_litter(others[name]))
     if strangers:
         return ClaimCheck("files", False, f"{strangers[0]} is no part of the bundle")
     total_bytes = sum(fact["bytes"] for fact in expected.values())
     detail = f"{len(expected)} files, {total_bytes} bytes, SHA-256 as written"
-    if found:
-        detail += (
-            f"; not looked at, left by a file manager or an editor: {', '.join(sorted(found))}"
-        )
+    if others:
+        names = ", ".join(sorted(others))
+        detail += f"; not looked at, left by a file manager or an editor: {names}"
     return ClaimCheck("files", True, detail)
 
 
 def is_litter(path: Path) -> bool:
-    """Whether a file is what people's file managers and editors leave wherever they look.
+    """Whether a file was left behind by a file manager or an editor.
 
-    Nothing reads such a file: example.py and this package open the files of the manifest alone.
+    Such a file does no harm: example.py and this package open only files that the manifest lists.
     """
     return path.is_file() and not path.is_symlink() and _LITTER.fullmatch(path.name) is not None
 
 
-def _promises(record: Record, fields: dict[str, Any]) -> ClaimCheck:
-    told = record.to_json()
-    same = told["promises"] == fields["promises"] and told["target"] == fields["target"]
-    if not same:
+def _check_promises(record: Record, fields: dict[str, Any]) -> ClaimCheck:
+    report = record.to_json()
+    if any(report[name] != fields[name] for name in ("promises", "target")):
         return ClaimCheck("promises", False, "report.json and manifest.json tell different ones")
     for promise in record.promises:
         if not promise.holds:
@@ -177,10 +176,11 @@ def _promises(record: Record, fields: dict[str, Any]) -> ClaimCheck:
     )
 
 
-def _request(record: Record, request: dict[str, Any]) -> ClaimCheck:
-    """What of the request shows in the results; the rest is named, and only its bytes are checked.
+def _check_request(record: Record, request: dict[str, Any]) -> ClaimCheck:
+    """Compare the request with the results, where an option of it shows in them.
 
-    A request without a fixed precision names the target with ``auto`` in its place.
+    The detail names the other options; only their bytes are checked. A request that leaves the
+    precision open has the word ``auto`` in the name of its target.
     """
     target = record.target
     slugs = [target.slug, dataclasses.replace(target, precision="auto").slug]
@@ -202,18 +202,18 @@ def _request(record: Record, request: dict[str, Any]) -> ClaimCheck:
     return ClaimCheck("request", True, detail + (f"; not checked: {others}" if others else ""))
 
 
-def _weights(record: Record, fields: dict[str, Any]) -> ClaimCheck:
+def _check_weights(record: Record, fields: dict[str, Any]) -> ClaimCheck:
     if record.weights_json() != fields.get("weights"):
         return ClaimCheck("weights", False, "report.json and manifest.json tell of different ones")
-    found = record.retraining
-    if found is None:
+    retraining = record.retraining
+    if retraining is None:
         return ClaimCheck("weights", True, "as in the manifest")
-    if not found.candidates or found.candidates[0].arch_id != fields["arch_id"]:
+    if not retraining.candidates or retraining.candidates[0].arch_id != fields["arch_id"]:
         return ClaimCheck("weights", False, "the first retrained network is not the one delivered")
-    return ClaimCheck("weights", True, str(found))
+    return ClaimCheck("weights", True, str(retraining))
 
 
-def _arch(folder: Path, fields: dict[str, Any], record: Record) -> ClaimCheck:
+def _check_arch(folder: Path, fields: dict[str, Any], record: Record) -> ClaimCheck:
     space = space_from_json(fields["space"], where="manifest.json: space")
     arch = load_arch(folder / "arch.json")
     space.check(arch)
@@ -230,18 +230,19 @@ def _arch(folder: Path, fields: dict[str, Any], record: Record) -> ClaimCheck:
     return ClaimCheck("arch", True, f"{arch.id}: {costs.params} params, as reported")
 
 
-def _graph(folder: Path, fields: dict[str, Any], record: Record) -> ClaimCheck:
-    """The convs and linears of the graph are those of the arch, one by one.
+def _check_graph(folder: Path, fields: dict[str, Any], record: Record) -> ClaimCheck:
+    """Compare the convs and linears of the graph with those of the arch, one by one.
 
-    So are then its MACs and its params: a folded batch norm leaves one constant of its two.
+    If they agree, so do MACs and params: a batch norm that is folded leaves one of its two
+    constants.
     """
     space = space_from_json(fields["space"], where="manifest.json: space")
     arch, onnx = load_arch(folder / "arch.json"), (folder / "model.onnx").read_bytes()
-    named = read_metadata(onnx)
-    if named.get("arch_id") != arch.id:
-        return ClaimCheck("graph", False, f"model.onnx is of arch {named.get('arch_id')}")
-    found = operator_counts(onnx)
-    macs, weights = sum(f.macs for f in found), sum(f.weights for f in found)
+    metadata = read_metadata(onnx)
+    if metadata.get("arch_id") != arch.id:
+        return ClaimCheck("graph", False, f"model.onnx is of arch {metadata.get('arch_id')}")
+    operators = operator_counts(onnx)
+    macs, weights = sum(o.macs for o in operators), sum(o.weights for o in operators)
     expected = Counter(
         OperatorCount(part.macs, part.folded)
         for _, layer in plan(space, arch)
@@ -252,17 +253,17 @@ def _graph(folder: Path, fields: dict[str, Any], record: Record) -> ClaimCheck:
     if (macs, weights) != (record.costs.macs, record.costs.weights):
         detail = f"report.json says {record.costs.macs} and {record.costs.weights}"
         return ClaimCheck("graph", False, f"{counted}, {detail}")
-    if Counter(found) != expected:
+    if Counter(operators) != expected:
         return ClaimCheck("graph", False, f"{counted}, but not in the layers of the arch")
     return ClaimCheck("graph", True, f"{counted}, as reported")
 
 
-def _search(folder: Path, fields: dict[str, Any], record: Record) -> ClaimCheck:
-    """The layers that are told are those of the arch, and their times add up to the prediction."""
+def _check_search(folder: Path, fields: dict[str, Any], record: Record) -> ClaimCheck:
+    """Compare the listed layers with those of the arch, and the sum of their times."""
     space = space_from_json(fields["space"], where="manifest.json: space")
     trace, arch = read_trace(folder), load_arch(folder / "arch.json")
-    told = [(layer.name, layer.layer, layer.macs) for layer in trace.layers]
-    if told != [(name, str(layer), cost(layer).macs) for name, layer in plan(space, arch)]:
+    listed = [(layer.name, layer.layer, layer.macs) for layer in trace.layers]
+    if listed != [(name, str(layer), cost(layer).macs) for name, layer in plan(space, arch)]:
         return ClaimCheck(
             "search", False, f"{TRACE_FILE} tells of other layers than those of the arch"
         )
@@ -276,43 +277,50 @@ def _search(folder: Path, fields: dict[str, Any], record: Record) -> ClaimCheck:
     return ClaimCheck("search", True, f"{trace.seen} networks seen; {detail}, as predicted")
 
 
-def _page(
+def _check_page(
     folder: Path, fields: dict[str, Any], record: Record, page: Callable[[Contents], str] | None
 ) -> ClaimCheck:
-    """The page names the network and its promises, and is the one that this version makes."""
+    """Check that the page names the network and its promises, and is as this build makes it."""
     text = (folder / "report.html").read_text(encoding="utf-8")
-    wanted = [fields["arch_id"], *(promise.constraint for promise in record.promises)]
-    missing = [part for part in wanted if part not in html.unescape(text)]
+    parts = [fields["arch_id"], *(promise.constraint for promise in record.promises)]
+    missing = [part for part in parts if part not in html.unescape(text)]
     if missing:
         return ClaimCheck("page", False, f"report.html does not say: {missing[0]}")
     if page is None:
         return ClaimCheck("page", True, "tells of this network and its promises, not compared")
-    return _compared("page", "report.html", fields, lambda: text == page(read_contents(folder)))
+    return _compare_generated(
+        "page", "report.html", fields, lambda: text == page(read_contents(folder))
+    )
 
 
-def _card(folder: Path, fields: dict[str, Any], record: Record) -> ClaimCheck:
-    """The card names the network and its promises, and is the one that this version makes."""
+def _check_card(folder: Path, fields: dict[str, Any], record: Record) -> ClaimCheck:
+    """Check that the card names the network and its promises, and is as this build makes it."""
     text = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
-    wanted = [fields["arch_id"], *(str(promise) for promise in record.promises)]
-    missing = [part for part in wanted if part not in text]
+    parts = [fields["arch_id"], *(str(promise) for promise in record.promises)]
+    missing = [part for part in parts if part not in text]
     if missing:
         return ClaimCheck("card", False, f"MODEL_CARD.md does not say: {missing[0]}")
-    return _compared(
+    return _compare_generated(
         "card", "MODEL_CARD.md", fields, lambda: text == model_card(record, manifest=fields)
     )
 
 
-def _example(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
-    """People run this file: it is the one that this version writes."""
+def _check_example(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
+    """Check that the program people will run is the one that this build writes."""
     ours, theirs = Path(example.__file__), folder / "example.py"
-    return _compared(
+    return _compare_generated(
         "example", "example.py", fields, lambda: ours.read_bytes() == theirs.read_bytes()
     )
 
 
-def _compared(name: str, file: str, fields: dict[str, Any], same: Callable[[], bool]) -> ClaimCheck:
-    """Whether a generated file is what this version generates; others' files are not compared."""
-    theirs, ours = fields["versions"].get("edgenas"), version()
+def _compare_generated(
+    name: str, file: str, fields: dict[str, Any], same: Callable[[], bool]
+) -> ClaimCheck:
+    """Compare a generated file with what this build generates.
+
+    A file of another version, or of a checkout with other sources, is not compared.
+    """
+    theirs, ours = fields["versions"].get("edgenas"), name_build()
     if TRACE_FILE not in fields["files"] or theirs != ours:
         maker = f"edgenas {theirs}" if theirs != ours else "an earlier format"
         return ClaimCheck(name, True, f"not compared: {file} is of {maker}, this is {ours}")
@@ -321,8 +329,8 @@ def _compared(name: str, file: str, fields: dict[str, Any], same: Callable[[], b
     return ClaimCheck(name, True, f"{file} is as edgenas {ours} makes it")
 
 
-def _picture(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
-    """The sample image holds its pixels and nothing else: no texts, no bytes behind its end."""
+def _check_picture(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
+    """Check that the sample image holds pixels and nothing else: no text, no bytes at its end."""
     data = (folder / "sample_image.png").read_bytes()
     names, at = list[bytes](), 8
     while at + 12 <= len(data) and names[-1:] != [b"IEND"]:
@@ -337,9 +345,9 @@ def _picture(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
         at += 12 + size
     extra = [name for name in names if name not in (b"IHDR", b"IDAT", b"IEND")]
     if extra:
-        told = extra[0].decode("ascii", "backslashreplace")
+        kind = extra[0].decode("ascii", "backslashreplace")
         return ClaimCheck(
-            "picture", False, f"sample_image.png has a chunk {told!r} beside its pixels"
+            "picture", False, f"sample_image.png has a chunk {kind!r} beside its pixels"
         )
     if data[:8] != _PNG or names[:1] != [b"IHDR"] or names[-1:] != [b"IEND"]:
         return ClaimCheck(
@@ -352,7 +360,7 @@ def _picture(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
     return ClaimCheck("picture", True, "sample_image.png holds pixels and nothing else")
 
 
-def _array(path: Path) -> NDArray[Any]:
+def _load_array(path: Path) -> NDArray[Any]:
     with path.open("rb") as stream:
         array = np.load(stream, allow_pickle=False)
         if stream.read(1):
@@ -360,13 +368,13 @@ def _array(path: Path) -> NDArray[Any]:
     return array
 
 
-def _sample(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
+def _check_sample(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
     path = folder / "sample_image.png"
     with Image.open(path, formats=["PNG"]) as image:
         if image.width * image.height > MOST_PIXELS:
             return ClaimCheck("preprocessing", False, f"{path.name} has {image.size} pixels")
     x = example.load_image(path, fields["preprocessing"])
-    stored = _array(folder / "sample_input.npy")
+    stored = _load_array(folder / "sample_input.npy")
     if stored.shape[1:] != x.shape[1:]:
         return ClaimCheck("preprocessing", False, f"input of shape {stored.shape}, not {x.shape}")
     levels = float(np.abs(stored - x).max()) * min(fields["preprocessing"]["std"]) * 255
@@ -374,17 +382,17 @@ def _sample(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
     return ClaimCheck("preprocessing", levels <= 1.001, detail)
 
 
-def _output(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
-    x = _array(folder / "sample_input.npy")
-    expected = _array(folder / "expected_output.npy")
+def _check_output(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
+    x = _load_array(folder / "sample_input.npy")
+    expected = _load_array(folder / "expected_output.npy")
     if x.dtype != np.float32 or x.shape[0] < 1:
         return ClaimCheck("output", False, f"sample_input.npy is {x.dtype}, not float32")
-    found = run_onnx((folder / "model.onnx").read_bytes(), x)
-    if found.shape != expected.shape:
-        return ClaimCheck("output", False, f"logits of shape {found.shape}, not {expected.shape}")
-    difference = float(np.abs(found - expected).max())
+    logits = run_onnx((folder / "model.onnx").read_bytes(), x)
+    if logits.shape != expected.shape:
+        return ClaimCheck("output", False, f"logits of shape {logits.shape}, not {expected.shape}")
+    difference = float(np.abs(logits - expected).max())
     limit = fields["parity"]["tolerance"] * max(1.0, float(np.abs(expected).max()))
-    same_top1 = bool((found.argmax(1) == expected.argmax(1)).all())
+    same_top1 = bool((logits.argmax(1) == expected.argmax(1)).all())
     detail = f"largest difference of a logit {difference:.1e}, limit {limit:.0e}"
     if not same_top1:
         detail += ", another class is the likeliest"

@@ -1,10 +1,11 @@
-"""Writing a bundle, complete or not at all."""
+"""Write a bundle, complete or not at all."""
 
 import importlib.metadata
 import json
 import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import new_folder, write_json, write_text
-from edgenas.basics.version import version
+from edgenas.basics.version import name_build
 from edgenas.bundle import example, manifest, signing
 from edgenas.bundle.card import model_card
 from edgenas.bundle.contents import TRACE_FILE, Contents, read_record
@@ -31,55 +32,103 @@ if TYPE_CHECKING:  # it needs torch, a bundle does not
     from edgenas.images.preprocessing import Preprocessing
 
 
-def write_bundle(
-    folder: Path,
-    *,
-    space: Space,
-    arch: Arch,
-    onnx: bytes,
-    preprocessing: "Preprocessing",
-    labels: Sequence[str],
-    record: Record,
-    trace: Trace,
-    page: Callable[[Contents], str],
-    parity: Parity,
-    request: Mapping[str, Any],
-    batch: int | None = 1,
-    key: str | None = None,
-) -> dict[str, Any]:
-    """Write the folder that is handed to an app team, and verify it before it is there.
-
-    What is there already is replaced: ask ``check_out`` first.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleParts:
+    """What a bundle is written from.
 
     Args:
-        folder: where; complete afterwards, or as it was.
         space: of the arch.
         arch: the network.
         onnx: its model, from ``export.to_onnx``.
         preprocessing: of its images.
         labels: the name of each class, in order.
         record: the results.
-        trace: how they were found.
-        page: writes ``report.html``.
-        parity: of the model to PyTorch; the gate must have been passed.
-        request: what was asked for, as JSON values; see ``check_out``.
-        batch: the batch the model is made for; None: any.
-        key: the SSH key that signs it, see `edgenas.bundle.signing`; None: it is not signed.
+        trace: how the search came to them.
+        parity: of the model to PyTorch.
+        request: what the user asked for, as JSON values; see ``check_output``.
+        batch: the batch that the model is made for; None: any.
+    """
+
+    space: Space
+    arch: Arch
+    onnx: bytes
+    preprocessing: "Preprocessing"
+    labels: Sequence[str]
+    record: Record
+    trace: Trace
+    parity: Parity
+    request: Mapping[str, Any]
+    batch: int | None = 1
+
+
+def write_bundle(
+    folder: Path,
+    parts: BundleParts,
+    *,
+    page: Callable[[Contents], str],
+    key: str | None = None,
+) -> dict[str, Any]:
+    """Write the folder that an app team gets, and verify it before it appears under its name.
+
+    A folder of that name is replaced: call ``check_output`` first.
+
+    Args:
+        folder: where; afterwards it is complete, or as it was before.
+        parts: what to write.
+        page: generates ``report.html``.
+        key: the SSH key that signs the bundle, see `edgenas.bundle.signing`; None: no signature.
 
     Returns:
         The manifest.
 
     Raises:
-        EdgenasError: a promise is broken, labels and classes differ in number, what was given
-            does not belong together, the key cannot sign, or the folder cannot be written.
+        EdgenasError: a promise is broken, the number of labels is not that of the classes, the
+            model differs from PyTorch, the parts do not belong together, the key cannot sign, or
+            the folder cannot be written.
     """
-    broken = [str(promise) for promise in record.promises if not promise.holds]
+    _require_sound(parts)
+    fields = _manifest_fields(parts)
+    record, batch = parts.record, parts.batch
+    with new_folder(folder.resolve()) as temporary:
+        save_arch(parts.arch, temporary / "arch.json")
+        (temporary / "model.onnx").write_bytes(parts.onnx)
+        write_json(temporary / "report.json", record.to_json())
+        write_json(temporary / TRACE_FILE, parts.trace.to_json())
+        contents = Contents(
+            space=parts.space, arch=parts.arch, record=record, trace=parts.trace, manifest=fields
+        )
+        write_text(temporary / "report.html", page(contents))
+        write_text(temporary / "MODEL_CARD.md", model_card(record, manifest=fields))
+        picture = temporary / "sample_image.png"
+        Image.fromarray(sample_image(max(parts.preprocessing.kept))).save(picture)
+        x = np.repeat(example.load_image(picture, fields["preprocessing"]), batch or 1, axis=0)
+        np.save(temporary / "sample_input.npy", x)
+        np.save(temporary / "expected_output.npy", run_onnx(parts.onnx, x))
+        shutil.copyfile(example.__file__, temporary / "example.py")
+        complete = manifest.add_hashes(fields, folder=temporary)
+        write_text(temporary / manifest.NAME, manifest.to_text(complete))
+        if key is not None:
+            signing.sign(temporary, key=key)
+        _require_intact(temporary, name=str(folder), page=page)
+    return complete
+
+
+def _require_sound(parts: BundleParts) -> None:
+    """Refuse parts that break a promise or do not belong together."""
+    broken = [str(promise) for promise in parts.record.promises if not promise.holds]
     if broken:
         raise EdgenasError(f"no bundle is made of a network that breaks its budget: {broken[0]}")
-    if len(labels) != space.classes:
-        raise EdgenasError(f"labels must be {space.classes}, one a class, found {len(labels)}")
-    parity.require()
-    space.check(arch)
+    if len(parts.labels) != parts.space.classes:
+        raise EdgenasError(
+            f"labels must be {parts.space.classes}, one a class, found {len(parts.labels)}"
+        )
+    parts.parity.require()
+    parts.space.check(parts.arch)
+
+
+def _manifest_fields(parts: BundleParts) -> dict[str, Any]:
+    """The fields of the manifest but the hashes of files and the id."""
+    arch, space, batch, report = parts.arch, parts.space, parts.batch, parts.record.to_json()
     fields = {
         "versions": _versions(),
         "arch_id": arch.id,
@@ -91,51 +140,34 @@ def write_bundle(
             "output": OUTPUT,
             "output_shape": [batch or "n", space.classes],
         },
-        "preprocessing": manifest.describe_preprocessing(preprocessing, resolution=arch.resolution),
-        "labels": list(labels),
-        "target": record.to_json()["target"],
-        "promises": record.to_json()["promises"],
-        "parity": parity.to_json(),
-        "request": json.loads(json.dumps(request)),
+        "preprocessing": manifest.describe_preprocessing(
+            parts.preprocessing, resolution=arch.resolution
+        ),
+        "labels": list(parts.labels),
+        "target": report["target"],
+        "promises": report["promises"],
+        "parity": parts.parity.to_json(),
+        "request": json.loads(json.dumps(parts.request)),
     }
-    if weights := record.weights_json():
+    if weights := parts.record.weights_json():
         fields["weights"] = weights
-    with new_folder(folder.resolve()) as made:
-        save_arch(arch, made / "arch.json")
-        (made / "model.onnx").write_bytes(onnx)
-        write_json(made / "report.json", record.to_json())
-        write_json(made / TRACE_FILE, trace.to_json())
-        told = Contents(space=space, arch=arch, record=record, trace=trace, manifest=fields)
-        write_text(made / "report.html", page(told))
-        write_text(made / "MODEL_CARD.md", model_card(record, manifest=fields))
-        Image.fromarray(sample_image(max(preprocessing.kept))).save(made / "sample_image.png")
-        x = example.load_image(made / "sample_image.png", fields["preprocessing"])
-        x = np.repeat(x, batch or 1, axis=0)
-        np.save(made / "sample_input.npy", x)
-        np.save(made / "expected_output.npy", run_onnx(onnx, x))
-        shutil.copyfile(example.__file__, made / "example.py")
-        signed = manifest.add_hashes(fields, folder=made)
-        write_text(made / manifest.NAME, manifest.to_text(signed))
-        if key is not None:
-            signing.sign(made, key=key)
-        _require_intact(made, name=str(folder), page=page)
-    return signed
+    return fields
 
 
 def check_output(
     folder: Path, *, request: Mapping[str, Any], force: bool = False
 ) -> list[ClaimCheck] | None:
-    """Whether a bundle may be written to a folder.
+    """Check whether a bundle may be written to a folder.
 
     Args:
         folder: where.
-        request: what is asked for: everything that decides what the bundle will be (device,
-            budgets, arch id, supernet, seed ...), as JSON values.
-        force: replace a bundle that is there. What is no bundle is never replaced.
+        request: everything that decides what the bundle will be (device, budgets, arch id,
+            supernet, seed ...), as JSON values.
+        force: replace a bundle that is in the folder. Anything else there is never replaced.
 
     Returns:
-        None: go on, nothing is in the way. Otherwise the passed checks of a bundle that is there
-        already and answers the same request: report it, there is nothing to do.
+        None if nothing is in the way. Otherwise the folder holds a bundle that answers the same
+        request, and these are its checks, all of them passed: there is nothing to do.
 
     Raises:
         EdgenasError: something else is in the way.
@@ -145,10 +177,10 @@ def check_output(
         return None
     if not folder.is_dir():
         raise EdgenasError(f"--out {folder} is a file", hint="choose another --out")
-    found = {path.name for path in folder.iterdir() if not is_litter(path)}
-    strangers = sorted(found - {*manifest.FILES, manifest.NAME, signing.NAME})
+    names = {path.name for path in folder.iterdir() if not is_litter(path)}
+    strangers = sorted(names - {*manifest.FILES, manifest.NAME, signing.NAME})
     if strangers:
-        # Also with force: replacing means deleting, and this may be anything of the user's.
+        # Also with force: replacing means deleting, and the user may want to keep this file.
         raise EdgenasError(
             f"--out {folder} holds what is no part of a bundle: {strangers[0]}",
             hint="choose another --out, or remove the folder yourself",
@@ -176,7 +208,7 @@ def check_output(
 
 
 def load_bundle(folder: Path) -> tuple[Arch, Record]:
-    """The network and the results of a bundle whose bytes are those that were written.
+    """Read the network and the results of a bundle, after all its bytes were checked.
 
     Raises:
         EdgenasError: there is no bundle, or it is damaged; names the first thing that is.
@@ -195,10 +227,10 @@ def _require_intact(
 
 
 def sample_image(size: int) -> NDArray[np.uint8]:
-    """A synthetic photo: soft waves and a disc, wider than high, so that every step shows.
+    """A synthetic photo: soft waves and a disc, wider than high, so that every step has an effect.
 
     Args:
-        size: pixels that images are kept at, at most; the sample is larger.
+        size: the longer side of stored images in pixels; the sample is larger.
 
     Returns:
         RGB, uint8, shape (height, width, 3).
@@ -213,4 +245,4 @@ def sample_image(size: int) -> NDArray[np.uint8]:
 
 def _versions() -> dict[str, str]:
     others = {name: importlib.metadata.version(name) for name in ("onnx", "onnxruntime", "torch")}
-    return {"edgenas": version(), "python": platform.python_version(), **others}
+    return {"edgenas": name_build(), "python": platform.python_version(), **others}

@@ -18,7 +18,7 @@ from edgenas.basics.options import key_values
 from edgenas.basics.progress import Progress
 from edgenas.basics.units import milliseconds
 from edgenas.bundle.signing import check_key, sign
-from edgenas.bundle.write import check_output, load_bundle, write_bundle
+from edgenas.bundle.write import BundleParts, check_output, load_bundle, write_bundle
 from edgenas.delivery.building import compare_on_evaluation_images
 from edgenas.delivery.choosing import Chosen, choose
 from edgenas.delivery.evaluating import Evaluated, auto_precisions, evaluate
@@ -147,17 +147,19 @@ def _deliver(finished: Finished, *, folder: Path, key: dict[str, Any]) -> Result
     trace = trace_of(chosen.log, prepared.space, built.arch, latency=prepared.latency.predictor)
     write_bundle(
         folder,
-        space=prepared.space,
-        arch=built.arch,
-        onnx=built.onnx,
-        preprocessing=trained.preprocessing,
-        labels=trained.classes,
-        record=record,
-        trace=trace,
+        BundleParts(
+            space=prepared.space,
+            arch=built.arch,
+            onnx=built.onnx,
+            preprocessing=trained.preprocessing,
+            labels=trained.classes,
+            record=record,
+            trace=trace,
+            parity=built.parity,
+            request=key,
+            batch=prepared.latency.target.batch,
+        ),
         page=bundle_page,
-        parity=built.parity,
-        request=key,
-        batch=prepared.latency.target.batch,
         key=prepared.request.sign,
     )
     return Result(
