@@ -36,7 +36,7 @@ from edgenas.profiling.networks import calibration_archs, random_archs
 from edgenas.profiling.run import ProfilePlan, profile
 from edgenas.profiling.tables import (
     NoTableError,
-    known_elsewhere,
+    latencies_elsewhere,
     measure_network,
     predictor_for,
     table_for,
@@ -565,7 +565,7 @@ def test_more_time_means_less_error_and_the_error_is_told(monkeypatch: pytest.Mo
 
 def test_few_networks_lean_on_the_nearest_known_device(monkeypatch: pytest.MonkeyPatch):
     space = spaces.mbv3_cifar()
-    known = known_elsewhere(space, target=TARGET)
+    known = latencies_elsewhere(space, target=TARGET)
     name, like = next(iter(known.items()))
     archs = calibration_archs(space, 8)
     seconds = 0.3 * like(space.encode(archs))

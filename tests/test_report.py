@@ -232,7 +232,7 @@ def jetson():
 def test_the_layers_add_up_to_the_prediction(jetson):
     space, predictor = jetson
     rows = space.sample(20, rng=np.random.default_rng(1), by="gene")
-    for arch, predicted in zip(space.decode(rows), predictor(rows), strict=True):
+    for arch, predicted in zip(space.decode(rows), predictor.predict(rows), strict=True):
         layers, overhead = layer_times(space, arch, latency=predictor)
         assert [layer.name for layer in layers] == [name for name, _ in plan(space, arch)]
         assert overhead + sum(layer.seconds for layer in layers) == pytest.approx(predicted)
@@ -253,7 +253,7 @@ def test_a_trail_keeps_the_front_of_all_and_a_sample(jetson, tmp_path: Path):
         log = log.join(SearchLog(watch.seen))
     trace = trace_of(log, space, space.largest(), latency=predictor)
     assert trace.seen == 3000
-    true, seconds = accuracy(rows), predictor(rows)
+    true, seconds = accuracy(rows), predictor.predict(rows)
     best = [i for i in range(3000) if not ((true > true[i]) & (seconds <= seconds[i])).any()]
     best = [i for i in best if not ((true == true[i]) & (seconds < seconds[i])).any()]
     best = sorted(best, key=lambda i: seconds[i])

@@ -32,29 +32,30 @@ _HEAD = ("Conv_1", "AvgPool2D", "Conv_2", "Logits")
 
 
 def import_latency_tables(folder: Path, *, target: Target = NOTE10) -> LatencyTable:
-    """One latency table of the published ones, which are one file for each resolution.
+    """Read the published tables, one file for each resolution, into one latency table.
 
     Reads every ``<resolution>_lookup_table.yaml`` of a folder, in the format of the MobileNetV3
-    tables. The same layer can have a time in several of them; then its entry holds for one
-    resolution only, and their mean, weighted by the number of runs, stands for all others. The head
-    of a network is one layer here and four there: the mean is the sum of theirs, and so is the
-    variance.
+    tables. Where a layer has a time in several files, each time holds for its own resolution. The
+    mean of them, weighted by the number of runs, stands for all other resolutions. The head of a
+    network is one layer here and four entries there: its mean is the sum of their means, and its
+    variance the sum of their variances.
 
     Args:
         folder: with the files.
         target: what the latencies belong to.
 
     Raises:
-        EdgenasError: no such file, no YAML reader, or an entry that is not of that format.
+        EdgenasError: there is no such file, the YAML reader is not installed, or an entry has
+            another format.
     """
-    found: dict[Layer, dict[int, Timing]] = {}
+    layers: dict[Layer, dict[int, Timing]] = {}
     paths = sorted(folder.glob("*_lookup_table.yaml"))
     for path in paths:
         resolution = path.name.partition("_")[0]
         if not (resolution.isdecimal() and len(resolution) <= 5 and int(resolution)):
             raise EdgenasError(f"{path} must be named <resolution>_lookup_table.yaml")
-        for layer, timing in _timings(_read(path), str(path)).items():
-            found.setdefault(layer, {})[int(resolution)] = timing
+        for layer, timing in _read_entries(_read_yaml(path), str(path)).items():
+            layers.setdefault(layer, {})[int(resolution)] = timing
     if not paths:
         raise EdgenasError(f"{folder} must hold files named <resolution>_lookup_table.yaml")
     return LatencyTable(
@@ -62,10 +63,10 @@ def import_latency_tables(folder: Path, *, target: Target = NOTE10) -> LatencyTa
         provenance="published",
         method="published with once-for-all (arXiv 1908.09791): means of isolated layers, "
         f"{len(paths)} resolutions",
-        layers={layer: _pooled(list(times.values())) for layer, times in found.items()},
+        layers={layer: _pool(list(times.values())) for layer, times in layers.items()},
         layers_at={
             (resolution, layer): timing
-            for layer, times in found.items()
+            for layer, times in layers.items()
             if len(times) > 1
             for resolution, timing in times.items()
         },
@@ -81,8 +82,8 @@ class _Entry:
     count: Annotated[float, Range(1, 2**53, "count")]
 
 
-def _read(path: Path) -> Any:
-    """A YAML file as plain values. What its entries do not need (aliases, depth) is refused."""
+def _read_yaml(path: Path) -> Any:
+    """Read a YAML file as plain values; refuse aliases and depth, which its entries do not need."""
     try:
         import yaml
     except ImportError:
@@ -93,10 +94,10 @@ def _read(path: Path) -> Any:
 
     class Loader(base):
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            made = super().construct_mapping(node, deep)
-            if len(made) < len(node.value):
+            mapping = super().construct_mapping(node, deep)
+            if len(mapping) < len(node.value):
                 raise yaml.YAMLError(f"a key is there twice\n{node.start_mark}")
-            return made
+            return mapping
 
     text, depth = read_text(path, most=_LARGEST), 0
     try:
@@ -108,13 +109,13 @@ def _read(path: Path) -> Any:
                 raise yaml.YAMLError(f"it {what}\n{event.start_mark}")
         return Loader(text).get_single_data()
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        told = "an integer has too many digits" if "digits" in str(error) else str(error)
-        told = " ".join(told.split())
-        raise EdgenasError(f"{path} is no YAML file of plain entries: {told}") from error
+        why = "an integer has too many digits" if "digits" in str(error) else str(error)
+        why = " ".join(why.split())
+        raise EdgenasError(f"{path} is no YAML file of plain entries: {why}") from error
 
 
-def _timings(entries: Any, where: str) -> dict[Layer, Timing]:
-    """The layers of one published table."""
+def _read_entries(entries: Any, where: str) -> dict[Layer, Timing]:
+    """The timings of one published table, by layer."""
     if not isinstance(entries, dict):
         raise EdgenasError(f"{where} must hold one entry a layer, found {type(entries).__name__}")
     layers: dict[Layer, Timing] = {}
@@ -181,7 +182,7 @@ def _mbconv(match: re.Match[str], where: str) -> Layer:
 
 
 def _timing(value: Any, where: str) -> Timing:
-    """Milliseconds as published, in seconds."""
+    """The timing of an entry, whose numbers are milliseconds."""
     names = ("mean", "std", "count")
     if isinstance(value, dict):
         value = {name: value[name] for name in names if name in value}
@@ -189,8 +190,8 @@ def _timing(value: Any, where: str) -> Timing:
     return Timing(mean=entry.mean / 1e3, std=entry.std / 1e3, n=int(entry.count))
 
 
-def _pooled(timings: list[Timing]) -> Timing:
-    """All runs as one sample: its mean and its standard deviation."""
+def _pool(timings: list[Timing]) -> Timing:
+    """Pool all runs into one sample, and return its mean and its standard deviation."""
     if len(timings) == 1:
         return timings[0]
     n = sum(timing.n for timing in timings)

@@ -24,26 +24,26 @@ from edgenas.space.space import Space, layout
 Provenance = Literal["measured", "published", "estimated"]
 Statistic = Literal["typical", "wall_p50", "wall_p95"]
 
-# Tables merge and apply only where these agree; the rest of the environment is recorded.
+# Tables merge and apply only where these agree. The rest of the environment is only recorded.
 MATCHED = ("cpu", "gpu", "power_mode")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """What is known of the duration of one layer or network, in seconds.
+    """The measured duration of one layer or network, in seconds.
 
     Args:
         median: at full speed of the machine; None where only a mean was published.
-        mean: given instead of a median by published tables.
-        std: standard deviation beside a mean.
+        mean: published tables have it instead of a median.
+        std: the standard deviation that stands beside a mean.
         p10: 10th percentile at full speed.
         p90: 90th percentile at full speed.
-        n: runs behind the median or mean.
-        wall_p50: median of all runs, whatever the machine did meanwhile.
+        n: number of runs behind the median or mean.
+        wall_p50: median of all runs, whatever else the machine did.
         wall_p95: 95th percentile of all runs.
         noisy: whether too few runs met the machine at full speed.
-        alone: of a layer timed as copies with cold caches: seconds in a graph of its own, run again
-            and again.
+        alone: seconds of a layer in a graph of its own that runs again and again; only where the
+            layer itself was timed as copies with cold caches.
     """
 
     median: Seconds | None = None
@@ -69,7 +69,7 @@ class Timing:
         return value
 
     def statistic(self, name: Statistic) -> float | None:
-        """``typical`` (see ``seconds``), ``wall_p50`` or ``wall_p95``; None: not known."""
+        """``typical`` (see ``seconds``), ``wall_p50`` or ``wall_p95``; None where it is missing."""
         if name == "typical":
             return self.seconds
         return self.wall_p50 if name == "wall_p50" else self.wall_p95
@@ -80,7 +80,7 @@ class MeasuredNetwork:
     """A whole network, timed end to end.
 
     Args:
-        space: what its space is filed as, ``Space.filed_as``.
+        space: the name that its space is filed under, ``Space.filed_as``.
         classes: its number of classes, part of the last layer.
         arch: the network.
         timing: its timing.
@@ -97,7 +97,7 @@ class MeasuredNetwork:
 
 
 class LatencySource(Protocol):
-    """What stands behind latencies: a table, or a device model that expands layers on demand."""
+    """Where the times of layers come from: a table, or a device model that computes them."""
 
     @property
     def target(self) -> Target:
@@ -110,11 +110,11 @@ class LatencySource(Protocol):
         ...
 
     def seconds(self, layer: Layer) -> float:
-        """The time of one layer. Raises EdgenasError where it is not known."""
+        """The seconds of one layer. Raises EdgenasError where the source has none."""
         ...
 
     def compile(self, space: Space) -> Tables:
-        """Sums of layers for rows of a space. Raises EdgenasError where a layer is not known."""
+        """The sums of layers for rows of a space. Raises EdgenasError where a layer is missing."""
         ...
 
 
@@ -150,18 +150,19 @@ class Estimated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyTable:
-    """Layer to timing for one target.
+    """The timings of layers and networks on one target.
 
     Args:
         target: what the latencies belong to.
         provenance: ``measured`` (here), ``published`` (by others) or ``estimated``.
-        runtime_version: of the target's runtime; None: not known.
-        environment: CPU, GPU, power mode, driver, clocks ... as far as known.
+        runtime_version: of the target's runtime; None where nobody recorded it.
+        environment: CPU, GPU, power mode, driver, clocks and more, as far as they can be read.
         method: how the numbers came about, or the source of a published table, in words.
-        date: ``2025-01-31``; of the latest measurement in it.
-        layers: by layer.
-        layers_at: by input resolution of the network and layer: goes before ``layers`` in networks
-            of that resolution. Published tables were measured once for each resolution.
+        date: of the latest measurement, such as ``2025-01-31``.
+        layers: the timing of each layer.
+        layers_at: timings by the input resolution of the network and by layer. In networks of that
+            resolution they replace those of ``layers``. Published tables have them, because they
+            were measured once for each resolution.
         networks: whole networks measured on the same target. The line from sums of layers to
             networks is not stored: `edgenas.latency.predictor` fits it from them.
     """
@@ -182,7 +183,7 @@ class LatencyTable:
         """The typical time of one layer.
 
         Raises:
-            EdgenasError: the layer is not in the table; names the command that fills it.
+            EdgenasError: the layer is missing; the hint names the command to fill it.
         """
         timing = self.layers.get(layer)
         if timing is None:
@@ -193,14 +194,14 @@ class LatencyTable:
         return timing.seconds
 
     def missing(self, space: Space) -> list[Layer]:
-        """The layers of a space that are not in the table, in order."""
+        """The layers of a space that are missing in the table, in order."""
         return [layer for layer in layers(space) if layer not in self.layers]
 
     def compile(self, space: Space) -> Tables:
-        """Sums of layers, in seconds, for rows of a space; no calibration.
+        """The sums of layers in seconds, for rows of a space, without any correction.
 
         Raises:
-            EdgenasError: a layer is not in the table; names it and the command that fills it.
+            EdgenasError: a layer is missing; the message names it, the hint the command to fill it.
         """
         missing = self.missing(space)
         if missing:
@@ -219,7 +220,7 @@ class LatencyTable:
         return tables
 
     def compile_alone(self, space: Space) -> Tables | None:
-        """Sums of layers timed alone, for rows of a space; None: some were not."""
+        """The sums of layers timed alone, for rows of a space; None where some were not."""
         alone = {layer: t.alone for layer, t in self.layers.items() if t.alone is not None}
         if any(layer not in alone for layer in layers(space)):
             return None
@@ -253,11 +254,11 @@ class LatencyTable:
     def network_sums(
         self, space: Space, *, statistic: Statistic = "typical"
     ) -> list[tuple[MeasuredNetwork, float, float]]:
-        """The measured networks of a space: (network, sum of its layers, its measured time).
+        """The measured networks of a space, each with the sum of its layers and its measured time.
 
-        Networks whose layers are not all in the table, or that lack the statistic, are left out.
+        A network is left out where one of its layers is missing, or where it lacks the statistic.
         """
-        found: list[tuple[MeasuredNetwork, float, float]] = []
+        rows: list[tuple[MeasuredNetwork, float, float]] = []
         for network in self.networks:
             measured = network.timing.statistic(statistic)
             if not network.belongs_to(space) or measured is None:
@@ -268,8 +269,8 @@ class LatencyTable:
             ]
             if all(timing is not None for timing in timings):
                 total = sum(timing.seconds for timing in timings if timing is not None)
-                found.append((network, total, measured))
-        return found
+                rows.append((network, total, measured))
+        return rows
 
 
 def _resolution(space: Space, slot: Slot, codes: tuple[int, ...]) -> int:
@@ -279,7 +280,7 @@ def _resolution(space: Space, slot: Slot, codes: tuple[int, ...]) -> int:
 
 
 def mismatches(first: LatencyTable, second: LatencyTable) -> list[str]:
-    """Why two tables are not of the same thing, one line a field; empty where they are."""
+    """The fields that keep two tables from being merged, one line each."""
     pairs: list[tuple[str, Any, Any]] = [
         (f"target.{f.name}", getattr(first.target, f.name), getattr(second.target, f.name))
         for f in fields(Target)
@@ -295,19 +296,19 @@ def mismatches(first: LatencyTable, second: LatencyTable) -> list[str]:
 def environment_mismatches(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     """The fields of ``MATCHED`` in which two environments differ, one line each.
 
-    A GPU reads ``name, driver``: the driver is recorded, the name must match.
+    The entry of a GPU is ``name, driver``. The names must match, the drivers need not.
     """
-    found: list[str] = []
+    lines: list[str] = []
     for name in MATCHED:
         pair = [environment.get(name) for environment in (first, second)]
         one, other = (v.partition(",")[0] if isinstance(v, str) else v for v in pair)
         if one != other:
-            found.append(f"environment.{name}: {one!r} and {other!r}")
-    return found
+            lines.append(f"environment.{name}: {one!r} and {other!r}")
+    return lines
 
 
 def merge(older: LatencyTable, newer: LatencyTable) -> LatencyTable:
-    """Both tables in one; where both know a layer or network, the newer value stays.
+    """Merge two tables; the newer timing wins where both have a layer or network.
 
     Raises:
         EdgenasError: the tables are not of the same target, machine or provenance.

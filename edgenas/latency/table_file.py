@@ -32,13 +32,13 @@ _KIND = "latency_tables"
 def table_path(target: Target, *, root: Path | None = None) -> Path:
     """Where a table lies: ``root/<device>/<runtime>-<precision>-t<threads>-b<batch>.json``.
 
-    Without a root: where profiles of this machine's user are kept.
+    Without a root it lies in the cache of the user.
     """
     return (root or cache_folder() / _KIND) / target.device / f"{target.slug}.json"
 
 
 def find_table(target: Target) -> Path | None:
-    """The table of a target: the user's cache first, then ``files.data_folders``; None: none."""
+    """Look for the table of a target in the user's cache, then in ``files.data_folders``."""
     paths = (table_path(target, root=root) for root in (None, *data_folders(_KIND)))
     return next((path for path in paths if path.is_file()), None)
 
@@ -76,11 +76,11 @@ def _block(name: str, rows: Iterable[str], brackets: str) -> str:
 
 
 def _timing_json(timing: Timing) -> dict[str, Any]:
-    """What is known, and ``noisy`` where it is so."""
-    given = {name: value for name, value in asdict(timing).items() if value is not None}
+    """The fields that have a value, and ``noisy`` only where it is true."""
+    fields = {name: value for name, value in asdict(timing).items() if value is not None}
     if not timing.noisy:
-        del given["noisy"]
-    return given
+        del fields["noisy"]
+    return fields
 
 
 def _network_json(network: MeasuredNetwork) -> dict[str, Any]:
@@ -89,8 +89,8 @@ def _network_json(network: MeasuredNetwork) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _File:
-    """A table as its file holds it, see ``LatencyTable``; layers by their text forms."""
+class _TableFile:
+    """The contents of a table's file, see ``LatencyTable``; layers are in their text forms."""
 
     target: Target
     provenance: Provenance
@@ -104,7 +104,7 @@ class _File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Network:
-    """What stands beside the timing in the row of a network, see ``MeasuredNetwork``."""
+    """The fields beside the timing in the row of a network, see ``MeasuredNetwork``."""
 
     space: Name
     classes: Classes
@@ -118,13 +118,14 @@ def load_table(path: Path) -> LatencyTable:
     """Read a table.
 
     Raises:
-        EdgenasError: absent, damaged, another schema, or a field that is missing, unknown or wrong.
+        EdgenasError: the file is absent, damaged or of another schema, or a field is missing,
+            unknown or wrong.
     """
     where = str(path)
-    found = decode(_File, read_json(path, schema=SCHEMA), where=where)
-    known: dict[Layer, Timing] = {}
-    known_at: dict[tuple[int, Layer], Timing] = {}
-    for text, timing in found.layers.items():
+    file = decode(_TableFile, read_json(path, schema=SCHEMA), where=where)
+    timings: dict[Layer, Timing] = {}
+    timings_at: dict[tuple[int, Layer], Timing] = {}
+    for text, timing in file.layers.items():
         name, at, resolution = text.partition("@")
         try:
             layer = Layer.parse(name)
@@ -135,23 +136,23 @@ def load_table(path: Path) -> LatencyTable:
                 f"{where}: layers.{text}: the resolution must be from 1 to {LARGEST_SIDE} pixels, "
                 f"found {quote(resolution)}"
             )
-        if (layer in known) if not at else ((int(resolution), layer) in known_at):
+        if (layer in timings) if not at else ((int(resolution), layer) in timings_at):
             raise EdgenasError(f"{where}: layers.{text}: this layer is there twice")
         if at:
-            known_at[int(resolution), layer] = timing
+            timings_at[int(resolution), layer] = timing
         else:
-            known[layer] = timing
+            timings[layer] = timing
     return LatencyTable(
-        target=found.target,
-        provenance=found.provenance,
-        runtime_version=found.runtime_version,
-        environment=found.environment,
-        method=found.method,
-        date=found.date,
-        layers=known,
-        layers_at=known_at,
+        target=file.target,
+        provenance=file.provenance,
+        runtime_version=file.runtime_version,
+        environment=file.environment,
+        method=file.method,
+        date=file.date,
+        layers=timings,
+        layers_at=timings_at,
         networks=tuple(
-            _network(row, f"{where}: networks[{i}]") for i, row in enumerate(found.networks)
+            _network(row, f"{where}: networks[{i}]") for i, row in enumerate(file.networks)
         ),
     )
 

@@ -20,17 +20,17 @@ from edgenas.runtime import registry as runtimes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """What timing a model found.
+    """The times of a model on one runtime.
 
     Args:
-        path: the file, and its SHA-256.
-        digest: of the file.
+        path: the file.
+        digest: SHA-256 of the file.
         facts: what really ran, see `edgenas.runtime.registry.Session`.
-        batch: images a run.
-        inputs: as they were made up.
+        batch: images of a run.
+        inputs: the random inputs that the model ran on.
         found: the times.
-        quiet: part of the time that the machine was at full speed when the clock started.
-        environment: what the numbers depend on.
+        quiet: the part of the time before the first run in which the machine was at full speed.
+        environment: the machine and what else the numbers depend on.
     """
 
     path: Path
@@ -56,8 +56,8 @@ def bench(
     Args:
         path: the file.
         target: runtime, threads and batch.
-        precision: what it is to run in; None: what the graph asks for, fp32 where it does not.
-        shapes: of inputs by name, where the model leaves more open than the batch.
+        precision: the one that it must run in; None: the one of the graph, or else fp32.
+        shapes: of inputs by name, where the model leaves more than the batch open.
         settings: of the clock.
 
     Raises:

@@ -22,19 +22,20 @@ _RIDGE = 1e-6
 
 
 def calibration_archs(space: Space, n: int = CALIBRATION) -> list[Arch]:
-    """Networks spread over a space: always the same ones, and fewer are the first of more.
+    """Choose networks spread over a space: always the same ones, the most useful first.
 
-    The smallest and the largest, then each time the one whose MACs are farthest (as a ratio) from
-    those chosen, with every resolution having its turn first. From the eleventh on, each is the
-    one that says most about the rates of `edgenas.latency.learned` that those before it leave
-    open: D-optimal design, one at a time (Fedorov, "Theory of Optimal Experiments", 1972).
+    The smallest and the largest network come first. Each next one has the MACs that are farthest
+    (as a ratio) from those chosen before; every resolution has its turn first. From the eleventh
+    on, each network is the one that says most about the rates of `edgenas.latency.learned` that
+    the networks before it leave open: D-optimal design, one at a time (Fedorov, "Theory of Optimal
+    Experiments", 1972).
 
     Args:
         space: of the networks.
         n: how many at most; small spaces may have fewer.
     """
-    found = _calibration(space, min(n, CALIBRATION))
-    return list(found if n <= CALIBRATION else _informative(space, n))
+    archs = _calibration(space, n) if n <= CALIBRATION else _informative(space, n)
+    return list(archs)
 
 
 @functools.lru_cache(maxsize=8)
@@ -65,11 +66,11 @@ def _informative(space: Space, n: int) -> tuple[Arch, ...]:
     precision = _RIDGE * np.eye(work.shape[1]) + work[chosen].T @ work[chosen]
     covariance = np.linalg.inv(precision)
     while len(chosen) < min(n, len(archs)):
-        known = work @ covariance
-        doubt = (known * work).sum(axis=1)
+        directions = work @ covariance
+        doubt = (directions * work).sum(axis=1)
         doubt[chosen] = -1.0
         best = int(np.argmax(doubt))
-        covariance -= np.outer(known[best], known[best]) / (1 + doubt[best])
+        covariance -= np.outer(directions[best], directions[best]) / (1 + doubt[best])
         chosen.append(best)
     return tuple(archs[i] for i in chosen)
 
@@ -77,23 +78,23 @@ def _informative(space: Space, n: int) -> tuple[Arch, ...]:
 def _candidates(space: Space) -> Codes:
     rng = np.random.default_rng(0)
     corners = space.encode([space.smallest(), space.largest()])
-    return _distinct(np.concatenate([corners, space.sample(_CANDIDATES, rng=rng, by="gene")]))
+    return _drop_copies(np.concatenate([corners, space.sample(_CANDIDATES, rng=rng, by="gene")]))
 
 
 def random_archs(space: Space, n: int, *, seed: int) -> list[Arch]:
-    """Different random networks, none of ``calibration_archs``; every depth is equally likely.
+    """Draw different random networks, none of ``calibration_archs``; all depths are equally likely.
 
     Args:
         space: of the networks.
         n: how many at most; small spaces may have fewer.
-        seed: of the choice.
+        seed: of the draw.
     """
-    rows = _distinct(space.sample(4 * n, rng=np.random.default_rng(seed), by="gene"))
+    rows = _drop_copies(space.sample(4 * n, rng=np.random.default_rng(seed), by="gene"))
     taken = set(calibration_archs(space))
     return [arch for arch in space.decode(rows) if arch not in taken][:n]
 
 
-def _distinct(rows: Codes) -> Codes:
+def _drop_copies(rows: Codes) -> Codes:
     """The rows without repetitions, in order of first appearance."""
     first: NDArray[np.intp] = np.unique(rows, axis=0, return_index=True)[1]
     return rows[np.sort(first)]

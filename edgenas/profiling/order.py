@@ -20,7 +20,7 @@ from edgenas.space.space import Space
 OPENING = 20  # random networks beside those of the line: enough to say how far off predictions are
 
 # Of one visit: seconds at least, seconds for each weight that is written and loaded, and runs until
-# the median is known.
+# the median is certain.
 _VISIT, _WEIGHT, _RUNS = 0.03, 5e-8, 40.0
 _EVICTED = 1e-10  # seconds for each byte that is read before a run
 _SHARE = 0.9  # of the time left that is planned at once
@@ -84,7 +84,7 @@ class TimingOrder:
         if rest and sum(self._visit_seconds(name, costs) for name in rest) <= time:
             return rest
         more: list[str] = []
-        # A random one for each informative one: errors must be known as well as rates.
+        # A random one for each informative one: errors matter as much as rates.
         for pair in zip(
             [n for n in self._lines if n not in chosen] + [""] * len(self._further),
             [n for n in self._further if n not in chosen] + [""] * len(self._lines),

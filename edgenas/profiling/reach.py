@@ -1,4 +1,4 @@
-"""Where a device is timed, and as what."""
+"""Where a device is timed, and as which target."""
 
 from collections.abc import Callable
 
@@ -18,17 +18,17 @@ def clock_of(
     seconds: float | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Clock | None:
-    """Where networks are timed for a device: here, on a board, or nowhere (None).
+    """Find where networks are timed for a device: here, on a board, or nowhere (None).
 
     Args:
         device: the device.
         ssh: address of the board; None: the one in the device's profile, if there is one.
-        python: on the board; None: ``python3``.
-        seconds: that all timing on the board may take; None: nobody limits it.
+        python: the interpreter on the board; None: ``python3``.
+        seconds: the limit for all timing on the board; None: no limit.
         say: called with lines that a person should read.
 
     Raises:
-        EdgenasError: the address is none, or the device is this machine.
+        EdgenasError: the address cannot be one, or the device is this machine.
     """
     if device.reach == "local":
         if ssh is not None:
@@ -54,10 +54,10 @@ def clock_at_hand(
     seconds: float | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Clock:
-    """As ``clock_of``, of a device that must be timed.
+    """As ``clock_of``, for a device that must be timed.
 
     Raises:
-        EdgenasError: likewise, or nobody said how it is reached.
+        EdgenasError: as ``clock_of``, or nothing says how the device is reached.
     """
     clock = clock_of(device, ssh=ssh, python=python, seconds=seconds, say=say)
     if clock is None:
@@ -78,11 +78,11 @@ def timed_target(
 ) -> Target:
     """As ``Device.target``, for a device that is timed: by default on a runtime that can be.
 
-    That is the first one listed, where the clock knows it, or else ONNX Runtime; a runtime that the
-    profile does not list is taken in fp32.
+    By default the runtime is the first one listed, if the clock can load it, and else ONNX
+    Runtime. A runtime that the profile does not list is used in fp32.
 
     Raises:
-        EdgenasError: an unknown precision, or threads or batch below one.
+        EdgenasError: the precision is unknown, or threads or batch are below one.
     """
     listed = [use.target.runtime for use in device.uses]
     if runtime is None:

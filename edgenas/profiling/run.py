@@ -159,8 +159,8 @@ def profile(
         say: called with lines that a person should read.
 
     Raises:
-        EdgenasError: an argument is wrong, the runtime is unknown or not there, the disk is full,
-            or the machine changed meanwhile. What was timed before stays in the journal.
+        EdgenasError: an argument is wrong, the runtime is unknown or not installed, the disk
+            is full, or the machine changed meanwhile. What was timed before stays in the journal.
         ClockStoppedError: the process that times died.
     """
     started = time.monotonic()

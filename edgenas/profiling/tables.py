@@ -1,4 +1,4 @@
-"""Using a profile: the table that applies here, and the latency predictor that rests on it."""
+"""Using a profile: the latency table that applies here, and the predictor of that table."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -39,21 +39,22 @@ _USUAL = CALIBRATION + FURTHER
 
 
 class NoTableError(EdgenasError):
-    """There is no latency table that applies; profiling makes one."""
+    """There is no latency table that applies; a profile would write one."""
 
 
 def table_for(space: Space, *, target: Target, clock: Clock | None = measure) -> LatencyTable:
-    """The latency table of a target that covers a space and applies to the machine as it is.
+    """Find the latency table of a target that covers a space and applies to the machine as it is.
 
     Args:
         space: all its layers must be in the table, or so many networks that layer costs can be
             learned from them.
         target: whose table.
-        clock: where the target is timed, with whose machine and runtime version the table must
-            agree; None: the machine is not at hand, only the layers are looked at.
+        clock: where the target is timed; the table must agree with that machine and that runtime
+            version. None: the machine is not at hand, and only the layers are checked.
 
     Raises:
-        NoTableError: there is none, or why it does not apply; names the command that makes one.
+        NoTableError: there is no table, or it does not apply; the hint names the command to
+            measure one.
         EdgenasError: the table is damaged, or the runtime is unknown or not there.
     """
     path = find_table(target)
@@ -68,9 +69,9 @@ def table_for(space: Space, *, target: Target, clock: Clock | None = measure) ->
         why = differences({**table.environment, "runtime_version": table.runtime_version}, here)
         if table.provenance != "measured":
             why.insert(0, f"it is {table.provenance}")
-    kept = ", ".join(space.kept_in_float) if target.precision == "int8" else ""
-    if table.provenance == "measured" and parts_in_float(table) != kept:
-        parts = [parts or "nothing" for parts in (parts_in_float(table), kept)]
+    in_float = ", ".join(space.kept_in_float) if target.precision == "int8" else ""
+    if table.provenance == "measured" and parts_in_float(table) != in_float:
+        parts = [parts or "nothing" for parts in (parts_in_float(table), in_float)]
         why.append(f"it was measured with {parts[0]} kept in float, {space.name} keeps {parts[1]}")
     missing = table.missing(space)
     if missing and len(_networks(table, space, statistic="typical")) >= LEARNED:
@@ -89,15 +90,15 @@ def table_for(space: Space, *, target: Target, clock: Clock | None = measure) ->
 def predictor_for(
     table: LatencyTable, space: Space, *, statistic: Statistic = "typical"
 ) -> LatencyPredictor:
-    """The latency predictor of a profile: sums of layers, a line, a bound from other networks.
+    """Fit the latency predictor of a table: sums of layers, a line, a bound from other networks.
 
     The line is fitted to the networks that were chosen for it (``calibration_archs``) alone. All
-    others give the bound and the error that is reported: the line has not seen them. Where layers
-    are missing, as after a profile with little time, layer costs are learned from the networks,
-    and with less than thirty of them from the nearest known device as well.
+    others give the bound and the error, because the line was not fitted to them. Where layers are
+    missing, as after a profile with little time, layer costs are learned from the networks; with
+    less than thirty networks the latencies of other devices help, see ``latencies_elsewhere``.
 
     Args:
-        table: as ``profile`` made it; one without networks gives sums alone.
+        table: the one that ``profile`` wrote; a table without networks gives sums alone.
         space: of the rows that will be predicted.
         statistic: of the networks; ``wall_p95`` for what a user lives with.
 
@@ -106,7 +107,7 @@ def predictor_for(
     """
     networks = _networks(table, space, statistic=statistic)
     if table.missing(space) and len(networks) >= LEARNED:
-        return _learned(table, space, networks)
+        return _learn(table, space, networks)
     first = set(calibration_archs(space))
     chosen = first if len(networks) <= _USUAL else {*calibration_archs(space, MOST)}
     line = [pair for pair in networks if pair[0] in first]
@@ -116,16 +117,16 @@ def predictor_for(
     return sum_layers(space, table).fit(*_split(line), spared=_split(others))
 
 
-def known_elsewhere(space: Space, *, target: Target) -> dict[str, Tables]:
-    """Latencies of a space on all other targets that are known, compiled, by name of the target.
+def latencies_elsewhere(space: Space, *, target: Target) -> dict[str, Tables]:
+    """The latencies of a space on all other targets, compiled, by the name of the target.
 
-    From tables that lie here and cover the space, and from estimated device models.
+    They come from tables on this machine that cover the space, and from estimated device models.
 
     Args:
         space: of the networks.
-        target: the one that is left out.
+        target: the one to leave out.
     """
-    found: dict[str, Tables] = {}
+    latencies: dict[str, Tables] = {}
     for use in (use for device in list_devices() for use in device.uses):
         name = str(use.target)
         if use.target == target:
@@ -133,25 +134,25 @@ def known_elsewhere(space: Space, *, target: Target) -> dict[str, Tables]:
         path = find_table(use.target)
         try:
             if path is not None:
-                found[name] = load_table(path).compile(space)
+                latencies[name] = load_table(path).compile(space)
             else:
                 model = device_model(load(use.target.device), use.target).for_space(space)
-                found[name] = estimated(model).compile(space)
+                latencies[name] = estimated(model).compile(space)
         except EdgenasError:  # a table of another space, or no estimate: nothing to start from
             continue
-    return found
+    return latencies
 
 
-def _learned(
+def _learn(
     table: LatencyTable, space: Space, networks: list[tuple[Arch, float]]
 ) -> LearnedPredictor:
-    """Fitted to the informative networks and some random ones; other random ones for the bound."""
+    """Learn from the informative networks and some random ones; the others give the bound."""
     chosen = set(calibration_archs(space, MOST))
     fitted = [pair for pair in networks if pair[0] in chosen]
     random = [pair for pair in networks if pair[0] not in chosen]
     most = len(networks) // 2 if len(networks) >= CONFORMAL else 0
     spared, fitted = random[:most], fitted + random[most:]
-    priors = known_elsewhere(space, target=table.target) if len(fitted) < FEW else {}
+    priors = latencies_elsewhere(space, target=table.target) if len(fitted) < FEW else {}
     return learn_predictor(
         space,
         *_split(fitted),
@@ -168,13 +169,13 @@ def _split(networks: list[tuple[Arch, float]]) -> tuple[list[Arch], list[float]]
 def _networks(
     table: LatencyTable, space: Space, *, statistic: Statistic
 ) -> list[tuple[Arch, float]]:
-    """The measured networks of a space and their seconds, in an order of their own."""
-    found: list[tuple[Arch, float]] = []
+    """The measured networks of a space and their seconds, sorted by id."""
+    pairs: list[tuple[Arch, float]] = []
     for network in table.networks:
         seconds = network.timing.statistic(statistic)
         if network.belongs_to(space) and seconds is not None:
-            found.append((network.arch, seconds))
-    return sorted((pair for pair in found if space.contains(pair[0])), key=lambda pair: pair[0].id)
+            pairs.append((network.arch, seconds))
+    return sorted((pair for pair in pairs if space.contains(pair[0])), key=lambda pair: pair[0].id)
 
 
 def measure_network(
@@ -193,11 +194,11 @@ def measure_network(
         ClockStoppedError: the process that times died.
     """
     environment_of(target, clock=clock)
-    (found,) = clock.measure(
+    (measurement,) = clock.measure(
         [("network", for_clock(target.runtime, onnx, batch=target.batch))],
         runtime=target.runtime,
         settings=replace(settings, threads=target.threads, precision=target.precision),
         batch=target.batch,
         watch=lambda event: None,
     )
-    return found
+    return measurement
