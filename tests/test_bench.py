@@ -75,8 +75,8 @@ def test_a_model_is_timed_in_what_it_asks_for(tmp_path, form, runs):
     found = benches.bench(path, target=TARGET, settings=QUICK)
     assert found.facts["precision"] == runs
     assert found.facts["provider"] == "CPUExecutionProvider"
-    assert found.found.median > 0
-    assert found.found.n >= 6
+    assert found.times.median > 0
+    assert found.times.n >= 6
     assert found.environment["runtime_version"] == found.facts["version"]
     assert [str(value) for value in found.inputs] == ["image float32[1, 3, 12, 12], normal numbers"]
 
@@ -87,7 +87,7 @@ def test_a_model_is_converted_and_timed_on_ncnn(tmp_path):
     target = Target("host", "ncnn", "fp32")
     found = benches.bench(network(tmp_path), target=target, settings=QUICK)
     assert (found.facts["runtime"], found.facts["precision"]) == ("ncnn", "fp32")
-    assert found.found.n >= 6
+    assert found.times.n >= 6
     assert found.environment["runtime_version"] == found.facts["version"]
 
 

@@ -32,6 +32,7 @@ from edgenas.profiling import levels
 from edgenas.profiling import run as profiling_run
 from edgenas.profiling import work as profiling_work
 from edgenas.profiling.journal import journal_path, open_journal
+from edgenas.profiling.method import read_method
 from edgenas.profiling.networks import calibration_archs, random_archs
 from edgenas.profiling.run import ProfilePlan, profile
 from edgenas.profiling.tables import (
@@ -665,6 +666,20 @@ def test_a_profile_adds_to_the_table_that_is_there():
     assert not table.missing(TINY.with_classes(7))
     assert len(table.networks) == 10
     assert all(table.layers[layer] == timing for layer, timing in first.layers.items())
+
+
+def test_tables_of_former_versions_say_it_in_another_word():
+    table = run()
+    former = replace(table, method=table.method.replace("networks alike", "networks likewise"))
+    assert former.method != table.method
+    assert read_method(former) == read_method(table) == "alone"
+    save_table(former, table_path(TARGET))
+    said: list[str] = []
+    assert same(run(say=said.append), table)
+    assert not [line for line in said if "the table before" in line]
+    assert not list(table_path(TARGET).parent.glob("*.old*"))
+    with pytest.raises(EdgenasError, match="a method that this edgenas does not know"):
+        read_method(replace(table, method="each layer by a sundial"))
 
 
 # Mistakes

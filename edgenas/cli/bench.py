@@ -21,7 +21,7 @@ def run(request: BenchRequest, shown: Shown) -> None:
     for timing in result.timings:
         print_table(("", ""), _rows(timing))
     if len(result.timings) == 2:
-        first, second = (timing.found.median for timing in result.timings)
+        first, second = (timing.times.median for timing in result.timings)
         names = [timing.facts["runtime"] for timing in result.timings]
         print_line(
             f"{names[1]} takes {second / first:.2f} of the time of {names[0]}; one after the other"
@@ -32,7 +32,7 @@ def _rows(timing: "Bench") -> list[tuple[str, str]]:
     from edgenas.basics.units import milliseconds
     from edgenas.clock.measure import statistic
 
-    facts, times = timing.facts, timing.found
+    facts, times = timing.facts, timing.times
     threads = f"{facts['threads']} thread{'s' if facts['threads'] != '1' else ''}"
     runs = f"{facts['runtime']} {facts['version']} ({facts['provider']}), {facts['precision']}"
     what = statistic(n=times.n, wall_n=times.wall_n, flag=times.flag)

@@ -179,14 +179,14 @@ def bench(request: BenchRequest) -> BenchResult:
 
 def _timing_to_json(timing: Bench) -> dict[str, Any]:
     hidden = ("name", "samples", "wall_samples")
-    names = [field.name for field in dataclasses.fields(timing.found)]
+    names = [field.name for field in dataclasses.fields(timing.times)]
     return {
         **timing.facts,
         "threads": int(timing.facts["threads"]),
         "batch": timing.batch,
         "inputs": [dataclasses.asdict(value) for value in timing.inputs],
-        "latency": {name: getattr(timing.found, name) for name in names if name not in hidden},
-        "judgement": timing.found.judgement(),
+        "latency": {name: getattr(timing.times, name) for name in names if name not in hidden},
+        "judgement": timing.times.judgement(),
         "quiet": timing.quiet,
         "environment": dict(timing.environment),
     }

@@ -28,7 +28,7 @@ class Bench:
         facts: what really ran, see `edgenas.runtime.registry.Session`.
         batch: images of a run.
         inputs: the random inputs that the model ran on.
-        found: the times.
+        times: of its runs.
         quiet: the part of the time before the first run in which the machine was at full speed.
         environment: the machine and what else the numbers depend on.
     """
@@ -38,7 +38,7 @@ class Bench:
     facts: Mapping[str, str]
     batch: int
     inputs: tuple[Input, ...]
-    found: Measurement
+    times: Measurement
     quiet: float
     environment: Mapping[str, Any]
 
@@ -75,7 +75,7 @@ def bench(
     facts = runtime.compile(onnx, precision=precision, threads=target.threads, batch=batch).facts()
     events: dict[str, Event] = {}
     hint = precision or (facts["precision"] if facts["precision"] in runtime.PRECISIONS else "fp32")
-    (found,) = measure.measure(
+    (times,) = measure.measure(
         [(path.name, runtimes.for_clock(target.runtime, onnx, batch=batch))],
         runtime=target.runtime,
         settings=replace(settings, threads=target.threads, precision=hint),
@@ -89,7 +89,7 @@ def bench(
         facts=facts,
         batch=batch,
         inputs=inputs,
-        found=found,
+        times=times,
         quiet=events["baseline"]["quiet"],
         environment={
             **{k: v for k, v in events["environment"].items() if k != "event"},

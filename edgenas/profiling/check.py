@@ -49,8 +49,7 @@ def check(
         tolerance: a fraction, above 0.
         visits: how often each canary is timed, all others in between.
         settings: of the clock.
-        progress: called after each visit with the step, the visits done, the visits in all, and
-            the name of the unit.
+        progress: called after each visit.
 
     Raises:
         NoTableError: there is no table of the target, or not a measured one.
@@ -73,12 +72,12 @@ def check(
     )
     again = time_canaries()
     rows = _pair_canaries(table, again, space)
-    first = last = assess_drift(rows, tolerance=tolerance)
-    if first.drifted:  # a device counts as drifted only if it drifted twice
+    last = assess_drift(rows, tolerance=tolerance)
+    if first_drifted := last.drifted:  # a device counts as drifted only if it drifted twice
         again = time_canaries()
         rows = _pair_canaries(table, again, space)
         last = assess_drift(rows, tolerance=tolerance)
-    drifted = first.drifted and last.drifted
+    drifted = first_drifted and last.drifted
     causes, notes = find_causes(table, again, rows)
     if not drifted and any(may_drift(group, tolerance=tolerance) for group in last.groups):
         notes += ("the interval reaches beyond the tolerance: a drift cannot be excluded",)

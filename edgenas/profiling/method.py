@@ -11,6 +11,7 @@ average and uncertain one by one. So a profile times the layers alone as well, s
 layer costs are learned from them, see `edgenas.latency.learned`.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Literal
 
@@ -36,7 +37,7 @@ COPIES: Mapping[Method, tuple[int, ...]] = {"alone": (0,), "copies": (FEWER, MOR
 
 # The texts below stand in tables on disk: a changed text makes them unreadable.
 _WORDS: Mapping[Method, str] = {
-    "alone": "each layer alone as one fused ONNX graph, and whole networks likewise",
+    "alone": "each layer alone as one fused ONNX graph, and whole networks alike",
     "copies": f"each layer as (T({MORE}) - T({FEWER})) / {MORE - FEWER} where T(n) is the time of "
     "n copies of it side by side in one ONNX graph, as many readers behind them whatever n is, each"
     " run coming after other memory of the size of a network was read; and each layer alone, and "
@@ -73,13 +74,18 @@ def parts_in_float(table: LatencyTable) -> str:
     return table.method.partition(_IN_FLOAT)[2]
 
 
+def unify_words(method: str) -> str:
+    """The method of a table in the words of today; one word was another in former versions."""
+    return re.sub(r"(as one fused ONNX graph, and whole networks) \w+;", r"\1 alike;", method)
+
+
 def read_method(table: LatencyTable) -> Method:
     """The method by which the layers of a measured table were timed.
 
     Raises:
         EdgenasError: the words of the table are those of no method.
     """
-    words = table.method.partition(_IN_FLOAT)[0]
+    words = unify_words(table.method).partition(_IN_FLOAT)[0]
     for method, how in _WORDS.items():
         if words.startswith(how + _ALIKE.partition("{")[0]):
             return method

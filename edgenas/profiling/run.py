@@ -18,7 +18,7 @@ from edgenas.latency.table import LatencyTable, merge, mismatches
 from edgenas.latency.table_file import load_table, save_table, table_path
 from edgenas.onnx_graph.build import network_graph
 from edgenas.profiling.journal import Journal, open_journal
-from edgenas.profiling.method import Method, choose_method
+from edgenas.profiling.method import Method, choose_method, unify_words
 from edgenas.profiling.networks import (
     CALIBRATION,
     FURTHER,
@@ -319,7 +319,7 @@ def _merge_or_set_aside(
     if older is None:
         return newer
     differ = mismatches(older, newer)
-    if older.method != newer.method:  # times of layers that do not add up together
+    if unify_words(older.method) != newer.method:  # times of layers that do not add up together
         differ.append("method")
     if not differ:
         return merge(older, newer)
