@@ -13,6 +13,7 @@ from edgenas.model.saved import load_tensors
 from edgenas.space.cost import total
 from edgenas.space.presets import load_space, tiny
 from edgenas.training.loop import train
+from edgenas.training.options import TrainingOptions
 from edgenas.training.runs import CHECKPOINT
 from tools.benchmarks.bench_methods import judged, recipes, trained, trained_macs
 
@@ -46,7 +47,9 @@ def test_one_training_gives_the_weights_with_and_without_averaging(tmp_path: Pat
         space, images, recipe, out=tmp_path, seed=0
     )
     plain = dataclasses.replace(recipe, ema=0.0)
-    without = train(space, images, recipe=plain, out=tmp_path / "without", seed=0)
+    without = train(
+        space, images, recipe=plain, out=tmp_path / "without", options=TrainingOptions(seed=0)
+    )
     averages = load_tensors(tmp_path / "sandwich" / CHECKPOINT)
     assert [line.name for line in lines] == ["sandwich", "sandwich, ema 0.5"]
     for name, parameter in without.supernet.named_parameters():

@@ -32,6 +32,7 @@ from edgenas.images.preprocessing import decode_stored
 from edgenas.model.saved import load_supernet
 from edgenas.space.presets import load_space
 from edgenas.training.loop import train
+from edgenas.training.options import TrainingOptions
 from edgenas.training.recipe import Recipe
 
 Photo = NDArray[np.uint8]
@@ -171,7 +172,13 @@ def test_a_training_keeps_what_it_and_its_start_have_learnt_from(
     assert not find_copies(parts.validation.pixels, learnt.sketches).any()
     recipe = Recipe(epochs=1, batch=24, validation=0.25, calibration=24, watched=0)
     half = images.take(torch.arange(0, len(images), 2))
-    after = train(load_space("tiny"), half, recipe=recipe, out=tmp_path / "a", init=start).learnt
+    after = train(
+        load_space("tiny"),
+        half,
+        recipe=recipe,
+        out=tmp_path / "a",
+        options=TrainingOptions(init=start),
+    ).learnt
     assert after is not None
     assert after.whole
     assert find_copies(parts.train.pixels, after.sketches).all()
@@ -179,7 +186,13 @@ def test_a_training_keeps_what_it_and_its_start_have_learnt_from(
     shutil.copytree(tiny, tmp_path / "old")
     (tmp_path / "old" / LEARNT_FILE).unlink()
     old = load_supernet(tmp_path / "old")
-    after = train(load_space("tiny"), half, recipe=recipe, out=tmp_path / "b", init=old).learnt
+    after = train(
+        load_space("tiny"),
+        half,
+        recipe=recipe,
+        out=tmp_path / "b",
+        options=TrainingOptions(init=old),
+    ).learnt
     assert after is not None
     assert not after.whole
 

@@ -16,10 +16,11 @@ from edgenas.model.saved import load_tensors
 from edgenas.model.supernet import Supernet
 from edgenas.space.presets import tiny
 from edgenas.training.loop import train
+from edgenas.training.options import TrainingOptions
 from edgenas.training.recipe import Recipe
 from edgenas.training.runs import CHECKPOINT, METRICS, Run
 from edgenas.training.state import State
-from edgenas.training.step import sandwich_step
+from edgenas.training.step import TrainingBatch, sandwich_step
 
 TOYS = toy_images(60)
 SPACE = tiny().with_classes(3)
@@ -30,11 +31,9 @@ def learnt(state: State, precision: str) -> list[float]:
     losses = sandwich_step(
         state.model,
         [SPACE.largest(), SPACE.smallest()],
-        TOYS.pixels,
-        TOYS.labels,
+        TrainingBatch(pixels=TOYS.pixels, labels=TOYS.labels),
+        recipe=Recipe(precision=precision),  # type: ignore[arg-type]
         preprocessing=Preprocessing(stored=16, mean=(0.4, 0.4, 0.4), std=(0.2, 0.2, 0.2)),
-        label_smoothing=0.1,
-        precision=precision,  # type: ignore[arg-type]
         scaler=state.scaler,
     )
     state.step(0.1)
@@ -112,8 +111,17 @@ def test_a_training_on_a_gpu_learns_and_goes_on(tmp_path: Path, precision: str):
     out = tmp_path / "run"
     recipe = dataclasses.replace(RECIPE, precision=precision, epochs=8)
     with pytest.raises(CutOffError):
-        train(tiny(), TOYS, recipe=recipe, out=out, device="cuda", tell=cut_off_at(10))
-    trained = train(tiny(), TOYS, recipe=recipe, out=out, device="cuda", resume=True)
+        train(
+            tiny(),
+            TOYS,
+            recipe=recipe,
+            out=out,
+            progress=cut_off_at(10),
+            options=TrainingOptions(device="cuda"),
+        )
+    trained = train(
+        tiny(), TOYS, recipe=recipe, out=out, resume=True, options=TrainingOptions(device="cuda")
+    )
     assert min(trained.training["curve"][-1]["validation"]) >= 0.8
     lines = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
     steps = [line["step"] for line in lines if "losses" in line]

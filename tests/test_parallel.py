@@ -20,8 +20,9 @@ from edgenas.model.saved import load_tensors
 from edgenas.model.supernet import Supernet
 from edgenas.space.presets import tiny
 from edgenas.training.loop import train
+from edgenas.training.recipe import Recipe
 from edgenas.training.runs import CHECKPOINT
-from edgenas.training.step import sandwich_step
+from edgenas.training.step import TrainingBatch, sandwich_step
 
 PROCESS = r"""
 import dataclasses, sys
@@ -140,10 +141,9 @@ def test_a_step_of_two_batches_has_the_mean_of_their_gradients():
             sandwich_step(
                 supernet,
                 archs,
-                pixels,
-                labels,
+                TrainingBatch(pixels=pixels, labels=labels),
+                recipe=Recipe(),
                 preprocessing=preprocessing,
-                label_smoothing=0.1,
                 parts=parts,
             )
         return {n: p.grad for n, p in supernet.named_parameters() if p.grad is not None}

@@ -136,7 +136,7 @@ def test_a_progressive_training_learns_and_goes_on_where_it_was(tmp_path: Path):
     recipe = dataclasses.replace(RECIPE, method="progressive", epochs=6, learning_rate=0.05)
     told: list[float] = []
     whole = tmp_path / "whole"
-    trained = train(tiny(), toys, recipe=recipe, out=whole, tell=lambda p: told.append(p.loss))
+    trained = train(tiny(), toys, recipe=recipe, out=whole, progress=lambda p: told.append(p.loss))
     assert told[-1] < 0.95 * told[0]
     planned = plan_phases(tiny().with_classes(3), recipe, steps=18)
     boundary = next(p.first for p in planned if p.elastic == "expands")
@@ -144,7 +144,7 @@ def test_a_progressive_training_learns_and_goes_on_where_it_was(tmp_path: Path):
     for step in (boundary, boundary + 1, 3):
         out = tmp_path / str(step)
         with pytest.raises(CutOffError):
-            train(tiny(), toys, recipe=recipe, out=out, tell=cut_off_at(step))
+            train(tiny(), toys, recipe=recipe, out=out, progress=cut_off_at(step))
         train(tiny(), toys, recipe=recipe, out=out, resume=True)
         ends = [load_tensors(folder / CHECKPOINT) for folder in (whole, out)]
         assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())

@@ -23,6 +23,7 @@ from edgenas.training.loop import train
 from edgenas.training.phases import plan_phases
 from edgenas.training.runs import CHECKPOINT
 from edgenas.training.sampling import draw_archs, draw_similar, measure_losses, select_attentively
+from edgenas.training.step import TrainingBatch
 
 ATTENTIVE = dataclasses.replace(RECIPE, sampling="best-up")
 
@@ -74,8 +75,7 @@ def test_losses_on_the_batch_are_those_of_the_networks(shares: bool):
     found = measure_losses(
         archs,
         supernet=supernet,
-        pixels=toys.pixels,
-        labels=labels,
+        batch=TrainingBatch(pixels=toys.pixels, labels=labels),
         recipe=ATTENTIVE,
         preprocessing=preprocessing,
     )
@@ -139,7 +139,7 @@ def test_an_attentive_training_goes_on_where_it_was(tmp_path: Path, sampling: st
     recipe = dataclasses.replace(RECIPE, sampling=sampling, guide=guide)
     train(tiny(), toys, recipe=recipe, out=whole)
     with pytest.raises(CutOffError):
-        train(tiny(), toys, recipe=recipe, out=cut, tell=cut_off_at(4))
+        train(tiny(), toys, recipe=recipe, out=cut, progress=cut_off_at(4))
     train(tiny(), toys, recipe=recipe, out=cut, resume=True)
     ends = [load_tensors(out / CHECKPOINT) for out in (whole, cut)]
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())

@@ -22,7 +22,9 @@ from edgenas.model.export import to_onnx
 from edgenas.model.supernet import Supernet
 from edgenas.space.presets import tiny as tiny_space
 from edgenas.training.loop import train
-from edgenas.training.step import distillation_loss, sandwich_step
+from edgenas.training.options import TrainingOptions
+from edgenas.training.recipe import Recipe
+from edgenas.training.step import TrainingBatch, distillation_loss, sandwich_step
 from edgenas.training.teacher import Teacher, load_teacher
 
 CPU = torch.device("cpu")
@@ -131,13 +133,9 @@ def test_a_step_is_the_sum_of_both_losses_for_every_network():
         losses = sandwich_step(
             supernet,
             archs,
-            TOYS.pixels,
-            labels,
+            TrainingBatch(pixels=TOYS.pixels, labels=labels, answers=answers),
+            recipe=Recipe(distillation=distillation, temperature=2.0),
             preprocessing=PREPROCESSING,
-            label_smoothing=0.1,
-            answers=answers,
-            distillation=distillation,
-            temperature=2.0,
         )
         return losses, [p.grad for p in supernet.parameters() if p.grad is not None]
 
@@ -347,18 +345,45 @@ def test_a_training_with_a_teacher_goes_on_where_it_was(tmp_path: Path, kind: st
     path = tmp_path / f"mean.{kind}"
     drawn(path, shape=["n", 3, 16, 16]) if kind == "onnx" else scripted(path, Mean())
     recipe = dataclasses.replace(RECIPE, temperature=2.0, distillation=1.0)
-    whole = train(tiny_space(), toys, recipe=recipe, out=tmp_path / "whole", teacher=load(path))
+    whole = train(
+        tiny_space(),
+        toys,
+        recipe=recipe,
+        out=tmp_path / "whole",
+        options=TrainingOptions(teacher=load(path)),
+    )
     cut = tmp_path / "cut"
     with pytest.raises(CutOffError):
-        train(tiny_space(), toys, recipe=recipe, out=cut, teacher=load(path), tell=cut_off_at(4))
-    again = train(tiny_space(), toys, recipe=recipe, out=cut, teacher=load(path), resume=True)
+        train(
+            tiny_space(),
+            toys,
+            recipe=recipe,
+            out=cut,
+            progress=cut_off_at(4),
+            options=TrainingOptions(teacher=load(path)),
+        )
+    again = train(
+        tiny_space(),
+        toys,
+        recipe=recipe,
+        out=cut,
+        resume=True,
+        options=TrainingOptions(teacher=load(path)),
+    )
     for name, tensor in whole.supernet.state_dict().items():
         assert torch.equal(again.supernet.state_dict()[name], tensor), name
     assert whole.training["teacher"]["file"] == path.name
     other = scripted(tmp_path / "other.pt", Mean(shares=True))
     for teacher in (None, load(other)):
         with pytest.raises(EdgenasError, match="--resume: teacher"):
-            train(tiny_space(), toys, recipe=recipe, out=cut, teacher=teacher, resume=True)
+            train(
+                tiny_space(),
+                toys,
+                recipe=recipe,
+                out=cut,
+                resume=True,
+                options=TrainingOptions(teacher=teacher),
+            )
 
 
 def test_from_the_command_line(edgenas, tiny: Path, photos: Path, tmp_path: Path):

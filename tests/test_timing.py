@@ -14,6 +14,7 @@ from edgenas.space.presets import tiny
 from edgenas.space.space import Space
 from edgenas.training import timing
 from edgenas.training.loop import TrainingProgress, train
+from edgenas.training.options import TrainingOptions
 from edgenas.training.recipe import Recipe
 from edgenas.training.runs import METRICS, RUN
 
@@ -32,8 +33,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "_seconds_per_network", lambda course, supernet: 2.0)
 
 
-def run(out: Path, *, recipe: Recipe = RECIPE, tell=lambda progress: None, **given):
-    return train(tiny(), TOYS, recipe=recipe, out=out, tell=tell, **given)
+def run(out: Path, *, recipe: Recipe = RECIPE, time_budget: float | None = None, **more):
+    options = TrainingOptions(time_budget=time_budget)
+    return train(tiny(), TOYS, recipe=recipe, out=out, options=options, **more)
 
 
 def recipe_of(out: Path) -> dict:
@@ -43,7 +45,7 @@ def recipe_of(out: Path) -> dict:
 def begin(out: Path, *, seconds: float) -> dict:
     """The recipe that a training begins with."""
     with pytest.raises(CutOffError):
-        run(out, time_budget=seconds, tell=cut_off_at(1))
+        run(out, time_budget=seconds, progress=cut_off_at(1))
     return recipe_of(out)
 
 
@@ -63,7 +65,7 @@ def test_no_more_networks_are_planned_for_than_there_are(clock, tmp_path: Path, 
     monkeypatch.setattr(Space, "size", 20)
     recipe = dataclasses.replace(RECIPE, accuracy_archs=1000)
     with pytest.raises(CutOffError):
-        run(tmp_path / "run", recipe=recipe, time_budget=HOUR, tell=cut_off_at(1))
+        run(tmp_path / "run", recipe=recipe, time_budget=HOUR, progress=cut_off_at(1))
     assert recipe_of(tmp_path / "run")["epochs"] == 109
 
 
@@ -84,7 +86,7 @@ def test_a_run_that_goes_on_keeps_its_epochs(clock, tmp_path: Path, monkeypatch)
     told: list[TrainingProgress] = []
     with pytest.raises(EdgenasError, match=r"time_budget of the run in .* is 3600.0, now it is 60"):
         run(out, time_budget=60.0, resume=True)
-    found = run(out, time_budget=HOUR, resume=True, tell=told.append)
+    found = run(out, time_budget=HOUR, resume=True, progress=told.append)
     assert told[-1].steps == 6
 
     # What was measured leaves no trace in the weights.

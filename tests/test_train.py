@@ -33,15 +33,17 @@ from edgenas.model.supernet import Supernet
 from edgenas.space.plan import plan
 from edgenas.space.presets import mbv3_cifar, mbv3_photo, tiny
 from edgenas.space.space import Space
-from edgenas.training import loop
+from edgenas.training import start
 from edgenas.training.augment import crop_or_shift
 from edgenas.training.course import choose_indices
 from edgenas.training.division import split_as_trained
-from edgenas.training.loop import TrainingProgress, find_split_seed, train
+from edgenas.training.loop import TrainingProgress, train
+from edgenas.training.options import TrainingOptions
 from edgenas.training.recipe import Recipe, learning_rate
 from edgenas.training.runs import CHECKPOINT, METRICS, RUN, TENSORBOARD
 from edgenas.training.sampling import draw_fairly
-from edgenas.training.step import sandwich_step
+from edgenas.training.start import find_split_seed
+from edgenas.training.step import TrainingBatch, sandwich_step
 
 OLD = ROOT / "tests" / "data" / "run-1"
 RECIPE = Recipe(
@@ -84,7 +86,7 @@ def cut_off_at(step: int) -> Callable[[TrainingProgress], None]:
 
 def start_and_cut_off(toys: Images, out: Path, *, step: int, recipe: Recipe = RECIPE) -> None:
     with pytest.raises(CutOffError):
-        train(tiny(), toys, recipe=recipe, out=out, tell=cut_off_at(step))
+        train(tiny(), toys, recipe=recipe, out=out, progress=cut_off_at(step))
 
 
 def metrics(out: Path) -> list[dict]:
@@ -102,7 +104,7 @@ def learnt(toys: Images, tmp_path_factory: pytest.TempPathFactory):
     out = tmp_path_factory.mktemp("learnt") / "run"
     recipe = dataclasses.replace(RECIPE, epochs=8)
     told: list[TrainingProgress] = []
-    return train(tiny(), toys, recipe=recipe, out=out, tell=told.append), told, out
+    return train(tiny(), toys, recipe=recipe, out=out, progress=told.append), told, out
 
 
 def test_the_loss_falls_and_the_accuracy_rises(learnt):
@@ -215,10 +217,9 @@ def test_the_gradient_of_a_step_is_the_sum_of_separate_ones():
     losses = sandwich_step(
         supernet,
         archs,
-        toys.pixels,
-        toys.labels,
+        TrainingBatch(pixels=toys.pixels, labels=toys.labels),
+        recipe=Recipe(),
         preprocessing=prepared,  # type: ignore[arg-type]
-        label_smoothing=0.1,
     )
     wanted = {n: torch.zeros_like(p) for n, p in supernet.named_parameters()}
     target, wanted_losses = None, []
@@ -260,7 +261,7 @@ def say(text):
 def run(out):
     recipe = dataclasses.replace(RECIPE, epochs=3)
     trained = train(tiny(), toy_images(60), recipe=recipe, out=out, resume=True,
-        tell=lambda progress: say(f"step {progress.step}"))
+        progress=lambda progress: say(f"step {progress.step}"))
     save_supernet(out, trained, dtype=torch.float32)
 
 # Each attempt is a child of this process, which has imported all that a training does, some of it
@@ -352,7 +353,7 @@ def test_a_cut_off_run_goes_on_where_it_was(toys: Images, tmp_path: Path):
         stream.write('{"step": 5, "los')
     told: list[TrainingProgress] = []
     out = tmp_path / "cut"
-    again = train(tiny(), toys, recipe=RECIPE, out=out, resume=True, tell=told.append)
+    again = train(tiny(), toys, recipe=RECIPE, out=out, resume=True, progress=told.append)
     assert told[0].step == 5  # done before the checkpoint could be written, so done again
     for name, tensor in whole.supernet.state_dict().items():
         assert torch.equal(again.supernet.state_dict()[name], tensor), name
@@ -383,7 +384,7 @@ def test_a_run_of_an_older_edgenas_goes_on(tmp_path: Path):
     told: list[TrainingProgress] = []
     toys = toy_images(30)
     recipe = dataclasses.replace(RECIPE, epochs=2, batch=8, calibration=24, watched=4)
-    trained = train(tiny(), toys, recipe=recipe, out=out, resume=True, tell=told.append)
+    trained = train(tiny(), toys, recipe=recipe, out=out, resume=True, progress=told.append)
     assert told[0].step == 4
     assert [point["epoch"] for point in trained.training["curve"]] == [1, 2]
 
@@ -431,10 +432,10 @@ def test_resuming_with_other_arguments_is_refused(
             given["images"],
             recipe=given["recipe"],
             out=tmp_path / "run",
-            seed=given["seed"],
-            init=given["init"],
-            normalisation=given.get("normalisation"),
             resume=True,
+            options=TrainingOptions(
+                seed=given["seed"], init=given["init"], normalisation=given.get("normalisation")
+            ),
         )
     assert "same arguments" in caught.value.hint
     assert contents(tmp_path / "run") == before
@@ -443,13 +444,21 @@ def test_resuming_with_other_arguments_is_refused(
 def test_inputs_are_normalised_as_asked_for(toys: Images, tmp_path: Path):
     asked = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
     recipe, out = dataclasses.replace(RECIPE, epochs=1), tmp_path / "run"
-    trained = train(tiny(), toys, recipe=recipe, out=out, normalisation=asked)
+    trained = train(
+        tiny(), toys, recipe=recipe, out=out, options=TrainingOptions(normalisation=asked)
+    )
     assert (trained.preprocessing.mean, trained.preprocessing.std) == asked
     usual = train(tiny(), toys, recipe=recipe, out=tmp_path / "usual")
     assert usual.preprocessing.mean != asked[0]
     # The same normalisation, given or found, is the same training.
     own = usual.preprocessing.mean, usual.preprocessing.std
-    again = train(tiny(), toys, recipe=recipe, out=tmp_path / "again", normalisation=own)
+    again = train(
+        tiny(),
+        toys,
+        recipe=recipe,
+        out=tmp_path / "again",
+        options=TrainingOptions(normalisation=own),
+    )
     for name, parameter in usual.supernet.named_parameters():
         assert torch.equal(again.supernet.get_parameter(name), parameter)
 
@@ -534,7 +543,7 @@ def test_training_pauses_while_the_machine_is_timed(toys: Images, tmp_path: Path
 
     def work() -> None:
         torch.set_num_threads(1)  # a setting of each thread
-        train(tiny(), toys, recipe=RECIPE, out=tmp_path / "run", tell=tell)
+        train(tiny(), toys, recipe=RECIPE, out=tmp_path / "run", progress=tell)
 
     thread = threading.Thread(target=work, daemon=True)
     with files.machine_lock():
@@ -557,7 +566,9 @@ def test_training_pauses_while_the_machine_is_timed(toys: Images, tmp_path: Path
 def test_training_starts_from_given_weights(toys: Images, tmp_path: Path, classes):
     recipe = dataclasses.replace(RECIPE, learning_rate=0.0, weight_decay=0.0, epochs=1)
     init = given_weights(tiny(), classes)
-    found = train(tiny(), toys, recipe=recipe, out=tmp_path / "run", init=init).supernet
+    found = train(
+        tiny(), toys, recipe=recipe, out=tmp_path / "run", options=TrainingOptions(init=init)
+    ).supernet
     fresh = Supernet(tiny().with_classes(3), seed=0)
     for name, parameter in found.named_parameters():
         # A classifier of other classes is worth nothing, even of as many.
@@ -569,7 +580,7 @@ def test_training_starts_from_given_weights(toys: Images, tmp_path: Path, classe
 def test_weights_of_other_resolutions_and_strides_are_taken_over():
     supernet = Supernet(mbv3_photo().with_classes(3), seed=0)
     init = given_weights(mbv3_cifar(), tuple("abcdefghij"))
-    loop.copy_weights(init, supernet, classes=tuple("xyz"))
+    start.copy_weights(init, supernet, classes=tuple("xyz"))
     for name, parameter in supernet.named_parameters():
         same = parameter.shape == init.supernet.get_parameter(name).shape
         assert same == (not name.startswith("head.classifier"))
@@ -579,7 +590,7 @@ def test_weights_of_other_resolutions_and_strides_are_taken_over():
 def test_weights_of_another_aspect_are_taken_over():
     wide = dataclasses.replace(tiny(), resolutions=(12, 15), aspect=(3, 5))
     supernet, init = Supernet(wide, seed=0), given_weights(tiny(), tuple("abcdefghij"))
-    loop.copy_weights(init, supernet, classes=tuple("abcdefghij"))
+    start.copy_weights(init, supernet, classes=tuple("abcdefghij"))
     for name, parameter in supernet.named_parameters():
         assert torch.equal(parameter, init.supernet.get_parameter(name)), name
 
@@ -589,7 +600,7 @@ def test_weights_of_another_space_are_refused(toys: Images, tmp_path: Path):
     with pytest.raises(
         EdgenasError, match="--init must have the stages of the space tiny, found thin"
     ):
-        train(tiny(), toys, recipe=RECIPE, out=tmp_path / "run", init=init)
+        train(tiny(), toys, recipe=RECIPE, out=tmp_path / "run", options=TrainingOptions(init=init))
     assert not (tmp_path / "run").exists()
 
 
@@ -616,7 +627,7 @@ def test_the_moving_average_is_what_is_judged_and_kept(toys: Images, tmp_path: P
         if not progress.note and (out / CHECKPOINT).exists():  # one step behind
             steps.append(load_tensors(out / CHECKPOINT))
 
-    trained = train(tiny(), toys, recipe=recipe, out=out, tell=tell)
+    trained = train(tiny(), toys, recipe=recipe, out=out, progress=tell)
     steps.append(load_tensors(out / CHECKPOINT))
     # By hand: the weights after each step, from those of the start.
     start, moved = Supernet(tiny().with_classes(3), seed=0), 0
@@ -766,27 +777,58 @@ def test_crops_cover_35_to_100_percent_of_the_image():
 
 def test_what_was_learnt_from_is_never_set_aside(tmp_path: Path, toys: Images):
     recipe = dataclasses.replace(RECIPE, epochs=1)
-    first = train(tiny(), toys, recipe=recipe, out=tmp_path / "first", seed=3)
+    first = train(
+        tiny(), toys, recipe=recipe, out=tmp_path / "first", options=TrainingOptions(seed=3)
+    )
     aside, other = (
         split(toys, validation=recipe.validation, seed=s).validation.pixels for s in (3, 4)
     )
     assert not torch.equal(aside, other)
     # Restarts with other seeds see the images in another order, divided as for the first weights.
-    second = train(tiny(), toys, recipe=recipe, out=tmp_path / "second", seed=4, init=first)
-    third = train(tiny(), toys, recipe=recipe, out=tmp_path / "third", seed=5, init=second)
+    second = train(
+        tiny(),
+        toys,
+        recipe=recipe,
+        out=tmp_path / "second",
+        options=TrainingOptions(seed=4, init=first),
+    )
+    third = train(
+        tiny(),
+        toys,
+        recipe=recipe,
+        out=tmp_path / "third",
+        options=TrainingOptions(seed=5, init=second),
+    )
     for trained in (first, second, third):
         assert torch.equal(split_as_trained(trained, toys)[1].pixels, aside)
-    again = train(tiny(), toys, recipe=recipe, out=tmp_path / "again", seed=6, init=second)
+    again = train(
+        tiny(),
+        toys,
+        recipe=recipe,
+        out=tmp_path / "again",
+        options=TrainingOptions(seed=6, init=second),
+    )
     ends = (next(t.supernet.parameters()) for t in (third, again))
     assert not torch.equal(*ends)
     # A run that is gone on with is divided as it was.
     resumed = train(
-        tiny(), toys, recipe=recipe, out=tmp_path / "third", seed=5, init=second, resume=True
+        tiny(),
+        toys,
+        recipe=recipe,
+        out=tmp_path / "third",
+        resume=True,
+        options=TrainingOptions(seed=5, init=second),
     )
     assert resumed.training["split_seed"] == 3
     more = dataclasses.replace(recipe, validation=2 * recipe.validation)
     with pytest.raises(EdgenasError, match="has learnt from") as caught:
-        train(tiny(), toys, recipe=more, out=tmp_path / "refused", seed=3, init=first)
+        train(
+            tiny(),
+            toys,
+            recipe=more,
+            out=tmp_path / "refused",
+            options=TrainingOptions(seed=3, init=first),
+        )
     assert f"validation = {recipe.validation}" in caught.value.hint
     assert not (tmp_path / "refused").exists()
     # The same images at another size have another digest.
@@ -795,5 +837,11 @@ def test_what_was_learnt_from_is_never_set_aside(tmp_path: Path, toys: Images):
     others = dataclasses.replace(toys.take(torch.arange(len(toys) - 1)), digest="others")
     renamed = dataclasses.replace(toys, classes=("a", "b", "c"))
     assert find_split_seed(renamed, recipe=recipe, seed=4, init=first) == 4
-    free = train(tiny(), others, recipe=recipe, out=tmp_path / "free", seed=4, init=first)
+    free = train(
+        tiny(),
+        others,
+        recipe=recipe,
+        out=tmp_path / "free",
+        options=TrainingOptions(seed=4, init=first),
+    )
     assert free.training["split_seed"] is None

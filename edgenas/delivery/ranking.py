@@ -31,7 +31,7 @@ from edgenas.strategies.gradient.weights import WeightTraining
 from edgenas.strategies.neighbours import list_neighbours
 from edgenas.strategies.run import search
 from edgenas.training.division import recipe_of
-from edgenas.training.loop import keep_memory
+from edgenas.training.memory import keep_memory
 
 EVALUATIONS = 40  # of networks on images, at the first search
 _AGAIN = 12  # and when a measurement has corrected the prediction of latency

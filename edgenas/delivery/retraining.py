@@ -33,7 +33,7 @@ from edgenas.space.arch import Arch
 from edgenas.strategies.gradient.checkpoint import digest
 from edgenas.training.alone import train_alone
 from edgenas.training.division import recipe_of
-from edgenas.training.loop import keep_memory
+from edgenas.training.memory import keep_memory
 from edgenas.training.recipe import Recipe
 
 _VERSION = "1"  # raise it where the same request would be trained otherwise

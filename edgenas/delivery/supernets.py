@@ -27,9 +27,11 @@ from edgenas.space.space import Space
 from edgenas.training import loop
 from edgenas.training.division import split_as_trained
 from edgenas.training.history import read_history
+from edgenas.training.options import TrainingOptions
 from edgenas.training.recipe import Recipe, default_recipe, load_recipe
 from edgenas.training.request import TrainRequest
 from edgenas.training.runs import check_out
+from edgenas.training.start import find_split_seed
 from edgenas.training.teacher import Teacher, load_teacher
 
 _FEW = 100  # validation images
@@ -211,7 +213,7 @@ def _read_inputs(
     recipe = default_recipe(space, images=len(images))
     if request.recipe is not None:
         recipe = load_recipe(request.recipe, recipe)
-    seed = loop.find_split_seed(images, recipe=recipe, seed=request.seed, init=init)
+    seed = find_split_seed(images, recipe=recipe, seed=request.seed, init=init)
     test = read(request.test) if request.test else None
     inputs = TrainInputs(
         space=space, images=images, test=test, recipe=recipe, init=init, teacher=None
@@ -304,14 +306,16 @@ def _train_and_save(
             inputs.images,
             recipe=inputs.recipe,
             out=request.out,
-            seed=request.seed,
-            init=inputs.init,
-            teacher=inputs.teacher,
-            normalisation=request.normalisation,
+            options=TrainingOptions(
+                seed=request.seed,
+                init=inputs.init,
+                teacher=inputs.teacher,
+                normalisation=request.normalisation,
+                time_budget=request.seconds,
+                device=place,
+            ),
             resume=request.resume,
-            time_budget=request.seconds,
-            device=place,
-            tell=report,
+            progress=report,
         )
     if parallel.rank() == 0:
         save_supernet(request.out, trained, dtype=torch.float32)

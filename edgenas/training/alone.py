@@ -24,7 +24,7 @@ from edgenas.model.network import Network
 from edgenas.model.saved import load_tensors, save_tensors
 from edgenas.training.augment import augment_images, mix_images
 from edgenas.training.course import choose_indices
-from edgenas.training.loop import keep_memory
+from edgenas.training.memory import keep_memory
 from edgenas.training.recipe import Recipe, learning_rate
 from edgenas.training.state import State
 
@@ -90,7 +90,7 @@ def train_alone(
         if state is not None and (late or step + 1 == steps):
             save_tensors(state, training.tensors() | {"step": torch.tensor(step + 1)})
             saved = time.monotonic()
-    return training.judged().eval()
+    return training.final_model().eval()
 
 
 def _loaded(training: State[Network], path: Path) -> int:

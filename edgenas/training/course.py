@@ -23,9 +23,9 @@ from edgenas.space.space import Space
 from edgenas.training.augment import augment_images, mix_images
 from edgenas.training.guide import Guide
 from edgenas.training.recipe import Recipe
-from edgenas.training.sampling import draw_archs, measure_losses, select_attentively
+from edgenas.training.sampling import Draw, draw_archs, measure_losses, select_attentively
 from edgenas.training.state import State
-from edgenas.training.step import sandwich_step
+from edgenas.training.step import TrainingBatch, sandwich_step
 from edgenas.training.teacher import Teacher
 
 
@@ -89,43 +89,24 @@ def take_step(
 
 
 def _gradients(course: Course, state: State[Supernet], space: Space, *, step: int) -> list[float]:
-    """Gradients of one step, added up over batches and processes; the mean losses."""
+    """Add up the gradients of one step over its batches and processes; the mean losses."""
     recipe, supernet = course.recipe, state.model
     draw = draw_archs(space, recipe, seed=course.seed, step=step)
     place = next(supernet.parameters()).device
     first = parallel.rank() * recipe.accumulate
     archs, sums = draw.corners, torch.zeros(0, dtype=torch.float64)
     for number in range(first, first + recipe.accumulate):
-        pixels, labels = _batch(course, draw.chance, step=step, number=number)
-        pixels, labels = pixels.to(place), labels.to(place)
+        batch = _make_batch(course, draw.chance, step=step, number=number, place=place)
         if number == first:
-            # Of several processes, the first one chooses for all.
-            chosen = None
-            if parallel.rank() == 0:
-                by_batch = partial(
-                    measure_losses,
-                    supernet=supernet,
-                    pixels=pixels,
-                    labels=labels,
-                    recipe=recipe,
-                    preprocessing=course.preprocessing,
-                )
-                guide = by_batch if state.guide is None else state.guide.predict
-                chosen = select_attentively(draw.groups, guide, worst=recipe.sampling == "worst-up")
-            archs = [*draw.corners, *parallel.broadcast(chosen)]
+            archs = [*draw.corners, *_choose_archs(course, state, draw, batch)]
             sums = torch.zeros(len(archs), dtype=torch.float64)
         losses = sandwich_step(
             supernet,
             archs,
-            pixels,
-            labels,
+            batch,
+            recipe=recipe,
             preprocessing=course.preprocessing,
-            label_smoothing=recipe.label_smoothing,
-            answers=None if course.teacher is None else course.teacher.logits(pixels),
-            distillation=recipe.distillation,
-            temperature=recipe.temperature,
             parts=recipe.accumulate * parallel.world(),
-            precision=recipe.precision,
             scaler=state.scaler,
         )
         sums += torch.tensor(losses, dtype=torch.float64)
@@ -139,31 +120,61 @@ def _gradients(course: Course, state: State[Supernet], space: Space, *, step: in
     return losses
 
 
-def _batch(
-    course: Course, chance: np.random.Generator, *, step: int, number: int
-) -> tuple[Tensor, Tensor]:
-    """Views of the images of one of a step's batches, and their labels or shares of classes."""
+def _choose_archs(
+    course: Course, state: State[Supernet], draw: Draw, batch: TrainingBatch
+) -> list[Arch]:
+    """Choose one network of each group. Of several processes, the first one chooses for all."""
+    archs = None
+    if parallel.rank() == 0:
+        by_batch = partial(
+            measure_losses,
+            supernet=state.model,
+            batch=batch,
+            recipe=course.recipe,
+            preprocessing=course.preprocessing,
+        )
+        losses = by_batch if state.guide is None else state.guide.predict
+        worst = course.recipe.sampling == "worst-up"
+        archs = select_attentively(draw.groups, losses, worst=worst)
+    return parallel.broadcast(archs)
+
+
+def _make_batch(
+    course: Course, chance: np.random.Generator, *, step: int, number: int, place: torch.device
+) -> TrainingBatch:
+    """Make one of the batches of a step: augmented images, their labels and the answers to them.
+
+    Args:
+        course: the training.
+        chance: of the first batch. Each other batch has its own.
+        step: of the training.
+        number: of the batch, over all processes.
+        place: the device of the supernet.
+    """
     recipe, images = course.recipe, course.parts.train
     indices = choose_indices(images, recipe, course.step_images, course.seed, step)
-    mine = indices[number * recipe.batch : (number + 1) * recipe.batch]
+    own = indices[number * recipe.batch : (number + 1) * recipe.batch]
     rng = np.random.default_rng((course.seed, 1, step, number)) if number else chance
-    pixels = augment_images(images.pixels[mine], recipe=recipe, rng=rng)
-    labels, classes = images.labels[mine], len(images.classes)
-    return mix_images(pixels, labels, recipe=recipe, classes=classes, rng=rng)
+    pixels = augment_images(images.pixels[own], recipe=recipe, rng=rng)
+    labels, classes = images.labels[own], len(images.classes)
+    pixels, labels = mix_images(pixels, labels, recipe=recipe, classes=classes, rng=rng)
+    pixels = pixels.to(place)
+    answers = None if course.teacher is None else course.teacher.logits(pixels)
+    return TrainingBatch(pixels=pixels, labels=labels.to(place), answers=answers)
 
 
 def evaluate_watched(course: Course, state: State[Supernet]) -> list[float]:
-    """Validation accuracy of the watched networks."""
+    """Evaluate the watched networks on the validation images; their accuracies."""
     work = partial(
         evaluate_archs,
-        state.judged(),
+        state.final_model(),
         images=course.parts.validation,
         calibration=course.calibration,
         preprocessing=course.preprocessing,
         split="validation",
     )
-    found = parallel.share_out(course.watched, work)
-    return [round(accuracy.value, 4) for accuracy in found]
+    accuracies = parallel.share_out(course.watched, work)
+    return [round(accuracy.value, 4) for accuracy in accuracies]
 
 
 def choose_calibration(images: Images, recipe: Recipe, *, seed: int) -> Tensor:

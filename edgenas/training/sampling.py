@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.supernet import Supernet
@@ -14,7 +13,7 @@ from edgenas.space.arch import Arch
 from edgenas.space.cost import macs_table
 from edgenas.space.space import Codes, Space
 from edgenas.training.recipe import Recipe
-from edgenas.training.step import autocast
+from edgenas.training.step import TrainingBatch, autocast
 
 _ALIKE = 1e-5  # losses that differ by less are those of equals
 _POOL = 64  # networks drawn for each candidate: the nearest ones differ little in MACs
@@ -136,26 +135,24 @@ def measure_losses(
     archs: Sequence[Arch],
     *,
     supernet: Supernet,
-    pixels: Tensor,
-    labels: Tensor,
+    batch: TrainingBatch,
     recipe: Recipe,
     preprocessing: Preprocessing,
 ) -> list[float]:
-    """Losses of networks on the batch of a step, before it is made.
+    """Measure the losses of networks on the batch of a step, before the step is taken.
 
     Args:
         archs: the networks.
         supernet: the weights as they are.
-        pixels: of the batch, uint8, shape (n, 3, height, width).
-        labels: int64, shape (n,), or the share of every class, float32, shape (n, classes).
+        batch: of the step.
         recipe: its precision.
         preprocessing: how pixels become inputs.
     """
     supernet.train()
     losses: list[float] = []
     for arch in archs:
-        inputs = preprocessing.prepare(pixels, resolution=arch.resolution)
-        with autocast(pixels.device, recipe.precision):
+        inputs = preprocessing.prepare(batch.pixels, resolution=arch.resolution)
+        with autocast(batch.pixels.device, recipe.precision):
             logits = supernet(inputs, arch)
-        losses.append(F.cross_entropy(logits.float(), labels).item())
+        losses.append(F.cross_entropy(logits.float(), batch.labels).item())
     return losses

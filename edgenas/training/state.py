@@ -106,8 +106,8 @@ class State(Generic[Model]):
         for name, mean in self.average.items():
             mean.lerp_(self.model.get_parameter(name), weight)
 
-    def judged(self) -> Model:
-        """What is evaluated and saved: the model, or a copy of it with the averaged weights."""
+    def final_model(self) -> Model:
+        """The model to evaluate and save: this one, or a copy of it with the averaged weights."""
         if not self.average:
             return self.model
         copied = copy.deepcopy(self.model)

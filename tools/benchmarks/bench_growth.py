@@ -34,7 +34,7 @@ from edgenas.space.cost import total
 from edgenas.space.presets import load_space
 from edgenas.space.space import Space
 from edgenas.space.stage import StageSpace
-from edgenas.training.loop import keep_memory
+from edgenas.training.memory import keep_memory
 from edgenas.training.recipe import Recipe
 from edgenas.training.sampling import Draw, draw_archs
 from tools.benchmarks.bench_train_step import optimiser, own_step

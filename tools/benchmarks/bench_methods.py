@@ -50,6 +50,7 @@ from edgenas.space.space import Space
 from edgenas.strategies.gradient.checkpoint import digest
 from edgenas.training.division import divide_as_trained
 from edgenas.training.loop import TrainingProgress, train
+from edgenas.training.options import TrainingOptions
 from edgenas.training.phases import plan_phases
 from edgenas.training.recipe import Recipe, default_recipe
 from edgenas.training.runs import CHECKPOINT
@@ -140,7 +141,15 @@ def trained(
         print(f"\r{recipe.method} {words}, loss {progress.loss:.3f}", end="", file=sys.stderr)
 
     folder = out / recipe.method
-    done = train(space, images, recipe=recipe, out=folder, seed=seed, resume=True, tell=tell)
+    done = train(
+        space,
+        images,
+        recipe=recipe,
+        out=folder,
+        resume=True,
+        progress=tell,
+        options=TrainingOptions(seed=seed),
+    )
     print(file=sys.stderr)
     parts, calibration = divide_as_trained(done, images)
     plain = Supernet(done.supernet.space, seed=seed)

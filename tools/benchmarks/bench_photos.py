@@ -34,7 +34,7 @@ from edgenas.images.loading import load_images
 from edgenas.images.preprocessing import Preprocessing, choose_stored_size
 from edgenas.space.presets import load_space
 from edgenas.training.augment import augment_images
-from edgenas.training.loop import keep_memory
+from edgenas.training.memory import keep_memory
 from edgenas.training.recipe import Recipe, default_recipe
 from edgenas.training.state import State
 

@@ -46,7 +46,7 @@ from edgenas.strategies.gradient.run import learn
 from edgenas.strategies.gradient.step import GradientSettings
 from edgenas.strategies.run import search
 from edgenas.training.division import split_as_trained
-from edgenas.training.loop import keep_memory
+from edgenas.training.memory import keep_memory
 
 STRATEGIES = ("evolution", "aging", "random", "proxyless", "gumbel", "reinforce", "bayes")
 BUDGETS = (0.125, 0.25, 0.5)  # parts of the way from the smallest network to the largest

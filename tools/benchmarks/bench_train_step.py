@@ -38,8 +38,9 @@ from edgenas.space.arch import Arch
 from edgenas.space.cost import total
 from edgenas.space.presets import load_space
 from edgenas.space.space import Space
-from edgenas.training.loop import keep_memory
-from edgenas.training.step import sandwich_step
+from edgenas.training.memory import keep_memory
+from edgenas.training.recipe import Recipe
+from edgenas.training.step import TrainingBatch, sandwich_step
 from tools.benchmarks.bench_ofa import released_file, settings
 
 ORDERS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
@@ -90,7 +91,11 @@ def own_step(
 ) -> list[float]:
     """The step of ``edgenas train``."""
     losses = sandwich_step(
-        supernet, archs, pixels, labels, preprocessing=preprocessing, label_smoothing=0.0
+        supernet,
+        archs,
+        TrainingBatch(pixels=pixels, labels=labels),
+        recipe=Recipe(label_smoothing=0.0),
+        preprocessing=preprocessing,
     )
     sgd.step()
     sgd.zero_grad(set_to_none=True)

@@ -14,7 +14,7 @@ from edgenas.model.calibration import BATCH
 from edgenas.model.saved import add_calibration, find_supernet, load_supernet
 from edgenas.model.synthetic import STEPS, SynthesisProgress, synthesise
 from edgenas.training.division import split_as_trained
-from edgenas.training.loop import keep_memory
+from edgenas.training.memory import keep_memory
 
 
 def main() -> int:

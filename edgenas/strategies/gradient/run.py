@@ -30,7 +30,7 @@ from edgenas.strategies.gradient.reinforce import reinforce
 from edgenas.strategies.gradient.step import GradientSettings, GradientStep
 from edgenas.strategies.gradient.tilt import Ceiling, tilt
 from edgenas.strategies.gradient.weights import Weights, WeightTraining
-from edgenas.training.loop import keep_memory
+from edgenas.training.memory import keep_memory
 
 
 class Estimator(Protocol):
@@ -193,7 +193,7 @@ def learn(
         supernet.train(mode)
     tilt(policy, ceilings, expected)
     tell(settings.steps, settings.steps, "")
-    trained = None if weights is None else weights.state.judged().eval()
+    trained = None if weights is None else weights.state.final_model().eval()
     return LearntPolicy(policy=policy, history=tuple(history), supernet=trained)
 
 

@@ -22,7 +22,7 @@ from edgenas.training.augment import augment_images, mix_images
 from edgenas.training.course import choose_indices
 from edgenas.training.recipe import Recipe, learning_rate
 from edgenas.training.state import State
-from edgenas.training.step import sandwich_step
+from edgenas.training.step import TrainingBatch, sandwich_step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +89,9 @@ class Weights:
         (loss,) = sandwich_step(
             self.state.model,
             [arch],
-            pixels,
-            labels,
+            TrainingBatch(pixels=pixels, labels=labels),
+            recipe=recipe,
             preprocessing=self._preprocessing,
-            label_smoothing=recipe.label_smoothing,
-            precision=recipe.precision,
         )
         if not math.isfinite(loss):
             raise EdgenasError(
