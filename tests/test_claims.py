@@ -1,7 +1,5 @@
 """What README and docs say of the product, held against the product."""
 
-import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,6 @@ from conftest import ROOT
 
 from edgenas.accuracy.predictor import AccuracyPredictor
 from edgenas.latency import device as devices
-from edgenas.latency.estimate import unlike_the_fit
 from edgenas.space.cost import macs_table
 from edgenas.space.presets import load_space
 from edgenas.strategies.chosen import choose_networks
@@ -30,21 +27,8 @@ def test_no_table_ships_as_its_folder_says():
     assert "No table ships" in (folder / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("runtime", ["tflite", "ncnn"])
-def test_the_coverage_that_is_printed_is_the_one_of_the_guide(runtime: str):
-    target = next(
-        use.target
-        for device in devices.list_devices()
-        for use in device.uses
-        if use.target.runtime == runtime
-    )
-    (percent,) = re.findall(r"held (\d+%)", unlike_the_fit(target))
-    assert f"{percent} ({'TensorFlow Lite' if runtime == 'tflite' else 'ncnn'})" in DEVICES
-    assert unlike_the_fit(replace(target, runtime="tensorrt")) == ""
-
-
 @pytest.mark.parametrize("words", [("--model", "m.onnx"), ("--arch", "a.json", "--space", "tiny")])
-def test_a_prediction_says_what_its_bound_is_worth(
+def test_a_prediction_says_what_its_doubt_is_of(
     edgenas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ):
     import onnx
@@ -57,7 +41,9 @@ def test_a_prediction_says_what_its_bound_is_worth(
     save_arch(load_space("tiny").largest(), tmp_path / "a.json")
     done = edgenas("predict", "--device", "rpi4", *words)
     assert done.code == 0, done.log
-    assert "of networks of other families the 90% intervals of tflite held 56%" in done.out
+    assert "note: estimated " in done.out
+    assert "of the doubt is that" in done.out
+    assert "on the board would narrow that to" in done.out
 
 
 def law(rows: np.ndarray) -> np.ndarray:

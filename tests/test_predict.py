@@ -612,13 +612,18 @@ def test_an_estimate_brings_its_own_bound_until_networks_are_measured(tmp_path: 
     space = tiny()
     rows = rows_of(space, seed=4, n=12)
     model = Estimated(
-        target=TARGET, layer_seconds=fake_seconds, constant=0.001, upper_factor=lambda c: 1 + c
+        target=TARGET,
+        layer_seconds=fake_seconds,
+        constant=0.001,
+        spread_on=lambda space: lambda rows: np.full(len(rows), 0.1),
     )
     predictor = build_predictor(space, model)
     sums = 0.001 + compile_tables(space, fake_seconds)(rows)
     assert predictor.provenance == "estimated"
     assert predictor.bound_kind() == "estimate"
-    assert predictor.upper(rows, confidence=0.9) == pytest.approx(1.9 * sums)
+    # 1.4759 is the 90% quantile of Student's t with 5 degrees of freedom, from the tables.
+    expected = pytest.approx(np.exp(0.14759) * sums, rel=1e-4)
+    assert predictor.upper(rows, confidence=0.9) == expected
     measured = predictor.fit(rows[:6], 0.9 * sums[:6])
     assert measured.bound_kind() == "student-t"
     assert measured.predict(rows) == pytest.approx(0.9 * sums)

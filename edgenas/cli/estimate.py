@@ -39,6 +39,14 @@ def run(request: EstimateRequest, shown: Shown) -> None:
                 for check in board.checks
             ],
         )
+    for network in board.time_next:
+        print_line(
+            f"time next: {network.file or f'{network.arch} (id {network.arch.id})'}; the 90% "
+            f"intervals of space {request.space} would go from x/÷ {board.factor:.2f} to x/÷ "
+            f"{network.factor:.2f}"
+        )
+    if request.next is not None:
+        print_line(f"then add them to {request.measured} with {request.space} as their family")
     print_line(f"use it: edgenas predict --device {board.path} --model FILE.onnx")
 
 

@@ -286,7 +286,7 @@ def _search_front(
         bound=latency.bound_words(confidence) if bounded else "",
         exact=front.exact,
         evaluations=front.evaluations,
-        notes=tuple(latency.cautions(int(np.median(macs)), space=space)),
+        notes=tuple(latency.cautions(points[len(points) // 2].arch, space=space)),
         points=tuple(
             FrontPoint(
                 arch=p.arch,

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 from edgenas.basics.errors import EdgenasError, unknown_name
 from edgenas.basics.progress import Progress
-from edgenas.basics.units import count, milliseconds
 from edgenas.clock import board, measure
 from edgenas.latency import device as devices
 from edgenas.latency.device import Device, Target
-from edgenas.latency.estimate import DeviceModel, device_model, unlike_the_fit
+from edgenas.latency.estimate import DeviceModel, cautions_of, device_model
 from edgenas.latency.predictor import (
     LatencyPredictor,
     LearnedPredictor,
@@ -22,7 +21,9 @@ from edgenas.profiling.run import profile
 from edgenas.profiling.tables import NoTableError, predictor_for, table_for
 from edgenas.profiling.work import Clock
 from edgenas.runtime import registry as runtimes
+from edgenas.space.arch import Arch
 from edgenas.space.cost import Vector
+from edgenas.space.plan import plan, primitives
 from edgenas.space.space import Codes, Space
 
 
@@ -76,25 +77,19 @@ class TargetLatency:
             raise no_energy(self.target)
         return watts
 
-    def cautions(self, macs: int, *, space: Space) -> list[str]:
+    def cautions(self, arch: Arch, *, space: Space) -> list[str]:
         """What a reader of a predicted latency should know, one line each.
 
         Args:
-            macs: of the network.
+            arch: the network.
             space: of the network.
         """
         if self.predictor.provenance == "measured":
             return []
         cautions: list[str] = []
-        near = self.model and self.model.extrapolated(macs)
-        if near:
-            cautions.append(
-                f"extrapolated: {count(macs)} MACs are outside four times the range of the "
-                f"published networks; the nearest is {near.network} ({count(near.macs)} MACs, "
-                f"{milliseconds(near.seconds)}, {near.source})"
-            )
-        if self.predictor.provenance == "estimated" and (words := unlike_the_fit(self.target)):
-            cautions.append(words)
+        if self.model is not None:
+            operators = [p for _, layer in plan(space, arch) for p in primitives(layer)]
+            cautions = cautions_of(self.model, operators, file="model.onnx")
         cautions.append(
             f"the latency is {self.predictor.provenance}, not measured; measure the real one on "
             f"the board itself: {self._measuring_command(space)}"
@@ -177,7 +172,7 @@ def find_latency(
             clock=clock,
             canary=table.environment.get("canary"),
         )
-    model = device_model(device, target).for_space(space)
+    model = device_model(device, target).for_family(space.name)
     return TargetLatency(
         device=device,
         target=target,

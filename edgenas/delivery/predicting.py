@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.basics.units import count, milliseconds
+from edgenas.basics.units import count
 from edgenas.latency import device as devices
 from edgenas.latency.device import Device, Target
 from edgenas.latency.request import PredictRequest
@@ -125,7 +125,6 @@ def _predict_arch(path: Path, request: PredictRequest, device: Device) -> Predic
     """Predict a network of a space, from a table or a device model."""
     from edgenas.delivery.latency import check_runtime, find_latency
     from edgenas.space.arch import load_arch
-    from edgenas.space.cost import total
     from edgenas.space.presets import load_space
 
     arch = load_arch(path)
@@ -153,7 +152,7 @@ def _predict_arch(path: Path, request: PredictRequest, device: Device) -> Predic
         provenance=latency.predictor.provenance,
         source=latency.source,
         energy=None,
-        notes=tuple(latency.cautions(total(space, arch).macs, space=space)),
+        notes=tuple(latency.cautions(arch, space=space)),
     )
 
 
@@ -177,7 +176,7 @@ def _space_of(arch: Arch) -> Space:
 
 def _predict_model(path: Path, request: PredictRequest, device: Device) -> Prediction:
     """Predict any ONNX file from the estimated model of the device."""
-    from edgenas.latency.estimate import device_model, unlike_the_fit
+    from edgenas.latency.estimate import cautions_of, device_model
     from edgenas.onnx_graph.inputs import parse_shape, parse_size
     from edgenas.onnx_graph.price import read_network
 
@@ -192,17 +191,9 @@ def _predict_model(path: Path, request: PredictRequest, device: Device) -> Predi
     shapes = dict(parse_shape(text) for text in request.shape)
     network = read_network(path, size=parse_size(request.size), batch=request.batch, shapes=shapes)
     target = replace(target, batch=network.batch)
-    model = model.for_network(network.operators)
-    seconds = model.run_overhead + model.seconds_of(network.operators)
-    notes = network.cautions()
-    if words := unlike_the_fit(target):
-        notes.append(words)
-    if near := model.extrapolated(network.macs):
-        notes.append(
-            f"extrapolated: {count(network.macs)} MACs are outside four times the range of the "
-            f"published networks; the nearest is {near.network} ({count(near.macs)} MACs, "
-            f"{milliseconds(near.seconds)}, {near.source})"
-        )
+    described = model.describe(network.operators)
+    seconds = described.seconds
+    notes = [*network.cautions(), *cautions_of(model, network.operators, file=str(path))]
     notes.append("the latency is estimated, not measured: measure it on the board itself")
     joules, power = model.joules(seconds), model.evidence.power
     energy = None
@@ -218,7 +209,7 @@ def _predict_model(path: Path, request: PredictRequest, device: Device) -> Predi
             unknown=network.unknown,
         ),
         seconds=seconds,
-        upper=model.upper(seconds, confidence=request.confidence),
+        upper=described.upper(confidence=request.confidence),
         confidence=request.confidence,
         bound="bound from published networks that the model had not seen",
         provenance="estimated",

@@ -21,7 +21,7 @@ from edgenas.delivery.evaluating import Evaluated
 from edgenas.delivery.limits import BYTES, bound_for
 from edgenas.delivery.preparing import Prepared
 from edgenas.profiling.run import environment_of
-from edgenas.space.cost import Cost, memory, total
+from edgenas.space.cost import memory, total
 from edgenas.strategies.constraint import Constraint
 
 
@@ -40,7 +40,7 @@ def record_of(prepared: Prepared, chosen: Chosen, evaluated: Evaluated) -> Recor
         costs, weight_bytes=width, activation_bytes=width, batch=latency.target.batch
     )
     counts = {"macs": float(costs.macs), "params": float(costs.params), "memory": bytes_used}
-    measured, latency_notes = _describe_latency(prepared, chosen, costs)
+    measured, latency_notes = _describe_latency(prepared, chosen)
     rows = prepared.space.encode([built.arch])
     return Record(
         target=latency.target,
@@ -69,12 +69,12 @@ def record_of(prepared: Prepared, chosen: Chosen, evaluated: Evaluated) -> Recor
 
 
 def _describe_latency(
-    prepared: Prepared, chosen: Chosen, costs: Cost
+    prepared: Prepared, chosen: Chosen
 ) -> tuple[MeasuredLatency | None, tuple[str, ...]]:
     """The measured latency, None where there is none, and what a reader of it should know."""
     latency, measurement = prepared.latency, chosen.built.measured
     if measurement is None or latency.clock is None:
-        return None, tuple(latency.cautions(costs.macs, space=prepared.space))
+        return None, tuple(latency.cautions(chosen.built.arch, space=prepared.space))
     notes = ()
     facts = environment_of(latency.target, clock=latency.clock)
     if measurement.noisy:

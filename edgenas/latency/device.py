@@ -33,6 +33,11 @@ SCHEMA = "edgenas.device/1"
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Reach = Literal["local", "ssh", "none"]
 
+MODEL = "prices/2"  # the version of the estimated device model, see edgenas.latency.estimate
+FORMER = "prices/1"  # files of users may still hold it
+Spread = Annotated[float, Range(0, 50, "number")]  # a standard deviation of logarithms
+Counts = Annotated[tuple[Annotated[float, Range(0, 1e18, "number")], ...], Length(0, 100)]
+
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9.]+)*")
 
 
@@ -92,46 +97,85 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
+class FamilyEffect:
+    """How much slower networks of a family are than their prices say, in log seconds.
+
+    Args:
+        effect: the mean.
+        doubt: its standard deviation.
+    """
+
+    effect: Log
+    doubt: Spread
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """The parameters of an estimated device model and the evidence for it.
 
     Args:
-        model: the name of the formula, see ``edgenas.latency.estimate``.
+        model: the version of the model that was fitted, see ``edgenas.latency.estimate``.
         parameters: by name.
-        fused: the operators that the runtime folds into the kernel before them.
-        tile: of its fast 3x3 convs; see ``edgenas.latency.estimate.Kernels``, also for the next
-        two. per_group: whether a grouped conv is a kernel for each group.
-        vectors: whether operators on a single pixel start a kernel.
-        measured: whether ``rows`` were measured by the user, not published.
+        fused: the operators that the runtime folds into the kernel before them. This and ``tile``
+            to ``plain`` are explained in ``edgenas.latency.features.Kernels``.
         residuals: log(measured / predicted) of published rows, each predicted by a model that had
-            not seen it; sorted.
-        doubt: root mean square over those rows of the standard deviation of log(seconds) that
-            came from not knowing the prices.
+            not seen it; sorted. They say how far off the model is, the interval is not made of
+            them.
         covariance: of the logarithms of the prices, a row for each price.
         method: how the residuals came about, in words.
         rows: published rows of this very target in the fit.
         smallest: the one of them with the fewest MACs.
         largest: the one of them with the most MACs.
         sources: every source of the rows in the fit, ``repository:path@commit``.
+        noise: standard deviation of log(seconds) of one row.
+        family: of the effect of a family that was not measured.
+        family_own: the part of ``family`` that differs from board to board.
+        families: the effects of those that were measured, by name.
+        least: the smallest counts that the rows of this target have, in the order of the prices.
+        most: the largest of them.
         power: mean wall power in watts while running, where it was published.
+        tile: side of the output tiles of 3x3 convs.
+        per_group: whether a grouped conv is a kernel for each group.
+        vectors: whether operators on a single pixel start a kernel.
+        fast3x3: whether only some 3x3 depthwise convs run in a fast kernel.
+        row_threads: threads that share whole rows of a depthwise conv.
+        plain: operators that run in plain code.
+        measured: whether ``rows`` were measured by the user, not published.
+        doubt: of prices/1: root mean square over the residuals of the standard deviation of
+            log(seconds) that came from not knowing the prices.
     """
 
     model: Name
     parameters: Mapping[str, Parameter]
     fused: tuple[Id, ...]
     residuals: Annotated[tuple[Log, ...], Length(1)]  # an estimate has an error
-    doubt: Annotated[float, Range(0, 50, "number")]
     covariance: Annotated[tuple[Annotated[tuple[Log, ...], Length(0, 100)], ...], Length(0, 100)]
     method: Words
     rows: Count
     smallest: PublishedRow
     largest: PublishedRow
     sources: tuple[Name, ...]
+    noise: Spread = 0.0
+    family: Spread = 0.0
+    family_own: Spread = 0.0
+    families: Mapping[str, FamilyEffect] = field(default_factory=dict[str, FamilyEffect])
+    least: Counts = ()
+    most: Counts = ()
     power: Fact | None = None
     tile: Annotated[int, Range(1, 1000, "pixels")] = 1
     per_group: bool = False
     vectors: bool = True
+    fast3x3: bool = False
+    row_threads: Threads = 1
+    plain: tuple[Id, ...] = ()
     measured: bool = False
+    doubt: Spread | None = None
+
+    def __post_init__(self) -> None:
+        if self.model == FORMER and self.doubt is None:
+            raise EdgenasError("the field 'doubt' is missing")
+        if self.model == MODEL and not (self.noise and self.family):
+            raise EdgenasError("noise and family must be above 0")
 
     @property
     def own(self) -> str:

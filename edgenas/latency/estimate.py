@@ -1,158 +1,85 @@
-"""Latency of layers on devices nobody here has measured: an estimated device model.
+"""Latency of networks on devices that nobody here has measured: an estimated device model.
 
-A network is a list of kernels: convs and linears with the operators a runtime fuses into them, and
-the operators it runs on their own. Its time is linear in thirteen prices,
-
-    seconds = run + sum over kernels of
-        kernel + macs * (price of its kind) + elements moved * (price of an element),
-
-so it is a sum over layers plus a constant, as every latency table here is. The prices are fitted
-to published whole-network latencies on the log scale, with a Gaussian prior on their logarithms
-(partial pooling, Gelman & Hill 2007, chapter 12: a device with few rows leans on its relatives).
-What prices cannot say (tiling, caches, clocks) is in the interval, which comes from published rows
-that the fit had not seen. Every number of this module is *estimated*; say so.
+The model is one page of `docs/devices.md`: a network's time is the sum of what it is made of times
+prices (`edgenas.latency.features`), which are fitted to published whole-network latencies together
+with the effects of families of networks (`edgenas.latency.hierarchy`). The interval of a network
+holds four doubts: about the prices that it spends its time on, about the effect of its family,
+about how far it lies outside of what was published, and the noise of a measurement. Every number of
+this module is *estimated*; say so.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs]
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import check_fields
-from edgenas.latency.device import Device, Estimate, PublishedRow, Target
-from edgenas.space.plan import Layer, Primitive, plan, primitives
-from edgenas.space.space import Space
+from edgenas.basics.units import count, milliseconds
+from edgenas.latency.bound import check_confidence, student_quantile
+from edgenas.latency.device import FORMER, MODEL, Device, Estimate, PublishedRow, Target
+from edgenas.latency.features import AT, NAMES, WORDS, Array, Kernels, Prices, features, vector
+from edgenas.space.plan import Layer, Primitive, primitives
 
-MODEL = "prices/1"
-
-Array = NDArray[np.floating[Any]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prices:
-    """Seconds for one unit of each thing a network is made of.
-
-    Args:
-        run: one run: input and output copies, synchronising, the caller's own code.
-        kernel: starting one kernel.
-        dense: one MAC of a conv with a kernel above 1x1 and no groups.
-        winograd: the same, for 3x3 with stride 1, which fast algorithms exist for.
-        pointwise: one MAC of a 1x1 conv or a linear layer.
-        depthwise: one MAC of a conv with fewer than 16 channels in a group.
-        activation: one element that a conv reads or writes.
-        weight: one weight of a conv that is read.
-        vector_weight: one weight of a linear layer or of a conv on a single pixel.
-        elementwise: one element that any other operator reads or writes.
-        window: one element that a pooling window reads.
-        exponential: one element that goes through an exponential (sigmoid, SiLU, softmax).
-        patch: one element of the unfolded input of a dense conv (im2col); 0 where the runtime
-            unfolds nothing.
-    """
-
-    run: float
-    kernel: float
-    dense: float
-    winograd: float
-    pointwise: float
-    depthwise: float
-    activation: float
-    weight: float
-    vector_weight: float
-    elementwise: float
-    window: float
-    exponential: float
-    patch: float
+DEGREES = 5  # of Student's t distribution of log(measured / estimated)
+OUTSIDE = 0.05  # standard deviation for each factor of e outside of what was published
+FAR = 1.33  # half width of the 90% interval, as a factor, because of distance alone
+_NEW = ("general", "plain")  # prices that the former model did not have
 
 
-NAMES = tuple(field.name for field in dataclasses.fields(Prices))
-_AT = {name: i for i, name in enumerate(NAMES)}
-_EXPONENTIAL = frozenset("sigmoid silu swish softmax lrn tanh gelu erf exp".split())
+def quantile(probability: float) -> float:
+    """How many standard deviations of log seconds a bound lies above the estimate."""
+    return student_quantile(probability, DEGREES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kernels:
-    """How a runtime cuts a network into kernels.
+class NetworkEstimate:
+    """The estimated latency of one network.
 
     Args:
-        fused: what it folds into the kernel before: names of activations, ``add``, or any other
-            operator that costs nothing there (``concat``).
-        tile: side of the output tiles of its fast 3x3 convs (Winograd), which compute whole
-            tiles; 1: it has none.
-        per_group: whether a grouped conv that is not depthwise is a kernel for each group.
-        vectors: whether operators on a single pixel start a kernel: on a CPU they are over before
-            threads would be.
+        seconds: the estimate.
+        spread: standard deviation of log(measured / estimated).
+        noise: the part of ``spread`` that even a measured network has.
+        distance: the part of it that grows with how far the network is from what was published.
+        reason: what most of the doubt is, a clause in words.
     """
 
-    fused: frozenset[str] = frozenset()
-    tile: int = 1
-    per_group: bool = False
-    vectors: bool = True
+    seconds: float
+    spread: float
+    noise: float
+    distance: float
+    reason: str
 
+    def interval(self, *, confidence: float = 0.9) -> tuple[float, float]:
+        """The interval in seconds that holds the true latency with a given confidence."""
+        check_confidence(confidence)
+        wide = quantile((1 + confidence) / 2) * self.spread
+        return self.seconds * math.exp(-wide), self.seconds * math.exp(wide)
 
-def features(operators: Iterable[Primitive], *, kernels: Kernels) -> Array:
-    """How many of each thing a list of operators has, in the order of ``Prices``; ``run`` is 0.
+    def upper(self, *, confidence: float = 0.9) -> float:
+        """The latency that the true one does not exceed with a given confidence (one-sided)."""
+        check_confidence(confidence)
+        return self.seconds * math.exp(quantile(confidence) * self.spread)
 
-    Args:
-        operators: in order of execution.
-        kernels: of the runtime.
+    @property
+    def extrapolated(self) -> bool:
+        """Whether the distance from what was published alone leaves a doubt of a third."""
+        return math.exp(quantile(0.95) * self.distance) > FAR
 
-    Returns:
-        Shape (13,): counts of kernels, MACs and elements of one image.
-    """
-    counts = np.zeros(len(NAMES))
-    started = False
-    for p in operators:
-        starts = int(kernels.vectors or p.in_size != (1, 1) or p.out_size != (1, 1))
-        if p.op in ("conv", "linear"):
-            if kernels.per_group and 1 < p.groups < p.inputs:
-                starts *= p.groups
-            _count_conv(p, counts, kernels)
-        elif started and (p.activation if p.op == "act" else p.op) in kernels.fused:
-            if p.op == "add":
-                counts[_AT["activation"]] += p.output_elements  # the second input is still read
-            continue
-        elif p.kernel != (1, 1):
-            counts[_AT["window"]] += p.output_elements * p.kernel[0] * p.kernel[1]
-        elif p.activation in _EXPONENTIAL:
-            counts[_AT["exponential"]] += p.output_elements
-        else:
-            reads = 2 * p.input_elements if p.op == "add" else p.input_elements
-            counts[_AT["elementwise"]] += reads + p.output_elements
-        counts[_AT["kernel"]] += starts
-        started = True
-    return counts
+    @property
+    def factor_once_timed(self) -> float:
+        """Half width of the 90% interval, as a factor, after the network itself was timed once."""
+        unknown = self.spread**2 - self.noise**2
+        square = unknown * self.noise**2 / max(self.spread**2, 1e-12) + self.noise**2
+        return math.exp(quantile(0.95) * math.sqrt(square))
 
-
-def _count_conv(p: Primitive, counts: Array, kernels: Kernels) -> None:
-    pixels = p.out_size[0] * p.out_size[1]
-    taps = p.kernel[0] * p.kernel[1]
-    each = p.inputs // p.groups
-    if pixels == 1:
-        counts[_AT["pointwise"]] += p.macs
-        counts[_AT["vector_weight"]] += p.weights
-        return
-    counts[_AT["weight"]] += p.weights
-    counts[_AT["activation"]] += p.input_elements + p.output_elements
-    depthwise = each == 1 if kernels.per_group else each < 16
-    if depthwise and p.groups > 1:
-        counts[_AT["depthwise"]] += p.macs
-    elif taps == 1:
-        counts[_AT["pointwise"]] += p.macs
-    else:
-        if p.kernel == (3, 3) and p.stride == 1:
-            tiles = [-(-size // kernels.tile) * kernels.tile for size in p.out_size]
-            counts[_AT["winograd"]] += p.macs * (tiles[0] * tiles[1] / pixels)
-        else:
-            counts[_AT["dense"]] += p.macs
-        counts[_AT["patch"]] += pixels * p.inputs * taps
+    @property
+    def words(self) -> str:
+        """The interval and what it is wide for, for people."""
+        low, high = self.interval()
+        return f"90% between {milliseconds(low)} and {milliseconds(high)}; {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,16 +90,20 @@ class DeviceModel:
         target: the device and the way it is used.
         prices: of that target.
         kernels: how the runtime cuts a network into kernels.
+        covariance: of the logarithms of the prices, shape (15, 15).
         evidence: where they come from and how far off they were.
-        doubt: added to the intervals: standard deviation of log(seconds) because of prices that
-            the published rows say less about than about their own networks; see ``for_space``.
     """
 
     target: Target
     prices: Prices
     kernels: Kernels
+    covariance: Array
     evidence: Estimate
-    doubt: float = 0.0
+
+    @property
+    def run_overhead(self) -> float:
+        """Seconds of every run, whatever the network."""
+        return self.prices.run
 
     def seconds(self, layer: Layer) -> float:
         """Estimated time of one layer, without the constant of a run."""
@@ -182,91 +113,126 @@ class DeviceModel:
         """Estimated time of a list of operators, without the constant of a run."""
         return float(features(operators, kernels=self.kernels) @ vector(self.prices))
 
-    @property
-    def run_overhead(self) -> float:
-        """Seconds of every run, whatever the network."""
-        return self.prices.run
+    def count(self, operators: Iterable[Primitive]) -> Array:
+        """What a whole network is made of, one run included: shape (15,)."""
+        counts = features(operators, kernels=self.kernels)
+        counts[AT["run"]] = 1
+        return counts
 
-    def for_network(self, operators: Iterable[Primitive]) -> "DeviceModel":
-        """This model with intervals that fit one network."""
-        return self._widened([features(operators, kernels=self.kernels)])
-
-    def for_space(self, space: Space) -> "DeviceModel":
-        """This model with intervals wide enough for the networks of a space.
-
-        Where they spend their time on what no published row has (3x3 convs on a board that only
-        MobileNets were measured on), the doubt about those prices goes into the intervals: the
-        largest of the smallest, the largest and 30 random networks.
-        """
-        sampled = space.decode(space.sample(30, rng=np.random.default_rng(0)))
-        found: dict[Layer, Array] = {}
-        networks: list[Array] = []
-        for arch in (space.smallest(), space.largest(), *sampled):
-            layers = [layer for _, layer in plan(space, arch)]
-            for layer in layers:
-                if layer not in found:
-                    found[layer] = features(primitives(layer), kernels=self.kernels)
-            networks.append(np.sum([found[layer] for layer in layers], axis=0))
-        return self._widened(networks)
-
-    def _widened(self, networks: Iterable[Array]) -> "DeviceModel":
-        covariance = np.array(self.evidence.covariance)
-        most = 0.0
-        for counts in networks:
-            parts = counts * vector(self.prices)
-            parts[_AT["run"]] = self.prices.run
-            most = max(most, doubt(parts, covariance))
-        return dataclasses.replace(self, doubt=further(most, known=self.evidence.doubt))
-
-    def interval(self, seconds: float, *, confidence: float = 0.9) -> tuple[float, float]:
-        """The interval that holds the true latency of a network with a given confidence.
+    def spread(self, counts: Array) -> Array:
+        """Standard deviation of log(measured / estimated) of networks.
 
         Args:
-            seconds: estimated time of a whole network, ``run_overhead`` included.
-            confidence: between 0.5 and 0.999.
+            counts: of n networks, shape (n, 15).
 
         Returns:
-            Lower and upper end in seconds. The same factor both ways: the conformal quantile of
-            the errors on rows the fit had not seen (Vovk et al. 2005, section 4.2) where at
-            least three of them lie beyond it, else Student's t about zero.
+            Shape (n,).
         """
-        wide = half_width(self.evidence.residuals, extra=self.doubt, confidence=confidence)
-        return seconds * math.exp(-wide), seconds * math.exp(wide)
+        further = self.evidence.family**2 + self.evidence.noise**2
+        return np.sqrt(self._distances(counts) + further)
 
-    def upper(self, seconds: float, *, confidence: float = 0.9) -> float:
-        """The latency that the true one does not exceed with a given confidence (one-sided)."""
-        wide = _bound(self.evidence.residuals, confidence=confidence, tail=confidence)
-        extra = NormalDist().inv_cdf(confidence) * self.doubt
-        return seconds * math.exp(math.hypot(wide, extra))
+    def for_family(self, family: str) -> "DeviceModel":
+        """The model of one family of networks: with its effect, where the family was measured.
 
-    def extrapolated(self, macs: float) -> PublishedRow | None:
-        """The nearest published row, where the fit saw none within a factor of four in MACs."""
-        if macs < self.evidence.smallest.macs / 4:
-            return self.evidence.smallest
-        if macs > self.evidence.largest.macs * 4:
-            return self.evidence.largest
-        return None
+        The networks of a space are a family of the name of the space. A family that was not
+        measured changes nothing: it pays for that in its intervals.
+        """
+        known = self.evidence.families.get(family)
+        if known is None:
+            return self
+        factor = math.exp(known.effect)
+        prices = {name: factor * getattr(self.prices, name) for name in NAMES}
+        doubt = math.hypot(known.doubt, self.evidence.family_own)
+        evidence = dataclasses.replace(self.evidence, family=doubt)
+        return dataclasses.replace(self, prices=Prices(**prices), evidence=evidence)
+
+    def describe(self, operators: Sequence[Primitive]) -> NetworkEstimate:
+        """The estimate of a network with its interval, and the reason for the interval's width."""
+        counts = self.count(operators)
+        distance = float(self._distances(counts[None])[0])
+        evidence = self.evidence
+        return NetworkEstimate(
+            seconds=float(counts @ vector(self.prices)),
+            spread=math.sqrt(distance + evidence.family**2 + evidence.noise**2),
+            noise=evidence.noise,
+            distance=math.sqrt(distance),
+            reason=self._reason(counts),
+        )
+
+    def nearest(self, macs: float) -> PublishedRow:
+        """The smallest or the largest row of the fit, whichever has nearer to so many MACs."""
+        ends = (self.evidence.smallest, self.evidence.largest)
+        return min(ends, key=lambda row: abs(math.log(max(macs, 1) / max(row.macs, 1))))
 
     def joules(self, seconds: float) -> float | None:
         """Energy of one run at the published wall power; None: no power was published."""
         power = self.evidence.power
         return None if power is None else seconds * power.value
 
+    def _shares(self, counts: Array) -> Array:
+        parts = counts * vector(self.prices)
+        return parts / parts.sum(axis=-1, keepdims=True)
 
-# Of networks of families that no fit had, in none of its forms: how many lay in the intervals that
-# say 90%. 116 published rows of both runtimes together; docs/concepts/devices.md.
-_COVERED = {"tflite": 0.56, "ncnn": 0.82}
+    def _distances(self, counts: Array) -> Array:
+        """The variance that grows with the distance of networks from what was published."""
+        shares = self._shares(counts)
+        doubt = np.einsum("ni,ij,nj->n", shares, self.covariance, shares)
+        return np.maximum(0, doubt) + (OUTSIDE * self._outside(counts, shares)) ** 2
+
+    def _outside(self, counts: Array, shares: Array) -> Array:
+        """Logarithm of the factor outside of the published counts, a mean by shares of time."""
+        if not self.evidence.most:
+            return np.zeros(len(counts))
+        least, most = np.array(self.evidence.least), np.array(self.evidence.most)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            above, below = np.log(counts / most), np.log(least / counts)
+        # A thing that no row has is no matter of size: the doubt about its price is larger.
+        met = (counts > 0) & (most > 0)
+        return (shares * np.where(met, np.maximum(0, np.maximum(above, below)), 0)).sum(axis=1)
+
+    def _reason(self, counts: Array) -> str:
+        """The largest part of the doubt about a network, in words."""
+        shares = self._shares(counts)
+        evidence = self.evidence
+        prices = shares * (self.covariance @ shares)
+        size = (OUTSIDE * float(self._outside(counts[None], shares[None])[0])) ** 2
+        worst = int(np.argmax(prices))
+        rows = "measured" if evidence.measured else "published"
+        parts = {
+            f"few {rows} networks of this target spend time on {WORDS[NAMES[worst]]}": float(
+                prices[worst]
+            ),
+            f"it is of another size than the {rows} networks of this target": size,
+            f"no network of its family was {rows} for this target": evidence.family**2,
+            "single measurements on this target scatter as much": evidence.noise**2,
+        }
+        reason = max(parts, key=lambda text: parts[text])
+        total = max(0.0, float(prices.sum())) + size + evidence.family**2 + evidence.noise**2
+        much = "most" if 2 * parts[reason] > total else "the largest part"
+        return f"{much} of the doubt is that {reason}"
 
 
-def unlike_the_fit(target: Target) -> str:
-    """What the confidence of a bound is worth for a network of a new family; empty: not tried."""
-    covered = _COVERED.get(target.runtime)
-    if covered is None:
-        return ""
-    return (
-        f"the bound is for networks like the published ones; of networks of other families the "
-        f"90% intervals of {target.runtime} held {covered:.0%}, see docs/concepts/devices.md"
-    )
+def cautions_of(model: DeviceModel, operators: Sequence[Primitive], *, file: str) -> list[str]:
+    """What a reader of an estimate should know of its interval, one line each.
+
+    Args:
+        model: of the target.
+        operators: of the network.
+        file: of the network, which somebody could time.
+    """
+    network = model.describe(operators)
+    text = f"estimated {milliseconds(network.seconds)}, {network.words}"
+    after = f"timing {file} on the board would narrow that to x/÷ {network.factor_once_timed:.2f}"
+    lines = [f"{text}; {after}"]
+    if network.extrapolated:
+        macs = sum(p.macs for p in operators)
+        near = model.nearest(macs)
+        lines.append(
+            f"extrapolated: it is far from the published networks of this target; the nearest in "
+            f"MACs ({count(macs)}) is {near.network} ({count(near.macs)} MACs, "
+            f"{milliseconds(near.seconds)}, {near.source})"
+        )
+    return lines
 
 
 def device_model(device: Device, target: Target) -> DeviceModel:
@@ -285,160 +251,54 @@ def device_model(device: Device, target: Target) -> DeviceModel:
             measuring = f"measure it: edgenas profile --device {device.name} "
             measuring += f"--runtime {target.runtime} --precision {target.precision}"
         raise EdgenasError(f"no estimate for {target}: {why}", hint=known + measuring)
-    evidence = use.estimate
-    where = f"{device.path}: estimate of {target.slug}"
-    if evidence.model != MODEL:
+    return model_of(use.estimate, target, where=f"{device.path}: estimate of {target.slug}")
+
+
+def model_of(evidence: Estimate, target: Target, *, where: str) -> DeviceModel:
+    """The model of an estimate as a profile holds it.
+
+    Args:
+        evidence: the estimate.
+        target: what it is of.
+        where: it stands, for messages.
+
+    Raises:
+        EdgenasError: it is of another model, or its numbers do not fit together.
+    """
+    if evidence.model not in (MODEL, FORMER):
         raise EdgenasError(
-            f"{where}: model must be {MODEL!r}, found {evidence.model!r}",
+            f"{where}: model must be {MODEL!r} or {FORMER!r}, found {evidence.model!r}",
             hint="this profile is of another edgenas version",
         )
-    check_fields(evidence.parameters, required=NAMES, where=where)
-    if [len(row) for row in evidence.covariance] != [len(NAMES)] * len(NAMES):
-        raise EdgenasError(f"{where}: covariance must have {len(NAMES)} rows of {len(NAMES)}")
-    values = {name: parameter.value for name, parameter in evidence.parameters.items()}
+    names = NAMES if evidence.model == MODEL else tuple(n for n in NAMES if n not in _NEW)
+    check_fields(evidence.parameters, required=names, where=where)
+    if [len(row) for row in evidence.covariance] != [len(names)] * len(names):
+        raise EdgenasError(f"{where}: covariance must have {len(names)} rows of {len(names)}")
+    for what, numbers in (("least", evidence.least), ("most", evidence.most)):
+        if len(numbers) not in (0, len(NAMES)) or len(evidence.least) != len(evidence.most):
+            raise EdgenasError(f"{where}: {what} must have {len(NAMES)} numbers")
+    values = dict.fromkeys(NAMES, 0.0)
+    values |= {name: parameter.value for name, parameter in evidence.parameters.items()}
+    places = [AT[name] for name in names]
+    covariance = np.zeros((len(NAMES), len(NAMES)))
+    covariance[np.ix_(places, places)] = np.array(evidence.covariance)
     kernels = Kernels(
         fused=frozenset(evidence.fused),
         tile=evidence.tile,
         per_group=evidence.per_group,
         vectors=evidence.vectors,
+        fast3x3=evidence.fast3x3,
+        rows=evidence.row_threads,
+        plain=frozenset(evidence.plain),
     )
-    return DeviceModel(target, Prices(**values), kernels, evidence)
+    if evidence.model == FORMER:
+        evidence = _with_noise(evidence)
+    return DeviceModel(target, Prices(**values), kernels, covariance, evidence)
 
 
-def doubt(parts: Array, covariance: Array) -> float:
-    """Standard deviation of log(seconds) because the prices are not known (first order).
-
-    Args:
-        parts: seconds of a network by price, shape (d,).
-        covariance: of the log prices, shape (d, d).
-    """
-    share = parts / parts.sum()
-    return math.sqrt(max(0.0, float(share @ covariance @ share)))
-
-
-def further(doubt: float, *, known: float) -> float:
-    """The doubt about a network beyond the ``known`` one that left-out errors already hold."""
-    return math.sqrt(max(0.0, doubt**2 - known**2))
-
-
-def half_width(residuals: Sequence[float], *, extra: float, confidence: float) -> float:
-    """Half of the interval of log(seconds) that holds a new network with a given confidence.
-
-    Args:
-        residuals: log(measured / predicted) of rows that their fits had not seen.
-        extra: standard deviation, see ``further``.
-        confidence: between 0.5 and 0.999.
-    """
-    tail = (1 + confidence) / 2
-    errors = [abs(residual) for residual in residuals]
-    within = _bound(errors, confidence=confidence, tail=tail)
-    return math.hypot(within, NormalDist().inv_cdf(tail) * extra)
-
-
-def vector(prices: Prices) -> Array:
-    """The prices in the order of ``NAMES``, shape (13,)."""
-    return np.array([getattr(prices, name) for name in NAMES])
-
-
-# -- fitting --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Prior:
-    """What is known of the logarithms of the prices before a row is seen.
-
-    Args:
-        mean: shape (d,).
-        covariance: shape (d, d).
-    """
-
-    mean: Array
-    covariance: Array
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """Logarithms of the prices, shape (d,), and their covariance, shape (d, d)."""
-
-    logs: Array
-    covariance: Array
-
-
-def fit(counts: Array, seconds: Array, *, prior: Prior, noise: float) -> Fit:
-    """The most probable prices for measured networks: a robust fit on the log scale.
-
-    Errors of log(seconds) follow Student's t with four degrees of freedom (Lange, Little & Taylor
-    1989), so that a row with a slip does not bend the fit.
-
-    Args:
-        counts: features of the networks, shape (n, d); column ``run`` holds 1.
-        seconds: their latencies, shape (n,).
-        prior: of the log prices.
-        noise: standard deviation of log(seconds) about a perfect fit.
-    """
-    return fit_many([(counts, seconds)], prior=prior, noise=noise)[0]
-
-
-def fit_many(devices: Sequence[tuple[Array, Array]], *, prior: Prior, noise: float) -> list[Fit]:
-    """``fit`` for several devices at once, each on its own rows."""
-    height = max(len(seconds) for _, seconds in devices)
-    width = len(prior.mean)
-    # Devices with fewer rows are filled up with rows of weight 0.
-    counts = np.ones((len(devices), height, width))
-    target = np.zeros((len(devices), height))
-    present = np.zeros((len(devices), height))
-    for i, (own, seconds) in enumerate(devices):
-        counts[i, : len(own)], target[i, : len(own)] = own, np.log(seconds)
-        present[i, : len(own)] = 1
-    sharp = np.linalg.inv(prior.covariance)
-
-    def look(logs: Array) -> tuple[Array, Array, Array]:
-        parts = counts * np.exp(logs)[:, None, :]
-        total = parts.sum(axis=2)
-        z = (np.log(total) - target) / noise
-        apart = logs - prior.mean
-        loss = (present * 2.5 * np.log1p(z**2 / 4)).sum(axis=1)
-        loss += 0.5 * np.einsum("gi,ij,gj->g", apart, sharp, apart)
-        return loss, z, parts / total[:, :, None] / noise
-
-    def slopes(logs: Array, z: Array, jacobian: Array) -> tuple[Array, Array]:
-        weighted = jacobian * (present * 5 / (4 + z**2))[:, :, None]
-        gradient = np.einsum("gni,gn->gi", weighted, z) + (logs - prior.mean) @ sharp
-        return weighted.transpose(0, 2, 1) @ jacobian + sharp, gradient
-
-    # Levenberg-Marquardt, every device with its own damping; the prior keeps the systems regular.
-    logs = np.tile(prior.mean, (len(devices), 1))
-    damping = np.full(len(devices), 1e-3)
-    loss, z, jacobian = look(logs)
-    for _ in range(100):
-        normal, gradient = slopes(logs, z, jacobian)
-        damped = normal * (1 + damping[:, None, None] * np.eye(width))
-        step = -np.linalg.solve(damped, gradient[:, :, None])[:, :, 0]
-        tried = look(logs + step)
-        better = tried[0] < loss
-        logs = np.where(better[:, None], logs + step, logs)
-        loss = np.where(better, tried[0], loss)
-        z = np.where(better[:, None], tried[1], z)
-        jacobian = np.where(better[:, None, None], tried[2], jacobian)
-        damping = np.clip(np.where(better, damping / 5, damping * 5), 1e-9, 1e9)
-        if np.abs(step).max() < 1e-4:
-            break
-    covariance = np.linalg.inv(slopes(logs, z, jacobian)[0])
-    return [Fit(at, doubt) for at, doubt in zip(logs, covariance, strict=True)]
-
-
-@functools.lru_cache(maxsize=256)
-def _student(tail: float, degrees: int) -> float:
-    return float(stdtrit(degrees, tail))
-
-
-def _bound(errors: Sequence[float], *, confidence: float, tail: float) -> float:
-    """The bound of a new error: conformal where the errors suffice, else Student's t about 0."""
-    if not 0.5 <= confidence <= 0.999:
-        raise EdgenasError(f"confidence must lie between 0.5 and 0.999, found {confidence!r}")
-    n = len(errors)
-    rank = math.ceil((n + 1) * confidence)
-    if rank <= n - 3:
-        return max(0.0, sorted(errors)[rank - 1])
-    spread = math.sqrt(sum(error**2 for error in errors) / n)
-    return _student(tail, n) * spread * math.sqrt(1 + 1 / n)
+def _with_noise(evidence: Estimate) -> Estimate:
+    """The former model made its interval of the errors; what prices do not explain is noise."""
+    square = sum(error**2 for error in evidence.residuals) / len(evidence.residuals)
+    doubt = evidence.doubt or 0.0
+    noise = math.sqrt(max(square - doubt**2, square / 4))
+    return dataclasses.replace(evidence, noise=noise)

@@ -8,26 +8,46 @@ from pathlib import Path
 from typing import Any
 
 from edgenas.basics.errors import EdgenasError, quote
-from edgenas.basics.files import read_bytes, write_text
+from edgenas.basics.files import new_file, read_bytes, write_text
 from edgenas.latency.device import read
+from edgenas.latency.next_network import next_networks
+from edgenas.latency.profile_text import profile_text
 from edgenas.latency.relatives import (
-    Check,
     Measured,
+    MeasuredCheck,
     Relatives,
     checks,
     corrected,
-    profile_text,
     relatives_of,
 )
 from edgenas.latency.request import EstimateRequest
+from edgenas.onnx_graph.build import network_graph
 from edgenas.onnx_graph.inputs import parse_size
 from edgenas.onnx_graph.price import read_network
+from edgenas.space.arch import Arch
+from edgenas.space.presets import load_space
 
 _COLUMNS = ("model", "latency_ms")
-_MORE = ("size",)
+_MORE = ("size", "family")
 _LONGEST = 1e6  # seconds of a run, as of `edgenas.basics.ranges.Seconds`
 
 Row = Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeNext:
+    """A network whose time would narrow the intervals of a space the most.
+
+    Args:
+        arch: of the space.
+        file: that it was written to; None: it was not.
+        factor: half width of the 90% intervals of the space's networks after it, and those before
+            it, were timed.
+    """
+
+    arch: Arch
+    file: Path | None
+    factor: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +62,8 @@ class BoardEstimate:
         median_error: of the timed networks, a fraction.
         method: how the error was found.
         checks: each timed network, predicted from the others.
+        factor: half width of the 90% intervals of the space's networks; None: no space was named.
+        time_next: the networks of the space to time next.
     """
 
     path: Path
@@ -50,7 +72,9 @@ class BoardEstimate:
     relatives: Relatives
     median_error: float
     method: str
-    checks: tuple[Check, ...]
+    checks: tuple[MeasuredCheck, ...]
+    factor: float | None
+    time_next: tuple[TimeNext, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object, schema first."""
@@ -74,6 +98,16 @@ class BoardEstimate:
                 }
                 for check in self.checks
             ],
+            "interval_factor": self.factor,
+            "time_next": [
+                {
+                    "arch": str(network.arch),
+                    "arch_id": network.arch.id,
+                    "file": None if network.file is None else str(network.file),
+                    "interval_factor": network.factor,
+                }
+                for network in self.time_next
+            ],
         }
 
 
@@ -87,10 +121,11 @@ def estimate(request: EstimateRequest) -> BoardEstimate:
     request.check()
     if request.out.exists():
         raise EdgenasError(f"--out {request.out} exists", hint="choose another --out, or remove it")
-    relatives = relatives_of(request.runtime)
+    relatives = relatives_of(request.runtime, request.precision)
     networks = read_measurements(request.measured)
-    board = corrected(relatives, networks)
-    checked = checks(relatives, networks)
+    board = corrected(relatives, networks, threads=request.threads)
+    checked = checks(relatives, networks, threads=request.threads)
+    factor, time_next = _time_next(relatives, networks, request)
     text = profile_text(
         board,
         name=request.out.stem,
@@ -113,7 +148,28 @@ def estimate(request: EstimateRequest) -> BoardEstimate:
         median_error=_median(board.residuals),
         method=board.method,
         checks=tuple(checked),
+        factor=factor,
+        time_next=time_next,
     )
+
+
+def _time_next(
+    relatives: Relatives, networks: Sequence[Measured], request: EstimateRequest
+) -> tuple[float | None, tuple[TimeNext, ...]]:
+    """The width of the intervals of the space's networks, and the networks to time next."""
+    if request.space is None:
+        return None, ()
+    space = load_space(request.space)
+    factor, chosen = next_networks(relatives, networks, space, threads=request.threads)
+    time_next: list[TimeNext] = []
+    for number, network in enumerate(chosen, 1):
+        file = None if request.next is None else request.next / f"next-{number}.onnx"
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with new_file(file) as temporary:
+                temporary.write_bytes(network_graph(space, network.arch))
+        time_next.append(TimeNext(arch=network.arch, file=file, factor=network.factor))
+    return factor, tuple(time_next)
 
 
 def _median(residuals: Sequence[float]) -> float:
@@ -131,7 +187,7 @@ def read_measurements(path: Path) -> list[Measured]:
     names, lines = _read_lines(path)
     if not set(_COLUMNS) <= set(names) <= {*_COLUMNS, *_MORE}:
         raise EdgenasError(
-            f"{path} must have the columns model,latency_ms and may have size, found "
+            f"{path} must have the columns model,latency_ms and may have size and family, found "
             f"{','.join(names) or 'none'}",
             hint="the first line of the file names them",
         )
@@ -179,4 +235,5 @@ def _read_row(row: Row, *, folder: Path, where: str, source: str) -> Measured:
         operators=network.operators,
         seconds=seconds,
         source=f"measured: {source}",
+        family=row.get("family") or "",
     )

@@ -14,7 +14,8 @@ Predictors are values: to fit one gives a new one. `edgenas.latency.predictor_fi
 disk. Networks are canonical rows, shape (n, genes), or a list of Arch.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
@@ -25,10 +26,11 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.held_out import HeldOut, compare_with_truth
 from edgenas.latency.bound import BoundKind, check_confidence, split_networks
 from edgenas.latency.device import Target
-from edgenas.latency.estimate import DeviceModel
+from edgenas.latency.estimate import DeviceModel, quantile
+from edgenas.latency.features import AT, NAMES
 from edgenas.latency.learned import learn_costs
 from edgenas.latency.line import Line, add_bound, identity_line
-from edgenas.latency.linear import check_measured, combine_tables
+from edgenas.latency.linear import check_measured, combine_tables, compile_features
 from edgenas.latency.sums import fit_sums
 from edgenas.latency.table import (
     Estimated,
@@ -40,6 +42,7 @@ from edgenas.latency.table import (
 from edgenas.space.arch import Arch
 from edgenas.space.cost import Tables, Vector
 from edgenas.space.narrow import narrow_tables
+from edgenas.space.plan import Layer, primitives
 from edgenas.space.space import Codes, Space
 
 Networks = Codes | Sequence[Arch]
@@ -212,13 +215,14 @@ class EstimatedPredictor(SumPredictor):
     def upper(self, networks: Networks, *, confidence: float = 0.95) -> Vector:
         """The bound of the device model."""
         check_confidence(confidence)
-        if self.source.upper_factor is None:
+        if self.source.spread_on is None:
             return SumPredictor.upper(self, networks, confidence=confidence)
-        return self.predict(networks) * self.source.upper_factor(confidence)
+        spread = self.source.spread_on(self.space)(rows_of(networks, self.space))
+        return self.predict(networks) * np.exp(quantile(confidence) * spread)
 
     def bound_kind(self, confidence: float = 0.95) -> BoundKind:
         """``estimate``, or ``none`` where the device model has no bound."""
-        return "none" if self.source.upper_factor is None else "estimate"
+        return "none" if self.source.spread_on is None else "estimate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -396,16 +400,36 @@ def sum_layers(space: Space, source: LatencySource) -> SumPredictor:
 
 def estimated(model: DeviceModel) -> Estimated:
     """The latencies of an estimated device model, with its bound."""
-
-    def factor(confidence: float) -> float:
-        return model.upper(1.0, confidence=confidence)
-
     return Estimated(
         target=model.target,
         layer_seconds=model.seconds,
         constant=model.run_overhead,
-        upper_factor=factor,
+        spread_on=functools.lru_cache(maxsize=8)(functools.partial(spread_on, model)),
     )
+
+
+def spread_on(model: DeviceModel, space: Space) -> Callable[[Codes], Vector]:
+    """The doubt of a device model about the networks of a space.
+
+    Returns:
+        Rows, shape (n, genes), to the standard deviation of log(measured / estimated), shape (n,).
+    """
+    priced = [name for name in NAMES if name != "run" and getattr(model.prices, name) > 0]
+
+    def count(layer: Layer) -> dict[str, float]:
+        counts = model.count(primitives(layer))
+        return {name: float(counts[AT[name]]) for name in priced}
+
+    tables = compile_features(space, count)
+
+    def spread(rows: Codes) -> Vector:
+        counts = np.zeros((len(rows), len(NAMES)))
+        counts[:, AT["run"]] = 1
+        for name, table in tables.items():
+            counts[:, AT[name]] = table(rows)
+        return model.spread(counts).astype(np.float64)
+
+    return spread
 
 
 def _divide(

@@ -95,7 +95,7 @@ class EstimateRequest:
         Path,
         Option(
             "CSV file with the columns model (path of an ONNX file), latency_ms and, if needed, "
-            "size.",
+            "size and family.",
             positional=True,
         ),
     ]
@@ -108,6 +108,13 @@ class EstimateRequest:
     threads: Annotated[Threads, Option("CPU threads of one run.")]
     out: Annotated[Path, Option("Device profile to write, e.g. my-board.toml.")]
     title: Annotated[str, Option("Title of the device, for people.")] = ""
+    space: Annotated[
+        str | None,
+        Option("Space that will be searched: names the two networks to time next."),
+    ] = None
+    next: Annotated[
+        Path | None, Option("Folder to write those two to, as ONNX files.", needs="space")
+    ] = None
 
     def check(self) -> None:
         """Refuse what cannot be done.

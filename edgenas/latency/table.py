@@ -11,7 +11,7 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.ranges import Count, Seconds, SecondsOrZero
 from edgenas.latency.device import Target
 from edgenas.space.arch import Arch
-from edgenas.space.cost import Tables, compile_tables
+from edgenas.space.cost import Tables, Vector, compile_tables
 from edgenas.space.plan import (
     Layer,
     Slot,
@@ -19,7 +19,7 @@ from edgenas.space.plan import (
     plan,
     slots,
 )
-from edgenas.space.space import Space, layout
+from edgenas.space.space import Codes, Space, layout
 
 Provenance = Literal["measured", "published", "estimated"]
 Statistic = Literal["typical", "wall_p50", "wall_p95"]
@@ -126,13 +126,14 @@ class Estimated:
         target: what they belong to.
         layer_seconds: the time of one layer.
         constant: added once a run.
-        upper_factor: confidence to upper bound / latency of whole networks; None: not known.
+        spread_on: for a space, rows to the standard deviation of log(measured / estimated) of
+            those networks; None: it is not known.
     """
 
     target: Target
     layer_seconds: Callable[[Layer], float]
     constant: float = 0.0
-    upper_factor: Callable[[float], float] | None = None
+    spread_on: Callable[[Space], Callable[[Codes], Vector]] | None = None
 
     @property
     def provenance(self) -> Provenance:

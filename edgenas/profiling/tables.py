@@ -136,7 +136,7 @@ def latencies_elsewhere(space: Space, *, target: Target) -> dict[str, Tables]:
             if path is not None:
                 latencies[name] = load_table(path).compile(space)
             else:
-                model = device_model(load(use.target.device), use.target).for_space(space)
+                model = device_model(load(use.target.device), use.target)
                 latencies[name] = estimated(model).compile(space)
         except EdgenasError:  # a table of another space, or no estimate: nothing to start from
             continue

@@ -1,57 +1,88 @@
-"""How far off estimated device models are on networks and devices that they had not seen.
+"""Whether the intervals of estimated device models hold, on networks and boards never seen.
 
-    python -m tools.device_fits.bench_device_models PUBLISHED [--only tflite]
+    python -m tools.device_fits.bench_device_models PUBLISHED
 
-PUBLISHED is the folder of published measurements, which is not part of this repository. Every
-number is of rows that neither the fit nor the choice of anything in it had seen: what is chosen is
-chosen by the same game inside the training part. The peer, fitted to the same rows, is a model of
-three numbers: seconds = a + b * MACs + c * elements of activations. Rows that carry a flag in
-their file are dropped, no others.
+PUBLISHED is the folder of published measurements, which is not part of this repository. Three
+games, in none of which the fit or anything chosen in it has seen what is predicted:
+
+* a family of networks is left out on every board (and every version of the runtime);
+* a board is left out, and 3, 5 or 10 random networks are measured on it;
+* both: a board is left out, 5 networks are measured on it, and a family is predicted that nobody
+  measured anywhere.
+
+Beside the coverage at 50, 80, 90 and 95% stand the median width of the 90% interval (upper / lower)
+and its interval score on log seconds (Gneiting & Raftery 2007; Bracher et al., arXiv 2005.12881,
+section 2): width plus 20 times what a row lies outside, so that an interval that holds by being
+huge is worth nothing. ``former`` is the score of the model before (prices/1) on the same rows,
+``peer`` that of a model of three numbers (seconds = a + b * MACs + c * elements) with a conformal
+interval.
+The standard error is the one that a true coverage of 90% would have, where rows of one family hold
+or fail together as much as they do on average (their intraclass correlation).
 """
 
 import argparse
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy.optimize import nnls
 
-from edgenas.latency.estimate import Array
-from tools.device_fits import fit_ncnn, fit_relatives, fit_tflite, published_rows
-from tools.device_fits.fit_common import errors, held, relative_error
-from tools.device_fits.fit_tensorrt import MAIN_HARNESS, SMALL, Jetsons, jetsons
+from edgenas.latency.estimate import quantile
+from edgenas.latency.features import Array
+from tools.device_fits import fit_ncnn, fit_tensorrt, fit_tflite
+from tools.device_fits.fit_common import Prediction, families_out, median_error
+from tools.device_fits.fit_relatives import devices_out
 from tools.device_fits.published_rows import Row
 
 PROFILES = Path(__file__).parents[2] / "device_profiles"
-FOLDS = 5  # folds of devices
+CONFIDENCES = (0.5, 0.8, 0.9, 0.95)
+_LARGE_GROUP = 30  # rows from which on a device group is looked at
+
+# Interval scores of prices/1 (commit 2f4c761), each row predicted by its own fits of that model.
+FORMER = {
+    "tflite fp32": 0.441,
+    "tflite int8": 0.494,
+    "ncnn fp32": 0.840,
+    "ncnn fp16": 0.961,
+    "tensorrt fp16": 1.484,
+    "ncnn, 3 measured": 0.959,
+    "ncnn, 5 measured": 0.802,
+    "ncnn, 10 measured": 0.705,
+    "tflite, 3 measured": 0.533,
+    "tflite, 5 measured": 0.472,
+    "tflite, 10 measured": 0.358,
+}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One line of the table: errors in fractions, NaN where there is none."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A row that was predicted: its group, log(measured / predicted), half widths by confidence."""
 
-    what: str
-    rows: int
+    log: str
+    row: Row
     error: float
-    peer: float = math.nan
-    bar: float = math.nan
-    inside: int | None = None  # rows in their 90% interval
+    half: tuple[float, ...]
 
-    def __str__(self) -> str:
-        """As it is printed."""
-        bar = "" if math.isnan(self.bar) else f"<= {100 * self.bar:.0f}%"
-        met = "" if math.isnan(self.bar) else ("yes" if self.error <= self.bar else "NO")
-        held = "" if self.inside is None else f"{100 * self.inside / self.rows:.0f}%"
-        error = "" if math.isnan(self.error) else f"{100 * self.error:.1f}%"
-        peer = "" if math.isnan(self.peer) else f"{100 * self.peer:.1f}%"
-        return (
-            f"{self.what:72s} {self.rows:5d} {error:>7s} {peer:>7s} {bar:>7s} {met:>4s} {held:>6s}"
-        )
+    def inside(self, confidence: float) -> bool:
+        """Whether the row lies in its interval."""
+        return abs(self.error) <= self.half[CONFIDENCES.index(confidence)]
+
+    @property
+    def score(self) -> float:
+        """The interval score of its 90% interval on log seconds."""
+        half = self.half[CONFIDENCES.index(0.9)]
+        return 2 * half + 20 * max(0.0, abs(self.error) - half)
 
 
-HEAD = f"{'':72s} {'rows':>5s} {'error':>7s} {'peer':>7s} {'bar':>7s} {'met':>4s} {'inside':>6s}"
+def outcomes(predictions: Sequence[Prediction]) -> list[Outcome]:
+    """Predictions with the intervals of the model."""
+    widths = [quantile((1 + confidence) / 2) for confidence in CONFIDENCES]
+    return [
+        Outcome(p.log, p.row, p.error, tuple(wide * p.spread for wide in widths))
+        for p in predictions
+    ]
 
 
 # -- the peer -------------------------------------------------------------------------------------
@@ -59,264 +90,188 @@ HEAD = f"{'':72s} {'rows':>5s} {'error':>7s} {'peer':>7s} {'bar':>7s} {'met':>4s
 
 def three_numbers(rows: Sequence[Row]) -> Array:
     """Ones, MACs and elements that operators read and write: shape (n, 3)."""
-    found: list[list[float]] = []
+    numbers: list[list[float]] = []
     for row in rows:
         alone = [p for p in row.operators if p.activation not in ("relu", "relu6")]
         moved = sum(p.input_elements + p.output_elements for p in alone)
-        found.append([1.0, row.macs / 1e8, moved / 1e6])
-    return np.array(found)
+        numbers.append([1.0, row.macs / 1e8, moved / 1e6])
+    return np.array(numbers)
 
 
 def peer_errors(seen: Sequence[Row], hidden: Sequence[Row]) -> list[float]:
     """log(measured / predicted) of least squares of relative errors, no number negative."""
     counts = three_numbers(seen)
     seconds = np.array([row.seconds for row in seen])
-    found, _ = nnls(counts / seconds[:, None], np.ones(len(seen)))
-    predicted = three_numbers(hidden) @ found
+    numbers, _ = nnls(counts / seconds[:, None], np.ones(len(seen)))
+    predicted = np.maximum(three_numbers(hidden) @ numbers, 1e-9)
     return [float(e) for e in np.log([row.seconds for row in hidden] / predicted)]
 
 
-# -- TensorFlow Lite, families left out -----------------------------------------------------------
-
-_BARS = {
-    ("rpi4", "fp32"): 0.08,
-    ("rpi4", "int8"): 0.08,
-    ("odroid-n2plus", "fp32"): 0.08,
-    ("odroid-n2plus", "int8"): 0.08,
-    ("jetson-agx-xavier", "fp32"): 0.10,
-    ("jetson-agx-xavier", "int8"): 0.10,
-    ("rk3588s", "fp32"): 0.15,
-    ("rk3588s", "int8"): 0.15,
-}
-
-
-def tflite(folder: Path) -> Iterable[Line]:
-    """The mean over the families MobileNet v1, v2, v3 of the mean absolute percentage error."""
-    rows_all = inside_all = 0
-    for profile, device, runtime, _ in fit_tflite.TARGETS:
-        for precision in ("fp32", "int8"):
-            rows = published_rows.sweeps(
-                folder, device=device, runtime=runtime, precision=precision
+def peer(logs: dict[str, list[Row]]) -> list[Outcome]:
+    """The peer on families left out; its interval is of the errors on the other families."""
+    found: list[Outcome] = []
+    for name, rows in logs.items():
+        families = sorted({row.family for row in rows})
+        errors = {
+            family: peer_errors(
+                [row for row in rows if row.family != family],
+                [row for row in rows if row.family == family],
             )
-            parts, inside = fit_tflite.nested(rows)
-            peer = [
-                relative_error(peer_errors([r for r in rows if r.family != part.family], part.rows))
-                for part in parts
+            for family in families
+        }
+        for family in families:
+            others = [abs(e) for other in families if other != family for e in errors[other]]
+            half = tuple(
+                float(np.quantile(others, min(1.0, c * (1 + 1 / len(others))))) for c in CONFIDENCES
+            )
+            hidden = [row for row in rows if row.family == family]
+            found += [
+                Outcome(name, r, e, half) for r, e in zip(hidden, errors[family], strict=True)
             ]
-            contradictory = (profile, precision) == ("rk3399", "fp32")
-            if not contradictory:
-                rows_all, inside_all = rows_all + len(rows), inside_all + inside
-            yield Line(
-                what=f"{profile} {runtime} {precision}" + " (not shipped)" * contradictory,
-                rows=len(rows),
-                error=fit_tflite.mean_error(parts),
-                peer=float(np.mean(peer)),
-                bar=_BARS.get((profile, precision), math.nan),
-                inside=inside,
-            )
-    yield Line(what="all that are shipped", rows=rows_all, error=math.nan, inside=inside_all)
-
-
-# -- ncnn, networks and devices left out ----------------------------------------------------------
-
-
-def ncnn(folder: Path) -> Iterable[Line]:
-    """Median errors; the device is never in the population that its prices start from."""
-    logs = fit_ncnn.logs_of(folder)
-    groups = fit_ncnn.groups_of(logs)
-    devices = sorted({fit_ncnn.device(name) for name in groups})
-    off: dict[str, list[float]] = {}
-    inside: dict[str, int] = {}
-    for fold in range(FOLDS):
-        out = set(devices[fold::FOLDS])
-        known = {n: g for n, g in groups.items() if fit_ncnn.device(n) not in out}
-        new = {n: g for n, g in groups.items() if fit_ncnn.device(n) in out}
-        noise, inner = fit_ncnn.choose(known)
-        prior = fit_ncnn.population(known, noise)
-        for game, pairs in fit_ncnn.play(new, prior, noise, seed=fold).items():
-            off.setdefault(game, []).extend(e for e, _ in pairs)
-            inside[game] = inside.get(game, 0) + held(pairs, inner[game])
-    whole = {name: part for name, part in logs.items() if len(part) == 12}
-    peers = {"all but one": [e for part in whole.values() for e in _peer_out(part)]}
-    rng = np.random.default_rng(0)
-    for shots in ("3", "10"):
-        peers[shots] = []
-        for part in logs.values():
-            order = rng.permutation(len(part))
-            seen = [part[i] for i in order[: int(shots)]]
-            peers[shots] += peer_errors(seen, [part[i] for i in order[int(shots) :]])
-    titles = {
-        "all but one": ("ncnn CPU, one network left out, logs of 12", 0.10),
-        "1": ("ncnn CPU, device never seen, 1 network measured", math.nan),
-        "3": ("ncnn CPU, device never seen, 3 networks measured", 0.15),
-        "5": ("ncnn CPU, device never seen, 5 networks measured", math.nan),
-        "10": ("ncnn CPU, device never seen, 10 networks measured", 0.08),
-    }
-    for game, (title, bar) in titles.items():
-        yield Line(
-            what=title,
-            rows=len(off[game]),
-            error=fit_ncnn.median_error(off[game]),
-            peer=fit_ncnn.median_error(peers[game]) if game in peers else math.nan,
-            bar=bar,
-            inside=inside[game],
-        )
-    yield _unseen_networks(logs)
-    yield from _few_tflite(folder)
-
-
-def _unseen_networks(logs: dict[str, list[Row]]) -> Line:
-    """Networks that nobody measured on any device; the interval is of the log's other networks."""
-    noise = fit_ncnn.NOISES[1]  # not chosen: a choice for each left-out network takes too long
-    found = fit_ncnn.networks_out(logs, noise)
-    inside = 0
-    for errors_of in found.values():
-        for network, pair in errors_of.items():
-            others = [other for name, other in errors_of.items() if name != network]
-            inside += held([pair], others)
-    off = [e for errors_of in found.values() for e, _ in errors_of.values()]
-    peer = [e for part in logs.values() for e in _peer_out(part)]
-    return Line(
-        what="ncnn CPU, network on no device",
-        rows=len(off),
-        error=fit_ncnn.median_error(off),
-        peer=fit_ncnn.median_error(peer),
-        inside=inside,
-    )
-
-
-def _few_tflite(folder: Path) -> Iterable[Line]:
-    """TensorFlow Lite boards never seen, from others of the same runtime and of ncnn."""
-    rows = fit_relatives.tflite_rows(folder)
-    groups = {name: fit_tflite.group_of(part) for name, part in rows.items()}
-    devices = sorted({fit_ncnn.device(name) for name in groups})
-    within = fit_relatives.tflite_out(groups)
-    inner: dict[str, fit_ncnn.Games] = {}
-    for device in devices:
-        rest = {n: g for n, g in groups.items() if fit_ncnn.device(n) != device}
-        inner[device] = fit_relatives.merged(list(fit_relatives.tflite_out(rest).values()))
-    _, crossed = fit_relatives.across(folder)
-    others = {
-        device: fit_relatives.merged([g for d, g in crossed.items() if d != device])
-        for device in devices
-    }
-    for title, games, known in (
-        ("TFLite, device never seen", within, inner),
-        ("TFLite from relatives with ncnn, device never seen", crossed, others),
-    ):
-        for shots in ("3", "10"):
-            pairs = {device: games[device][shots] for device in devices}
-            yield Line(
-                what=f"{title}, {shots} networks measured",
-                rows=sum(map(len, pairs.values())),
-                error=fit_ncnn.median_error([e for part in pairs.values() for e, _ in part]),
-                inside=sum(held(part, known[device][shots]) for device, part in pairs.items()),
-            )
-
-
-def _peer_out(part: Sequence[Row]) -> list[float]:
-    found: list[float] = []
-    for i, row in enumerate(part):
-        found += peer_errors([*part[:i], *part[i + 1 :]], [row])
     return found
 
 
-# -- Jetson GPUs, as they are ---------------------------------------------------------------------
+# -- the tables -----------------------------------------------------------------------------------
 
 
-def jetson(folder: Path) -> Iterable[Line]:
-    """TensorRT FP16, families left out; the released networks for the TX2 at batch 16."""
-    for foreign in (False, True):
-        every = jetsons(folder, PROFILES, foreign=foreign)
-        for profile in ("jetson-nano", "jetson-agx-xavier", "jetson-tx2"):
-            found = every.families_out(profile)
-            part = every.rows_of(profile)
-            peer = [
-                e
-                for family in dict.fromkeys(row.family for row in part)
-                for e in peer_errors(
-                    [row for row in part if row.family != family],
-                    [row for row in part if row.family == family],
-                )
-            ]
-            if foreign and not any(row.family in published_rows.FOREIGN for row in part):
-                continue
-            yield Line(
-                what=f"{profile} TensorRT FP16, families out"
-                + ", DenseNet, ShuffleNet too" * foreign,
-                rows=len(found),
-                error=relative_error([off for _, off, _ in found]),
-                peer=relative_error(peer),
-            )
-    game = jetsons(folder, PROFILES).large_to_small()
-    yield Line(
-        what="TensorRT FP16, networks < 3 GMACs from larger ones",
-        rows=len(game),
-        error=relative_error([off for _, off, _ in game]),
-    )
-    yield from _unseen_jetsons(jetsons(folder, PROFILES))
-    yield _once_for_all(folder, jetsons(folder, PROFILES, precision="fp32"))
+def correlation(games: Sequence[Sequence[Outcome]]) -> float:
+    """The intraclass correlation of holding, by families, over several games (pooled moments)."""
+    pairs = excess = 0.0
+    for game in games:
+        held = np.array([outcome.inside(0.9) for outcome in game], float)
+        share = held.mean()
+        for family, size in Counter(o.row.family for o in game).items():
+            members = np.array([o.row.family == family for o in game])
+            excess += ((held[members] - share).sum() ** 2) - size * share * (1 - share)
+            pairs += size * (size - 1) * share * (1 - share)
+    return float(np.clip(excess / pairs, 0, 1)) if pairs else 0.0
 
 
-def _unseen_jetsons(every: Jetsons) -> Iterable[Line]:
-    """Boards left out; their interval is of the boards that are left, each without both."""
-    for small in (False, True):
-        off: list[float] = []
-        inside = 0
-        for profile in MAIN_HARNESS:
-            known = [
-                (error, unsure)
-                for other in MAIN_HARNESS
-                if other != profile
-                for row, error, unsure in every.unseen(other, without=profile)
-                if not small or row.macs < SMALL
-            ]
-            pairs = [
-                (error, unsure)
-                for row, error, unsure in every.unseen(profile)
-                if not small or row.macs < SMALL
-            ]
-            off.extend(error for error, _ in pairs)
-            inside += held(pairs, known)
-        yield Line(
-            what="TensorRT FP16, device never seen" + ", networks < 3 GMACs" * small,
-            rows=len(off),
-            error=relative_error(off),
-            inside=inside,
-        )
+def standard_error(game: Sequence[Outcome], correlated: float) -> float:
+    """Of a true coverage of 90%, clustered by family."""
+    sizes = np.array(list(Counter(outcome.row.family for outcome in game).values()))
+    variance = 0.09 * (len(game) + correlated * (sizes * (sizes - 1)).sum())
+    return float(np.sqrt(variance)) / len(game)
 
 
-def _once_for_all(folder: Path, every: Jetsons) -> Line:
-    """Measured with PyTorch and cuDNN in FP32, predicted from TensorRT 3 in FP32 at batch 1."""
-    found, _ = every.fitted(every.rows_of("jetson-tx2"), without="jetson-tx2")
-    off: list[float] = []
-    for row, batch, _ in published_rows.specialized(folder, device="jetson_tx2"):
-        off += errors(every.group([row], batch=batch), found)
-    return Line(
-        what="jetson-tx2 once-for-all networks, batch 16, PyTorch",
-        rows=len(off),
-        error=relative_error(off),
+HEAD = (
+    f"{'':38s} {'rows':>5s} {'error':>6s} {'50%':>4s} {'80%':>4s} {'90%':>4s} {'95%':>4s} "
+    f"{'s.e.':>5s} {'width':>6s} {'score':>6s} {'former':>6s} {'peer':>6s}"
+)
+
+
+def line(title: str, game: Sequence[Outcome], *, correlated: float, peer_score: float = 0) -> str:
+    """One line of a table."""
+    held = [100 * float(np.mean([o.inside(c) for o in game])) for c in CONFIDENCES]
+    width = float(np.median([np.exp(2 * o.half[2]) for o in game]))
+    error = 100 * median_error([o.error for o in game])
+    former = f"{FORMER[title]:6.3f}" if title in FORMER else " " * 6
+    peers = f"{peer_score:6.3f}" if peer_score else ""
+    return (
+        f"{title:38s} {len(game):5d} {error:5.1f}% "
+        + " ".join(f"{share:4.0f}" for share in held)
+        + f" {100 * standard_error(game, correlated):5.1f} {width:6.2f} "
+        f"{np.mean([o.score for o in game]):6.3f} {former} {peers}"
     )
 
 
-PARTS: dict[str, Callable[[Path], Iterable[Line]]] = {
-    "tflite": tflite,
-    "ncnn": ncnn,
-    "jetson": jetson,
-}
+def unseen_families(folder: Path) -> tuple[dict[str, list[Outcome]], dict[str, list[Outcome]]]:
+    """Families left out everywhere, by runtime and precision: the model and the peer."""
+    games: dict[str, list[Outcome]] = {}
+    peers: dict[str, list[Outcome]] = {}
+
+    def add(name: str, predictions: Sequence[Prediction], shipped: Callable[[str], bool]) -> None:
+        games[name] = outcomes([p for p in predictions if shipped(p.log)])
+        logs: dict[str, list[Row]] = {}
+        for outcome in games[name]:
+            logs.setdefault(outcome.log, []).append(outcome.row)
+        peers[name] = peer({log: rows for log, rows in logs.items() if _families(rows) > 1})
+
+    for precision in ("fp32", "int8"):
+        predictions = families_out(fit_tflite.pool_of(folder, precision))
+        add(f"tflite {precision}", predictions, _newest)
+    predictions = families_out(fit_ncnn.pool_of(folder))
+    for precision in ("fp32", "fp16"):
+        add(f"ncnn {precision}", predictions, lambda log, p=precision: f"cpu {p}" in log)
+    pool = fit_tensorrt.pool_of(folder, PROFILES)
+    several = {
+        fit_tensorrt.main_log(pool, profile).name
+        for profile in ("jetson-nano", "jetson-agx-xavier", "jetson-tx2")
+    }
+    add("tensorrt fp16", fit_tensorrt.left_out(pool), lambda log: log in several)
+    return games, peers
+
+
+def _newest(log: str) -> bool:
+    """Whether a log of TensorFlow Lite is one that a profile is of."""
+    return log.rsplit(" / ", 1)[0] in {f"{t[1]} / {t[2]}" for t in fit_tflite.TARGETS}
+
+
+def _families(rows: Sequence[Row]) -> int:
+    return len({row.family for row in rows})
+
+
+def unseen_boards(folder: Path) -> dict[str, list[Outcome]]:
+    """Boards left out, and boards and families at once."""
+    games: dict[str, list[Outcome]] = {}
+    ncnn = fit_ncnn.pool_of(folder)
+    lite = [fit_tflite.pool_of(folder, precision) for precision in ("fp32", "int8")]
+    for name, pools in (("tflite", lite), ("ncnn", [ncnn])):
+        for pool in pools:
+            folds = len({log.device for log in pool.logs}) if name == "tflite" else 5
+            for shots, predictions in devices_out(pool, folds=folds).items():
+                if shots > 1:
+                    kept = [p for p in predictions if name == "ncnn" or _newest(p.log)]
+                    games.setdefault(f"{name}, {shots} measured", []).extend(outcomes(kept))
+            for family in pool.families:
+                both = devices_out(pool, folds=folds, rounds=4, family=family, draws=1)[5]
+                games.setdefault(f"{name}, 5 measured, new family", []).extend(outcomes(both))
+    pool = fit_tensorrt.pool_of(folder, PROFILES)
+    games["tensorrt, board from data sheets"] = outcomes(fit_tensorrt.boards_out(pool))
+    return games
+
+
+def groups(games: dict[str, list[Outcome]], *, correlated: float) -> None:
+    """Print the device groups that are held worst, and small and large networks."""
+    devices: dict[str, list[Outcome]] = {}
+    for name, game in games.items():
+        for outcome in game:
+            device = f"{name.split()[0]} {outcome.log.split(' / ')[0]}"
+            devices.setdefault(device, []).append(outcome)
+    large = {d: game for d, game in devices.items() if len(game) >= _LARGE_GROUP}
+    worst = sorted(large, key=lambda d: float(np.mean([o.inside(0.9) for o in large[d]])))
+    print(f"\nthe five worst of {len(large)} device groups of {_LARGE_GROUP} rows or more\n{HEAD}")
+    for device in worst[:5]:
+        print(line(device, large[device], correlated=correlated))
+    print(f"\nbelow and above the median of MACs\n{HEAD}")
+    for name, game in games.items():
+        middle = float(np.median([o.row.macs for o in game]))
+        small = [o for o in game if o.row.macs <= middle]
+        print(line(f"{name} small", small, correlated=correlated))
+        rest = [o for o in game if o.row.macs > middle]
+        print(line(f"{name} large", rest, correlated=correlated))
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("published", type=Path)
-    parser.add_argument("--only", choices=list(PARTS))
     arguments = parser.parse_args()
-    print(HEAD)
-    for name, part in PARTS.items():
-        if arguments.only in (None, name):
-            for line in part(arguments.published):
-                print(line, flush=True)
+    games, peers = unseen_families(arguments.published)
+    correlated = correlation(list(games.values()))
+    print(f"intraclass correlation of holding, by family: {correlated:.2f}")
+    print(f"\na family of networks that was measured on no board\n{HEAD}")
+    for name, game in games.items():
+        score = float(np.mean([o.score for o in peers[name]]))
+        print(line(name, game, correlated=correlated, peer_score=score), flush=True)
+    scores = [float(np.mean([o.score for o in game])) for game in games.values()]
+    former = float(np.mean([FORMER[name] for name in games]))
+    peer_mean = float(np.mean([np.mean([o.score for o in game]) for game in peers.values()]))
+    print(f"mean of the scores {np.mean(scores):.3f}, former {former:.3f}, peer {peer_mean:.3f}")
+    groups(games, correlated=correlated)
+    print(f"\na board that was never seen\n{HEAD}")
+    for name, game in unseen_boards(arguments.published).items():
+        print(line(name, game, correlated=correlated), flush=True)
 
 
 if __name__ == "__main__":

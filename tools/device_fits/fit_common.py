@@ -1,31 +1,162 @@
-"""What every fit of published rows shares: partial pooling, errors, printing, the result."""
+"""What every fit of published rows shares: pools of logs, the fit, rows left out of it."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from edgenas.latency.device import Estimate, Fact, Parameter, PublishedRow
-from edgenas.latency.estimate import (
-    MODEL,
-    NAMES,
-    Array,
-    Fit,
-    Kernels,
-    Prior,
-    doubt,
-    features,
-    fit_many,
-    further,
-    half_width,
-)
+from edgenas.latency.device import Estimate, Fact, PublishedRow
+from edgenas.latency.features import AT, NAMES, Array, Kernels, features
+from edgenas.latency.hierarchy import Fit, Population, Prior, Rows, Spreads, fit_population
+from edgenas.latency.profile_text import Evidence, estimate_of
 from tools.device_fits.published_rows import Row
 
-Pairs = Sequence[tuple[float, float]]  # errors with doubts, see below
+# Typical values of a small CPU, seconds each: only the order of magnitude matters.
+ANCHORS = {
+    "run": 1e-4,
+    "kernel": 1e-5,
+    "dense": 1.5e-10,
+    "winograd": 1.5e-10,
+    "pointwise": 1.5e-10,
+    "depthwise": 3e-10,
+    "general": 6e-10,
+    "activation": 5e-10,
+    "weight": 1e-9,
+    "vector_weight": 1e-9,
+    "elementwise": 1e-9,
+    "window": 1e-9,
+    "exponential": 3e-9,
+    "plain": 4e-9,
+    "patch": 1e-9,
+}
 
-AT = {name: i for i, name in enumerate(NAMES)}
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Rows measured on one board in one way.
+
+    Args:
+        name: it starts with the device.
+        rows: of the log.
+        kernels: of its runtime.
+        unit: seconds of each price that count as one, shape (15,).
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    kernels: Kernels
+    unit: Array
+
+    @property
+    def device(self) -> str:
+        """The device that the log is of."""
+        return self.name.split(" / ")[0]
+
+    def counts(self) -> Array:
+        """What the networks are made of, shape (n, 15)."""
+        return np.array([count(row, self.kernels) for row in self.rows])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """The logs of one runtime, which are fitted together.
+
+    Args:
+        name: of the runtime.
+        logs: of it.
+        used: indices of the prices that exist there.
+        before: what is known of those without any row.
+        spreads: of family effects and noise without any row.
+    """
+
+    name: str
+    logs: tuple[Log, ...]
+    used: tuple[int, ...]
+    before: Prior
+    spreads: Spreads = field(default_factory=Spreads)
+
+    def select(self, keep: Callable[[Log, Row], bool]) -> "Pool":
+        """The pool with those rows alone that are to be kept."""
+        logs = [
+            replace(log, rows=tuple(row for row in log.rows if keep(log, row))) for log in self.logs
+        ]
+        return replace(self, logs=tuple(log for log in logs if log.rows))
+
+    def rows(self, log: Log) -> Rows:
+        """A log as the fit takes it."""
+        counts = (log.counts() * log.unit)[:, list(self.used)]
+        seconds = np.array([row.seconds for row in log.rows])
+        return Rows(counts, seconds, tuple(row.family for row in log.rows))
+
+    def fit(self, *, rounds: int = 8) -> tuple[Population, dict[str, Fit]]:
+        """The population, and the fit of each log by its name."""
+        population, fits = fit_population(
+            [self.rows(log) for log in self.logs],
+            before=self.before,
+            spreads=self.spreads,
+            rounds=rounds,
+        )
+        return population, {log.name: fit for log, fit in zip(self.logs, fits, strict=True)}
+
+    @property
+    def families(self) -> list[str]:
+        """Of the networks in it."""
+        return sorted({row.family for log in self.logs for row in log.rows})
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A row that the fit had not seen.
+
+    Args:
+        log: that it is of.
+        row: what was measured.
+        error: log(measured / predicted).
+        spread: the standard deviation that the fit gave the error.
+    """
+
+    log: str
+    row: Row
+    error: float
+    spread: float
+
+
+_counted: dict[tuple[int, Kernels], Array] = {}
+
+
+def count(row: Row, kernels: Kernels) -> Array:
+    """The features of a row, with one run."""
+    key = (id(row.operators), kernels)
+    if key not in _counted:
+        counts = features(row.operators, kernels=kernels)
+        counts[AT["run"]] = 1
+        _counted[key] = counts
+    return _counted[key]
+
+
+def predict(pool: Pool, log: Log, fit: Fit, population: Population) -> list[Prediction]:
+    """The rows of a log as a fit predicts them."""
+    rows = pool.rows(log)
+    mean, spread = fit.predict(rows.counts, rows.families, spreads=population.spreads)
+    errors = np.log(rows.seconds) - mean
+    return [
+        Prediction(log.name, row, float(error), float(wide))
+        for row, error, wide in zip(log.rows, errors, spread, strict=True)
+    ]
+
+
+def families_out(pool: Pool, *, rounds: int = 6) -> list[Prediction]:
+    """Each family of networks predicted by a fit that saw it on no board."""
+    predictions: list[Prediction] = []
+    for family in pool.families:
+        seen = pool.select(lambda log, row, out=family: row.family != out)
+        population, fits = seen.fit(rounds=rounds)
+        hidden = pool.select(lambda log, row, out=family: row.family == out)
+        for log in hidden.logs:
+            fit = fits.get(log.name, population.new_board)
+            predictions += predict(hidden, log, fit, population)
+    return predictions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,170 +165,42 @@ class Result:
 
     profile: str
     slug: str
-    kernels: Kernels
-    scale: Array  # seconds per unit of each price at exp(log price) = 1
-    used: tuple[int, ...]  # indices of the prices that exist in this runtime
-    found: Fit
-    prior: Prior
-    rows: tuple[Row, ...]
-    sources: tuple[str, ...]  # of all rows, the relatives' included
-    residuals: tuple[float, ...]
-    doubts: tuple[float, ...]  # of the rows that the residuals are of
-    method: str
-    watts: float
-    watts_source: str = ""
-    relatives: tuple[Row, ...] = ()  # where there are no rows of its own
-
-    def estimate(self) -> Estimate:
-        """As the profile holds it."""
-        values = np.zeros(len(NAMES))
-        values[list(self.used)] = np.exp(self.found.logs)
-        values *= self.scale
-        covariance = np.zeros((len(NAMES), len(NAMES)))
-        covariance[np.ix_(self.used, self.used)] = self.found.covariance
-        halved = np.diag(self.found.covariance) < np.diag(self.prior.covariance) / 4
-        origin: dict[int, Literal["fit", "pooled"]] = {
-            i: "fit" if half else "pooled" for i, half in zip(self.used, halved, strict=True)
-        }
-        by_size = sorted(self.rows or self.relatives, key=lambda row: row.macs)
-        ends = [
-            PublishedRow(
-                row.network if self.rows else f"{row.network} on {row.group.split(' / ')[0]}",
-                row.macs,
-                row.seconds,
-                row.source,
-            )
-            for row in (by_size[0], by_size[-1])
-        ]
-        return Estimate(
-            model=MODEL,
-            parameters={
-                name: Parameter(float(values[i]), origin.get(i, "formula"))
-                for i, name in enumerate(NAMES)
-            },
-            fused=tuple(sorted(self.kernels.fused)),
-            residuals=self.residuals,
-            doubt=float(np.sqrt(np.mean(np.square(self.doubts)))),
-            covariance=tuple(tuple(map(float, row)) for row in covariance),
-            method=self.method,
-            rows=len(self.rows),
-            smallest=ends[0],
-            largest=ends[1],
-            sources=self.sources,
-            power=Fact(self.watts, "W", f"mean wall power {self.watts_source}")
-            if self.watts
-            else None,
-            tile=self.kernels.tile,
-            per_group=self.kernels.per_group,
-            vectors=self.kernels.vectors,
-        )
+    estimate: Estimate
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Measurements of one device: features (n, d) with a run each, and seconds (n,)."""
-
-    counts: Array
-    seconds: Array
-
-
-def pool(
-    groups: Sequence[Group],
+def result(
+    pool: Pool,
+    log: Log,
     *,
-    before: Prior,
-    noise: float,
-    rounds: int = 8,
-    strength: float = 4.0,
-) -> Prior:
-    """The mean and spread of the log prices over devices, by expectation-maximisation.
-
-    Each round fits every device under the current prior (its posterior taken as Gaussian), then
-    sets the prior to the mean and covariance of what was found (Dempster, Laird & Rubin 1977,
-    section 4.6), the mean under the given prior, the covariance with the given one counted as
-    ``strength`` devices (the mode under an inverse-Wishart prior).
-
-    Args:
-        groups: the devices.
-        before: what is known of the log prices without any row.
-        noise: standard deviation of log(seconds) about a perfect fit.
-        rounds: of expectation-maximisation.
-        strength: how many devices ``before`` counts for.
-    """
-    mean, spread = before.mean, before.covariance
-    precision = np.linalg.inv(before.covariance)
-    n = len(groups)
-    for _ in range(rounds):
-        prior = Prior(mean, spread)
-        found = fit_many([(g.counts, g.seconds) for g in groups], prior=prior, noise=noise)
-        logs = np.array([f.logs for f in found])
-        sharp = np.linalg.inv(spread)
-        mean = np.linalg.solve(
-            precision + n * sharp, precision @ before.mean + sharp @ logs.sum(axis=0)
-        )
-        apart = logs - mean
-        doubt = sum((f.covariance for f in found), np.zeros_like(spread))
-        spread = (apart.T @ apart + doubt + strength * before.covariance) / (n + strength)
-    return Prior(mean, spread)
-
-
-def counted(row: Row, kernels: Kernels, *, batch: int = 1) -> Array:
-    """The features of a row, with one run; of a batch where there are several images."""
-    counts = features(row.operators, kernels=kernels)
-    for name in set(NAMES) - {"kernel", "weight", "vector_weight"}:
-        counts[AT[name]] *= batch
-    counts[AT["run"]] = 1
-    return counts
-
-
-def errors(group: Group, found: Fit) -> list[float]:
-    """log(measured / predicted) of each row."""
-    predicted = group.counts @ np.exp(found.logs)
-    return [float(error) for error in np.log(group.seconds / predicted)]
-
-
-def relative_error(off: Sequence[float]) -> float:
-    """The mean absolute percentage error, as a fraction, of log(measured / predicted)."""
-    return float(np.mean(np.abs(np.expm1(-np.asarray(off)))))
-
-
-def held(pairs: Pairs, known: Pairs, *, confidence: float = 0.9) -> int:
-    """How many errors lie in the intervals that a model with other errors as its evidence gives.
-
-    Args:
-        pairs: errors and doubts of rows.
-        known: errors and doubts that the intervals are made of.
-        confidence: of the intervals.
-    """
-    doubt = math.sqrt(np.mean([unsure**2 for _, unsure in known]))
-    residuals = [off for off, _ in known]
-    count = 0
-    for off, unsure in pairs:
-        extra = further(unsure, known=doubt)
-        count += abs(off) <= half_width(residuals, extra=extra, confidence=confidence)
-    return count
-
-
-def doubts(group: Group, found: Fit) -> list[float]:
-    """Standard deviation of log(seconds) of each row because the prices are not known."""
-    return [doubt(counts * np.exp(found.logs), found.covariance) for counts in group.counts]
-
-
-def print_rows(rows: Sequence[Row], off: Sequence[float]) -> None:
-    """Print rows with what was predicted."""
-    for row, error in zip(rows, off, strict=True):
-        ms = row.seconds * 1e3
-        print(
-            f"   {row.group:44s} {row.network:26s} {ms:8.2f} ms, predicted "
-            f"{ms * math.exp(-error):8.2f} ({100 * math.expm1(-error):+.0f}%)"
-        )
-
-
-def summary(off: Sequence[float]) -> None:
-    """Print how far predictions were off."""
-    percent = [100 * abs(math.expm1(-error)) for error in off]
-    print(
-        f"   {len(percent)} rows: mean error {np.mean(percent):.1f}%, "
-        f"median {np.median(percent):.1f}%"
+    profile: str,
+    slug: str,
+    fit: Fit,
+    population: Population,
+    residuals: Sequence[float],
+    method: str,
+    sources: Sequence[str],
+    networks: Sequence[PublishedRow] = (),
+    power: Fact | None = None,
+) -> Result:
+    """The estimate of a log; ``networks`` of relatives where there is no row of its own."""
+    rows = networks or [PublishedRow(r.network, r.macs, r.seconds, r.source) for r in log.rows]
+    evidence = Evidence(
+        kernels=log.kernels,
+        used=pool.used,
+        before=population.covariance,
+        spreads=population.spreads,
+        counts=log.counts(),
+        networks=tuple(rows),
+        families=tuple({row.family for row in log.rows}) if not networks else (),
+        own=not networks,
+        residuals=tuple(residuals),
+        method=method,
+        sources=tuple(sources),
+    )
+    return Result(
+        profile=profile,
+        slug=slug,
+        estimate=estimate_of(fit, evidence, unit=log.unit, power=power),
     )
 
 
@@ -211,22 +214,78 @@ class Ratio:
     spread: float
 
 
-def ratios(names: Sequence[str], *, anchors: Sequence[float], known: Sequence[Ratio]) -> Prior:
+# An element costs about the same wherever it moves; a MAC of one kind about as much as of another;
+# a vectorised exponential is some 20 instructions; unfolding runs on one thread.
+RATIOS = (
+    Ratio("elementwise", "activation", 0.0, 0.5),
+    Ratio("window", "elementwise", 0.0, 0.7),
+    Ratio("vector_weight", "weight", 0.0, 0.7),
+    Ratio("weight", "activation", 0.0, 1.0),
+    Ratio("dense", "pointwise", 0.0, 0.7),
+)
+
+
+def ratios(used: Sequence[int], *, known: Sequence[Ratio]) -> Prior:
     """A prior that hardly knows the speed of a device, but how its prices relate.
 
     Args:
-        names: of the prices, in order.
-        anchors: a typical value of each, known to within a factor of seven or so (the standard
-            deviation of its logarithm is 2).
-        known: relations; those of other prices are left out.
+        used: indices of the prices; each is about its anchor to within a factor of seven or so
+            (the standard deviation of its logarithm is 2).
+        known: relations.
     """
-    at = {name: i for i, name in enumerate(names)}
-    sharp = np.eye(len(names)) / 4
-    pull = sharp @ np.log(anchors)
+    at = {NAMES[i]: place for place, i in enumerate(used)}
+    sharp = np.eye(len(used)) / 4
+    pull = sharp @ np.log([ANCHORS[NAMES[i]] for i in used])
     for ratio in known:
-        if ratio.price in at and ratio.other in at:
-            row = np.zeros(len(names))
-            row[at[ratio.price]], row[at[ratio.other]] = 1, -1
-            sharp = sharp + np.outer(row, row) / ratio.spread**2
-            pull = pull + row * ratio.mean / ratio.spread**2
+        row = np.zeros(len(used))
+        row[at[ratio.price]], row[at[ratio.other]] = 1, -1
+        sharp = sharp + np.outer(row, row) / ratio.spread**2
+        pull = pull + row * ratio.mean / ratio.spread**2
     return Prior(np.linalg.solve(sharp, pull), np.linalg.inv(sharp))
+
+
+def median_error(errors: Sequence[float]) -> float:
+    """The median absolute error, as a fraction, of log(measured / predicted)."""
+    return float(np.median(np.abs(np.expm1(-np.asarray(errors)))))
+
+
+def relative_error(errors: Sequence[float]) -> float:
+    """The mean absolute error, as a fraction, of log(measured / predicted)."""
+    return float(np.mean(np.abs(np.expm1(-np.asarray(errors)))))
+
+
+def print_predictions(predictions: Sequence[Prediction]) -> None:
+    """Print rows with what was predicted, and how far that was off."""
+    for p in predictions:
+        ms = p.row.seconds * 1e3
+        print(
+            f"   {p.log:52s} {p.row.network:34s} {ms:9.2f} ms, predicted "
+            f"{ms * math.exp(-p.error):9.2f} ({100 * math.expm1(-p.error):+.0f}%, "
+            f"{100 * math.expm1(p.spread):.0f}%)"
+        )
+    errors = [p.error for p in predictions]
+    print(
+        f"   {len(errors)} rows: mean error {100 * relative_error(errors):.1f}%, median "
+        f"{100 * median_error(errors):.1f}%"
+    )
+
+
+def print_population(pool: Pool, population: Population) -> None:
+    """Print what a population says of families, boards and noise."""
+    spreads = population.spreads
+    print(
+        f"\n== {pool.name}: {len(pool.logs)} logs, {len(pool.families)} families; standard "
+        f"deviations: family {spreads.family:.3f}, on one board {spreads.own:.3f}, noise "
+        f"{spreads.noise:.3f}"
+    )
+
+
+Predictions = Mapping[str, list[Prediction]]
+
+
+def by_log(predictions: Sequence[Prediction]) -> dict[str, list[Prediction]]:
+    """Predictions by the name of their log."""
+    logs: dict[str, list[Prediction]] = {}
+    for prediction in predictions:
+        logs.setdefault(prediction.log, []).append(prediction)
+    return logs

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgenas.basics.files import write_text
-from edgenas.latency.relatives import estimate_text
+from edgenas.latency.profile_text import estimate_text
 from tools.device_fits.fit_common import Result
 from tools.device_fits.fit_ncnn import ncnn
 from tools.device_fits.fit_tensorrt import tensorrt
@@ -36,7 +36,7 @@ def write(result: Result) -> None:
     for i, block in enumerate(blocks):
         if begin in block and all(f"{line}\n" in block for line in wanted):
             head, tail = block.split(begin)[0], block.split(end)[1]
-            blocks[i] = f"{head}{begin}{estimate_text(result.estimate())}\n{end}{tail}"
+            blocks[i] = f"{head}{begin}{estimate_text(result.estimate)}\n{end}{tail}"
             write_text(path, "[[targets]]\n".join(blocks))
             return
     raise SystemExit(f"{path} has no place for {result.slug}")

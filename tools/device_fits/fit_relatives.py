@@ -8,114 +8,173 @@ far off predictions of a board never seen are after a few networks were measured
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgenas.basics.files import write_json
-from edgenas.latency.estimate import Kernels, Prior
+from edgenas.latency.estimate import quantile
+from edgenas.latency.features import NAMES, Kernels
+from edgenas.latency.hierarchy import Population, Rows
 from edgenas.latency.relatives import ANY_CPU, Relatives
-from tools.device_fits import fit_ncnn, fit_tflite, published_rows
-from tools.device_fits.fit_common import AT, Group, counted, pool
-from tools.device_fits.fit_ncnn import SHOTS, Games
+from tools.device_fits import fit_ncnn, fit_tflite
+from tools.device_fits.fit_common import Log, Pool, Prediction, median_error, predict
 from tools.device_fits.published_rows import Row
 
 FOLDER = Path(__file__).parents[2] / "device_profiles" / "relatives"
-DRAWS = 5  # of the networks that are measured, where boards are few
+SHOTS = (1, 3, 5, 10)
+DRAWS = 3  # of the networks that are measured
+FOLDS = 5  # of devices
 KEPT = 199  # order statistics of the errors: enough for a confidence of 98%
 # What runtimes on CPUs have in common: activations are fused, small vectors start no threads.
 ANY = Kernels(fused=frozenset({"relu", "relu6"}), vectors=False)
-NOISE = 0.08  # of a runtime that the population is not of
+
+Games = dict[int, list[Prediction]]  # by the number of networks measured
 
 
-def tflite_rows(folder: Path) -> dict[str, list[Row]]:
-    """Rows by profile and precision, of those that ship."""
-    return {
-        f"{profile} / {precision}": published_rows.sweeps(
-            folder, device=device, runtime=runtime, precision=precision
-        )
-        for profile, device, runtime, _ in fit_tflite.TARGETS
-        for precision in ("fp32", "int8")
-        if (profile, precision) != ("rk3399", "fp32")
-    }
+def few(
+    pool: Pool, population: Population, *, seed: int, draws: int = DRAWS, out: str = ""
+) -> Games:
+    """Measure so many random networks of each log as ``SHOTS`` says, predict the others.
+
+    Args:
+        pool: of boards that the population had not seen.
+        population: of the others.
+        seed: of the draws.
+        draws: for each log.
+        out: a family that is predicted and never measured; empty: any network may be measured.
+    """
+    rng = np.random.default_rng(seed)
+    games: Games = {shots: [] for shots in SHOTS}
+    for log in pool.logs:
+        rows = pool.rows(log)
+        hidden_family = np.array([family == out for family in rows.families])
+        for _ in range(draws):
+            order = rng.permutation(len(log.rows))
+            if out:
+                order = order[~hidden_family[order]]
+            for shots in SHOTS:
+                if shots < len(order):
+                    later = np.flatnonzero(hidden_family) if out else order[shots:]
+                    games[shots] += _play(log, rows, population, order[:shots], later)
+    return games
 
 
-def tflite_population(groups: Mapping[str, Group]) -> Prior:
-    """The prices of boards with TensorFlow Lite, as these say."""
-    choice = fit_tflite.GRID[4]  # the middle one: six boards are too few to choose by
-    return pool(list(groups.values()), before=fit_tflite.prior_of(choice), noise=choice.noise)
+def _play(
+    log: Log, rows: Rows, population: Population, now: NDArray[np.int64], later: NDArray[np.int64]
+) -> list[Prediction]:
+    seen = Rows(rows.counts[now], rows.seconds[now], tuple(rows.families[i] for i in now))
+    fit = population.fit_board(seen)
+    names = [rows.families[i] for i in later]
+    mean, spread = fit.predict(rows.counts[later], names, spreads=population.spreads)
+    errors = np.log(rows.seconds[later]) - mean
+    return [
+        Prediction(log.name, log.rows[i], float(error), float(wide))
+        for i, error, wide in zip(later, errors, spread, strict=True)
+    ]
 
 
-def tflite_out(groups: Mapping[str, Group]) -> dict[str, Games]:
-    """By device: the errors on it, the population made of the others."""
-    found: dict[str, Games] = {}
-    for seed, device in enumerate(sorted({fit_ncnn.device(name) for name in groups})):
-        others = {n: g for n, g in groups.items() if fit_ncnn.device(n) != device}
-        own = {n: g for n, g in groups.items() if fit_ncnn.device(n) == device}
-        prior, noise = tflite_population(others), fit_tflite.GRID[4].noise
-        found[device] = fit_ncnn.few(own, prior, noise, seed=seed, draws=DRAWS)
-    return found
-
-
-def across(folder: Path) -> tuple[Prior, dict[str, Games]]:
-    """The ncnn boards as relatives of boards with another runtime: errors by TFLite device."""
-    logs = fit_ncnn.groups_of(fit_ncnn.logs_of(folder), ANY)
-    prior = fit_ncnn.population(logs, NOISE)
-    found: dict[str, Games] = {}
-    for seed, (name, rows) in enumerate(tflite_rows(folder).items()):
-        counts = np.array([counted(row, ANY)[list(fit_ncnn.USED)] for row in rows])
-        group = Group(counts, np.array([row.seconds for row in rows]))
-        games = fit_ncnn.few({name: group}, prior, NOISE, seed=seed, draws=DRAWS)
-        device = fit_ncnn.device(name)
-        found[device] = merged([found.get(device, {}), games])
-    return prior, found
-
-
-def merged(games: Sequence[Games]) -> Games:
-    """All pairs of several games."""
-    found: Games = {}
+def merge(games: Sequence[Games]) -> Games:
+    """All predictions of several games."""
+    merged: Games = {shots: [] for shots in SHOTS}
     for each in games:
-        for name, pairs in each.items():
-            found.setdefault(name, []).extend(pairs)
-    return found
+        for shots, predictions in each.items():
+            merged[shots] += predictions
+    return merged
+
+
+def devices_out(
+    pool: Pool, *, folds: int = FOLDS, rounds: int = 6, family: str = "", draws: int = DRAWS
+) -> Games:
+    """``few`` for every device, the population made of the devices of the other folds.
+
+    Args:
+        pool: of all boards.
+        folds: of devices.
+        rounds: of the fit.
+        family: left out of the population and never measured, then predicted; empty: none.
+        draws: for each log.
+    """
+    devices = sorted({log.device for log in pool.logs})
+    found: list[Games] = []
+    for fold in range(min(folds, len(devices))):
+        out = set(devices[fold :: min(folds, len(devices))])
+        seen = pool.select(lambda log, row, out=out: log.device not in out and row.family != family)
+        population, _ = seen.fit(rounds=rounds)
+        new = pool.select(lambda log, row, out=out: log.device in out)
+        found.append(few(new, population, seed=fold, draws=draws, out=family))
+    return merge(found)
+
+
+def across(folder: Path) -> tuple[Pool, Population, Games]:
+    """The ncnn boards as relatives of boards with TensorFlow Lite: pool, population, errors."""
+    pool = fit_ncnn.pool_of(folder, ANY)
+    prior = fit_ncnn.before()
+    used = tuple(i for i in pool.used if NAMES[i] != "plain")
+    keep = [pool.used.index(i) for i in used]
+    before = replace(prior, mean=prior.mean[keep], covariance=prior.covariance[np.ix_(keep, keep)])
+    pool = replace(pool, used=used, before=before)
+    population, _ = pool.fit()
+    found: list[Games] = []
+    for seed, precision in enumerate(("fp32", "int8")):
+        lite = fit_tflite.pool_of(folder, precision)
+        logs = [Log(log.name, log.rows, ANY, np.ones(len(NAMES))) for log in lite.logs]
+        found.append(few(replace(pool, logs=tuple(logs)), population, seed=seed))
+    return pool, population, merge(found)
+
+
+def scale_of(games: Games) -> float:
+    """The factor on standard deviations with which 90% of the errors lie in the 90% interval."""
+    factors = [
+        float(np.quantile([abs(p.error) / (quantile(0.95) * p.spread) for p in games[shots]], 0.9))
+        for shots in SHOTS
+        if shots > 1
+    ]
+    return max(1.0, float(np.mean(factors)))
 
 
 def _relatives(
     name: str,
-    *,
-    kernels: Kernels,
-    used: tuple[int, ...],
-    prior: Prior,
-    noise: float,
-    rows: Mapping[str, Sequence[Row]],
+    pool: Pool,
+    population: Population,
     games: Games,
+    *,
+    shared_rows: bool,
+    scale: float,
     method: str,
 ) -> Relatives:
+    print(f"\n== {name}: {len(pool.logs)} logs, scale {scale:.2f}, {method}")
     steps = np.arange(1, KEPT + 1) / (KEPT + 1)
-    print(f"\n== {name}: {len(rows)} logs, {method}")
     errors: dict[int, tuple[float, ...]] = {}
-    doubts: dict[int, float] = {}
-    for shots in SHOTS:
-        off = [error for error, _ in games[str(shots)]]
+    for shots, predictions in games.items():
+        if not predictions:
+            continue
+        off = [p.error for p in predictions]
+        inside = [abs(p.error) <= scale * quantile(0.95) * p.spread for p in predictions]
         errors[shots] = tuple(map(float, np.quantile(off, steps)))
-        doubts[shots] = float(np.sqrt(np.mean([unsure**2 for _, unsure in games[str(shots)]])))
         print(
-            f"   {shots:2d} measured: median error {100 * fit_ncnn.median_error(off):.1f}%, "
-            f"{len(off)} predictions"
+            f"   {shots:2d} measured: median error {100 * median_error(off):.1f}%, "
+            f"{len(off)} predictions, {np.mean(inside):.0%} in the 90% interval"
         )
+    typical = population.new_board
+    speeds = [-p.error for log in pool.logs for p in predict(pool, log, typical, population)]
+    rows = [row for log in pool.logs for row in log.rows]
     return Relatives(
         name=name,
-        kernels=kernels,
-        used=used,
-        prior=prior,
-        noise=noise,
-        boards=len({fit_ncnn.device(log) for log in rows}),
-        networks=sum(map(len, rows.values())),
-        sources=tuple(sorted({_repository(row) for part in rows.values() for row in part})),
+        kernels=replace(pool.logs[0].kernels, rows=1),
+        shared_rows=shared_rows,
+        used=pool.used,
+        population=population,
+        scale=scale,
+        speeds=(float(np.exp(min(speeds))), float(np.exp(max(speeds)))),
+        boards=len({log.device for log in pool.logs}),
+        networks=len(rows),
+        sources=tuple(sorted({_repository(row) for row in rows})),
         method=method,
         errors=errors,
-        doubts=doubts,
     )
 
 
@@ -126,44 +185,44 @@ def _repository(row: Row) -> str:
 
 def populations(folder: Path) -> list[Relatives]:
     """All that ship."""
-    logs = fit_ncnn.logs_of(folder)
-    groups = fit_ncnn.groups_of(logs)
-    noise, _ = fit_ncnn.choose(groups)
-    sweeps = tflite_rows(folder)
-    lite = {name: fit_tflite.group_of(rows) for name, rows in sweeps.items()}
-    prior, crossed = across(folder)
-    return [
+    ncnn = fit_ncnn.pool_of(folder)
+    found = [
         _relatives(
             "ncnn",
-            kernels=fit_ncnn.KERNELS,
-            used=fit_ncnn.USED,
-            prior=fit_ncnn.population(groups, noise),
-            noise=noise,
-            rows=logs,
-            games=fit_ncnn.devices_out(groups, noise, folds=5),
+            ncnn,
+            ncnn.fit()[0],
+            devices_out(ncnn),
+            shared_rows=False,
+            scale=1.0,
             method="boards with ncnn that the population had not seen",
-        ),
-        _relatives(
-            "tflite",
-            kernels=fit_tflite.KERNELS,
-            used=tuple(AT.values()),
-            prior=tflite_population(lite),
-            noise=fit_tflite.GRID[4].noise,
-            rows=sweeps,
-            games=merged(list(tflite_out(lite).values())),
-            method="boards with TensorFlow Lite that the population had not seen",
-        ),
+        )
+    ]
+    for precision in ("fp32", "int8"):
+        lite = fit_tflite.pool_of(folder, precision)
+        found.append(
+            _relatives(
+                f"tflite-{precision}",
+                lite,
+                lite.fit()[0],
+                devices_out(lite, folds=len({log.device for log in lite.logs})),
+                shared_rows=True,
+                scale=1.0,
+                method="boards with TensorFlow Lite that the population had not seen",
+            )
+        )
+    pool, population, games = across(folder)
+    found.append(
         _relatives(
             ANY_CPU,
-            kernels=ANY,
-            used=fit_ncnn.USED,
-            prior=prior,
-            noise=NOISE,
-            rows=logs,
-            games=merged(list(crossed.values())),
+            pool,
+            population,
+            games,
+            shared_rows=False,
+            scale=scale_of(games),
             method="boards with TensorFlow Lite, their relatives boards with ncnn",
-        ),
-    ]
+        )
+    )
+    return found
 
 
 def main() -> None:

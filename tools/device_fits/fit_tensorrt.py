@@ -1,36 +1,33 @@
-"""The Jetsons with TensorRT FP16: few rows a board, one population, scaled by the data sheets."""
+"""The Jetsons with TensorRT FP16: few rows a board, one pool, scaled by the data sheets.
+
+TensorRT 3, which the TX2 was published with, is a runtime of its own: its depthwise kernels took
+four times as long as those of its successors. It learns from the others, they do not from it.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from edgenas.latency.device import Device, read
-from edgenas.latency.estimate import (
-    NAMES,
-    Array,
-    Fit,
-    Kernels,
-    Prior,
-    fit,
-)
+from edgenas.latency.device import Device, PublishedRow, read
+from edgenas.latency.features import AT, NAMES, Array, Kernels
+from edgenas.latency.hierarchy import Prior
 from tools.device_fits import published_rows
 from tools.device_fits.fit_common import (
-    AT,
-    Group,
+    Log,
+    Pool,
+    Prediction,
     Result,
-    counted,
-    doubts,
-    errors,
-    pool,
-    print_rows,
-    summary,
+    families_out,
+    predict,
+    print_population,
+    print_predictions,
+    result,
 )
 from tools.device_fits.published_rows import Row
 
 KERNELS = Kernels(fused=frozenset({"relu", "relu6", "add", "concat", "slice"}))
-_NOISE = 0.08
 # What a price is before any row is seen, as a multiple of what the data sheet allows, and the
 # standard deviation of its logarithm. `run` and `kernel` are seconds: copies and a synchronised
 # launch; a launch of a kernel. Wide enough that ten rows outweigh each.
@@ -48,7 +45,7 @@ _PRIOR = {
     "window": (1.5, 0.5),
     "exponential": (1.5, 0.5),
 }
-_JETSONS = {
+PROFILES = {
     "jetson_orin_nano_super": "jetson-orin-nano",
     "jetson_orin_nx": "jetson-orin-nx",
     "jetson_nano": "jetson-nano",
@@ -63,191 +60,15 @@ MAIN_HARNESS = {
     "jetson-agx-xavier": "torch2trt",
     "jetson-tx2": "TensorRT 3",
 }
-USED = tuple(i for name, i in AT.items() if name != "patch")
+USED = tuple(AT[name] for name in _PRIOR)
 # Without rows of their own, but inside what the data sheets of the others span.
 UNSEEN = ("jetson-xavier-nx",)
-SMALL = 3e9  # MACs: the rows of the Orins are of larger networks
-
-
-@dataclass(frozen=True, slots=True)
-class Jetsons:
-    """The published rows of the Jetsons in one precision, one population.
-
-    Args:
-        groups: rows by device and harness.
-        scales: what the data sheet allows, by profile.
-    """
-
-    groups: Mapping[str, list[Row]]
-    scales: Mapping[str, Array]
-
-    def group(self, part: Sequence[Row], *, batch: int = 1) -> Group:
-        """Features in units of the data sheet."""
-        counts = np.array([counted(row, KERNELS, batch=batch) for row in part])
-        counts = counts * self.scales[_profile(part[0])]
-        return Group(counts[:, USED], np.array([row.seconds for row in part]))
-
-    def fitted(self, part: Sequence[Row], *, without: str) -> tuple[Fit, Prior]:
-        """A fit to rows, all rows of profiles other than ``without`` its relatives."""
-        others = [rows for rows in self.groups.values() if _profile(rows[0]) != without]
-        own = self.group(part)
-        prior = pool([own, *map(self.group, others)], before=before(), noise=_NOISE)
-        return fit(own.counts, own.seconds, prior=prior, noise=_NOISE), prior
-
-    def rows_of(self, profile: str) -> list[Row]:
-        """The rows of a profile's main harness."""
-        (part,) = (p for p in self.groups.values() if _is(p[0], profile, MAIN_HARNESS[profile]))
-        return part
-
-    def families_out(self, profile: str) -> list[tuple[Row, float, float]]:
-        """Each family of a board predicted without it: rows with error and doubt."""
-        part = self.rows_of(profile)
-        found: list[tuple[Row, float, float]] = []
-        for family in dict.fromkeys(row.family for row in part):
-            seen = [row for row in part if row.family != family]
-            if seen:
-                hidden = [row for row in part if row.family == family]
-                without, _ = self.fitted(seen, without=profile)
-                off = errors(self.group(hidden), without)
-                unsure = doubts(self.group(hidden), without)
-                found.extend(zip(hidden, off, unsure, strict=True))
-        return found
-
-    def unseen(self, profile: str, *, without: str = "") -> list[tuple[Row, float, float]]:
-        """A board predicted from the data sheets and the other boards alone.
-
-        Args:
-            profile: the board.
-            without: another profile whose rows are left out as well.
-        """
-        out = (profile, without)
-        others = [rows for rows in self.groups.values() if _profile(rows[0]) not in out]
-        prior = pool(list(map(self.group, others)), before=before(), noise=_NOISE)
-        nothing = Fit(prior.mean, prior.covariance)
-        found: list[tuple[Row, float, float]] = []
-        for part in self.groups.values():
-            if _profile(part[0]) == profile:
-                own = self.group(part)
-                off, unsure = errors(own, nothing), doubts(own, nothing)
-                found.extend(zip(part, off, unsure, strict=True))
-        return found
-
-    def large_to_small(self) -> list[tuple[Row, float, float]]:
-        """The game that gives the Orins their interval.
-
-        Know only the large networks of a relative (and everything about the other devices),
-        predict its small ones.
-        """
-        found: list[tuple[Row, float, float]] = []
-        for part in self.groups.values():
-            large = [row for row in part if row.macs >= SMALL]
-            small = [row for row in part if row.macs < SMALL]
-            if large and small:
-                seen, _ = self.fitted(large, without=_profile(part[0]))
-                off, unsure = errors(self.group(small), seen), doubts(self.group(small), seen)
-                found.extend(zip(small, off, unsure, strict=True))
-        return found
 
 
 def before() -> Prior:
     """What is known of the prices without any row."""
-    means = [_PRIOR[NAMES[i]][0] for i in USED]
-    return Prior(np.log(means), np.diag([_PRIOR[NAMES[i]][1] ** 2 for i in USED]))
-
-
-def jetsons(
-    folder: Path, profiles: Path, *, precision: str = "fp16", foreign: bool = False
-) -> Jetsons:
-    """The published rows; ``foreign`` networks as well, see ``published_rows.tensorrt``."""
-    groups: dict[str, list[Row]] = {}
-    for row in published_rows.tensorrt(folder, precision=precision, foreign=foreign):
-        groups.setdefault(row.group, []).append(row)
-    boards = {profile: read(profiles / f"{profile}.toml") for profile in (*MAIN_HARNESS, *UNSEEN)}
-    scales = {profile: sheet(board, precision=precision) for profile, board in boards.items()}
-    return Jetsons(groups, scales)
-
-
-def tensorrt(folder: Path, profiles: Path) -> list[Result]:
-    """FP16 on the Jetsons."""
-    every = jetsons(folder, profiles)
-    print("\n== TensorRT FP16: large networks known, small ones predicted, on the relatives")
-    game = every.large_to_small()
-    print_rows([row for row, _, _ in game], [off for _, off, _ in game])
-    summary([off for _, off, _ in game])
-    results: list[Result] = []
-    for profile, harness in MAIN_HARNESS.items():
-        part = every.rows_of(profile)
-        found, prior = every.fitted(part, without=profile)
-        print(f"\n== {profile} TensorRT FP16 ({harness}): fit")
-        print_rows(part, errors(every.group(part), found))
-        print("   each family predicted without it:")
-        left_out = every.families_out(profile)
-        print_rows([row for row, _, _ in left_out], [off for _, off, _ in left_out])
-        depthwise = any(row.family.startswith(("mobilenet", "mnasnet")) for row in part)
-        if depthwise:
-            summary([off for _, off, _ in left_out])
-        held = left_out if depthwise else game
-        results.append(
-            Result(
-                profile=profile,
-                slug="tensorrt-fp16-t1-b1",
-                kernels=KERNELS,
-                scale=every.scales[profile],
-                used=USED,
-                found=found,
-                prior=prior,
-                rows=tuple(part),
-                sources=tuple(
-                    sorted({row.source for rows in every.groups.values() for row in rows})
-                ),
-                residuals=tuple(off for _, off, _ in held),
-                doubts=tuple(unsure for _, _, unsure in held),
-                method="each family of networks predicted by a fit without it"
-                if depthwise
-                else "relatives: their networks below 3 GMACs predicted by a fit that knew only "
-                "their larger ones and the other devices",
-                watts=0.0,
-            )
-        )
-    print("\n== TensorRT FP16: each board from the others")
-    held = [found for profile in MAIN_HARNESS for found in every.unseen(profile)]
-    print_rows([row for row, _, _ in held], [off for _, off, _ in held])
-    summary([off for _, off, _ in held])
-    # Networks for small devices: the depthwise ones among them are predicted worst.
-    held = [found for found in held if found[0].macs < SMALL]
-    print("   those below 3 GMACs:")
-    summary([off for _, off, _ in held])
-    parts = list(every.groups.values())
-    prior = pool(list(map(every.group, parts)), before=before(), noise=_NOISE)
-    results.extend(
-        Result(
-            profile=profile,
-            slug="tensorrt-fp16-t1-b1",
-            kernels=KERNELS,
-            scale=every.scales[profile],
-            used=USED,
-            found=Fit(prior.mean, prior.covariance),
-            prior=prior,
-            rows=(),
-            relatives=tuple(row for part in parts for row in part),
-            sources=tuple(sorted({row.source for part in parts for row in part})),
-            residuals=tuple(off for _, off, _ in held),
-            doubts=tuple(unsure for _, _, unsure in held),
-            method="relatives: their networks below 3 GMACs predicted from the data sheets and "
-            "the other boards",
-            watts=0.0,
-        )
-        for profile in UNSEEN
-    )
-    return results
-
-
-def _profile(row: Row) -> str:
-    return _JETSONS[row.group.split(" / ")[0]]
-
-
-def _is(row: Row, profile: str, harness: str) -> bool:
-    return row.group.split(" / ")[1] == harness and _profile(row) == profile
+    means = [mean for mean, _ in _PRIOR.values()]
+    return Prior(np.log(means), np.diag([spread**2 for _, spread in _PRIOR.values()]))
 
 
 def sheet(board: Device, *, precision: str) -> Array:
@@ -262,3 +83,133 @@ def sheet(board: Device, *, precision: str) -> Array:
     for name in ("activation", "weight", "vector_weight", "elementwise", "window", "exponential"):
         scale[AT[name]] = element_bytes / fact["bandwidth"]
     return scale
+
+
+def sheets(profiles: Path) -> Mapping[str, Array]:
+    """What the data sheets allow in FP16, by profile."""
+    boards = {profile: read(profiles / f"{profile}.toml") for profile in (*MAIN_HARNESS, *UNSEEN)}
+    return {profile: sheet(board, precision="fp16") for profile, board in boards.items()}
+
+
+def pool_of(folder: Path, profiles: Path, *, foreign: bool = False) -> Pool:
+    """The published rows; ``foreign`` networks as well, see ``published_rows.tensorrt``."""
+    scales = sheets(profiles)
+    logs: dict[str, list[Row]] = {}
+    for row in published_rows.tensorrt(folder, precision="fp16", foreign=foreign):
+        logs.setdefault(row.group, []).append(row)
+    return Pool(
+        name="TensorRT fp16",
+        logs=tuple(
+            Log(name, tuple(rows), KERNELS, scales[profile_of(name)]) for name, rows in logs.items()
+        ),
+        used=USED,
+        before=before(),
+    )
+
+
+OLD = "TensorRT 3"
+_NEWER_DEPTHWISE = 0.8  # in place of the standard deviation in _PRIOR
+
+
+def without_old(pool: Pool) -> Pool:
+    """The pool without TensorRT 3, and without the doubt about its depthwise kernels."""
+    newer = pool.before.covariance.copy()
+    newer[USED.index(AT["depthwise"]), USED.index(AT["depthwise"])] = _NEWER_DEPTHWISE**2
+    return replace(
+        pool.select(lambda log, row: OLD not in log.name), before=Prior(pool.before.mean, newer)
+    )
+
+
+def left_out(pool: Pool) -> list[Prediction]:
+    """Each family predicted by a fit that saw it on no board; TensorRT 3 in a pool of all."""
+    whole = families_out(pool, rounds=8)
+    newer = families_out(without_old(pool), rounds=8)
+    return [p for p in whole if OLD in p.log] + newer
+
+
+def profile_of(log: str) -> str:
+    """The profile of a log, by its name."""
+    return PROFILES[log.split(" / ")[0]]
+
+
+def main_log(pool: Pool, profile: str) -> Log:
+    """The log of a profile's main harness."""
+    (log,) = (
+        log
+        for log in pool.logs
+        if profile_of(log.name) == profile and log.name.split(" / ")[1] == MAIN_HARNESS[profile]
+    )
+    return log
+
+
+def boards_out(pool: Pool) -> list[Prediction]:
+    """Each board predicted from the data sheets and the other boards alone."""
+    predictions: list[Prediction] = []
+    for profile in MAIN_HARNESS:
+        relatives = without_old(pool)
+        seen = relatives.select(lambda log, row, out=profile: profile_of(log.name) != out)
+        population, _ = seen.fit()
+        for log in pool.logs:
+            if profile_of(log.name) == profile:
+                predictions += predict(pool, log, population.new_board, population)
+    return predictions
+
+
+def tensorrt(folder: Path, profiles: Path) -> list[Result]:
+    """FP16 on the Jetsons."""
+    pool = pool_of(folder, profiles)
+    population, fits = without_old(pool).fit()
+    print_population(pool, population)
+    whole, old = pool.fit()
+    fits |= {name: fit for name, fit in old.items() if OLD in name}
+    sources = sorted({row.source for log in pool.logs for row in log.rows})
+    predictions = left_out(pool)
+    results: list[Result] = []
+    for profile in MAIN_HARNESS:
+        log = main_log(pool, profile)
+        rows = [p for p in predictions if p.log == log.name]
+        print(f"\n== {profile} TensorRT FP16: each family predicted by a fit without it")
+        print_predictions(rows)
+        results.append(
+            result(
+                pool,
+                log,
+                profile=profile,
+                slug="tensorrt-fp16-t1-b1",
+                fit=fits[log.name],
+                population=whole if OLD in log.name else population,
+                residuals=[p.error for p in rows],
+                method="each family of networks predicted by a fit that saw it on no board",
+                sources=sources,
+            )
+        )
+    print("\n== TensorRT FP16: each board from the others")
+    unseen = boards_out(pool)
+    print_predictions(unseen)
+    newer = without_old(pool)
+    every = Log("", tuple(r for log in newer.logs for r in log.rows), KERNELS, np.empty(0))
+    for profile in UNSEEN:
+        log = Log(profile, every.rows, KERNELS, sheets(profiles)[profile])
+        results.append(
+            result(
+                pool,
+                log,
+                profile=profile,
+                slug="tensorrt-fp16-t1-b1",
+                fit=population.new_board,
+                population=population,
+                residuals=[p.error for p in unseen],
+                method="each relative predicted from the data sheets and the other boards",
+                sources=sources,
+                networks=_named(every.rows),
+            )
+        )
+    return results
+
+
+def _named(rows: Sequence[Row]) -> list[PublishedRow]:
+    """Networks with the names of their boards."""
+    return [
+        PublishedRow(f"{r.network} on {r.group.split(' / ')[0]}", r.macs, r.seconds, r.source)
+        for r in rows
+    ]

@@ -12,8 +12,9 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
-from tools.device_fits import fit_ncnn, fit_tflite, published_rows
-from tools.device_fits.fit_tensorrt import MAIN_HARNESS, UNSEEN, jetsons
+from tools.device_fits import fit_ncnn, fit_tflite
+from tools.device_fits.fit_common import families_out
+from tools.device_fits.fit_tensorrt import boards_out, pool_of, profile_of
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -32,42 +33,32 @@ Points = dict[str, list[tuple[float, float]]]  # by label: published and predict
 
 def tflite(folder: Path) -> Points:
     """Families left out."""
+    profiles = {f"{d} / {runtime}": profile for profile, d, runtime, _ in fit_tflite.TARGETS}
     points: Points = {}
-    for profile, device, runtime, _ in fit_tflite.TARGETS:
-        for precision in ("fp32", "int8"):
-            if (profile, precision) == ("rk3399", "fp32"):
-                continue
-            rows = published_rows.sweeps(
-                folder, device=device, runtime=runtime, precision=precision
-            )
-            parts, _ = fit_tflite.nested(rows)
-            pairs = [pair for part in parts for pair in zip(part.rows, part.errors, strict=True)]
-            points.setdefault(profile, []).extend(_point(row.seconds, off) for row, off in pairs)
+    for precision in ("fp32", "int8"):
+        for p in families_out(fit_tflite.pool_of(folder, precision)):
+            label = profiles.get(p.log.rsplit(" / ", 1)[0])
+            if label:
+                points.setdefault(label, []).append(_point(p.row.seconds, p.error))
     return points
 
 
 def ncnn(folder: Path) -> Points:
     """Networks left out everywhere, on some of the boards."""
-    logs = fit_ncnn.logs_of(folder)
-    found = fit_ncnn.networks_out(logs, fit_ncnn.NOISES[1])
     points: Points = {}
-    for name, part in logs.items():
-        label = _BOARDS.get(fit_ncnn.device(name))
+    for p in families_out(fit_ncnn.pool_of(folder)):
+        label = _BOARDS.get(p.log.split(" / ")[0])
         if label:
-            points.setdefault(label, []).extend(
-                _point(row.seconds, found[name][row.family][0]) for row in part
-            )
+            points.setdefault(label, []).append(_point(p.row.seconds, p.error))
     return points
 
 
 def tensorrt(folder: Path) -> Points:
     """Boards left out."""
-    every = jetsons(folder, PROFILES)
-    return {
-        profile: [_point(row.seconds, off) for row, off, _ in every.unseen(profile)]
-        for profile in MAIN_HARNESS
-        if profile not in UNSEEN
-    }
+    points: Points = {}
+    for p in boards_out(pool_of(folder, PROFILES)):
+        points.setdefault(profile_of(p.log), []).append(_point(p.row.seconds, p.error))
+    return points
 
 
 def _point(seconds: float, off: float) -> tuple[float, float]:
@@ -106,7 +97,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     panels = (
-        (tflite(arguments.published), "TensorFlow Lite, its family left out"),
+        (tflite(arguments.published), "TensorFlow Lite, its family left out of all boards"),
         (ncnn(arguments.published), "ncnn CPU, its network left out of all boards"),
         (tensorrt(arguments.published), "TensorRT FP16, its board left out"),
     )

@@ -8,7 +8,7 @@ import csv
 import dataclasses
 import functools
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,13 +49,27 @@ def _read(path: Path) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(stream)
 
 
-def sweeps(folder: Path, *, device: str, runtime: str, precision: str) -> list[Row]:
+def sweeps(folder: Path, *, precision: str) -> list[Row]:
     """MLPerf width x resolution sweeps of the MobileNets on CPUs; flagged rows left out."""
-    return [
-        row
-        for row in _sweeps(folder)
-        if row.group == f"{device} / {runtime} / {precision}" and row.operators
-    ]
+    return [row for row in _sweeps(folder) if row.group.endswith(f" / {precision}")]
+
+
+def contradictory(rows: Sequence[Row]) -> bool:
+    """Whether a larger image of one network took less than 0.7 of the time of a smaller one.
+
+    Such a log was measured at two speeds of the machine, and nothing tells which row had which.
+    """
+    networks: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        model, size = row.network.split("@")
+        networks.setdefault(model, []).append((int(size), row.seconds))
+    return any(
+        large[1] < 0.7 * small[1]
+        for sizes in networks.values()
+        for small in sizes
+        for large in sizes
+        if large[0] > small[0]
+    )
 
 
 @functools.cache
@@ -211,7 +225,7 @@ def _ncnn_operator(raw: dict[str, str]) -> Primitive:
         "ConvolutionDepthWise": "conv",
         "InnerProduct": "linear",
         "Pooling": "maxpool",
-        "Reduction": "globalpool",
+        "Reduction": "reduce",
         "Concat": "concat",
         "ShuffleChannel": "copy",
         "Slice": "slice",
