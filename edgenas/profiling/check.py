@@ -26,6 +26,7 @@ from edgenas.space.presets import load_space
 from edgenas.space.space import Space
 
 LAYERS, NETWORKS, VISITS = 12, 6, 2
+UNCERTAIN = "the interval reaches beyond the tolerance: a drift cannot be excluded"
 
 Item = TypeVar("Item")
 
@@ -40,7 +41,7 @@ def check(
     settings: Settings = DEFAULT,
     progress: Progress = no_progress,
 ) -> DriftCheck:
-    """Time canaries of a target's latency table again and compare.
+    """Time canaries of a target's latency table again, and compare.
 
     Args:
         target: whose table; it must be measured.
@@ -52,8 +53,8 @@ def check(
         progress: called after each visit.
 
     Raises:
-        NoTableError: there is no table of the target, or not a measured one.
-        EdgenasError: the space is not known, or the device cannot be reached.
+        NoTableError: the target has no measured table.
+        EdgenasError: the space is unknown, or the device cannot be reached.
     """
     if not 0 < tolerance < 1:
         raise EdgenasError(f"tolerance must be between 0% and 100%, found {tolerance:.1%}")
@@ -70,17 +71,16 @@ def check(
         clock=clock,
         report=partial(progress, "checking"),
     )
-    again = time_canaries()
+    first = time_canaries()
+    verdict = assess_drift(_pair_canaries(table, first, space), tolerance=tolerance)
+    # A device counts as drifted only if it drifted twice.
+    again = time_canaries() if verdict.drifted else first
     rows = _pair_canaries(table, again, space)
     last = assess_drift(rows, tolerance=tolerance)
-    if first_drifted := last.drifted:  # a device counts as drifted only if it drifted twice
-        again = time_canaries()
-        rows = _pair_canaries(table, again, space)
-        last = assess_drift(rows, tolerance=tolerance)
-    drifted = first_drifted and last.drifted
+    drifted = verdict.drifted and last.drifted
     causes, notes = find_causes(table, again, rows)
     if not drifted and any(may_drift(group, tolerance=tolerance) for group in last.groups):
-        notes += ("the interval reaches beyond the tolerance: a drift cannot be excluded",)
+        notes += (UNCERTAIN,)
     return DriftCheck(
         target=target,
         date=table.date,
