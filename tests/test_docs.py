@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from tools.docs.make_reference import PAGE, load_verbs, page_text
+from tools.docs.make_reference import RECIPE_PAGE, VERBS_PAGE, make_pages
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
@@ -143,9 +143,12 @@ def test_every_page_stands_in_its_folder():
     assert stray == ["design.md"]
 
 
-def test_the_page_of_verbs_is_the_one_that_the_requests_make():
-    text = page_text(load_verbs())
-    assert PAGE.read_text(encoding="utf-8") == text, "run python -m tools.docs.make_reference"
-    assert "| `--retrain-top` | whole number | `0` |" in text
-    assert "One of evolution," in text
-    assert "Only with `--retrain-top`." in text
+def test_the_reference_pages_are_those_that_the_code_makes():
+    made = make_pages()
+    for page, text in made.items():
+        assert text_of(page) == text, "run python -m tools.docs.make_reference"
+    verbs, recipe = made[VERBS_PAGE], made[RECIPE_PAGE]
+    assert "| `--retrain-top` | whole number | `0` |" in verbs
+    assert "One of evolution," in verbs
+    assert "Only with `--retrain-top`." in verbs
+    assert "| `epochs` | whole number | `30` | passes over the training images." in recipe

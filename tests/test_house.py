@@ -24,6 +24,8 @@ from measures import (
     word_count,
 )
 
+from edgenas.cli import VERBS
+
 PACKAGE = ROOT / "edgenas"
 
 # The order of the wings, docs/design.md, section 3. Inside a wing imports are free.
@@ -342,16 +344,16 @@ def test_no_file_names_a_path_or_a_host_of_one_machine():
 # How many there may be. A number above the bar in its comment is where the tree stands now: it may
 # only fall.
 MOST = {
-    "modules above 400 lines": 10,  # bar 1: board.py, until it is several files
-    "functions above 60 lines of code": 20,  # bar 0
-    "functions with more than 8 parameters": 18,  # bar 0
+    "modules above 400 lines": 6,  # bar 1: board.py, until it is several files
+    "functions above 60 lines of code": 6,  # bar 0
+    "functions with more than 8 parameters": 3,  # bar 0
     "mutable fields of frozen values in delivery": 0,
     "assertions of a value in delivery": 3,
-    "judge, judged": 50,  # bar 5
-    "found, outside of errors": 786,  # bar 150
-    "likewise": 15,  # bar 0
-    "classes of one name": 5,  # bar 0
-    "files of cli named otherwise than their verbs": 12,  # bar 0
+    "judge, judged": 21,  # bar 5
+    "found, outside of errors": 582,  # bar 150
+    "likewise": 12,  # bar 0
+    "classes of one name": 2,  # bar 0
+    "files of cli named otherwise than their verbs": 0,
 }
 # Names of `edgenas/` beside `__init__.py` and `__main__.py`.
 MOST_ENTRIES = 16
@@ -359,7 +361,7 @@ MOST_ENTRIES = 16
 NO_VERBS = {"__init__", "command", "console"}
 # Options that `specialize` alone has: their field, and where they matter.
 OPTIONS = "retrain_top retrain_from retrain_epochs retrain_rate allow_accuracy_drop".split()
-MOST_USES = dict.fromkeys(OPTIONS, 4) | {"allow_accuracy_drop": 9}  # bar 4
+MOST_USES = dict.fromkeys(OPTIONS, 4) | {"allow_accuracy_drop": 6}  # bar 4
 
 
 def texts() -> dict[str, str]:
@@ -377,7 +379,7 @@ def offences() -> dict[str, list[str]]:
     every = [(n, f) for n, tree in parsed.items() for f in functions(tree)]
     delivery = trees("delivery/")
     words = list(held.values())
-    verbs = {v.replace("-", "_") for v in verb_names()}
+    verbs = {verb.replace("-", "_") for verb in VERBS}
     stems = {p.stem for p in (PACKAGE / "cli").glob("*.py")} - NO_VERBS
     return {
         "modules above 400 lines": [
@@ -405,13 +407,6 @@ def offences() -> dict[str, list[str]]:
         "classes of one name": [f"{n}: {where}" for n, where in repeated_classes(parsed).items()],
         "files of cli named otherwise than their verbs": sorted(stems - verbs),
     }
-
-
-def verb_names() -> list[str]:
-    from edgenas import cli
-
-    registered = [command.name or "" for command in cli.app.registered_commands]
-    return [*getattr(cli, "VERBS", registered)]
 
 
 def test_the_package_has_few_entries():

@@ -113,10 +113,10 @@ def _describe_range(limits: Range) -> str:
     """The numbers that an option takes, e.g. ``[1 to 4096]`` or ``[0 or more]``."""
     unit = "" if limits.unit in ("count", "number", "fraction") else f" {limits.unit}"
     if limits.most > _PRACTICALLY_ANY:
-        low = f"above {limits.least:g}" if limits.above else f"{limits.least:g} or more"
+        low = f"above {limits.least:.10g}" if limits.above else f"{limits.least:.10g} or more"
         return f"[{low}{unit}]"
     low = "above " if limits.above else ""
-    return f"[{low}{limits.least:g} to {limits.most:g}{unit}]"
+    return f"[{low}{limits.least:.10g} to {limits.most:.10g}{unit}]"
 
 
 def _range_of(kind: Any) -> Range | None:

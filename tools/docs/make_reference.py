@@ -1,21 +1,27 @@
-"""Write the reference page of verbs and options from the requests that define them.
+"""Write the reference pages of verbs and of recipes from the classes that define them.
 
-``python -m tools.docs.make_reference`` writes docs/reference/verbs.md; with ``--check`` it only
-compares, and exits with 1 where the page differs.
+``python -m tools.docs.make_reference`` writes docs/reference/verbs.md and the table of
+docs/reference/recipe.md; with ``--check`` it only compares, and exits with 1 where a page differs.
 """
 
 import argparse
+import dataclasses
 import importlib
 import inspect
+import re
 import sys
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_args, get_origin, get_type_hints
 
-from edgenas import cli
-from edgenas.basics.options import RequestField, plain_type
+import edgenas
+from edgenas.basics.options import Option, RequestField, plain_type
+from edgenas.cli import VERBS
 from edgenas.cli.command import Verb, describe
+from edgenas.training.recipe import Recipe
 
-PAGE = Path(__file__).parents[2] / "docs" / "reference" / "verbs.md"
+FOLDER = Path(__file__).parents[2] / "docs" / "reference"
+VERBS_PAGE, RECIPE_PAGE = FOLDER / "verbs.md", FOLDER / "recipe.md"
+BEGIN, END = "<!-- fields: begin -->\n", "<!-- fields: end -->\n"
 HEAD = """\
 # Verbs and options
 
@@ -25,19 +31,50 @@ hand.
 Every verb ends with exit code 0 where all is well, 1 where the answer is bad news (a device has
 drifted, an entry of a fleet failed), 2 where it cannot do what was asked, and 130 after Ctrl-C.
 Results go to stdout, progress and notes to stderr.
+
+In Python most verbs are functions that take a request and return a value; a request has the
+options as its fields. They print nothing. `edgenas.load(folder)` reads a bundle or a supernet.
 """
 WORDS: dict[Any, str] = {str: "text", int: "whole number", float: "number", Path: "path", bool: ""}
 
 
 def load_verbs() -> dict[str, Verb]:
     """Every verb of the command line by its name, in the order of ``edgenas --help``."""
-    names = getattr(cli, "VERBS", ("specialize", "verify"))
-    modules = {name: f"edgenas.cli.{name.replace('-', '_')}" for name in names}
+    modules = {name: f"edgenas.cli.{name.replace('-', '_')}" for name in VERBS}
     return {name: importlib.import_module(module).VERB for name, module in modules.items()}
 
 
-def page_text(verbs: dict[str, Verb]) -> str:
-    """The whole page."""
+def make_pages() -> dict[Path, str]:
+    """The pages, with what their texts have to be."""
+    return {VERBS_PAGE: write_verbs(load_verbs()), RECIPE_PAGE: write_recipe(RECIPE_PAGE)}
+
+
+def write_recipe(page: Path) -> str:
+    """The page of recipes with the table of fields between its marks."""
+    words = read_arguments(Recipe)
+    hints = get_type_hints(Recipe, include_extras=True)
+    rows = ["| field | takes | default | is |", "|---|---|---|---|"]
+    for field in dataclasses.fields(Recipe):
+        option = RequestField(
+            name=field.name,
+            kind=hints[field.name],
+            option=Option(words[field.name]),
+            default=field.default,
+        )
+        rows.append(_cells(field.name, option))
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    return before + BEGIN + "\n".join(rows) + "\n" + END + rest.partition(END)[2]
+
+
+def read_arguments(kind: type[Any]) -> dict[str, str]:
+    """What the docstring of a class says of each of its fields, under ``Args``."""
+    section = inspect.cleandoc(kind.__doc__ or "").partition("Args:\n")[2]
+    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()).replace("``", "`") for name, text in entries}
+
+
+def write_verbs(verbs: dict[str, Verb]) -> str:
+    """The page of verbs."""
     listed = [f"- [`{name}`](#edgenas-{name}): {verb.help}" for name, verb in verbs.items()]
     parts = [HEAD, "\n".join(listed) + "\n"]
     parts += [_section(name, verb) for name, verb in verbs.items()]
@@ -49,9 +86,20 @@ def _section(name: str, verb: Verb) -> str:
     places = [f.name.upper() if f.required else f"[{f.name.upper()}]" for f in _arguments(verb)]
     lines = [f"## `edgenas {name}`", "", inspect.cleandoc(verb.run.__doc__ or ""), ""]
     lines += ["```", " ".join(["edgenas", name, *places, "[OPTIONS]"]), "```", ""]
+    lines += _in_python(name, verb)
     lines += ["| option | takes | default | says |", "|---|---|---|---|"]
     lines += [_row(field) for field in verb.fields]
     return "\n".join(lines) + "\n"
+
+
+def _in_python(name: str, verb: Verb) -> list[str]:
+    """How Python asks for the same, where the function of the verb is public."""
+    function, request = name.replace("-", "_"), verb.kinds[0].__name__
+    if function not in edgenas.__all__:
+        return []
+    answer = inspect.signature(getattr(edgenas, function)).return_annotation
+    returns = f"`{answer.__module__}.{answer.__qualname__}`"
+    return [f"In Python, `edgenas.{function}(edgenas.{request}(...))` returns {returns}.", ""]
 
 
 def _arguments(verb: Verb) -> list[RequestField]:
@@ -61,10 +109,13 @@ def _arguments(verb: Verb) -> list[RequestField]:
 def _row(field: RequestField) -> str:
     """One option as a row of a table."""
     name = field.name.upper() if field.option.positional else field.flag
-    words = describe(field)
-    if field.option.needs:
-        words += f" Only with `--{field.option.needs.replace('_', '-')}`."
-    cells = [f"`{name}`", _taken(field), _default(field), words]
+    needs = field.option.needs.replace("_", "-")
+    return _cells(name, field, more=f" Only with `--{needs}`." if needs else "")
+
+
+def _cells(name: str, field: RequestField, *, more: str = "") -> str:
+    """A row of a table: a name, what it takes, its default, and what it is."""
+    cells = [f"`{name}`", _taken(field), _default(field), describe(field) + more]
     return "| " + " | ".join(_escape(cell) for cell in cells) + " |"
 
 
@@ -97,14 +148,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare only")
     arguments = parser.parse_args()
-    text = page_text(load_verbs())
-    if not arguments.check:
-        PAGE.write_text(text, encoding="utf-8")
-        return 0
-    if PAGE.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{PAGE} differs: run python -m tools.docs.make_reference")
-    return 1
+    differ = 0
+    for page, text in make_pages().items():
+        if not arguments.check:
+            page.write_text(text, encoding="utf-8")
+        elif page.read_text(encoding="utf-8") != text:
+            print(f"{page} differs: run python -m tools.docs.make_reference")
+            differ = 1
+    return differ
 
 
 if __name__ == "__main__":
