@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from edgenas.space.arch import Arch
-from edgenas.space.space import Codes, Space
+from edgenas.space.genes import Codes
+from edgenas.space.space import Space
 from edgenas.space.stage import StageSpace
 
 seeds = st.integers(0, 2**32 - 1)

@@ -22,8 +22,9 @@ from edgenas.images.preprocessing import Preprocessing, choose_stored_size, deco
 from edgenas.latency.table import MeasuredNetwork, Timing
 from edgenas.model.synthetic import make_coloured_noise
 from edgenas.space.cost import cost, peak_elements, total
+from edgenas.space.layer import Layer
 from edgenas.space.narrow import map_codes
-from edgenas.space.plan import Layer, layers, plan
+from edgenas.space.plan import layers, plan
 from edgenas.space.presets import load_space, space_from_json, space_to_json, tiny
 from edgenas.training.augment import crop_or_shift
 from edgenas.training.loop import train

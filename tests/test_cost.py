@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from edgenas.model.network import Network
 from edgenas.space import cost
 from edgenas.space.arch import Arch
-from edgenas.space.plan import Layer
+from edgenas.space.layer import Layer
 from edgenas.space.presets import PRESETS, load_space, tiny
 from edgenas.space.space import Space
 

@@ -33,7 +33,8 @@ from edgenas.latency.estimate import (
 from edgenas.latency.features import AT, NAMES, WORDS, Kernels, Prices
 from edgenas.latency.predictor import build_predictor, estimated, spread_on
 from edgenas.space.cost import compile_tables
-from edgenas.space.plan import Layer, plan, primitives
+from edgenas.space.layer import Layer, primitives
+from edgenas.space.plan import plan
 from edgenas.space.presets import PRESETS
 
 SMALL = PublishedRow("small", 1e7, 5e-3, "a/b:c@d")

@@ -28,7 +28,8 @@ from edgenas.model.network import Network
 from edgenas.onnx_graph.build import network_graph
 from edgenas.space.arch import Arch
 from edgenas.space.cost import total
-from edgenas.space.plan import plan, primitives
+from edgenas.space.layer import primitives
+from edgenas.space.plan import plan
 from edgenas.space.presets import mbv3_cifar, tiny
 from edgenas.space.space import Space
 from edgenas.space.stage import StageSpace

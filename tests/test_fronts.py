@@ -20,7 +20,8 @@ from edgenas.latency.device import load as load_device
 from edgenas.model.saved import ACCURACY_FILE, load_supernet
 from edgenas.pages.fronts import draw_fronts, fronts_page
 from edgenas.space.cost import macs_table, params_table
-from edgenas.space.space import Codes, Space
+from edgenas.space.genes import Codes
+from edgenas.space.space import Space
 from edgenas.strategies.constraint import parse_constraint
 
 

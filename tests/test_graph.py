@@ -20,7 +20,8 @@ from edgenas.onnx_graph.build import (
     operators_graph,
 )
 from edgenas.space.cost import total
-from edgenas.space.plan import Layer, layers, plan, primitives
+from edgenas.space.layer import Layer, primitives
+from edgenas.space.plan import layers, plan
 from edgenas.space.presets import mbv3_cifar, tiny
 from edgenas.space.space import Space
 from edgenas.space.stage import StageSpace

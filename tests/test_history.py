@@ -19,8 +19,9 @@ from test_table import fake_seconds
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.space.cost import compile_tables, macs_table, params_table
+from edgenas.space.genes import Codes
 from edgenas.space.presets import load_space, tiny
-from edgenas.space.space import Codes, Space
+from edgenas.space.space import Space
 from edgenas.strategies.pareto import Front, Objective, pareto
 from edgenas.strategies.result import SearchResult
 from edgenas.strategies.run import STRATEGIES, search

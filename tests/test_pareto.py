@@ -17,8 +17,9 @@ from test_table import fake_seconds
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.space.cost import compile_tables, macs_table, params_table, peak_table
+from edgenas.space.genes import Codes
 from edgenas.space.presets import load_space, tiny
-from edgenas.space.space import Codes, Space
+from edgenas.space.space import Space
 from edgenas.strategies.dominance import find_front, measure_crowding, sort_into_fronts
 from edgenas.strategies.least import find_least
 from edgenas.strategies.neighbours import list_all

@@ -9,15 +9,11 @@ from hypothesis import strategies as st
 from strategies import rows_of, seeds, spaces
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.space.plan import (
-    Layer,
-    layers,
-    plan,
-    primitives,
-    slots,
-)
+from edgenas.space.genes import Codes
+from edgenas.space.layer import Layer, primitives
+from edgenas.space.plan import layers, plan, slots
 from edgenas.space.presets import PRESETS, load_space, tiny
-from edgenas.space.space import Codes, Space
+from edgenas.space.space import Space
 
 
 def filled(space: Space, row: Codes) -> list[tuple[str, Layer]]:

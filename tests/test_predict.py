@@ -39,10 +39,12 @@ from edgenas.space.cost import (
     params_table,
     weights_table,
 )
+from edgenas.space.genes import Codes
+from edgenas.space.layer import Layer, primitives
 from edgenas.space.narrow import narrow_tables
-from edgenas.space.plan import Layer, layers, plan, primitives
+from edgenas.space.plan import layers, plan
 from edgenas.space.presets import load_space, tiny
-from edgenas.space.space import Codes, Space
+from edgenas.space.space import Space
 from tools.benchmarks.bench_latency import read_published
 
 # The error of predictions

@@ -45,7 +45,8 @@ from edgenas.profiling.tables import (
 from edgenas.profiling.timings import subtract_copies
 from edgenas.space import presets as spaces
 from edgenas.space.cost import compile_tables, cost, macs_table, total
-from edgenas.space.plan import layers, primitives
+from edgenas.space.layer import primitives
+from edgenas.space.plan import layers
 
 TINY = spaces.tiny()
 TARGET = Target("host", "onnxruntime", "fp32")

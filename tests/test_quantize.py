@@ -21,7 +21,8 @@ from edgenas.runtime.forms import (
 )
 from edgenas.runtime.registry import Form
 from edgenas.space import presets as spaces
-from edgenas.space.plan import Layer, layers, plan
+from edgenas.space.layer import Layer
+from edgenas.space.plan import layers, plan
 from edgenas.space.space import Space
 
 STEM = Layer(kind="conv", inputs=3, outputs=8, size=8, kernel=3, activation="hswish")

@@ -23,7 +23,8 @@ from edgenas.latency.relatives import (
     relatives_of,
     suggest,
 )
-from edgenas.space.plan import plan, primitives
+from edgenas.space.layer import primitives
+from edgenas.space.plan import plan
 from edgenas.space.presets import PRESETS
 
 SPACE = PRESETS["ofa-mbv3-w1.2"]()

@@ -16,7 +16,7 @@ from edgenas.clock import board
 from edgenas.onnx_graph.build import INPUT, layer_graph
 from edgenas.runtime import onnx_runtime
 from edgenas.runtime import registry as runtimes
-from edgenas.space.plan import Layer
+from edgenas.space.layer import Layer
 
 LAYER = Layer(kind="conv", inputs=3, outputs=8, size=8, kernel=3)
 

@@ -32,7 +32,7 @@ from edgenas.profiling.tables import predictor_for, table_for
 from edgenas.runtime import ncnn_cpu
 from edgenas.runtime import registry as runtimes
 from edgenas.space import presets as spaces
-from edgenas.space.plan import Layer
+from edgenas.space.layer import Layer
 
 if why_not := ncnn_cpu.available():
     pytest.skip(why_not, allow_module_level=True)

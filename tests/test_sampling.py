@@ -16,8 +16,8 @@ from edgenas.model.saved import load_tensors
 from edgenas.model.supernet import Supernet
 from edgenas.space.arch import Arch
 from edgenas.space.cost import macs_table
+from edgenas.space.genes import Codes
 from edgenas.space.presets import mbv3_cifar, tiny
-from edgenas.space.space import Codes
 from edgenas.training.guide import Guide
 from edgenas.training.loop import train
 from edgenas.training.phases import plan_phases

@@ -21,8 +21,9 @@ from edgenas.space.cost import (
     params_table,
     peak_table,
 )
+from edgenas.space.genes import Codes
 from edgenas.space.presets import load_space, tiny
-from edgenas.space.space import Codes, Space
+from edgenas.space.space import Space
 from edgenas.strategies.compare import compare_strategies
 from edgenas.strategies.constraint import Constraint, Limit, parse_constraint
 from edgenas.strategies.least import find_least

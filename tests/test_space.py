@@ -19,9 +19,10 @@ from edgenas.space.arch import (
     load_arch,
     save_arch,
 )
+from edgenas.space.genes import layout, rules
 from edgenas.space.plan import plan
 from edgenas.space.presets import PRESETS, tiny
-from edgenas.space.space import Space, layout, rules
+from edgenas.space.space import Space
 from edgenas.space.stage import StageSpace, make_divisible, middle_channels
 
 law = settings(max_examples=40)

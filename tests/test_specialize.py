@@ -35,8 +35,9 @@ from edgenas.pages.bundle import bundle_page
 from edgenas.profiling.networks import calibration_archs, random_archs
 from edgenas.profiling.run import ProfilePlan, environment_of, profile
 from edgenas.space.cost import macs_table, total
+from edgenas.space.genes import Codes
 from edgenas.space.plan import layers, plan
-from edgenas.space.space import Codes, Space
+from edgenas.space.space import Space
 from edgenas.strategies.constraint import Limit
 from edgenas.strategies.dominance import find_front
 from edgenas.strategies.gradient import run as gradient

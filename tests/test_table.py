@@ -21,7 +21,8 @@ from edgenas.latency.table import (
     mismatches,
 )
 from edgenas.latency.table_file import find_table, load_table, save_table, table_path
-from edgenas.space.plan import Layer, layers, plan
+from edgenas.space.layer import Layer
+from edgenas.space.plan import layers, plan
 from edgenas.space.presets import tiny
 from edgenas.space.space import Space
 

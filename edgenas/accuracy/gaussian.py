@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from edgenas.accuracy.mlp import one_hot
 from edgenas.space.cost import Tables, Vector, macs_table, params_table
+from edgenas.space.genes import Codes
 from edgenas.space.narrow import Indices, narrow_inputs, narrow_tables
-from edgenas.space.space import Codes, Space
+from edgenas.space.space import Space
 
 Matrix = NDArray[np.float64]
 _CHUNK = 2048

@@ -20,7 +20,8 @@ from edgenas.images.data import Images
 from edgenas.model import processes as parallel
 from edgenas.model.saved import ACCURACY_FILE, TrainedSupernet
 from edgenas.space.arch import Arch
-from edgenas.space.space import Codes, Space
+from edgenas.space.genes import Codes
+from edgenas.space.space import Space
 
 Tell = Callable[[int, int, str], None]
 

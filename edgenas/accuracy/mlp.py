@@ -17,8 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.space.cost import Vector
+from edgenas.space.genes import Codes
 from edgenas.space.narrow import Indices, narrow_inputs
-from edgenas.space.space import Codes, Space
+from edgenas.space.space import Space
 
 Array = NDArray[np.float32]
 CHUNK = 512  # rows at once: their activations stay in the second-level cache

@@ -9,8 +9,9 @@ from edgenas.accuracy.mlp import Mlp
 from edgenas.accuracy.predictor import AccuracyPredictor
 from edgenas.basics.errors import EdgenasError
 from edgenas.model.ofa_weights import released_tensors
+from edgenas.space.genes import layout
 from edgenas.space.presets import ofa_mbv3_w12, ofa_resnet50
-from edgenas.space.space import Space, layout
+from edgenas.space.space import Space
 
 
 def import_accuracy(path: Path, *, space: Space) -> AccuracyPredictor:

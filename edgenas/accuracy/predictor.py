@@ -22,8 +22,9 @@ from edgenas.space.arrays import (
     save_arrays,
 )
 from edgenas.space.cost import Vector
+from edgenas.space.genes import Codes
 from edgenas.space.presets import space_from_json, space_to_json
-from edgenas.space.space import Codes, Space
+from edgenas.space.space import Space
 
 SCHEMA = "edgenas.accuracy-predictor/1"
 FEWEST = 20  # networks that a predictor can be fitted to

@@ -27,7 +27,8 @@ from edgenas.images.pictures import MOST_PIXELS
 from edgenas.model.export import OperatorCount, operator_counts, read_metadata, run_onnx
 from edgenas.space.arch import load_arch
 from edgenas.space.cost import cost, total
-from edgenas.space.plan import plan, primitives
+from edgenas.space.layer import primitives
+from edgenas.space.plan import plan
 from edgenas.space.presets import space_from_json
 
 # Files that macOS, Windows, KDE, Vim, Emacs and GNOME's editor put beside others: views,

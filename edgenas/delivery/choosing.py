@@ -33,7 +33,7 @@ from edgenas.model.network import Network
 from edgenas.profiling.work import Clock
 from edgenas.space.arch import Arch
 from edgenas.space.cost import Vector
-from edgenas.space.space import Codes
+from edgenas.space.genes import Codes
 from edgenas.strategies.run import search
 
 ATTEMPTS = 6  # searches and measurements before giving up

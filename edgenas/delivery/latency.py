@@ -23,8 +23,10 @@ from edgenas.profiling.work import Clock
 from edgenas.runtime import registry as runtimes
 from edgenas.space.arch import Arch
 from edgenas.space.cost import Vector
-from edgenas.space.plan import plan, primitives
-from edgenas.space.space import Codes, Space
+from edgenas.space.genes import Codes
+from edgenas.space.layer import primitives
+from edgenas.space.plan import plan
+from edgenas.space.space import Space
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from edgenas.delivery.latency import TargetLatency
 from edgenas.space.cost import Vector, macs_table, params_table, peak_table, weights_table
-from edgenas.space.space import Codes, Space
+from edgenas.space.genes import Codes
+from edgenas.space.space import Space
 from edgenas.strategies.constraint import Constraint, Limit
 from edgenas.strategies.run import search
 

@@ -9,8 +9,9 @@ from edgenas.bundle.trace import Attempt, FrontNetwork, Improvement, LayerTime, 
 from edgenas.latency.predictor import LatencyPredictor
 from edgenas.space.arch import Arch
 from edgenas.space.cost import Vector, cost
+from edgenas.space.genes import Codes
 from edgenas.space.plan import plan, slots
-from edgenas.space.space import Codes, Space
+from edgenas.space.space import Space
 from edgenas.strategies.dominance import find_front
 from edgenas.strategies.result import SearchResult
 

@@ -21,7 +21,7 @@ from edgenas.delivery.request import GRADIENT
 from edgenas.model.saved import TrainedSupernet
 from edgenas.space.arch import Arch
 from edgenas.space.cost import Tables, Vector
-from edgenas.space.space import Codes
+from edgenas.space.genes import Codes
 from edgenas.strategies.constraint import Limit
 from edgenas.strategies.gradient.checkpoint import digest
 from edgenas.strategies.gradient.choosing import FINALISTS, find_most_preferred, list_ceilings

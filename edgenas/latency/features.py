@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenas.space.plan import Primitive
+from edgenas.space.layer import Primitive
 
 Array = NDArray[np.floating[Any]]
 

@@ -26,8 +26,9 @@ from edgenas.latency.linear import (
     predict_left_out,
 )
 from edgenas.space.cost import Tables, Vector
-from edgenas.space.plan import Layer, Primitive, primitives
-from edgenas.space.space import Codes, Space
+from edgenas.space.genes import Codes
+from edgenas.space.layer import Layer, Primitive, primitives
+from edgenas.space.space import Space
 
 _FOLDS = 10
 _FEWEST = 10  # with fewer networks a rate of MACs alone is learned

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.space.cost import Tables, Vector, compile_tables
-from edgenas.space.plan import Layer, layers
+from edgenas.space.layer import Layer
+from edgenas.space.plan import layers
 from edgenas.space.space import Space
 
 Matrix = NDArray[np.float64]

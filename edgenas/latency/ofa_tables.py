@@ -13,7 +13,7 @@ from edgenas.basics.files import read_text
 from edgenas.basics.ranges import Range
 from edgenas.latency.device import Target
 from edgenas.latency.table import LatencyTable, Timing
-from edgenas.space.plan import Layer
+from edgenas.space.layer import Layer
 from edgenas.space.stage import make_divisible
 
 # The published tables: TensorFlow Lite, one thread, single precision (arXiv 1908.09791, section 4).

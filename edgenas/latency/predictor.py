@@ -41,9 +41,10 @@ from edgenas.latency.table import (
 )
 from edgenas.space.arch import Arch
 from edgenas.space.cost import Tables, Vector
+from edgenas.space.genes import Codes
+from edgenas.space.layer import Layer, primitives
 from edgenas.space.narrow import narrow_tables
-from edgenas.space.plan import Layer, primitives
-from edgenas.space.space import Codes, Space
+from edgenas.space.space import Space
 
 Networks = Codes | Sequence[Arch]
 Measurements = tuple[Networks, ArrayLike]  # networks, and the seconds of each

@@ -24,7 +24,7 @@ from edgenas.latency.estimate import quantile
 from edgenas.latency.features import AT, NAMES, Array, Kernels, features
 from edgenas.latency.hierarchy import Fit, Population, Rows, Spreads
 from edgenas.latency.profile_text import Evidence, estimate_of
-from edgenas.space.plan import Primitive
+from edgenas.space.layer import Primitive
 
 SCHEMA = "edgenas.relatives/2"
 FOLDER = "device_profiles"

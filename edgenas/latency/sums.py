@@ -19,7 +19,8 @@ from edgenas.basics.held_out import compare_with_truth
 from edgenas.latency.line import Line, fit_line
 from edgenas.latency.linear import combine_tables, fit_rates, predict_left_out
 from edgenas.space.cost import Tables, Vector, weights_table
-from edgenas.space.space import Codes, Space
+from edgenas.space.genes import Codes
+from edgenas.space.space import Space
 
 _FEWEST = 8  # networks from which on a third number is fitted
 _BETTER = 0.9  # error of networks left out with the rate, as a part of that without

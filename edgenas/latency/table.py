@@ -12,14 +12,10 @@ from edgenas.basics.ranges import Count, Seconds, SecondsOrZero
 from edgenas.latency.device import Target
 from edgenas.space.arch import Arch
 from edgenas.space.cost import Tables, Vector, compile_tables
-from edgenas.space.plan import (
-    Layer,
-    Slot,
-    layers,
-    plan,
-    slots,
-)
-from edgenas.space.space import Codes, Space, layout
+from edgenas.space.genes import Codes, layout
+from edgenas.space.layer import Layer
+from edgenas.space.plan import Slot, layers, plan, slots
+from edgenas.space.space import Space
 
 Provenance = Literal["measured", "published", "estimated"]
 Statistic = Literal["typical", "wall_p50", "wall_p95"]

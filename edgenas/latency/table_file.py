@@ -23,7 +23,7 @@ from edgenas.basics.ranges import (
 from edgenas.latency.device import Target
 from edgenas.latency.table import LatencyTable, MeasuredNetwork, Provenance, Timing
 from edgenas.space.arch import Arch
-from edgenas.space.plan import Layer
+from edgenas.space.layer import Layer
 
 SCHEMA = "edgenas.latency-table/1"
 _KIND = "latency_tables"

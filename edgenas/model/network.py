@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from edgenas.model.depthwise import conv2d
 from edgenas.space.arch import Arch
-from edgenas.space.plan import Layer, plan
+from edgenas.space.layer import Layer
+from edgenas.space.plan import plan
 from edgenas.space.space import Space
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {

@@ -17,7 +17,8 @@ from torch.func import functional_call
 from edgenas.basics.errors import EdgenasError
 from edgenas.model.network import Network, build, initialise
 from edgenas.space.arch import Arch
-from edgenas.space.plan import Layer, Slot, plan, slots
+from edgenas.space.layer import Layer
+from edgenas.space.plan import Slot, plan, slots
 from edgenas.space.space import Space
 
 # The conv whose kernel is elastic, by layer kind.

@@ -23,7 +23,7 @@ from edgenas.onnx_graph.products import (
 )
 from edgenas.onnx_graph.rules import BLOCKED, MICROSOFT, is_channels_last
 from edgenas.onnx_graph.spellings import gates
-from edgenas.space.plan import Primitive
+from edgenas.space.layer import Primitive
 
 _DOMAINS = ("", "ai.onnx", MICROSOFT, BLOCKED)
 _ACTIVATIONS = {

@@ -10,7 +10,7 @@ from edgenas.onnx_graph.inputs import main_of
 from edgenas.onnx_graph.model import load
 from edgenas.onnx_graph.operators import Reader
 from edgenas.onnx_graph.walk import infer
-from edgenas.space.plan import Primitive
+from edgenas.space.layer import Primitive
 
 _SIZE_HINT = "say it: --size 224, or --size 320x224 (height x width)"
 

@@ -12,7 +12,7 @@ from onnx import NodeProto
 
 from edgenas.onnx_graph.graph import Graph, Shape, attribute, elements
 from edgenas.onnx_graph.rules import attributes_of, fused_product, is_channels_last
-from edgenas.space.plan import Primitive
+from edgenas.space.layer import Primitive
 
 
 class UnpricedError(Exception):

@@ -28,7 +28,7 @@ from edgenas.pages.markup import (
     table,
 )
 from edgenas.pages.network import describe_layer, draw_network
-from edgenas.space.plan import Layer
+from edgenas.space.layer import Layer
 
 _LINES = ("front", "front second", "front third")
 

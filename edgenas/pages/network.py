@@ -8,7 +8,8 @@ from edgenas.pages.charts import WIDTH, drawing
 from edgenas.pages.markup import node, short
 from edgenas.space.arch import Arch
 from edgenas.space.cost import cost
-from edgenas.space.plan import Layer, plan
+from edgenas.space.layer import Layer
+from edgenas.space.plan import plan
 from edgenas.space.space import Space
 
 _LEFT = 84  # of the blocks; stages are named before

@@ -21,7 +21,8 @@ from edgenas.profiling.remeasure import measure_again
 from edgenas.profiling.tables import NoTableError
 from edgenas.profiling.work import Clock
 from edgenas.space.arch import Arch
-from edgenas.space.plan import Layer, layers
+from edgenas.space.layer import Layer
+from edgenas.space.plan import layers
 from edgenas.space.presets import load_space
 from edgenas.space.space import Space
 

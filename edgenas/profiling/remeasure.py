@@ -16,7 +16,7 @@ from edgenas.profiling.units import Unit, layer_unit, network_unit
 from edgenas.profiling.work import Clock, Report, Work
 from edgenas.runtime.forms import form
 from edgenas.space.arch import Arch
-from edgenas.space.plan import Layer
+from edgenas.space.layer import Layer
 from edgenas.space.space import Space
 
 

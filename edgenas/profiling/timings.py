@@ -12,7 +12,7 @@ from edgenas.latency.table import LatencyTable, MeasuredNetwork, Timing
 from edgenas.profiling.method import FEWER, MORE, Method, describe_method
 from edgenas.profiling.units import Unit
 from edgenas.space.arch import Arch
-from edgenas.space.plan import Layer
+from edgenas.space.layer import Layer
 from edgenas.space.space import Space
 
 

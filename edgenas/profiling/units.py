@@ -16,7 +16,8 @@ from edgenas.runtime.forms import formed, formed_layer
 from edgenas.runtime.registry import Form
 from edgenas.space.arch import Arch
 from edgenas.space.cost import peak_table, weights_table
-from edgenas.space.plan import Layer, layers
+from edgenas.space.layer import Layer
+from edgenas.space.plan import layers
 from edgenas.space.space import Space
 
 _AVERAGED = 512  # networks, for their mean footprint

@@ -22,7 +22,8 @@ from edgenas.basics.errors import EdgenasError, quote
 from edgenas.basics.files import check_regular, check_schema, new_file, parse_json
 from edgenas.basics.ranges import Length, Range
 from edgenas.space.cost import Tables, Vector
-from edgenas.space.space import Codes, Space
+from edgenas.space.genes import Codes
+from edgenas.space.space import Space
 
 Arrays = dict[str, NDArray[Any]]
 _PROBES = 5

@@ -16,14 +16,10 @@ from numpy.typing import NDArray
 
 from edgenas.basics.ranges import Count
 from edgenas.space.arch import Arch
-from edgenas.space.plan import (
-    Layer,
-    divide_size,
-    plan,
-    primitives,
-    slots,
-)
-from edgenas.space.space import Codes, Space
+from edgenas.space.genes import Codes
+from edgenas.space.layer import Layer, divide_size, primitives
+from edgenas.space.plan import plan, slots
+from edgenas.space.space import Space
 
 Vector = NDArray[np.float64]
 _ROWS = 2048  # scored at once: what is gathered for so many stays in the second-level cache

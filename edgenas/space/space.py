@@ -5,14 +5,12 @@ one column a gene. Code 0 is reserved for "this block is absent"; code c >= 1 is
 the gene. A row is canonical when exactly the absent blocks carry 0.
 """
 
-import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.ranges import (
@@ -26,6 +24,7 @@ from edgenas.basics.ranges import (
     Range,
 )
 from edgenas.space.arch import Arch, Block, Stage
+from edgenas.space.genes import Codes, Gene, clear_absent, layout, rules
 from edgenas.space.stage import (
     ACTIVATIONS,
     StageSpace,
@@ -35,8 +34,6 @@ from edgenas.space.stage import (
     narrow_choice,
     require_choice,
 )
-
-Codes = NDArray[np.uint8]
 
 # The first conv, the convs of squeeze-and-excitation, the depthwise ones, the classifier.
 PARTS = ("first", "squeeze", "depthwise", "classifier")
@@ -93,7 +90,7 @@ class Space:
         return self.name + ("" if self.aspect == (1, 1) else " {}:{}".format(*self.aspect))
 
     @property
-    def genes(self) -> tuple["Gene", ...]:
+    def genes(self) -> tuple[Gene, ...]:
         """The genes, one a column, those with a single code left out."""
         return layout(self).genes
 
@@ -133,7 +130,7 @@ class Space:
             logs = np.array(stage.depths) * math.log(len(stage.kernels) * len(stage.expands))
             weights = np.exp(logs - logs.max())
             rows[:, column] = 1 + rng.choice(choices, size=n, p=weights / weights.sum())
-        return _zero_absent(self, rows)
+        return clear_absent(self, rows)
 
     def mutate(self, rows: Codes, *, rng: np.random.Generator, probability: float = 0.1) -> Codes:
         """Each gene is drawn anew with a probability; blocks that appear are drawn anew always.
@@ -148,7 +145,7 @@ class Space:
             if gene.optional:
                 fresh[:, column] = 1 + rng.integers(len(gene.values), size=len(rows))
         take = (rng.random(rows.shape) < probability) | (rows == 0)
-        return _zero_absent(self, np.where(take, fresh, rows))
+        return clear_absent(self, np.where(take, fresh, rows))
 
     def crossover(self, first: Codes, second: Codes, *, rng: np.random.Generator) -> Codes:
         """Each gene comes from one of two parents, among those that have the block.
@@ -159,7 +156,7 @@ class Space:
             rng: the source of chance.
         """
         take = (rng.random(first.shape) < 0.5) & (second != 0) | (first == 0)
-        return _zero_absent(self, np.where(take, second, first))
+        return clear_absent(self, np.where(take, second, first))
 
     def canonical(self, rows: Codes) -> Codes:
         """The rows with the genes of absent blocks set to 0.
@@ -299,135 +296,6 @@ class Space:
     def with_classes(self, classes: int) -> "Space":
         """The same space with another number of classes."""
         return replace(self, classes=classes)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gene:
-    """One column of the rows.
-
-    Args:
-        name: the path in an arch, e.g. ``stages[2].blocks[1].kernel``.
-        values: what codes 1, 2, ... stand for.
-        optional: whether code 0 (absent) may occur.
-        stage: index of its stage; -1 for the resolution.
-        block: index of its block; -1 for a gene of the stage.
-    """
-
-    name: str
-    values: tuple[float, ...]
-    optional: bool = False
-    stage: int = -1
-    block: int = -1
-
-    def code(self, arch: Arch) -> int:
-        """The code of this gene in an arch of the space."""
-        if self.stage < 0:
-            return 1 + self.values.index(arch.resolution)
-        stage = arch.stages[self.stage]
-        field = self.name.rpartition(".")[2]
-        if self.block < 0:
-            return 1 + self.values.index(stage.width if field == "width" else len(stage.blocks))
-        if self.block >= len(stage.blocks):
-            return 0
-        block = stage.blocks[self.block]
-        return 1 + self.values.index(block.kernel if field == "kernel" else block.expand)
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Which column holds what; a choice of one value that is always there has no column.
-
-    ``widths`` and ``depths`` are keyed by stage, ``kernels`` and ``expands`` by (stage, block).
-    """
-
-    genes: tuple[Gene, ...]
-    resolution: int | None
-    widths: dict[int, int]
-    depths: dict[int, int]
-    kernels: dict[tuple[int, int], int]
-    expands: dict[tuple[int, int], int]
-
-
-@functools.lru_cache(maxsize=64)
-def layout(space: Space) -> Layout:
-    """The columns of a space's rows."""
-    genes: list[Gene] = []
-    lay = Layout((), 0 if len(space.resolutions) > 1 else None, {}, {}, {}, {})
-    if lay.resolution is not None:
-        genes.append(Gene(name="resolution", values=space.resolutions))
-    for i, stage in enumerate(space.stages):
-        for name, columns, values in (
-            ("width", lay.widths, stage.widths),
-            ("depth", lay.depths, stage.depths),
-        ):
-            if len(values) > 1:
-                columns[i] = len(genes)
-                genes.append(Gene(name=f"stages[{i}].{name}", values=values, stage=i))
-        for j in range(max(stage.depths)):
-            optional = j >= min(stage.depths)
-            for name, columns, values in (
-                ("kernel", lay.kernels, stage.kernels),
-                ("expand", lay.expands, stage.expands),
-            ):
-                if len(values) > 1 or optional:
-                    columns[i, j] = len(genes)
-                    path = f"stages[{i}].blocks[{j}].{name}"
-                    genes.append(
-                        Gene(name=path, values=values, optional=optional, stage=i, block=j)
-                    )
-    return replace(lay, genes=tuple(genes))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Rules:
-    """Which genes exist, as arrays of shape (genes,).
-
-    Args:
-        depths: the column that decides whether the gene exists.
-        least: the least code in it with which the gene does.
-        choices: how many values the gene has.
-    """
-
-    depths: NDArray[np.intp]
-    least: Codes
-    choices: Codes
-
-    def present(self, rows: Codes) -> NDArray[np.bool_]:
-        """Which genes of rows exist, shape (n, genes)."""
-        return rows.take(self.depths, 1) >= self.least
-
-    def completed(self, rows: Codes, *, rng: np.random.Generator) -> Codes:
-        """The canonical rows of children: genes of absent blocks are 0, of new ones drawn.
-
-        Args:
-            rows: codes in range, shape (n, genes); 0 where no parent had the block.
-            rng: the source of chance.
-        """
-        present = self.present(rows).view(np.uint8)
-        result = rows * present
-        missing = np.flatnonzero(rows < present)
-        drawn = rng.random(len(missing)) * self.choices[missing % max(len(self.choices), 1)]
-        result.ravel()[missing] = 1 + drawn.astype(np.uint8)
-        return result
-
-
-@functools.lru_cache(maxsize=64)
-def rules(space: Space) -> Rules:
-    """The rules of a space's rows."""
-    genes, columns = space.genes, layout(space).depths
-    depths = np.zeros(len(genes), np.intp)
-    least = np.zeros(len(genes), np.uint8)  # whatever is in column 0, the gene exists
-    for column, gene in enumerate(genes):
-        if gene.optional:
-            depths[column] = columns[gene.stage]
-            # Depths ascend, so larger codes are of deeper stages.
-            shallow = sum(depth <= gene.block for depth in space.stages[gene.stage].depths)
-            least[column] = 1 + shallow
-    return Rules(depths, least, np.array([len(gene.values) for gene in genes], np.uint8))
-
-
-def _zero_absent(space: Space, rows: Codes) -> Codes:
-    return np.where(rules(space).present(rows), rows, np.zeros((), rows.dtype))
 
 
 def _check_space(space: Space) -> None:

@@ -8,7 +8,8 @@ were scored before are dropped.
 
 import numpy as np
 
-from edgenas.space.space import Codes, Space
+from edgenas.space.genes import Codes
+from edgenas.space.space import Space
 from edgenas.strategies.feasible import first_population
 from edgenas.strategies.problem import Account, Problem
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgenas.space.space import Codes, Space, layout
+from edgenas.space.genes import Codes, layout
+from edgenas.space.space import Space
 from edgenas.strategies.feasible import first_population, move_towards
 from edgenas.strategies.problem import Account, Problem
 

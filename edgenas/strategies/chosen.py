@@ -8,7 +8,7 @@ import numpy as np
 
 from edgenas.accuracy.predictor import AccuracyPredictor
 from edgenas.space.cost import macs_table
-from edgenas.space.space import Codes
+from edgenas.space.genes import Codes
 from edgenas.strategies.constraint import Constraint, Limit
 from edgenas.strategies.run import search
 

@@ -10,7 +10,7 @@ import numpy as np
 from edgenas.basics import units
 from edgenas.basics.errors import EdgenasError, unknown_name
 from edgenas.space.cost import Tables, Vector
-from edgenas.space.space import Codes
+from edgenas.space.genes import Codes
 
 METRICS = {
     "latency": "time",

@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 
 from edgenas.space.cost import Vector
-from edgenas.space.space import Codes, Space, layout
+from edgenas.space.genes import Codes, layout
+from edgenas.space.space import Space
 from edgenas.strategies.feasible import find_feasible, move_towards
 from edgenas.strategies.neighbours import list_neighbours
 from edgenas.strategies.problem import Account, Problem

@@ -6,7 +6,8 @@ import numpy as np
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.space.cost import Vector
-from edgenas.space.space import Codes, Space
+from edgenas.space.genes import Codes
+from edgenas.space.space import Space
 from edgenas.strategies.constraint import Limit
 from edgenas.strategies.least import find_least
 from edgenas.strategies.neighbours import drop_repeats, list_neighbours

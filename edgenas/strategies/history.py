@@ -24,7 +24,8 @@ import numpy as np
 from edgenas.basics.errors import EdgenasError, quote
 from edgenas.basics.files import disk_errors, parse_json, read_bytes
 from edgenas.space.cost import Vector
-from edgenas.space.space import Codes, Space
+from edgenas.space.genes import Codes
+from edgenas.space.space import Space
 from edgenas.strategies.constraint import Limit
 from edgenas.strategies.dominance import Matrix
 

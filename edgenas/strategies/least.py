@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgenas.space.cost import Tables, Vector
-from edgenas.space.space import Codes, Space, layout
+from edgenas.space.genes import Codes, layout
+from edgenas.space.space import Space
 
 Scope = tuple[int, ...]
 Factor = tuple[Scope, Vector]

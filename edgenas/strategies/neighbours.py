@@ -7,7 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenas.space.space import Codes, Space, layout
+from edgenas.space.genes import Codes, layout
+from edgenas.space.space import Space
 
 Indices = NDArray[np.intp]
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgenas.space.space import Codes, Rules, rules
+from edgenas.space.genes import Codes, Rules, rules
 from edgenas.strategies.dominance import Indices, Matrix, measure_crowding, sort_into_fronts
 from edgenas.strategies.feasible import first_population
 from edgenas.strategies.problem import Costs, Ledger, Problem

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from edgenas.basics.errors import EdgenasError
 from edgenas.space.arch import Arch
 from edgenas.space.cost import Tables, Vector
-from edgenas.space.space import Codes, Space
+from edgenas.space.genes import Codes
+from edgenas.space.space import Space
 from edgenas.strategies.constraint import Limit
 from edgenas.strategies.dominance import find_front
 from edgenas.strategies.feasible import find_feasible

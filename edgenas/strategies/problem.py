@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgenas.space.cost import Vector
-from edgenas.space.space import Codes, Space
+from edgenas.space.genes import Codes
+from edgenas.space.space import Space
 from edgenas.strategies.constraint import Limit
 from edgenas.strategies.history import SearchHistory
 from edgenas.strategies.neighbours import hash_rows

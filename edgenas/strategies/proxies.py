@@ -26,7 +26,8 @@ from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.network import Network, initialise
 from edgenas.model.saved import TrainedSupernet
 from edgenas.space.cost import Vector, macs_table, params_table
-from edgenas.space.space import Codes, Space
+from edgenas.space.genes import Codes
+from edgenas.space.space import Space
 
 _RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Hardswish)
 _DRAWS = 1000  # of the bootstrap

@@ -8,7 +8,8 @@ import numpy as np
 
 from edgenas.basics.errors import EdgenasError, unknown_name
 from edgenas.space.cost import Vector
-from edgenas.space.space import Codes, Space
+from edgenas.space.genes import Codes
+from edgenas.space.space import Space
 from edgenas.strategies.aging import age
 from edgenas.strategies.bayes import bayes
 from edgenas.strategies.constraint import Limit

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from edgenas.model.network import Bottleneck, Conv, Head, MBConv
 from edgenas.model.supernet import Supernet
-from edgenas.space.plan import Layer, slots
+from edgenas.space.layer import Layer
+from edgenas.space.plan import slots
 from edgenas.space.space import Space
 from edgenas.training.recipe import Recipe, learning_rate
 

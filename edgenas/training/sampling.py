@@ -11,7 +11,8 @@ from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.supernet import Supernet
 from edgenas.space.arch import Arch
 from edgenas.space.cost import macs_table
-from edgenas.space.space import Codes, Space
+from edgenas.space.genes import Codes
+from edgenas.space.space import Space
 from edgenas.training.recipe import Recipe
 from edgenas.training.step import TrainingBatch, autocast
 

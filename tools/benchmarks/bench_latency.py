@@ -52,15 +52,11 @@ from edgenas.profiling.units import Unit, layer_unit, network_unit, units_of
 from edgenas.profiling.work import Work
 from edgenas.space.arch import Arch, Block, Stage
 from edgenas.space.cost import macs_table, total
-from edgenas.space.plan import (
-    Layer,
-    Primitive,
-    layers,
-    plan,
-    primitives,
-)
+from edgenas.space.genes import Codes
+from edgenas.space.layer import Layer, Primitive, primitives
+from edgenas.space.plan import layers, plan
 from edgenas.space.presets import load_space
-from edgenas.space.space import Codes, Space
+from edgenas.space.space import Space
 from edgenas.strategies.constraint import Constraint, Limit
 from edgenas.strategies.run import search
 from edgenas.training.division import split_as_trained

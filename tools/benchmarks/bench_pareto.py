@@ -43,7 +43,7 @@ from pymoo.operators.mutation.pm import PM
 from pymoo.operators.repair.rounding import RoundingRepair
 from pymoo.optimize import minimize
 
-from edgenas.space.space import Codes
+from edgenas.space.genes import Codes
 from edgenas.strategies.dominance import find_front
 from edgenas.strategies.feasible import first_population
 from edgenas.strategies.least import find_least

@@ -41,7 +41,8 @@ from edgenas.model.network import initialise
 from edgenas.model.saved import TrainedSupernet, find_supernet, load_supernet
 from edgenas.space.arch import Arch
 from edgenas.space.cost import Vector, macs_table
-from edgenas.space.space import Codes, Space
+from edgenas.space.genes import Codes
+from edgenas.space.space import Space
 from edgenas.strategies.gradient.checkpoint import digest
 from edgenas.training.alone import train_alone
 from edgenas.training.division import divide_as_trained, recipe_of

@@ -37,7 +37,7 @@ from edgenas.profiling.run import profile
 from edgenas.profiling.tables import NoTableError, predictor_for, table_for
 from edgenas.space.arch import Arch
 from edgenas.space.cost import Tables, Vector, macs_table
-from edgenas.space.space import Codes
+from edgenas.space.genes import Codes
 from edgenas.strategies.constraint import Limit, parse_constraint
 from edgenas.strategies.gradient.checkpoint import digest
 from edgenas.strategies.gradient.choosing import find_most_preferred, list_ceilings

@@ -21,7 +21,7 @@ from edgenas.basics.held_out import compare_with_truth
 from edgenas.images.loading import load_images
 from edgenas.model.saved import ACCURACY_FILE, TrainedSupernet, find_supernet, load_supernet
 from edgenas.space.cost import macs_table
-from edgenas.space.space import Codes
+from edgenas.space.genes import Codes
 from edgenas.training.division import split_as_trained
 
 

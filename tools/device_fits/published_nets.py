@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.mobilenetv3 import InvertedResidualConfig, MobileNetV3
 
-from edgenas.space.plan import Primitive
+from edgenas.space.layer import Primitive
 
 _ACTIVATIONS = {
     "relu": "relu",

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from edgenas.space.cost import Tables
-from edgenas.space.space import Space, layout
+from edgenas.space.genes import layout
+from edgenas.space.space import Space
 from edgenas.strategies.gradient.policy import list_decisions
 
 

@@ -17,7 +17,8 @@ from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.network import build
 from edgenas.model.supernet import Supernet
 from edgenas.space.arch import Arch
-from edgenas.space.plan import Layer, plan
+from edgenas.space.layer import Layer
+from edgenas.space.plan import plan
 from edgenas.strategies.gradient.policy import Picks, Policy
 
 Gates = dict[int, Tensor]

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgenas.space.cost import Tables
-from edgenas.space.space import Codes, Space
+from edgenas.space.genes import Codes
+from edgenas.space.space import Space
 
 Picks = list[int]
 

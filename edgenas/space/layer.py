@@ -1,0 +1,277 @@
+"""One layer of a network with all its shapes, and the operators that it is made of."""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from edgenas.basics.errors import EdgenasError, quote
+
+Size = tuple[int, int]
+_ONE: Size = (1, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One profiled unit of a planned arch, with all its shapes.
+
+    Args:
+        kind: ``conv``, ``mbconv``, ``bottleneck`` or ``head``.
+        inputs: input channels.
+        outputs: output channels; of the head: classes.
+        size: height of the input in pixels, and its width where there are no ``columns``.
+        kernel: kernel size (of the depthwise conv in ``mbconv``, of the middle one in
+            ``bottleneck``).
+        stride: of that conv.
+        mid: middle channels (``mbconv``, ``bottleneck``).
+        activation: ``relu``, ``relu6`` or ``hswish``.
+        squeeze: channels inside squeeze-and-excitation; 0: none.
+        residual: whether the input is added to the output.
+        downsample: whether the shortcut of a ``bottleneck`` has its own pool and conv.
+        pool: stride of a 3x3 max-pool at the end; 1: none.
+        final: head only: channels of the 1x1 conv before global pooling; 0: none.
+        mix: head only: channels of the 1x1 conv behind global pooling; 0: none.
+        columns: width of the input in pixels; 0: as its height.
+    """
+
+    kind: Literal["conv", "mbconv", "bottleneck", "head"]
+    inputs: int
+    outputs: int
+    size: int
+    kernel: int = 1
+    stride: int = 1
+    mid: int = 0
+    activation: str = "relu"
+    squeeze: int = 0
+    residual: bool = False
+    downsample: bool = False
+    pool: int = 1
+    final: int = 0
+    mix: int = 0
+    columns: int = 0
+
+    @property
+    def in_size(self) -> tuple[int, int]:
+        """Height and width of the input in pixels."""
+        return self.size, self.columns or self.size
+
+    @property
+    def out_size(self) -> tuple[int, int]:
+        """Height and width of the output in pixels; 1 for the head."""
+        if self.kind == "head":
+            return _ONE
+        return divide_size(divide_size(self.in_size, self.stride), self.pool)
+
+    def __str__(self) -> str:
+        """Key of the latency table: ``mbconv(inputs=24,outputs=40,size=16,...)``.
+
+        Only fields that differ from their default are printed, so that a wider vocabulary leaves
+        old tables valid.
+        """
+        fields = (
+            f"{f.name}={int(v) if isinstance(v, bool) else v}"
+            for f in dataclasses.fields(self)
+            if f.name != "kind" and (v := getattr(self, f.name)) != f.default
+        )
+        return f"{self.kind}({','.join(fields)})"
+
+    @staticmethod
+    def parse(text: str) -> "Layer":
+        """The layer of a text form.
+
+        Raises:
+            EdgenasError: the text is no layer; names the part.
+        """
+        match = re.fullmatch(r"(\w+)\((.*)\)", text)
+        if match is None or match[1] not in ("conv", "mbconv", "bottleneck", "head"):
+            raise EdgenasError(f"layer must read like conv(inputs=3,...), found {quote(text)}")
+        known = {f.name: f.type for f in dataclasses.fields(Layer)}
+        values: dict[str, int | str | bool] = {}
+        for part in match[2].split(","):
+            name, _, value = part.partition("=")
+            if name not in known or name == "kind" or not value:
+                raise EdgenasError(f"layer {quote(text)}: unknown part {quote(part)}")
+            if name == "activation":
+                values[name] = value
+            elif not value.isdecimal() or len(value) > 9:
+                raise EdgenasError(
+                    f"layer {quote(text)}: {name} must be a number below 10^9, found {quote(value)}"
+                )
+            else:
+                values[name] = (
+                    bool(int(value)) if name in ("residual", "downsample") else int(value)
+                )
+        try:
+            return Layer(kind=match[1], **values)  # pyright: ignore[reportArgumentType]
+        except TypeError as error:
+            raise EdgenasError(f"layer {quote(text)} is incomplete: {error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Primitive:
+    """One operator of a layer, batch norm folded into the conv before it.
+
+    Args:
+        op: ``conv``, ``linear``, ``globalpool``, ``avgpool``, ``maxpool``, ``add``, ``mul`` or
+            ``act``.
+        inputs: input channels.
+        outputs: output channels.
+        kernel: height and width.
+        stride: in both directions.
+        groups: of a conv; equal to ``inputs`` in a depthwise one.
+        in_size: height and width of the input.
+        out_size: height and width of the output.
+        bias: whether it has a bias of its own.
+        norm: whether a batch norm follows (and is folded in for deployment).
+        activation: of an ``act``: ``relu``, ``relu6``, ``hswish``, ``hsigmoid``, ...
+    """
+
+    op: str
+    inputs: int
+    outputs: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: int = 1
+    groups: int = 1
+    in_size: tuple[int, int]
+    out_size: tuple[int, int]
+    bias: bool = False
+    norm: bool = False
+    activation: str = ""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image; 0 for all but conv and linear."""
+        return self.weights * self.out_size[0] * self.out_size[1]
+
+    @property
+    def weights(self) -> int:
+        """Weights without bias and batch norm."""
+        if self.op not in ("conv", "linear"):
+            return 0
+        return self.outputs * (self.inputs // self.groups) * self.kernel[0] * self.kernel[1]
+
+    @property
+    def params(self) -> int:
+        """Trainable parameters: weights, bias, and two per channel of a batch norm."""
+        return self.weights + self.outputs * (self.bias + 2 * self.norm)
+
+    @property
+    def folded(self) -> int:
+        """Constants that are deployed: weights and one bias per channel."""
+        return self.weights + self.outputs * (self.bias or self.norm)
+
+    @property
+    def input_elements(self) -> int:
+        """Elements of the input of one image (of one of the two inputs of add and mul)."""
+        return self.inputs * self.in_size[0] * self.in_size[1]
+
+    @property
+    def output_elements(self) -> int:
+        """Elements of the output of one image."""
+        return self.outputs * self.out_size[0] * self.out_size[1]
+
+
+@functools.lru_cache(maxsize=65536)
+def primitives(layer: Layer) -> tuple[Primitive, ...]:
+    """The operators of a layer, in order of execution."""
+    return tuple(_primitives(layer))
+
+
+def _primitives(layer: Layer) -> Iterator[Primitive]:
+    size, out, stride = layer.in_size, divide_size(layer.in_size, layer.stride), layer.stride
+    mid, outputs = layer.mid, layer.outputs
+    if layer.kind == "conv":
+        yield _conv(layer.inputs, outputs, size, kernel=layer.kernel, stride=stride)
+        yield _act(outputs, out, layer.activation)
+    elif layer.kind == "mbconv":
+        if mid != layer.inputs:
+            yield _conv(layer.inputs, mid, size)
+            yield _act(mid, size, layer.activation)
+        yield _conv(mid, mid, size, kernel=layer.kernel, stride=stride, groups=mid)
+        yield _act(mid, out, layer.activation)
+        if layer.squeeze:
+            yield _simple("globalpool", mid, out, to=_ONE)
+            yield dataclasses.replace(_conv(mid, layer.squeeze, _ONE), norm=False, bias=True)
+            yield _act(layer.squeeze, _ONE, "relu")
+            yield dataclasses.replace(_conv(layer.squeeze, mid, _ONE), norm=False, bias=True)
+            yield _act(mid, _ONE, "hsigmoid")
+            yield _simple("mul", mid, out, to=out)
+        yield _conv(mid, outputs, out)
+        if layer.residual:
+            yield _simple("add", outputs, out, to=out)
+    elif layer.kind == "bottleneck":
+        if layer.downsample:
+            if stride > 1:
+                yield _simple("avgpool", layer.inputs, size, to=out, kernel=stride, stride=stride)
+            yield _conv(layer.inputs, outputs, out)
+        yield _conv(layer.inputs, mid, size)
+        yield _act(mid, size, layer.activation)
+        yield _conv(mid, mid, size, kernel=layer.kernel, stride=stride)
+        yield _act(mid, out, layer.activation)
+        yield _conv(mid, outputs, out)
+        yield _simple("add", outputs, out, to=out)
+        yield _act(outputs, out, layer.activation)
+    else:
+        channels = layer.inputs
+        if layer.final:
+            yield _conv(channels, layer.final, size)
+            yield _act(layer.final, size, layer.activation)
+            channels = layer.final
+        yield _simple("globalpool", channels, size, to=_ONE)
+        if layer.mix:
+            yield dataclasses.replace(_conv(channels, layer.mix, _ONE), norm=False)
+            yield _act(layer.mix, _ONE, layer.activation)
+            channels = layer.mix
+        yield Primitive(
+            op="linear",
+            inputs=channels,
+            outputs=outputs,
+            in_size=_ONE,
+            out_size=_ONE,
+            bias=True,
+        )
+    if layer.kind == "conv" and layer.residual:
+        yield _simple("add", outputs, out, to=out)
+    if layer.pool > 1:
+        yield _simple("maxpool", outputs, out, to=layer.out_size, kernel=3, stride=layer.pool)
+
+
+def _conv(
+    inputs: int, outputs: int, size: Size, *, kernel: int = 1, stride: int = 1, groups: int = 1
+) -> Primitive:
+    return Primitive(
+        op="conv",
+        inputs=inputs,
+        outputs=outputs,
+        kernel=(kernel, kernel),
+        stride=stride,
+        groups=groups,
+        in_size=size,
+        out_size=divide_size(size, stride),
+        norm=True,
+    )
+
+
+def _act(channels: int, size: Size, activation: str) -> Primitive:
+    return dataclasses.replace(_simple("act", channels, size, to=size), activation=activation)
+
+
+def _simple(
+    op: str, channels: int, size: Size, *, to: Size, kernel: int = 1, stride: int = 1
+) -> Primitive:
+    return Primitive(
+        op=op,
+        inputs=channels,
+        outputs=channels,
+        kernel=(kernel, kernel),
+        stride=stride,
+        in_size=size,
+        out_size=to,
+    )
+
+
+def divide_size(size: Size, stride: int) -> Size:
+    """Height and width behind a stride, rounded up."""
+    return -(-size[0] // stride), -(-size[1] // stride)
