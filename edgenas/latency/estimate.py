@@ -1,6 +1,6 @@
 """Latency of networks on devices that nobody here has measured: an estimated device model.
 
-The model is one page of `docs/devices.md`: a network's time is the sum of what it is made of times
+The model has a page, `docs/concepts/devices.md`: a network's time is what it is made of times
 prices (`edgenas.latency.features`), which are fitted to published whole-network latencies together
 with the effects of families of networks (`edgenas.latency.hierarchy`). The interval of a network
 holds four doubts: about the prices that it spends its time on, about the effect of its family,

@@ -1,4 +1,4 @@
-"""Print the estimated targets of the shipped profiles as the table of docs/devices.md.
+"""Print the estimated targets of the shipped profiles as the table of docs/concepts/devices.md.
 
 python -m tools.device_fits.table_device_models [--write]
 """
