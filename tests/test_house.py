@@ -344,14 +344,14 @@ def test_no_file_names_a_path_or_a_host_of_one_machine():
 # How many there may be. A number above the bar in its comment is where the tree stands now: it may
 # only fall.
 MOST = {
-    "modules above 400 lines": 6,  # bar 1: board.py, until it is several files
+    "modules above 400 lines": 3,  # bar 0
     "functions above 60 lines of code": 6,  # bar 0
-    "functions with more than 8 parameters": 3,  # bar 0
+    "functions with more than 8 parameters": 1,  # bar 0
     "mutable fields of frozen values in delivery": 0,
     "assertions of a value in delivery": 3,
-    "judge, judged": 21,  # bar 5
-    "found, outside of errors": 582,  # bar 150
-    "likewise": 12,  # bar 0
+    "judge, judged": 14,  # bar 5
+    "found, outside of errors": 508,  # bar 150
+    "likewise": 9,  # bar 0
     "classes of one name": 2,  # bar 0
     "files of cli named otherwise than their verbs": 0,
 }
@@ -359,9 +359,9 @@ MOST = {
 MOST_ENTRIES = 16
 # Modules of the command line that are no verb.
 NO_VERBS = {"__init__", "command", "console"}
-# Options that `specialize` alone has: their field, and where they matter.
+# Options that `specialize` alone has, and one that it shares: their field, and where they matter.
 OPTIONS = "retrain_top retrain_from retrain_epochs retrain_rate allow_accuracy_drop".split()
-MOST_USES = dict.fromkeys(OPTIONS, 4) | {"allow_accuracy_drop": 6}  # bar 4
+MOST_USES = dict.fromkeys(OPTIONS, 4) | {"allow_accuracy_drop": 6}  # `export` has it too
 
 
 def texts() -> dict[str, str]:
