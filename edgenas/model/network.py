@@ -226,8 +226,11 @@ def initialise(module: nn.Module, *, generator: torch.Generator | None = None) -
     """Random weights in place of all that a module has, trained ones too.
 
     He initialisation by fan-out for convs (arXiv 1502.01852), small normals for linears; batch
-    norms scale by one, shift by zero and forget their statistics.
+    norms scale by one, shift by zero and forget their statistics. A module on the meta device has
+    no values, and stays as it is: random numbers there would load torch's compiler.
     """
+    if all(parameter.is_meta for parameter in module.parameters()):
+        return
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             fan_out = part.out_channels // part.groups * part.kernel_size[0] * part.kernel_size[1]

@@ -125,7 +125,9 @@ class Supernet(nn.Module):
         parameter = next(self.parameters())
         for name, buffer in network.named_buffers():
             # In training mode the slices carry no statistics: the network starts with fresh ones.
-            fresh = torch.full_like(buffer, name.endswith("running_var"), device=parameter.device)
+            # The buffer is on the meta device, where full_like would load sympy.
+            value, device = int(name.endswith("running_var")), parameter.device
+            fresh = torch.full(buffer.shape, value, dtype=buffer.dtype, device=device)
             tensors.setdefault(
                 name, fresh.to(parameter.dtype) if fresh.is_floating_point() else fresh
             )
@@ -148,9 +150,9 @@ def _largest(space: Space, slot: Slot) -> nn.Module:
     if layer.kind in _ELASTIC and space.kernel_transform == "linear":
         kernels = sorted(space.stages[int(stage[1])].kernels, reverse=True)
         for large, small in itertools.pairwise(kernels):
-            block.register_parameter(
-                f"kernel_{large}to{small}", nn.Parameter(torch.eye(small * small))
-            )
+            # On the meta device, eye would load torch's compiler, which takes seconds.
+            identity = torch.eye(small * small, device="cpu").to(torch.get_default_device())
+            block.register_parameter(f"kernel_{large}to{small}", nn.Parameter(identity))
     return block
 
 
