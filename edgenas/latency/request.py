@@ -83,7 +83,7 @@ class PredictRequest:
         if (self.arch is None) == (self.model is None):
             raise EdgenasError(
                 "either arch or model must be given: the network",
-                hint="--arch arch.json or --model FILE.onnx; edgenas predict --help shows all options",
+                hint="add --arch FILE or --model FILE; see: edgenas predict --help",
             )
 
 
