@@ -175,7 +175,7 @@ def test_completed_children_keep_what_they_have_and_draw_what_appears(space: Spa
     rows, deep = rows_of(space, seed=seed, n=30), rows_of(space, seed=seed + 1, n=30)
     depths = list(layout(space).depths.values())
     rows[:, depths] = deep[:, depths]
-    found = rules(space).completed(rows, rng=np.random.default_rng(seed))
+    found = rules(space).complete(rows, rng=np.random.default_rng(seed))
     assert (space.canonical(found) == found).all()
     assert (found[:, depths] == rows[:, depths]).all()
     kept = (rows != 0) & (found != 0)

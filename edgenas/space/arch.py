@@ -29,7 +29,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage: its output channels and its blocks; the depth is their number."""
+    """One stage: its output channels and its blocks. Its depth is the number of blocks."""
 
     width: Channels
     blocks: Annotated[tuple[Block, ...], Length(1, 1000)]
@@ -39,7 +39,7 @@ class Stage:
 class Arch:
     """One network: the input resolution in pixels and the stages, the stem included.
 
-    Only blocks that exist are in it, so equal networks are equal values.
+    It holds only blocks that exist, so equal networks are equal values.
     """
 
     resolution: Pixels
@@ -52,7 +52,7 @@ class Arch:
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     def __str__(self) -> str:
-        """For logs: ``r28 16[3x1] 24[5x4 3x3]``: resolution, then width[kernel x expand ...]."""
+        """``r28 16[3x1] 24[5x4 3x3]``: resolution, then width[kernel x expand ...], for logs."""
         stages = (
             f"{stage.width}[{' '.join(f'{b.kernel}x{b.expand:g}' for b in stage.blocks)}]"
             for stage in self.stages
@@ -77,7 +77,7 @@ class Arch:
 
     @staticmethod
     def from_json(value: Any, *, where: str = "arch") -> "Arch":
-        """The arch of a JSON object.
+        """Read an arch from a JSON object.
 
         Raises:
             EdgenasError: a field is missing, unknown or of the wrong type; names its path.

@@ -1,8 +1,8 @@
-"""The file of a predictor: arrays and a JSON header in one safetensors file, and nothing that runs.
+"""The file of a predictor: arrays and a JSON header in one safetensors file, and no code.
 
 The header lies in the metadata of the file under ``edgenas``. It holds the schema, a hash of the
-arrays, what the arrays mean, and five probes: networks with the values predicted when the file was
-written. A file whose probes come out otherwise here is refused.
+arrays, what the arrays mean, and five probes: networks with the values predicted for them when the
+file was written. A file that gives other values for them here is refused.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _PROBES = 5
 
 
 def make_probes(space: Space, predict: Callable[[Codes], Vector]) -> dict[str, Any]:
-    """Five networks of a space with their predictions."""
+    """Predict values for five networks of a space."""
     rows = space.sample(_PROBES, rng=np.random.default_rng(0))
     return {"rows": rows.tolist(), "values": predict(rows).tolist()}
 
@@ -45,7 +45,7 @@ class Probes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What the header of every predictor has."""
+    """The fields in the header of every predictor."""
 
     sha256: Annotated[str, Length(64, 64)]
     probes: Probes
@@ -62,28 +62,28 @@ def check_probes(header: Header, *, predict: Callable[[Codes], Vector], path: Pa
     """
     try:
         rows = np.array(header.probes.rows, np.uint8)
-        wanted = np.array(header.probes.values, float)
-        found = predict(rows)
+        expected = np.array(header.probes.values, float)
+        values = predict(rows)
     except (TypeError, ValueError, IndexError) as error:
         raise EdgenasError(f"{path}: probes are damaged: {error}") from error
     # Single precision sums in another order on another processor.
-    if found.shape != wanted.shape or not np.allclose(found, wanted, rtol=1e-4, atol=0):
+    if values.shape != expected.shape or not np.allclose(values, expected, rtol=1e-4, atol=0):
         raise EdgenasError(
-            f"{path}: probes must give {quote(wanted.tolist())}, found {quote(found.tolist())}",
+            f"{path}: probes must give {quote(expected.tolist())}, found {quote(values.tolist())}",
             hint="the file is damaged; fit it again",
         )
 
 
 def save_arrays(path: Path, *, schema: str, header: Mapping[str, Any], arrays: Arrays) -> None:
     """Write arrays and header atomically."""
-    kept = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
-    text = json.dumps({"schema": schema, "sha256": _hash(kept), **header}, allow_nan=False)
+    arrays = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+    text = json.dumps({"schema": schema, "sha256": _hash(arrays), **header}, allow_nan=False)
     with new_file(path) as temporary:
-        temporary.write_bytes(save(kept, {"edgenas": text}))
+        temporary.write_bytes(save(arrays, {"edgenas": text}))
 
 
 def load_arrays(path: Path, *, schema: str, kind: type[Own]) -> tuple[Own, Arrays]:
-    """Read header and arrays; ask ``check_numbers`` what is in them.
+    """Read header and arrays. Call ``check_numbers`` afterwards: the values are not checked here.
 
     Args:
         path: of the file.
@@ -101,8 +101,8 @@ def load_arrays(path: Path, *, schema: str, kind: type[Own]) -> tuple[Own, Array
             arrays: Arrays = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError, TypeError, OSError) as error:
         raise EdgenasError(f"{path} is damaged or no predictor: {error}", hint=hint) from error
-    given = parse_json(metadata.get("edgenas", "{}"), where=str(path))
-    header = decode(kind, check_schema(given, schema=schema, where=str(path)), where=str(path))
+    value = parse_json(metadata.get("edgenas", "{}"), where=str(path))
+    header = decode(kind, check_schema(value, schema=schema, where=str(path)), where=str(path))
     if header.sha256 != _hash(arrays):
         raise EdgenasError(
             f"{path} is damaged: its arrays do not have the hash in its header", hint=hint
@@ -111,7 +111,7 @@ def load_arrays(path: Path, *, schema: str, kind: type[Own]) -> tuple[Own, Array
 
 
 def check_numbers(arrays: Arrays, *, path: Path, nan: Literal["refused", "allowed"]) -> None:
-    """Refuse arrays of anything but finite numbers; NaN may stand for what no network has.
+    """Refuse arrays that hold anything but finite numbers. NaN may stand for an absent value.
 
     Raises:
         EdgenasError: names the array.
@@ -132,7 +132,7 @@ def _hash(arrays: Arrays) -> str:
 
 
 def tables_to_arrays(tables: Tables) -> tuple[list[list[int]], Arrays]:
-    """Compiled tables as the columns that places read and an array a place."""
+    """Write compiled tables as the columns that each place reads, and one array for each place."""
     return [list(c) for c in tables.columns], {
         f"places.{i}": values for i, values in enumerate(tables.values)
     }
@@ -141,7 +141,7 @@ def tables_to_arrays(tables: Tables) -> tuple[list[list[int]], Arrays]:
 def tables_from_arrays(
     columns: Sequence[Sequence[int]], arrays: Mapping[str, NDArray[Any]], *, constant: float
 ) -> Tables:
-    """The inverse of ``tables_arrays``, for sums. Raises KeyError where an array is missing."""
+    """Read sums from what ``tables_to_arrays`` wrote. Raises KeyError if an array is missing."""
     return Tables(
         tuple(tuple(int(c) for c in place) for place in columns),
         tuple(arrays[f"places.{i}"] for i in range(len(columns))),

@@ -1,8 +1,8 @@
-"""What a network costs, twice: by walking its layers, and for many rows at once by tables.
+"""The cost of networks, computed in two ways: layer by layer, and by tables for many rows at once.
 
-``total(space, arch)`` is the readable truth. ``compile_tables`` evaluates the same function of a
-layer over every place of the space once; afterwards an (n, genes) integer matrix is scored with
-one gather per place.
+``total(space, arch)`` is the way that is easy to read. ``compile_tables`` evaluates the same
+function of a layer once for every place of the space. Then an (n, genes) integer matrix is scored
+with one gather for each place.
 """
 
 import functools
@@ -27,13 +27,13 @@ _ROWS = 2048  # scored at once: what is gathered for so many stays in the second
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Of one image.
+    """The cost of a network or a layer for one image.
 
     Args:
         macs: multiply-accumulates of convs and linears, as torch counts them (half its FLOPs).
         params: trainable parameters.
-        weights: constants deployed once batch norms are folded.
-        peak: elements of the largest set of activations that are alive at once.
+        weights: constants that ship, once batch norms are folded.
+        peak: elements of the largest set of activations that are alive at the same time.
     """
 
     macs: Count
@@ -54,7 +54,7 @@ def cost(layer: Layer) -> Cost:
 
 
 def total(space: Space, arch: Arch) -> Cost:
-    """The cost of an arch: sums over its layers, the largest of their peaks."""
+    """The cost of an arch: the sums over its layers, and the largest of their peaks."""
     parts = [cost(layer) for _, layer in plan(space, arch)]
     return Cost(
         macs=sum(p.macs for p in parts),
@@ -67,15 +67,15 @@ def total(space: Space, arch: Arch) -> Cost:
 def memory(
     cost: Cost, *, weight_bytes: float = 4, activation_bytes: float = 4, batch: int = 1
 ) -> float:
-    """Bytes while running: all weights and the largest live set of activations."""
+    """Bytes in use while a network runs: all weights and the largest live set of activations."""
     return cost.weights * weight_bytes + cost.peak * activation_bytes * batch
 
 
 def peak_elements(layer: Layer) -> int:
-    """Elements alive at the busiest moment of a layer, one image.
+    """Count the elements that are alive at the busiest moment of a layer, for one image.
 
-    Every operator needs its inputs and its output; activations work in place; the input stays
-    alive as long as a shortcut still needs it.
+    An operator needs its inputs and its output at the same time. Activations work in place. The
+    input of a layer stays alive as long as a shortcut needs it.
     """
     pixels, behind = prod(layer.in_size), prod(divide_size(layer.in_size, layer.stride))
     before, after = layer.inputs * pixels, layer.outputs * behind
@@ -89,20 +89,20 @@ def peak_elements(layer: Layer) -> int:
     if layer.kind == "conv":
         steps = [before + after, 3 * after * layer.residual]
     elif layer.kind == "mbconv":
-        kept = before * layer.residual  # for the shortcut
+        skip = before * layer.residual  # for the shortcut
         expanded = layer.mid != layer.inputs
         steps = [before + wide] if expanded else []
-        steps.append(wide + narrow + (kept if expanded else 0))
+        steps.append(wide + narrow + (skip if expanded else 0))
         if layer.squeeze:
-            steps.append(kept + narrow + layer.mid + layer.squeeze)
-            steps.append(kept + 2 * narrow + layer.mid)
-        steps += [kept + narrow + after, 3 * after * layer.residual]
+            steps.append(skip + narrow + layer.mid + layer.squeeze)
+            steps.append(skip + 2 * narrow + layer.mid)
+        steps += [skip + narrow + after, 3 * after * layer.residual]
     else:
         pooled = layer.inputs * behind if layer.stride > 1 else 0
         shortcut = after if layer.downsample else 0
         steps = [before + pooled + shortcut] if layer.downsample else []
-        kept = shortcut if layer.downsample else before  # while the three convs run
-        steps += [before + wide + shortcut, kept + wide + narrow, kept + narrow + after, 3 * after]
+        skip = shortcut if layer.downsample else before  # while the three convs run
+        steps += [before + wide + shortcut, skip + wide + narrow, skip + narrow + after, 3 * after]
     steps.append(after + layer.outputs * prod(layer.out_size) if layer.pool > 1 else 0)
     return max(steps)
 
@@ -124,7 +124,7 @@ class Tables:
     constant: float = 0.0
 
     def __call__(self, rows: Codes) -> Vector:
-        """The values of canonical rows, shape (n, genes) -> (n,)."""
+        """Score canonical rows, shape (n, genes) -> (n,)."""
         columns, steps, offsets, values = _gathers(self)
         combine = np.add if self.reduce == "sum" else np.maximum
         result = np.empty(len(rows))
@@ -133,16 +133,16 @@ class Tables:
             index = np.broadcast_to(offsets, (len(offsets), part.shape[1])).copy()
             for column, step in zip(columns, steps, strict=True):
                 index += part.take(column, 0) * step
-            # All places at once; they are added in their order, one after the other.
-            found = values.take(index, mode="clip")
-            combine.reduce(found, axis=0, initial=0.0, out=result[start : start + _ROWS])
+            # Gather for all places at once; then add them in their order, one after the other.
+            parts = values.take(index, mode="clip")
+            combine.reduce(parts, axis=0, initial=0.0, out=result[start : start + _ROWS])
         result += self.constant
         return result
 
 
 @functools.lru_cache(maxsize=64)
 def _gathers(tables: Tables) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[Any], Vector]:
-    """The tables end to end in one array, and how rows become indices into it.
+    """Join the tables into one array, and compute how rows become indices into it.
 
     Returns:
         The columns read, shape (most columns of a place, places); by how much a code in each moves
@@ -193,23 +193,23 @@ def compile_tables(
 
 @functools.lru_cache(maxsize=32)
 def macs_table(space: Space) -> Tables:
-    """MACs of rows."""
+    """Tables that give the MACs of rows."""
     return compile_tables(space, lambda layer: cost(layer).macs)
 
 
 @functools.lru_cache(maxsize=32)
 def params_table(space: Space) -> Tables:
-    """Trainable parameters of rows."""
+    """Tables that give the trainable parameters of rows."""
     return compile_tables(space, lambda layer: cost(layer).params)
 
 
 @functools.lru_cache(maxsize=32)
 def weights_table(space: Space) -> Tables:
-    """Deployed constants of rows."""
+    """Tables that give the constants that ship, for rows."""
     return compile_tables(space, lambda layer: cost(layer).weights)
 
 
 @functools.lru_cache(maxsize=32)
 def peak_table(space: Space) -> Tables:
-    """Peak live activation elements of rows."""
+    """Tables that give the largest number of live activation elements of rows."""
     return compile_tables(space, lambda layer: cost(layer).peak, reduce="max")

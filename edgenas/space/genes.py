@@ -34,7 +34,7 @@ class Gene:
     block: int = -1
 
     def code(self, arch: Arch) -> int:
-        """The code of this gene in an arch of the space."""
+        """Find the code of this gene in an arch of the space."""
         if self.stage < 0:
             return 1 + self.values.index(arch.resolution)
         stage = arch.stages[self.stage]
@@ -49,7 +49,7 @@ class Gene:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which column holds what; a choice of one value that is always there has no column.
+    """Which gene each column holds. A gene with one value that is always present has no column.
 
     ``widths`` and ``depths`` are keyed by stage, ``kernels`` and ``expands`` by (stage, block).
     """
@@ -94,12 +94,12 @@ def layout(space: "Space") -> Layout:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rules:
-    """Which genes exist, as arrays of shape (genes,).
+    """The rules by which genes exist, as arrays of shape (genes,).
 
     Args:
-        depths: the column that decides whether the gene exists.
-        least: the least code in it with which the gene does.
-        choices: how many values the gene has.
+        depths: the column of the depth that decides whether a gene exists.
+        least: the smallest code in that column with which the gene exists.
+        choices: the number of values of the gene.
     """
 
     depths: NDArray[np.intp]
@@ -107,11 +107,11 @@ class Rules:
     choices: Codes
 
     def present(self, rows: Codes) -> NDArray[np.bool_]:
-        """Which genes of rows exist, shape (n, genes)."""
+        """Find which genes of rows exist, shape (n, genes)."""
         return rows.take(self.depths, 1) >= self.least
 
-    def completed(self, rows: Codes, *, rng: np.random.Generator) -> Codes:
-        """The canonical rows of children: genes of absent blocks are 0, of new ones drawn.
+    def complete(self, rows: Codes, *, rng: np.random.Generator) -> Codes:
+        """Make rows canonical: set genes of absent blocks to 0, draw those of new blocks.
 
         Args:
             rows: codes in range, shape (n, genes); 0 where no parent had the block.
@@ -130,11 +130,11 @@ def rules(space: "Space") -> Rules:
     """The rules of a space's rows."""
     genes, columns = space.genes, layout(space).depths
     depths = np.zeros(len(genes), np.intp)
-    least = np.zeros(len(genes), np.uint8)  # whatever is in column 0, the gene exists
+    least = np.zeros(len(genes), np.uint8)  # 0: the gene exists whatever column 0 holds
     for column, gene in enumerate(genes):
         if gene.optional:
             depths[column] = columns[gene.stage]
-            # Depths ascend, so larger codes are of deeper stages.
+            # Depths ascend, so a larger code stands for a deeper stage.
             shallow = sum(depth <= gene.block for depth in space.stages[gene.stage].depths)
             least[column] = 1 + shallow
     return Rules(depths, least, np.array([len(gene.values) for gene in genes], np.uint8))

@@ -15,13 +15,13 @@ _ONE: Size = (1, 1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """One profiled unit of a planned arch, with all its shapes.
+    """One unit of a planned arch that is profiled as a whole, with all its shapes.
 
     Args:
         kind: ``conv``, ``mbconv``, ``bottleneck`` or ``head``.
         inputs: input channels.
-        outputs: output channels; of the head: classes.
-        size: height of the input in pixels, and its width where there are no ``columns``.
+        outputs: output channels; for the head, the number of classes.
+        size: height of the input in pixels; also its width, unless ``columns`` says otherwise.
         kernel: kernel size (of the depthwise conv in ``mbconv``, of the middle one in
             ``bottleneck``).
         stride: of that conv.
@@ -33,7 +33,7 @@ class Layer:
         pool: stride of a 3x3 max-pool at the end; 1: none.
         final: head only: channels of the 1x1 conv before global pooling; 0: none.
         mix: head only: channels of the 1x1 conv behind global pooling; 0: none.
-        columns: width of the input in pixels; 0: as its height.
+        columns: width of the input in pixels; 0: the same as its height.
     """
 
     kind: Literal["conv", "mbconv", "bottleneck", "head"]
@@ -65,10 +65,10 @@ class Layer:
         return divide_size(divide_size(self.in_size, self.stride), self.pool)
 
     def __str__(self) -> str:
-        """Key of the latency table: ``mbconv(inputs=24,outputs=40,size=16,...)``.
+        """The key of the layer in a latency table: ``mbconv(inputs=24,outputs=40,size=16,...)``.
 
-        Only fields that differ from their default are printed, so that a wider vocabulary leaves
-        old tables valid.
+        It holds only fields that differ from their default, so that old tables stay valid when a
+        field is added.
         """
         fields = (
             f"{f.name}={int(v) if isinstance(v, bool) else v}"
@@ -79,19 +79,19 @@ class Layer:
 
     @staticmethod
     def parse(text: str) -> "Layer":
-        """The layer of a text form.
+        """Read the text form of a layer.
 
         Raises:
-            EdgenasError: the text is no layer; names the part.
+            EdgenasError: the text does not describe a layer; names the part that is wrong.
         """
         match = re.fullmatch(r"(\w+)\((.*)\)", text)
         if match is None or match[1] not in ("conv", "mbconv", "bottleneck", "head"):
             raise EdgenasError(f"layer must read like conv(inputs=3,...), found {quote(text)}")
-        known = {f.name: f.type for f in dataclasses.fields(Layer)}
+        names = {f.name for f in dataclasses.fields(Layer)}
         values: dict[str, int | str | bool] = {}
         for part in match[2].split(","):
             name, _, value = part.partition("=")
-            if name not in known or name == "kind" or not value:
+            if name not in names or name == "kind" or not value:
                 raise EdgenasError(f"layer {quote(text)}: unknown part {quote(part)}")
             if name == "activation":
                 values[name] = value
@@ -111,7 +111,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Primitive:
-    """One operator of a layer, batch norm folded into the conv before it.
+    """One operator of a layer. A batch norm is folded into the conv before it.
 
     Args:
         op: ``conv``, ``linear``, ``globalpool``, ``avgpool``, ``maxpool``, ``add``, ``mul`` or
@@ -142,12 +142,12 @@ class Primitive:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of one image; 0 for all but conv and linear."""
+        """Multiply-accumulates of one image; 0 for every operator but conv and linear."""
         return self.weights * self.out_size[0] * self.out_size[1]
 
     @property
     def weights(self) -> int:
-        """Weights without bias and batch norm."""
+        """The number of weights, without bias and batch norm."""
         if self.op not in ("conv", "linear"):
             return 0
         return self.outputs * (self.inputs // self.groups) * self.kernel[0] * self.kernel[1]
@@ -159,12 +159,12 @@ class Primitive:
 
     @property
     def folded(self) -> int:
-        """Constants that are deployed: weights and one bias per channel."""
+        """The number of constants that ship: the weights and one bias per channel."""
         return self.weights + self.outputs * (self.bias or self.norm)
 
     @property
     def input_elements(self) -> int:
-        """Elements of the input of one image (of one of the two inputs of add and mul)."""
+        """Elements of the input for one image. For add and mul: of one of their two inputs."""
         return self.inputs * self.in_size[0] * self.in_size[1]
 
     @property
@@ -273,5 +273,5 @@ def _simple(
 
 
 def divide_size(size: Size, stride: int) -> Size:
-    """Height and width behind a stride, rounded up."""
+    """Divide height and width by a stride; the results are rounded up."""
     return -(-size[0] // stride), -(-size[1] // stride)

@@ -1,7 +1,6 @@
-"""One predictor for a space and everything it is narrowed to.
+"""Maps by which predictors and tables of a space read the rows of a narrower space.
 
-``space.restrict`` drops values of genes, and whole genes of which one value is left. What was
-fitted or compiled on the wide space then reads the narrow rows through these maps.
+``space.restrict`` drops values of genes, and drops a gene if only one of its values is left.
 """
 
 import functools
@@ -18,12 +17,14 @@ Indices = NDArray[np.intp]
 
 @functools.lru_cache(maxsize=32)
 def map_codes(space: Space, narrow: Space) -> tuple[tuple[int, Indices], ...]:
-    """For each column of a space: the column of a narrower one, and its codes in the space's.
+    """Map each column of a space to a column of a narrower space.
 
-    A column of -1 stands for a gene that is decided: its one code is in the array.
+    Returns:
+        For each column of the space, its column in the narrower space, and the codes in the space
+        of the codes there. A column of -1 means that only one code is left; it is in the array.
 
     Raises:
-        EdgenasError: the second space is no narrower one.
+        EdgenasError: the second space is not a narrower one.
     """
     if narrow == space:
         whole = (np.arange(len(gene.values) + 1) for gene in space.genes)
@@ -40,11 +41,11 @@ def map_codes(space: Space, narrow: Space) -> tuple[tuple[int, Indices], ...]:
             f"space {narrow.name} must be space {space.name} or a narrower one: {error.message}"
         ) from error
     columns = {gene.name: i for i, gene in enumerate(narrow.genes)}
-    found: list[tuple[int, Indices]] = []
+    maps: list[tuple[int, Indices]] = []
     for code, gene in zip(decided, space.genes, strict=True):
         column = columns.pop(gene.name, -1)
         if column < 0:
-            found.append((-1, np.array([code], np.intp)))
+            maps.append((-1, np.array([code], np.intp)))
             continue
         values = narrow.genes[column].values
         if not set(values) <= set(gene.values):
@@ -52,20 +53,20 @@ def map_codes(space: Space, narrow: Space) -> tuple[tuple[int, Indices], ...]:
                 f"space {narrow.name} must be space {space.name} or a narrower one: "
                 f"{gene.name} may be {values}"
             )
-        found.append((column, np.array([0, *(1 + gene.values.index(v) for v in values)], np.intp)))
+        maps.append((column, np.array([0, *(1 + gene.values.index(v) for v in values)], np.intp)))
     if columns:
         raise EdgenasError(
             f"space {narrow.name} must be space {space.name} or a narrower one: it has "
             f"{next(iter(columns))}"
         )
-    return tuple(found)
+    return tuple(maps)
 
 
 def narrow_tables(tables: Tables, *, space: Space, narrow: Space) -> Tables:
-    """Tables compiled over a space, for rows of a narrower one.
+    """Convert tables that were compiled over a space to rows of a narrower space.
 
     Raises:
-        EdgenasError: the second space is no narrower one.
+        EdgenasError: the second space is not a narrower one.
     """
     if narrow == space:
         return tables
@@ -74,30 +75,35 @@ def narrow_tables(tables: Tables, *, space: Space, narrow: Space) -> Tables:
     values: list[NDArray[np.float64]] = []
     for read, table in zip(tables.columns, tables.values, strict=True):
         taken = table[np.ix_(*(maps[column][1] for column in read))] if read else table
-        kept = [axis for axis, column in enumerate(read) if maps[column][0] >= 0]
-        columns.append(tuple(maps[read[axis]][0] for axis in kept))
-        values.append(taken.reshape([taken.shape[axis] for axis in kept]))
+        axes = [axis for axis, column in enumerate(read) if maps[column][0] >= 0]
+        columns.append(tuple(maps[read[axis]][0] for axis in axes))
+        values.append(taken.reshape([taken.shape[axis] for axis in axes]))
     return Tables(tuple(columns), tuple(values), tables.reduce, tables.constant)
 
 
 def narrow_inputs(
     columns: Indices, codes: Indices, *, space: Space, narrow: Space
 ) -> tuple[Indices, Indices]:
-    """Inputs that are 1 where a column holds a code, for rows of a narrower space.
+    """Convert inputs of a predictor to rows of a narrower space.
+
+    An input is 1 where a column of a row holds a code, else 0.
 
     Args:
-        columns: shape (inputs,); -1: the input is always its code, 0 or 1.
-        codes: shape (inputs,).
-        space: whose columns they are.
-        narrow: whose rows will be scored.
+        columns: the column of each input, shape (inputs,); -1: the input is always its code.
+        codes: the code of each input, shape (inputs,).
+        space: the space of these columns and codes.
+        narrow: the space of the rows that will be scored.
+
+    Returns:
+        Columns and codes for the narrower space.
     """
     maps = map_codes(space, narrow)
     new_columns, new_codes = columns.copy(), codes.copy()
     for i, (column, code) in enumerate(zip(columns, codes, strict=True)):
         if column < 0:
             continue
-        new, known = maps[int(column)]
-        at = np.flatnonzero(known == code)
+        new, old_codes = maps[int(column)]
+        at = np.flatnonzero(old_codes == code)
         if new < 0 or not at.size:
             new_columns[i], new_codes[i] = -1, int(new < 0 and at.size > 0)
         else:

@@ -12,23 +12,23 @@ from edgenas.space.stage import StageSpace, make_divisible, middle_channels
 
 
 def plan(space: Space, arch: Arch) -> tuple[tuple[str, Layer], ...]:
-    """The walk: the named layers of an arch, in order.
+    """Walk through an arch and name its layers, in order.
 
     Names are ``stages.<i>.<j>`` and ``head``. The arch must be in the space (``space.check``).
     """
     layers: list[tuple[str, Layer]] = []
     before = space.inputs
-    for i, chosen in enumerate(arch.stages):
-        for j, block in enumerate(chosen.blocks):
-            inputs = before if j == 0 else chosen.width
-            last = j == len(chosen.blocks) - 1
+    for i, stage in enumerate(arch.stages):
+        for j, block in enumerate(stage.blocks):
+            inputs = before if j == 0 else stage.width
+            last = j == len(stage.blocks) - 1
             layers.append(
                 (
                     f"stages.{i}.{j}",
-                    _block(space, i, j, arch.resolution, inputs, chosen.width, block, last),
+                    _block(space, i, j, arch.resolution, inputs, stage.width, block, last),
                 )
             )
-        before = chosen.width
+        before = stage.width
     layers.append(("head", _head(space, arch.resolution, before)))
     return tuple(layers)
 
@@ -51,11 +51,9 @@ class Slot:
 
 @functools.lru_cache(maxsize=16)
 def slots(space: Space) -> tuple[Slot, ...]:
-    """Every place of the space, with the layers that can fill it."""
-    found: list[Slot] = []
-    for i, stage in enumerate(space.stages):
-        found.extend(_slot(space, i, j) for j in range(max(stage.depths)))
-    return (*found, _slot(space, len(space.stages), 0))
+    """All places of a space, with the layers that can fill each."""
+    blocks = ((i, j) for i, stage in enumerate(space.stages) for j in range(max(stage.depths)))
+    return (*(_slot(space, i, j) for i, j in blocks), _slot(space, len(space.stages), 0))
 
 
 def layers(space: Space) -> list[Layer]:
@@ -80,7 +78,7 @@ def _slot(space: Space, i: int, j: int) -> Slot:
         choices["kernel"] = (lay.kernels.get((i, j)), stage.kernels, optional)
         choices["expand"] = (lay.expands.get((i, j)), stage.expands, optional)
         if stage.pool > 1:
-            # The pool belongs to the last block, so the depth decides who has it.
+            # The pool belongs to the last block, so the depth decides which block has it.
             choices["depth"] = (lay.depths.get(i), stage.depths, False)
     read = {name: c for name, c in choices.items() if c[0] is not None}
     table: dict[tuple[int, ...], Layer | None] = {}
@@ -91,7 +89,7 @@ def _slot(space: Space, i: int, j: int) -> Slot:
         resolution, inputs = int(values["resolution"]), int(values.get("inputs", 0))
         absent = 0 in codes
         if absent and any(code for c, code in zip(read.values(), codes, strict=True) if c[2]):
-            continue  # a block is there with all its genes or with none
+            continue  # either all genes of a block are present or none is
         if "depth" in read and absent != (values["depth"] <= j):
             continue
         if head:

@@ -44,8 +44,8 @@ class Space:
     """A family of networks.
 
     Args:
-        name: for people and file headers.
-        resolutions: heights of the input in pixels to choose from; ``aspect`` gives its width.
+        name: for people and for the headers of files.
+        resolutions: heights of the input to choose from, in pixels; ``aspect`` gives the widths.
         stages: the stem and the stages, in order.
         final: channels of the 1x1 conv-BN-activation before global pooling; 0: none.
         mix: channels of the 1x1 conv-activation behind it (no BN, no bias); 0: none.
@@ -55,8 +55,8 @@ class Space:
         kernel_transform: how a small kernel comes out of the largest: ``linear`` (centre crop and
             a learnt matrix, once-for-all, arXiv 1908.09791, section 3.3) or ``crop``.
         epsilon: of every batch norm.
-        kept_in_float: parts of its networks that stay in float where the rest is int8, of
-            ``PARTS``: fixed before a device is profiled, so that tables and models agree.
+        kept_in_float: parts of the networks, from ``PARTS``, that stay in float when the rest is
+            int8. The space fixes them, so that latency tables and models agree.
         aspect: height to width of the inputs, in lowest terms: (3, 5) for 96x160.
 
     Raises:
@@ -80,18 +80,18 @@ class Space:
         _check_space(self)
 
     def __repr__(self) -> str:
-        """As of any dataclass, ``aspect`` only where inputs are no squares: digests hold it."""
-        told = [f.name for f in fields(self) if f.name != "aspect" or self.aspect != (1, 1)]
-        return f"Space({', '.join(f'{name}={getattr(self, name)!r}' for name in told)})"
+        """As of any dataclass, but without the ``aspect`` of squares: old digests contain it."""
+        names = [f.name for f in fields(self) if f.name != "aspect" or self.aspect != (1, 1)]
+        return f"Space({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
     @property
     def filed_as(self) -> str:
-        """What measured networks are filed under: the name, and the aspect if it is no square."""
+        """The name of the space in latency tables: with the aspect, unless inputs are square."""
         return self.name + ("" if self.aspect == (1, 1) else " {}:{}".format(*self.aspect))
 
     @property
     def genes(self) -> tuple[Gene, ...]:
-        """The genes, one a column, those with a single code left out."""
+        """The genes, one for each column. A gene with a single code has no column."""
         return layout(self).genes
 
     @property
@@ -133,12 +133,12 @@ class Space:
         return clear_absent(self, rows)
 
     def mutate(self, rows: Codes, *, rng: np.random.Generator, probability: float = 0.1) -> Codes:
-        """Each gene is drawn anew with a probability; blocks that appear are drawn anew always.
+        """Draw each gene again with a probability; genes of blocks that appear are always drawn.
 
         Args:
-            rows: canonical rows, shape (n, genes); left as they are.
+            rows: canonical rows, shape (n, genes); they are not changed.
             rng: the source of chance.
-            probability: of each gene.
+            probability: that a gene is drawn again.
         """
         fresh = self.sample(len(rows), rng=rng, by="gene")
         for column, gene in enumerate(self.genes):
@@ -148,7 +148,7 @@ class Space:
         return clear_absent(self, np.where(take, fresh, rows))
 
     def crossover(self, first: Codes, second: Codes, *, rng: np.random.Generator) -> Codes:
-        """Each gene comes from one of two parents, among those that have the block.
+        """Take each gene from one of two parents; if only one has the block, from that one.
 
         Args:
             first: canonical rows, shape (n, genes).
@@ -159,7 +159,7 @@ class Space:
         return clear_absent(self, np.where(take, second, first))
 
     def canonical(self, rows: Codes) -> Codes:
-        """The rows with the genes of absent blocks set to 0.
+        """Set the genes of absent blocks to 0.
 
         Raises:
             EdgenasError: a code is out of range, or a block that exists carries 0.
@@ -182,7 +182,7 @@ class Space:
         return result.astype(np.uint8)
 
     def encode(self, archs: Iterable[Arch]) -> Codes:
-        """The canonical rows of archs, shape (n, genes).
+        """Write archs as canonical rows, shape (n, genes).
 
         Raises:
             EdgenasError: an arch is not in this space; names the path.
@@ -198,7 +198,7 @@ class Space:
         return np.array(rows, np.uint8).reshape(len(rows), len(lay.genes))
 
     def decode(self, rows: Codes) -> list[Arch]:
-        """The archs of rows, shape (n, genes). Raises EdgenasError as ``canonical``."""
+        """Read the archs of rows, shape (n, genes). Raises EdgenasError as ``canonical``."""
         lay, archs = layout(self), list[Arch]()
         for row in self.canonical(rows).tolist():
 
@@ -230,11 +230,11 @@ class Space:
             raise EdgenasError(
                 f"stages must be {len(self.stages)} in space {self.name}, found {len(arch.stages)}"
             )
-        for i, (found, stage) in enumerate(zip(arch.stages, self.stages, strict=True)):
+        for i, (chosen, stage) in enumerate(zip(arch.stages, self.stages, strict=True)):
             path = f"stages[{i}]"
-            require_choice(found.width, stage.widths, f"{path}.width", self.name)
-            require_choice(len(found.blocks), stage.depths, f"{path}.depth", self.name)
-            for j, block in enumerate(found.blocks):
+            require_choice(chosen.width, stage.widths, f"{path}.width", self.name)
+            require_choice(len(chosen.blocks), stage.depths, f"{path}.depth", self.name)
+            for j, block in enumerate(chosen.blocks):
                 require_choice(block.kernel, stage.kernels, f"{path}.blocks[{j}].kernel", self.name)
                 require_choice(block.expand, stage.expands, f"{path}.blocks[{j}].expand", self.name)
 
@@ -247,11 +247,11 @@ class Space:
         return True
 
     def largest(self) -> Arch:
-        """Every choice at its largest."""
+        """The arch with the largest value of every choice."""
         return self._corner(max)
 
     def smallest(self) -> Arch:
-        """Every choice at its smallest."""
+        """The arch with the smallest value of every choice."""
         return self._corner(min)
 
     def _corner(self, pick: Callable[[Sequence[float]], float]) -> Arch:
@@ -272,10 +272,10 @@ class Space:
         kernel: Iterable[int] | None = None,
         expand: Iterable[float] | None = None,
     ) -> "Space":
-        """A narrower space: only the named values, wherever there was a choice of them.
+        """Narrow the space to some values. A choice of one value is left as it is.
 
         Raises:
-            EdgenasError: nothing would be left of a choice.
+            EdgenasError: no value of a choice would be left.
         """
         stages = tuple(
             replace(

@@ -1,4 +1,4 @@
-"""The choices of one stage of a space, and the rules they keep."""
+"""The choices of one stage of a space, and the rules for them."""
 
 import itertools
 import math
@@ -54,22 +54,22 @@ class StageSpace:
 
 
 def middle_channels(channels: int, ratio: float) -> int:
-    """Middle channels: ``channels * ratio`` made divisible by 8 (MobileNetV2's rule).
+    """Compute middle channels: ``channels * ratio``, made divisible by 8 (MobileNetV2's rule).
 
-    ``max(8, floor((v + 4) / 8) * 8)``, plus 8 where that is below 0.9 v; a ratio of 1 changes
-    nothing.
+    That is ``max(8, floor((v + 4) / 8) * 8)``, plus 8 if the result is below 0.9 v. A ratio of 1
+    leaves the channels as they are.
     """
     return channels if ratio == 1 else make_divisible(round(channels * ratio))
 
 
 def make_divisible(value: float) -> int:
-    """``value`` rounded to a multiple of 8, at least 8 and never below 0.9 of it."""
+    """Round a value to a multiple of 8 that is at least 8 and at least 0.9 of the value."""
     rounded = max(8, int(value + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * value else rounded
 
 
 def check_stage(stage: StageSpace, path: str, before: tuple[int, ...]) -> None:
-    """Refuse a stage that breaks a rule, or has two choices that give the same network.
+    """Refuse a stage that breaks a rule, or two choices of which give the same network.
 
     Args:
         stage: the stage.
@@ -127,19 +127,19 @@ def check_stage(stage: StageSpace, path: str, before: tuple[int, ...]) -> None:
 def check_choices(
     values: tuple[float, ...], rule: str, path: str, ok: Callable[[float], bool]
 ) -> None:
-    """Refuse choices that are not ascending, each once, and all ``ok``; ``rule`` says what is."""
+    """Refuse choices that do not ascend, or that are not all ``ok``; ``rule`` names that rule."""
     ascending = all(a < b for a, b in itertools.pairwise(values))
     if not values or not ascending or not all(ok(v) for v in values):
         raise EdgenasError(f"{path} must be {rule}, ascending, each once, found {values}")
 
 
 def at_least(least: int) -> Callable[[float], bool]:
-    """The rule of an integer that is at least ``least``."""
+    """A test for integers that are at least ``least``."""
     return lambda v: isinstance(v, int) and v >= least
 
 
 def join(values: Iterable[float]) -> str:
-    """Numbers for people: ``3, 5, 7``."""
+    """Join numbers for people to read: ``3, 5, 7``."""
     return ", ".join(f"{v:g}" for v in values)
 
 
@@ -175,11 +175,15 @@ def require_choice(value: float, values: Sequence[float], path: str, space: str)
 def narrow_choice(
     values: tuple[Number, ...], only: Iterable[float] | None, path: str
 ) -> tuple[Number, ...]:
-    """Those values that are wanted, all for None; a choice of one stays. Refuses to leave none."""
+    """Narrow a choice to the wanted values. None means all of them; a choice of one value stays.
+
+    Raises:
+        EdgenasError: no value would be left.
+    """
     if only is None or len(values) == 1:
         return values
     wanted = tuple(only)
-    kept = tuple(v for v in values if v in wanted)
-    if not kept:
+    narrower = tuple(v for v in values if v in wanted)
+    if not narrower:
         raise EdgenasError(f"{path} must keep one of {join(values)}, found {join(wanted)}")
-    return kept
+    return narrower

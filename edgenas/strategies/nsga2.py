@@ -151,4 +151,4 @@ def _mated(genes: Rules, one: Codes, other: Codes, *, rng: np.random.Generator) 
         # As many steps further, and round: any other code, or any at all where there was none.
         steps = (rng.random(n) * (choices - (codes != 0))).astype(np.intp)
         children.ravel()[at] = 1 + (codes + steps) % choices
-    return genes.completed(children, rng=rng)
+    return genes.complete(children, rng=rng)
