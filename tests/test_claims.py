@@ -12,7 +12,7 @@ from edgenas.space.cost import macs_table
 from edgenas.space.presets import load_space
 from edgenas.strategies.chosen import choose_networks
 
-DEVICES = (ROOT / "docs" / "concepts" / "devices.md").read_text(encoding="utf-8")
+DEVICES = (ROOT / "docs" / "reference" / "devices.md").read_text(encoding="utf-8")
 
 
 def test_so_many_targets_know_their_energy_as_the_guide_says():

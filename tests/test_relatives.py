@@ -315,7 +315,7 @@ def test_the_page_lists_the_targets_as_they_ship(monkeypatch: pytest.MonkeyPatch
     monkeypatch.syspath_prepend(str(ROOT))
     from tools.device_fits import table_device_models as table
 
-    text = (ROOT / "docs/concepts/devices.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/reference/devices.md").read_text(encoding="utf-8")
     listed = text.split(table.BEGIN)[1].split(table.END)[0].splitlines()
     assert listed == list(table.rows())
     assert len(listed) > 50

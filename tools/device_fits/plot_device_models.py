@@ -1,6 +1,6 @@
 """Plot predicted against published latencies, every row left out of the fit that predicts it.
 
-python -m tools.device_fits.plot_device_models PUBLISHED --out docs/concepts/device_models.png
+python -m tools.device_fits.plot_device_models PUBLISHED --out docs/results/device_models.png
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Print the estimated targets of the shipped profiles as the table of docs/concepts/devices.md.
+"""Print the estimated targets of the shipped profiles as the table of docs/reference/devices.md.
 
 python -m tools.device_fits.table_device_models [--write]
 """
@@ -18,7 +18,7 @@ from edgenas.space.plan import plan
 from edgenas.space.presets import load_space
 
 SPACE = "ofa-mbv3-w1.0"  # whose networks the intervals are of
-PAGE = Path(__file__).parents[2] / "docs" / "concepts" / "devices.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "devices.md"
 BEGIN, END = "<!-- targets: begin -->\n", "<!-- targets: end -->\n"
 
 
