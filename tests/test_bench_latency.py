@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import onnx
 
-from edgenas.latency.predictor import learn_predictor
+from edgenas.latency.fitting import learn_predictor
 from edgenas.profiling.networks import calibration_archs
 from edgenas.space.cost import cost, macs_table
 from edgenas.space.plan import layers

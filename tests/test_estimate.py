@@ -31,7 +31,8 @@ from edgenas.latency.estimate import (
     quantile,
 )
 from edgenas.latency.features import AT, NAMES, WORDS, Kernels, Prices
-from edgenas.latency.predictor import build_predictor, estimated, spread_on
+from edgenas.latency.fitting import build_predictor
+from edgenas.latency.source import compile_spread, expand_model
 from edgenas.space.cost import compile_tables
 from edgenas.space.layer import Layer, primitives
 from edgenas.space.plan import plan
@@ -209,8 +210,8 @@ def test_each_network_of_a_space_has_its_own_bound():
     space = PRESETS["ofa-mbv3-w1.0"]()
     board = device_model(load("rk3588s"), load("rk3588s").target(runtime="tflite"))
     rows = space.sample(12, rng=np.random.default_rng(1))
-    spreads = spread_on(board, space)(rows)
-    predictor = build_predictor(space, estimated(board))
+    spreads = compile_spread(board, space)(rows)
+    predictor = build_predictor(space, expand_model(board))
     upper = predictor.upper(rows, confidence=0.9) / predictor.predict(rows)
     for i, arch in enumerate(space.decode(rows)):
         parts = [p for _, layer in plan(space, arch) for p in primitives(layer)]

@@ -26,11 +26,13 @@ from edgenas.accuracy.predictor import AccuracyPredictor, load_accuracy
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.held_out import HeldOut, compare_with_truth, rank_correlation
 from edgenas.latency.bound import split_networks
+from edgenas.latency.fitting import build_predictor, learn_predictor
 from edgenas.latency.learned import count_features, learn_costs
 from edgenas.latency.line import Line, add_bound, fit_line
-from edgenas.latency.predictor import SumPredictor, build_predictor, learn_predictor
+from edgenas.latency.predictor import SumPredictor
 from edgenas.latency.predictor_file import load_latency, save_latency
-from edgenas.latency.table import Estimated, MeasuredNetwork, Timing
+from edgenas.latency.source import EstimatedSource
+from edgenas.latency.table import MeasuredNetwork, Timing
 from edgenas.space.cost import (
     Tables,
     compile_tables,
@@ -530,7 +532,7 @@ def test_what_weights_cost_beside_the_layers_is_found():
     # The predictor knows its own minimum: its tables say what it predicts.
     assert fitted.tables()(rows) == pytest.approx(fitted.predict(rows))
     # Fitted again it starts from the layers of the table, not from what it learnt before.
-    again = fitted.fit(rows[20:30], 2 * seconds[20:30])
+    again = fitted.base.fit(rows[20:30], 2 * seconds[20:30])
     assert again.predict(rows) == pytest.approx(2 * seconds, rel=1e-6)
     narrow = space.restrict(resolution=[32])
     codes = narrow.sample(5, rng=np.random.default_rng(1))
@@ -576,7 +578,7 @@ def test_of_layers_timed_both_ways_those_are_taken_that_predict_networks_left_ou
     wide = space.encode(narrow.decode(codes))
     there = fitted.on(narrow)
     assert there.predict(codes) == pytest.approx(fitted.predict(wide))
-    assert there.fit(codes, fitted.predict(wide)).predict(codes) == pytest.approx(
+    assert there.base.fit(codes, fitted.predict(wide)).predict(codes) == pytest.approx(
         fitted.predict(wide)
     )
     # Cold layers without noise are right as they are, and simpler.
@@ -613,7 +615,7 @@ def test_a_bound_with_weights_holds_as_often_as_it_says():
 def test_an_estimate_brings_its_own_bound_until_networks_are_measured(tmp_path: Path):
     space = tiny()
     rows = rows_of(space, seed=4, n=12)
-    model = Estimated(
+    model = EstimatedSource(
         target=TARGET,
         layer_seconds=fake_seconds,
         constant=0.001,
@@ -705,8 +707,6 @@ def test_few_networks_calibrate_macs():
     fitted = learn_predictor(space, rows[:5], 1e-9 * macs_table(space)(rows[:5]))
     assert set(fitted.rates) <= {"all macs", "run"}
     assert fitted.predict(rows) == pytest.approx(1e-9 * macs_table(space)(rows))
-    again = fitted.fit(rows[:5], 2e-9 * macs_table(space)(rows[:5]))
-    assert again.predict(rows) == pytest.approx(2 * fitted.predict(rows))
     for seconds, told in ((np.empty(0), "as many times as networks"), ([0.0], "above zero")):
         with pytest.raises(EdgenasError, match=told):
             learn_predictor(space, rows[: len(seconds)], seconds)

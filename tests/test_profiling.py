@@ -22,8 +22,8 @@ from edgenas.clock import measure as host
 from edgenas.clock.board import Settings
 from edgenas.clock.measure import Measurement
 from edgenas.latency.device import Target
+from edgenas.latency.fitting import learn_predictor
 from edgenas.latency.learned import sum_features
-from edgenas.latency.predictor import learn_predictor
 from edgenas.latency.table import LatencyTable, MeasuredNetwork, Timing
 from edgenas.latency.table_file import load_table, save_table, table_path
 from edgenas.onnx_graph.build import layer_graph

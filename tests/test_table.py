@@ -12,14 +12,8 @@ from strategies import rows_of, seeds, spaces
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.latency.device import Target
-from edgenas.latency.table import (
-    Estimated,
-    LatencyTable,
-    MeasuredNetwork,
-    Timing,
-    merge,
-    mismatches,
-)
+from edgenas.latency.source import EstimatedSource
+from edgenas.latency.table import LatencyTable, MeasuredNetwork, Timing, merge, mismatches
 from edgenas.latency.table_file import find_table, load_table, save_table, table_path
 from edgenas.space.layer import Layer
 from edgenas.space.plan import layers, plan
@@ -81,7 +75,7 @@ def test_compiled_sums_equal_the_walk(space: Space, seed: int):
         sum(fake_seconds(layer) for _, layer in plan(space, arch)) for arch in space.decode(rows)
     ]
     assert table_of(space).compile(space)(rows) == pytest.approx(walked, rel=1e-12)
-    model = Estimated(target=TARGET, layer_seconds=fake_seconds, constant=0.25)
+    model = EstimatedSource(target=TARGET, layer_seconds=fake_seconds, constant=0.25)
     assert model.compile(space)(rows) == pytest.approx([0.25 + w for w in walked], rel=1e-12)
     assert model.provenance == "estimated"
 

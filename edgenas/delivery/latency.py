@@ -9,12 +9,9 @@ from edgenas.clock import board, measure
 from edgenas.latency import device as devices
 from edgenas.latency.device import Device, Target
 from edgenas.latency.estimate import DeviceModel, cautions_of, device_model
-from edgenas.latency.predictor import (
-    LatencyPredictor,
-    LearnedPredictor,
-    build_predictor,
-    estimated,
-)
+from edgenas.latency.fitting import build_predictor
+from edgenas.latency.predictor import LatencyPredictor, LearnedPredictor
+from edgenas.latency.source import expand_model
 from edgenas.latency.table import LatencyTable, Statistic
 from edgenas.latency.table_file import find_table
 from edgenas.profiling.run import profile
@@ -178,7 +175,7 @@ def find_latency(
     return TargetLatency(
         device=device,
         target=target,
-        predictor=build_predictor(space, estimated(model)),
+        predictor=build_predictor(space, expand_model(model)),
         model=model,
         source=f"device model of {device.title}, {model.evidence.own}",
         clock=None,

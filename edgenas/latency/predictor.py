@@ -10,12 +10,11 @@ decides between them:
 * `LearnedPredictor`: measured networks alone. Layer costs are learned from them
   (`edgenas.latency.learned`).
 
-Predictors are values: to fit one gives a new one. `edgenas.latency.predictor_file` keeps them on
-disk. Networks are canonical rows, shape (n, genes), or a list of Arch.
+Predictors are values. `edgenas.latency.fitting` builds them, `edgenas.latency.predictor_file` keeps
+them on disk. Networks are canonical rows, shape (n, genes), or a list of Arch.
 """
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
@@ -26,23 +25,15 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.held_out import HeldOut, compare_with_truth
 from edgenas.latency.bound import BoundKind, check_confidence, split_networks
 from edgenas.latency.device import Target
-from edgenas.latency.estimate import DeviceModel, quantile
-from edgenas.latency.features import AT, NAMES
-from edgenas.latency.learned import learn_costs
-from edgenas.latency.line import Line, add_bound, identity_line
-from edgenas.latency.linear import check_measured, combine_tables, compile_features
+from edgenas.latency.estimate import quantile
+from edgenas.latency.line import Line, add_bound
+from edgenas.latency.linear import check_measured, combine_tables
+from edgenas.latency.source import EstimatedSource
 from edgenas.latency.sums import fit_sums
-from edgenas.latency.table import (
-    Estimated,
-    LatencySource,
-    LatencyTable,
-    Provenance,
-    Statistic,
-)
+from edgenas.latency.table import Provenance
 from edgenas.space.arch import Arch
 from edgenas.space.cost import Tables, Vector
 from edgenas.space.genes import Codes
-from edgenas.space.layer import Layer, primitives
 from edgenas.space.narrow import narrow_tables
 from edgenas.space.space import Space
 
@@ -60,7 +51,7 @@ class LatencyPredictor(Protocol):
 
     @property
     def target(self) -> Target | None:
-        """What the latencies belong to; None where only measured networks without one are there."""
+        """What the latencies belong to; None where nobody named it."""
         ...
 
     @property
@@ -125,6 +116,25 @@ def measure_error(predictor: LatencyPredictor, networks: Networks, seconds: Arra
     predicted = predictor.predict(networks)
     method = "chosen by a search, then measured"
     return compare_with_truth(predicted, seconds, relative=True, method=method)
+
+
+def divide_measurements(
+    space: Space, networks: Networks, seconds: ArrayLike, *, spared: Measurements | None
+) -> tuple[Codes, Vector, tuple[Codes, Vector]]:
+    """Divide measured networks into those for the fit and those for the bound.
+
+    Returns:
+        The rows and the seconds of the first, then both of the second; see ``SumPredictor.fit``.
+
+    Raises:
+        EdgenasError: there are no networks, or some times are not above zero.
+    """
+    rows, times = rows_of(networks, space), np.asarray(seconds, float)
+    check_measured(len(rows), times)
+    if spared is not None:
+        return rows, times, (rows_of(spared[0], space), np.asarray(spared[1], float))
+    fitted, others = split_networks(len(rows))
+    return rows[fitted], times[fitted], (rows[others], times[others])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +206,7 @@ class SumPredictor:
         Raises:
             EdgenasError: there is nothing to fit to, or some times are not above zero.
         """
-        rows, times, others = _divide(self.space, networks, seconds, spared=spared)
+        rows, times, others = divide_measurements(self.space, networks, seconds, spared=spared)
         sums, line = fit_sums(self.space, self.sums, rows, seconds=times, alone=self.alone)
         if len(others[0]):
             line = add_bound(line, sums(others[0]), others[1])
@@ -211,7 +221,7 @@ class EstimatedPredictor(SumPredictor):
         source: the device model.
     """
 
-    source: Estimated
+    source: EstimatedSource
 
     def upper(self, networks: Networks, *, confidence: float = 0.95) -> Vector:
         """The bound of the device model."""
@@ -231,7 +241,7 @@ class LinePredictor:
     """Predicts a network by a line from the sum of its layers, see `LatencyPredictor`.
 
     Args:
-        base: the times of the layers; ``fit`` starts from them.
+        base: the times of the layers; another line can be fitted to them.
         sums: what the line starts from: the sums of ``base``, or those with a rate for each weight.
         line: from sums to times, with the errors that it was seen to make.
         chosen: the error on networks that a search chose.
@@ -297,12 +307,6 @@ class LinePredictor:
         """The same predictor with its error on networks that a search chose by it."""
         return replace(self, chosen=measure_error(self, networks, seconds))
 
-    def fit(
-        self, networks: Networks, seconds: ArrayLike, *, spared: Measurements | None = None
-    ) -> "LinePredictor":
-        """Fit a new line to other networks, from the same layers; see ``SumPredictor.fit``."""
-        return self.base.fit(networks, seconds, spared=spared)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnedPredictor(LinePredictor):
@@ -313,133 +317,3 @@ class LearnedPredictor(LinePredictor):
     """
 
     rates: Mapping[str, float]
-
-    def fit(
-        self, networks: Networks, seconds: ArrayLike, *, spared: Measurements | None = None
-    ) -> "LearnedPredictor":
-        """Learn from other networks; see ``learn_predictor``."""
-        return learn_predictor(self.space, networks, seconds, spared=spared, target=self.target)
-
-
-def learn_predictor(
-    space: Space,
-    networks: Networks,
-    seconds: ArrayLike,
-    *,
-    spared: Measurements | None = None,
-    priors: Mapping[str, Tables] | None = None,
-    target: Target | None = None,
-) -> LearnedPredictor:
-    """Learn a latency predictor from measured networks alone.
-
-    Args:
-        space: of the networks.
-        networks: n of them.
-        seconds: measured, shape (n,), above zero.
-        spared: further networks and their seconds, see ``SumPredictor.fit``.
-        priors: latencies of other devices, see `edgenas.latency.learned.learn_costs`.
-        target: what the latencies belong to.
-
-    Raises:
-        EdgenasError: there is nothing to fit to, or some times are not above zero.
-    """
-    rows, times, others = _divide(space, networks, seconds, spared=spared)
-    costs = learn_costs(space, rows, seconds=times, priors=priors)
-    line = identity_line(costs.left_out, times)
-    if len(others[0]):
-        line = add_bound(line, costs.sums(others[0]), others[1])
-    base = SumPredictor(space=space, sums=costs.sums, target=target, provenance="measured")
-    return LearnedPredictor(base=base, sums=costs.sums, line=line, rates=costs.rates)
-
-
-def build_predictor(
-    space: Space, source: LatencySource, *, statistic: Statistic = "typical"
-) -> SumPredictor | LinePredictor:
-    """The predictor of a table or a device model; a table's own measured networks give a line.
-
-    Args:
-        space: of the networks; a predictor serves narrower ones too, see ``on``.
-        source: times of layers, measured, published or estimated.
-        statistic: of the measured networks: the typical time, or ``wall_p50`` or ``wall_p95``, what
-            a user lives with while the machine does other things as well.
-
-    Raises:
-        EdgenasError: layers of the space are missing in the table, or no network of it was
-            measured with this statistic.
-    """
-    predictor = sum_layers(space, source)
-    networks = (
-        source.network_sums(space, statistic=statistic) if isinstance(source, LatencyTable) else []
-    )
-    if networks:
-        return predictor.fit(
-            [network.arch for network, _, _ in networks], [s for _, _, s in networks]
-        )
-    if statistic != "typical":
-        raise EdgenasError(
-            f"{statistic} needs measured networks of space {space.name}, the latencies of "
-            f"{source.target} have none",
-            hint=f"edgenas profile --device {source.target.device} --space {space.name}",
-        )
-    return predictor
-
-
-def sum_layers(space: Space, source: LatencySource) -> SumPredictor:
-    """The predictor that adds up the layers of a table or a device model.
-
-    Raises:
-        EdgenasError: layers of the space are missing in the table.
-    """
-    sums, target, provenance = source.compile(space), source.target, source.provenance
-    if isinstance(source, Estimated):
-        return EstimatedPredictor(
-            space=space, sums=sums, target=target, provenance=provenance, source=source
-        )
-    alone = source.compile_alone(space) if isinstance(source, LatencyTable) else None
-    return SumPredictor(space=space, sums=sums, target=target, provenance=provenance, alone=alone)
-
-
-def estimated(model: DeviceModel) -> Estimated:
-    """The latencies of an estimated device model, with its bound."""
-    return Estimated(
-        target=model.target,
-        layer_seconds=model.seconds,
-        constant=model.run_overhead,
-        spread_on=functools.lru_cache(maxsize=8)(functools.partial(spread_on, model)),
-    )
-
-
-def spread_on(model: DeviceModel, space: Space) -> Callable[[Codes], Vector]:
-    """The doubt of a device model about the networks of a space.
-
-    Returns:
-        Rows, shape (n, genes), to the standard deviation of log(measured / estimated), shape (n,).
-    """
-    priced = [name for name in NAMES if name != "run" and getattr(model.prices, name) > 0]
-
-    def count(layer: Layer) -> dict[str, float]:
-        counts = model.count(primitives(layer))
-        return {name: float(counts[AT[name]]) for name in priced}
-
-    tables = compile_features(space, count)
-
-    def spread(rows: Codes) -> Vector:
-        counts = np.zeros((len(rows), len(NAMES)))
-        counts[:, AT["run"]] = 1
-        for name, table in tables.items():
-            counts[:, AT[name]] = table(rows)
-        return model.spread(counts).astype(np.float64)
-
-    return spread
-
-
-def _divide(
-    space: Space, networks: Networks, seconds: ArrayLike, *, spared: Measurements | None
-) -> tuple[Codes, Vector, tuple[Codes, Vector]]:
-    """The rows and times to fit to, and those for the bound."""
-    rows, times = rows_of(networks, space), np.asarray(seconds, float)
-    check_measured(len(rows), times)
-    if spared is not None:
-        return rows, times, (rows_of(spared[0], space), np.asarray(spared[1], float))
-    fitted, others = split_networks(len(rows))
-    return rows[fitted], times[fitted], (rows[others], times[others])

@@ -3,16 +3,16 @@
 Values are seconds. `edgenas.latency.table_file` keeps tables on disk.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.ranges import Count, Seconds, SecondsOrZero
 from edgenas.latency.device import Target
 from edgenas.space.arch import Arch
-from edgenas.space.cost import Tables, Vector, compile_tables
-from edgenas.space.genes import Codes, layout
+from edgenas.space.cost import Tables, compile_tables
+from edgenas.space.genes import layout
 from edgenas.space.layer import Layer
 from edgenas.space.plan import Slot, layers, plan, slots
 from edgenas.space.space import Space
@@ -90,59 +90,6 @@ class MeasuredNetwork:
     def belongs_to(self, space: Space) -> bool:
         """Whether it is filed as a network of this space."""
         return (self.space, self.classes) == (space.filed_as, space.classes)
-
-
-class LatencySource(Protocol):
-    """Where the times of layers come from: a table, or a device model that computes them."""
-
-    @property
-    def target(self) -> Target:
-        """What the latencies belong to."""
-        ...
-
-    @property
-    def provenance(self) -> Provenance:
-        """Where the numbers are from."""
-        ...
-
-    def seconds(self, layer: Layer) -> float:
-        """The seconds of one layer. Raises EdgenasError where the source has none."""
-        ...
-
-    def compile(self, space: Space) -> Tables:
-        """The sums of layers for rows of a space. Raises EdgenasError where a layer is missing."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimated:
-    """Latencies of a device model: any function of a layer, and a constant for each run.
-
-    Args:
-        target: what they belong to.
-        layer_seconds: the time of one layer.
-        constant: added once a run.
-        spread_on: for a space, rows to the standard deviation of log(measured / estimated) of
-            those networks; None: it is not known.
-    """
-
-    target: Target
-    layer_seconds: Callable[[Layer], float]
-    constant: float = 0.0
-    spread_on: Callable[[Space], Callable[[Codes], Vector]] | None = None
-
-    @property
-    def provenance(self) -> Provenance:
-        """Always ``estimated``."""
-        return "estimated"
-
-    def seconds(self, layer: Layer) -> float:
-        """The time of one layer."""
-        return self.layer_seconds(layer)
-
-    def compile(self, space: Space) -> Tables:
-        """Sums of layers, plus the constant, for rows of a space."""
-        return compile_tables(space, self.layer_seconds, constant=self.constant)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,15 +10,10 @@ from edgenas.clock.measure import NETWORK, Measurement
 from edgenas.latency.bound import CONFORMAL
 from edgenas.latency.device import Target, list_devices, load
 from edgenas.latency.estimate import device_model
+from edgenas.latency.fitting import build_predictor, learn_predictor, sum_layers
 from edgenas.latency.learned import FEW
-from edgenas.latency.predictor import (
-    LatencyPredictor,
-    LearnedPredictor,
-    build_predictor,
-    estimated,
-    learn_predictor,
-    sum_layers,
-)
+from edgenas.latency.predictor import LatencyPredictor, LearnedPredictor
+from edgenas.latency.source import expand_model
 from edgenas.latency.table import LatencyTable, Statistic
 from edgenas.latency.table_file import find_table, load_table
 from edgenas.profiling.journal import differences
@@ -137,7 +132,7 @@ def latencies_elsewhere(space: Space, *, target: Target) -> dict[str, Tables]:
                 latencies[name] = load_table(path).compile(space)
             else:
                 model = device_model(load(use.target.device), use.target)
-                latencies[name] = estimated(model).compile(space)
+                latencies[name] = expand_model(model).compile(space)
         except EdgenasError:  # a table of another space, or no estimate: nothing to start from
             continue
     return latencies

@@ -38,8 +38,9 @@ from edgenas.clock import measure
 from edgenas.clock.measure import DEFAULT, Measurement
 from edgenas.images.loading import load_images
 from edgenas.latency.device import Target, load
+from edgenas.latency.fitting import learn_predictor, sum_layers
 from edgenas.latency.line import fit_line
-from edgenas.latency.predictor import LatencyPredictor, build_predictor, learn_predictor
+from edgenas.latency.predictor import LatencyPredictor
 from edgenas.latency.table import LatencyTable, Timing
 from edgenas.model.saved import ACCURACY_FILE, find_supernet, load_supernet
 from edgenas.onnx_graph.build import operators_graph
@@ -260,7 +261,7 @@ def on_host(given: argparse.Namespace) -> None:
         corrected[f"{way}, a line"] = lined(sum_of, lines, of(lines)[0])
         print(row(f"{way}, a line", corrected[f"{way}, a line"](tested), truth))
         if way in METHOD_OF:
-            plain = build_predictor(space, study.table(METHOD_OF[way]))
+            plain = sum_layers(space, study.table(METHOD_OF[way]))
             fitted = plain.fit(lines, of(lines)[0], spared=([], []))
             if fitted.sums is plain.sums:
                 continue  # networks left out are predicted no better than by the line
@@ -305,7 +306,7 @@ def bounds(
     """How often bounds hold: on random networks, and on those that a search chose under them."""
     space = study.space
     method = METHODS.get(study.clock.target.runtime, "alone")
-    plain = build_predictor(space, study.table(method))
+    plain = sum_layers(space, study.table(method))
     seconds, times = of(lines)[0], of(others)[0]
     rows = space.encode(others)
     held: list[float] = []
