@@ -150,7 +150,6 @@ def tiny(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         seed=0,
         name="stripes",
         journal=folder / "accuracies.jsonl",
-        tell=lambda done, total, words: None,
     )
     predictor.save(folder / ACCURACY_FILE)
     save_tensors(folder / CALIBRATION_FILE, {"pixels": calibration})

@@ -38,7 +38,13 @@ def trained(
     tell: Callable[[int, int, str], None] = lambda done, total, words: None,
 ) -> Network:
     return train_alone(
-        start, IMAGES, recipe=recipe, preprocessing=PREPARED, seed=seed, state=state, tell=tell
+        start,
+        IMAGES,
+        recipe=recipe,
+        preprocessing=PREPARED,
+        seed=seed,
+        state=state,
+        progress=lambda step, *rest: tell(*rest),
     )
 
 

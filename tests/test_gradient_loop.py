@@ -17,7 +17,7 @@ from edgenas.space.cost import compile_tables
 from edgenas.space.presets import tiny
 from edgenas.strategies.gradient.expected import Expected
 from edgenas.strategies.gradient.policy import Policy
-from edgenas.strategies.gradient.run import STRATEGIES, LearntPolicy, learn
+from edgenas.strategies.gradient.run import STRATEGIES, LearntPolicy, SearchData, learn
 from edgenas.strategies.gradient.step import GradientSettings
 from edgenas.strategies.gradient.tilt import Ceiling
 from edgenas.strategies.gradient.weights import WeightTraining
@@ -42,14 +42,16 @@ def learnt(
     found = learn(
         supernet,
         strategy=strategy,
-        images=toy_images(48, side=16, classes=space.classes),
-        preprocessing=PREPARED,
+        data=SearchData(
+            images=toy_images(48, side=16, classes=space.classes),
+            preprocessing=PREPARED,
+            training=training,
+        ),
         ceilings=[Ceiling(name="latency", tables=latency, limit=0.8 * start)],
         seed=seed,
         settings=GradientSettings(steps=steps, batch=8),
-        training=training,
         folder=folder,
-        tell=tell,
+        progress=lambda step, *rest: tell(*rest),
     )
     after = supernet.state_dict()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
@@ -118,11 +120,13 @@ def test_of_one_network_alone_weights_are_trained_as_ever():
     found = learn(
         supernet,
         strategy="proxyless",
-        images=toy_images(8, side=16, classes=space.classes),
-        preprocessing=PREPARED,
+        data=SearchData(
+            images=toy_images(8, side=16, classes=space.classes),
+            preprocessing=PREPARED,
+            training=dataclasses.replace(training, recipe=recipe),
+        ),
         seed=3,
         settings=GradientSettings(steps=12, batch=8),
-        training=dataclasses.replace(training, recipe=recipe),
     ).supernet
     assert found is not None
     alone = train_alone(
@@ -196,8 +200,7 @@ def test_a_path_that_is_better_is_found():
         found = learn(
             supernet,
             strategy=strategy,
-            images=images,
-            preprocessing=PREPARED,
+            data=SearchData(images=images, preprocessing=PREPARED),
             settings=GradientSettings(steps=60, batch=24),
         )
         kernels = [
@@ -224,11 +227,11 @@ def test_what_cannot_be_learnt_is_refused():
     space = tiny()
     images = toy_images(8, side=16, classes=space.classes)
     with pytest.raises(EdgenasError, match="unknown strategy 'proxylss'\nhint: did you mean prox"):
-        learn(Supernet(space), strategy="proxylss", images=images, preprocessing=PREPARED)
+        data = SearchData(images=images, preprocessing=PREPARED)
+        learn(Supernet(space), strategy="proxylss", data=data)
     with pytest.raises(EdgenasError, match="needs at least 2 images, found 1"):
         learn(
             Supernet(space),
             strategy="proxyless",
-            images=images.take(torch.arange(1)),
-            preprocessing=PREPARED,
+            data=SearchData(images=images.take(torch.arange(1)), preprocessing=PREPARED),
         )

@@ -23,20 +23,18 @@ from edgenas.space.cost import macs_table, total
 from edgenas.space.presets import PRESETS
 from edgenas.space.presets import tiny as tiny_space
 from edgenas.strategies.constraint import Limit, parse_constraint
-from edgenas.strategies.proxies import (
-    PROXIES,
-    ProxyBatch,
-    ProxyScore,
+from edgenas.strategies.proxies.agreement import (
     count_tables,
-    draw_batch,
     draw_measured_networks,
-    grasp,
     measure_agreement,
-    naswot,
-    prescreen,
-    snip,
-    synflow,
 )
+from edgenas.strategies.proxies.batch import ProxyBatch, draw_batch
+from edgenas.strategies.proxies.grasp import grasp
+from edgenas.strategies.proxies.naswot import naswot
+from edgenas.strategies.proxies.prescreen import prescreen
+from edgenas.strategies.proxies.score import PROXIES, ProxyScore
+from edgenas.strategies.proxies.snip import snip
+from edgenas.strategies.proxies.synflow import synflow
 from edgenas.strategies.run import search
 
 
@@ -255,7 +253,7 @@ def test_a_prescreen_keeps_the_best_and_says_what_that_is_worth(batch: ProxyBatc
     kept = prescreen(score, rows, keep=4)
     assert kept.scores.tolist() == sorted(score(rows), reverse=True)[:4]
     assert "its agreement with accuracy is not known here" in str(kept)
-    judged = prescreen(score, rows, keep=4, judged=(rows, score(rows)), of="itself")
+    judged = prescreen(score, rows, keep=4, measured=(rows, score(rows)), of="itself")
     assert judged.agreement is not None
     assert (judged.agreement.spearman, judged.agreement.kendall) == pytest.approx((1.0, 1.0))
     assert "Spearman 1.00" in str(judged)

@@ -31,8 +31,7 @@ from edgenas.model.saved import load_supernet
 from edgenas.pages.bundle import bundle_page
 from edgenas.space.cost import macs_table
 from edgenas.strategies.gradient import run as gradient
-from edgenas.strategies.gradient.run import LearntPolicy
-from edgenas.strategies.gradient.weights import WeightTraining
+from edgenas.strategies.gradient.run import LearntPolicy, SearchData
 from edgenas.training.division import recipe_of, split_as_trained
 from edgenas.training.recipe import Recipe
 
@@ -244,9 +243,10 @@ def joint(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Images, LearntPolicy]]:
     monkeypatch.setattr(gradient, "_KEPT", 2)
     found: list[tuple[Images, LearntPolicy]] = []
 
-    def learn(supernet, *, training: WeightTraining, **rest) -> LearntPolicy:
-        learnt = original(supernet, training=training, **rest)
-        found.append((training.images, learnt))
+    def learn(supernet, *, data: SearchData, **rest) -> LearntPolicy:
+        learnt = original(supernet, data=data, **rest)
+        assert data.training is not None
+        found.append((data.training.images, learnt))
         return learnt
 
     original = ranking.learn

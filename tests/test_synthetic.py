@@ -76,7 +76,7 @@ def test_the_distance_falls(supernet: Supernet, real: torch.Tensor, preprocessin
     before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
     told: list[SynthesisProgress] = []
     made = synthesise(
-        supernet, real, preprocessing=preprocessing, count=40, steps=80, tell=told.append
+        supernet, real, preprocessing=preprocessing, count=40, steps=80, progress=told.append
     )
     assert made.shape == (40, 3, SIDE, SIDE)
     assert made.dtype == torch.uint8

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from edgenas.accuracy.predictor import AccuracyPredictor, load_accuracy
 from edgenas.basics.decode import decode
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import disk_errors, parse_json, read_text, wait_for_machine
+from edgenas.basics.progress import Progress, no_progress
 from edgenas.basics.ranges import Fraction, Id, Positive, Words
 from edgenas.images.data import Images
 from edgenas.model import processes as parallel
@@ -22,8 +23,6 @@ from edgenas.model.saved import ACCURACY_FILE, TrainedSupernet
 from edgenas.space.arch import Arch
 from edgenas.space.genes import Codes
 from edgenas.space.space import Space
-
-Tell = Callable[[int, int, str], None]
 
 CHOSEN = 12  # networks that a search chooses, measured once the predictor is fitted
 _SOURCE = re.compile(r"(?P<data>.+) (?P<split>\S+), n=(?P<images>\d+)")
@@ -89,7 +88,8 @@ def measure_accuracies(
     calibration: Tensor,
     split: str,
     journal: Path,
-    tell: Tell,
+    step: str = "evaluating networks",
+    progress: Progress = no_progress,
 ) -> np.ndarray:
     """Top-1 accuracies of rows, shape (n,), each network calibrated first.
 
@@ -103,14 +103,15 @@ def measure_accuracies(
         calibration: stored training images for the batch-norm statistics.
         split: the name of the split that ``images`` are.
         journal: a JSON-lines file of (arch id, accuracy); made if absent.
-        tell: called with (networks done, networks in all, words).
+        step: what ``progress`` calls this work.
+        progress: called with (step, networks done, networks in all, "").
     """
     archs = trained.supernet.space.decode(rows)
     known = parallel.broadcast(_read_journal(journal) if parallel.rank() == 0 else {})
 
     def accuracies(mine: Sequence[Arch]) -> Iterator[float]:
         for done, arch in enumerate(mine):
-            tell(done * parallel.world(), len(archs), "")
+            progress(step, done * parallel.world(), len(archs), "")
             if arch.id not in known:
                 wait_for_machine()
                 (found,) = evaluate_archs(
@@ -128,7 +129,7 @@ def measure_accuracies(
             yield known[arch.id]
 
     values = parallel.share_out(archs, accuracies)
-    tell(len(archs), len(archs), "")
+    progress(step, len(archs), len(archs), "")
     return np.array(values)
 
 
@@ -141,7 +142,7 @@ def fit_accuracy(
     seed: int,
     name: str,
     journal: Path,
-    tell: Tell,
+    progress: Progress = no_progress,
 ) -> AccuracyPredictor:
     """Evaluate sampled networks on validation images and fit a predictor to them.
 
@@ -153,7 +154,7 @@ def fit_accuracy(
         seed: of the sample.
         name: of the data set, for people.
         journal: see ``measure_accuracies``; belongs to one state of the weights.
-        tell: called with (networks done, networks in all, words).
+        progress: see ``measure_accuracies``.
     """
     space = trained.supernet.space
     rows = sample_archs(space, count, seed=seed)
@@ -164,7 +165,7 @@ def fit_accuracy(
         calibration=calibration,
         split="validation",
         journal=journal,
-        tell=tell,
+        progress=progress,
     )
     source = f"{name} validation, n={len(validation)}"
     assert _SOURCE.fullmatch(source)

@@ -9,7 +9,7 @@ from edgenas.strategies.request import ProxiesRequest
 
 if TYPE_CHECKING:
     from edgenas.delivery.prescreening import ScreenedSpace
-    from edgenas.strategies.proxies import Agreement
+    from edgenas.strategies.proxies.agreement import Agreement
 
 
 def run(request: ProxiesRequest, shown: Shown) -> None:

@@ -1,7 +1,6 @@
 """``fit-accuracy``: the accuracy predictor of a supernet, fitted to networks that are evaluated."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,11 +137,10 @@ def fit_and_save(
             seed=seed,
             name=name,
             journal=journal,
-            tell=partial(progress, "evaluating networks"),
+            progress=progress,
         )
     rows = choose_networks(predictor, count=CHOSEN, seed=seed)
     if len(rows):
-        step = "evaluating networks that a search chose"
         with explain_stop(_GO_ON):
             accuracies = measure_accuracies(
                 trained,
@@ -151,7 +149,8 @@ def fit_and_save(
                 calibration=calibration,
                 split="validation",
                 journal=journal,
-                tell=partial(progress, step),
+                step="evaluating networks that a search chose",
+                progress=progress,
             )
         predictor = predictor.with_chosen(rows, accuracy=accuracies)
     if parallel.rank() == 0:

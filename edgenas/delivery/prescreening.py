@@ -14,16 +14,10 @@ from edgenas.delivery.reading import read_images
 from edgenas.model.saved import find_supernet, load_supernet
 from edgenas.space.presets import load_space
 from edgenas.space.space import Space
-from edgenas.strategies.proxies import (
-    Agreement,
-    Prescreen,
-    ProxyScore,
-    compare_proxies,
-    draw_batch,
-    draw_measured_networks,
-    draw_synthetic_batch,
-    prescreen,
-)
+from edgenas.strategies.proxies.agreement import Agreement, compare_proxies, draw_measured_networks
+from edgenas.strategies.proxies.batch import draw_batch, draw_synthetic_batch
+from edgenas.strategies.proxies.prescreen import Prescreen, prescreen
+from edgenas.strategies.proxies.score import ProxyScore
 from edgenas.strategies.request import ProxiesRequest
 
 
@@ -110,7 +104,7 @@ def rate_proxies(
             _draw(space, request.sample, seed=seed),
             keep=request.keep,
             # In the space of the supernet, what networks reach with trained weights is known.
-            judged=(rows, accuracies) if space == own else None,
+            measured=(rows, accuracies) if space == own else None,
             of=of,
         )
         screened = ScreenedSpace(space=space, networks=networks)
@@ -121,7 +115,7 @@ def rate_proxies(
         accuracies=accuracies,
         of=of,
         seed=seed,
-        tell=lambda done, total, words: progress("scoring", done, total, words),
+        progress=progress,
     )
     return ProxyComparison(space=own, images=batch.source, agreements=agreements, screened=screened)
 

@@ -25,7 +25,7 @@ from edgenas.space.genes import Codes
 from edgenas.strategies.constraint import Limit
 from edgenas.strategies.gradient.checkpoint import digest
 from edgenas.strategies.gradient.choosing import FINALISTS, find_most_preferred, list_ceilings
-from edgenas.strategies.gradient.run import learn
+from edgenas.strategies.gradient.run import SearchData, learn
 from edgenas.strategies.gradient.step import GradientSettings
 from edgenas.strategies.gradient.weights import WeightTraining
 from edgenas.strategies.neighbours import list_neighbours
@@ -79,14 +79,12 @@ def learn_from_images(prepared: Prepared, limits: Sequence[Limit]) -> Learnt:
     result = learn(
         trained.supernet,
         strategy=request.strategy,
-        images=images,
-        preprocessing=trained.preprocessing,
+        data=SearchData(images=images, preprocessing=trained.preprocessing, training=training),
         ceilings=list_ceilings(prepared.space, limits),
         seed=request.seed,
         settings=settings,
-        training=training,
         folder=cache_folder() / "searches",
-        tell=lambda done, total, words: prepared.progress("learning", done, total, words),
+        progress=prepared.progress,
     )
     inherited = trained
     if result.supernet is not None:
@@ -287,7 +285,5 @@ def measure_on_validation(prepared: Prepared, learnt: Learnt, rows: Codes) -> Ve
         calibration=calibration,
         split="validation",
         journal=folder / f"accuracies-{name}.jsonl",
-        tell=lambda done, total, words: prepared.progress(
-            "evaluating networks", done, total, words
-        ),
+        progress=prepared.progress,
     )

@@ -230,7 +230,7 @@ def _train_one(
     name = digest(texts, [*network.parameters(), images.pixels, images.labels])
     (number, count), started, first = turn, time.monotonic(), -1
 
-    def show(done: int, total: int, words: str) -> None:
+    def show(step: str, done: int, total: int, words: str) -> None:
         nonlocal first
         first = done - 1 if first < 0 else first
         left = (time.monotonic() - started) / (done - first) * (total * (count - number) - done)
@@ -244,7 +244,7 @@ def _train_one(
         preprocessing=prepared.trained.preprocessing,
         seed=seed,
         state=cache_folder() / "retrained" / f"{arch.id}-{name[:24]}.safetensors",
-        tell=show,
+        progress=show,
     )
 
 

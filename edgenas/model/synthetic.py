@@ -53,7 +53,7 @@ def synthesise(
     count: int = BATCH,
     steps: int = STEPS,
     seed: int = 0,
-    tell: Callable[[SynthesisProgress], None] = lambda progress: None,
+    progress: Callable[[SynthesisProgress], None] = lambda state: None,
 ) -> Tensor:
     """Make calibration images for the networks of a supernet.
 
@@ -65,7 +65,7 @@ def synthesise(
         count: images to make; a multiple of ``calibration.BATCH``, or fewer than that.
         steps: of the optimisation, each on one arch and one batch.
         seed: of everything that is left to chance.
-        tell: called after every step.
+        progress: is called after every step.
 
     Returns:
         The images, uint8, shape (count, 3, height, width).
@@ -96,7 +96,7 @@ def synthesise(
         optimiser.step()
         with torch.no_grad():
             part.clamp_(0, 255)
-        tell(SynthesisProgress(step=step + 1, steps=steps, distance=loss.item()))
+        progress(SynthesisProgress(step=step + 1, steps=steps, distance=loss.item()))
     return torch.cat([part.detach().round().to(torch.uint8) for part in parts])
 
 

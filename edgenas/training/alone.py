@@ -8,7 +8,6 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import wait_for_machine
+from edgenas.basics.progress import Progress, no_progress
 from edgenas.images.data import Images
 from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.network import Network
@@ -28,8 +28,6 @@ from edgenas.training.memory import keep_memory
 from edgenas.training.recipe import Recipe, learning_rate
 from edgenas.training.state import State
 
-Tell = Callable[[int, int, str], None]
-
 
 def train_alone(
     network: Network,
@@ -39,7 +37,7 @@ def train_alone(
     preprocessing: Preprocessing,
     seed: int = 0,
     state: Path | None = None,
-    tell: Tell = lambda done, total, words: None,
+    progress: Progress = no_progress,
 ) -> Network:
     """Train one network.
 
@@ -52,7 +50,7 @@ def train_alone(
         seed: of the order and the views of images.
         state: a file where the training is kept: one that was cut off goes on, one that ended is
             only read. It belongs to these very arguments. None: nowhere.
-        tell: called with (steps done, steps in all, words).
+        progress: called with ("training", steps done, steps in all, words).
 
     Returns:
         Another network, in evaluation mode; the statistics of its batch norms are to be computed
@@ -85,7 +83,7 @@ def train_alone(
                 f"the training of {network.arch} diverged at step {step}: the loss is {loss}",
                 hint="train with a smaller learning rate",
             )
-        tell(step + 1, steps, f"loss {loss:.3f}")
+        progress("training", step + 1, steps, f"loss {loss:.3f}")
         late = time.monotonic() - saved > recipe.checkpoint_seconds
         if state is not None and (late or step + 1 == steps):
             save_tensors(state, training.tensors() | {"step": torch.tensor(step + 1)})

@@ -354,7 +354,9 @@ def bounds(
         calibration=calibration,
         split="test",
         journal=cache_folder() / f"check-{state}-{images.digest[:8]}.jsonl",
-        tell=lambda done, total, note: print(f"\r{done}/{total} ", end="", file=sys.stderr),
+        progress=lambda step, done, total, words: print(
+            f"\r{done}/{total} ", end="", file=sys.stderr
+        ),
     )
     scored = compare_with_truth(accuracy.predict(codes), measured, method="")
     print(f"accuracy: predicted (validation) - measured (test, n={len(images)}): ", end="")

@@ -86,7 +86,9 @@ class Judge:
             calibration=self.calibration,
             split=self.split,
             journal=self.journal,
-            tell=lambda done, total, note: print(f"\r{done}/{total} ", end="", file=sys.stderr),
+            progress=lambda step, done, total, words: print(
+                f"\r{done}/{total} ", end="", file=sys.stderr
+            ),
         )
 
 

@@ -93,7 +93,7 @@ class Bench:
         initialise(fresh, generator=torch.Generator().manual_seed(self.seed))
         start, ran, steps = time.process_time(), 0, 0
 
-        def tell(done: int, total: int, words: str) -> None:
+        def tell(step: str, done: int, total: int, words: str) -> None:
             nonlocal ran, steps
             ran, steps = ran + 1, total
             print(f"\r{arch.id} {done}/{total} steps, {words}", end="", file=sys.stderr)
@@ -105,7 +105,7 @@ class Bench:
             preprocessing=self.trained.preprocessing,
             seed=self.seed,
             state=self.folder / f"{name}.safetensors",
-            tell=tell,
+            progress=tell,
         )
         # Of the whole training, though a part of it may have run before.
         spent = time.process_time() - start

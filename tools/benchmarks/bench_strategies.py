@@ -42,7 +42,7 @@ from edgenas.strategies.constraint import Limit, parse_constraint
 from edgenas.strategies.gradient.checkpoint import digest
 from edgenas.strategies.gradient.choosing import find_most_preferred, list_ceilings
 from edgenas.strategies.gradient.run import STRATEGIES as GRADIENT
-from edgenas.strategies.gradient.run import learn
+from edgenas.strategies.gradient.run import SearchData, learn
 from edgenas.strategies.gradient.step import GradientSettings
 from edgenas.strategies.run import search
 from edgenas.training.division import split_as_trained
@@ -124,7 +124,7 @@ class Bench:
         before = float(watch.read_text()) if watch.exists() else 0.0
         start = time.process_time()
 
-        def tell(done: int, total: int, words: str) -> None:
+        def tell(step: str, done: int, total: int, words: str) -> None:
             if done % 10 == 0:
                 write_text(watch, str(before + time.process_time() - start))
 
@@ -132,13 +132,14 @@ class Bench:
         found = learn(
             self.trained.supernet,
             strategy=strategy,
-            images=self.images["validation"],
-            preprocessing=self.trained.preprocessing,
+            data=SearchData(
+                images=self.images["validation"], preprocessing=self.trained.preprocessing
+            ),
             ceilings=list_ceilings(space, [limit]),
             seed=seed,
             settings=self.settings,
             folder=self.folder,
-            tell=tell,
+            progress=tell,
         )
         preference = found.policy.preference()
         finalists = [
@@ -156,7 +157,6 @@ class Bench:
             calibration=self.calibration,
             split=split,
             journal=journal,
-            tell=lambda done, total, words: None,
         )
 
 

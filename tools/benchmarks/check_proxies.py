@@ -16,16 +16,13 @@ import numpy as np
 from edgenas.accuracy.measured import load_predictor
 from edgenas.images.loading import load_images
 from edgenas.model.saved import find_supernet, load_supernet
-from edgenas.strategies.proxies import (
-    PROXIES,
-    ProxyBatch,
-    ProxyScore,
+from edgenas.strategies.proxies.agreement import (
     count_tables,
-    draw_batch,
     draw_measured_networks,
-    draw_synthetic_batch,
     measure_agreement,
 )
+from edgenas.strategies.proxies.batch import ProxyBatch, draw_batch, draw_synthetic_batch
+from edgenas.strategies.proxies.score import PROXIES, ProxyScore
 
 
 def main() -> int:

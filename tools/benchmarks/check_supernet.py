@@ -72,7 +72,9 @@ def main() -> int:
         calibration=calibration,
         split="test",
         journal=journal,
-        tell=lambda done, total, note: print(f"\r{done}/{total}", end="", file=sys.stderr),
+        progress=lambda step, done, total, words: print(
+            f"\r{done}/{total}", end="", file=sys.stderr
+        ),
     )
     print(file=sys.stderr)
     print(f"{Path(arguments.supernet).name}, {len(test)} test images, batch norms calibrated with")

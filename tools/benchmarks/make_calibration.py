@@ -39,7 +39,7 @@ def main() -> int:
         count=arguments.count,
         steps=arguments.steps,
         seed=arguments.seed,
-        tell=_tell,
+        progress=_tell,
     )
     print(file=sys.stderr)
     add_calibration(folder, pixels)

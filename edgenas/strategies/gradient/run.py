@@ -7,8 +7,8 @@ respect to the logits. The weights are fixed, or trained in steps of their own (
 
 import csv
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from edgenas.basics.errors import EdgenasError, unknown_name
 from edgenas.basics.files import disk_errors, new_file
+from edgenas.basics.progress import Progress, no_progress
 from edgenas.images.data import Images
 from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.supernet import Supernet
@@ -37,7 +38,7 @@ class Estimator(Protocol):
     """How a strategy finds the gradient of the cross entropy with respect to the logits."""
 
     def __call__(self, policy: Policy, paths: Paths, step: GradientStep) -> tuple[Tensor, float]:
-        """A scalar with the gradient, and the cross entropy of what ran.
+        """Estimate the gradient: a scalar that has it, and the cross entropy of what ran.
 
         Args:
             policy: to learn.
@@ -57,15 +58,44 @@ _KEPT = 10  # steps between checkpoints
 _MEMORY = 0.95  # of the mean square of gradients: 20 steps are remembered
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SearchData:
+    """The images of a gradient search.
+
+    Args:
+        images: the logits learn from them. The weights must not have been trained on them, nor may
+            the result be tested on them.
+        preprocessing: how images become inputs.
+        training: what the weights learn from, beside the logits. None: the weights are fixed.
+    """
+
+    images: Images
+    preprocessing: Preprocessing
+    training: WeightTraining | None = None
+
+    def check(self) -> None:
+        """Refuse what no search can learn from.
+
+        Raises:
+            EdgenasError: there are fewer than two images.
+        """
+        if len(self.images) < 2:
+            count = len(self.images)
+            raise EdgenasError(f"a gradient search needs at least 2 images, found {count}")
+        if self.training is not None and len(self.training.images) < 2:
+            count = len(self.training.images)
+            raise EdgenasError(f"training weights needs at least 2 images, found {count}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearntPolicy:
-    """What came out.
+    """The outcome of a gradient search.
 
     Args:
         policy: the logits.
         history: one dictionary a step: step, loss, entropy, and of each ceiling its expectation
             and its price, see ``tilt``.
-        supernet: another one, with the weights that were trained; None: they were fixed.
+        supernet: a copy of the supernet with trained weights. None: the weights were fixed.
     """
 
     policy: Policy
@@ -73,128 +103,185 @@ class LearntPolicy:
     supernet: Supernet | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Search:
+    """The parts of a search, which change in place, and its ceilings."""
+
+    policy: Policy
+    paths: Paths
+    weights: Weights | None
+    ceilings: Sequence[Ceiling]
+    expected: Sequence[Expected]
+    generator: torch.Generator
+    square: Tensor
+    history: list[dict[str, float]]
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the values of a step in the history."""
+        names = [f"{kind} {c.name}" for c in self.ceilings for kind in ("expected", "price")]
+        return ["step", "loss", "entropy", *names]
+
+
 def learn(
     supernet: Supernet,
     *,
     strategy: str,
-    images: Images,
-    preprocessing: Preprocessing,
+    data: SearchData,
     ceilings: Sequence[Ceiling] = (),
     seed: int = 0,
     settings: GradientSettings | None = None,
-    training: WeightTraining | None = None,
     folder: Path | None = None,
-    tell: Callable[[int, int, str], None] = lambda done, total, words: None,
+    progress: Progress = no_progress,
 ) -> LearntPolicy:
     """Learn which alternatives of a supernet are worth their cost.
 
     Args:
-        supernet: its weights; those of this one are left as they are.
+        supernet: its weights. They are left as they are.
         strategy: ``proxyless``, ``gumbel`` or ``reinforce``.
-        images: the weights must not have been trained on them, nor may the result be tested on
-            them.
-        preprocessing: how they become inputs.
+        data: the images to learn from.
         ceilings: limits on expected costs.
         seed: of all chance: the same seed gives the same logits.
         settings: how long and how fast.
-        training: of the weights, beside the logits; None: they are fixed.
-        folder: where the state is kept, in a file of its own for each different search; one that
-            was killed goes on to the same result, one that ended is only read. Beside it lies the
-            history as a CSV file. None: nowhere.
-        tell: called with (steps done, steps in all, words).
+        folder: where the state is kept, in a file of its own for each different search. A search
+            that was killed goes on to the same result, and one that ended is only read. Beside the
+            state lies the history as a CSV file. None: nothing is kept.
+        progress: called with ("learning", steps done, steps in all, "").
 
     Raises:
-        EdgenasError: an unknown strategy, or no images.
+        EdgenasError: the strategy is unknown, or there are no images.
     """
     settings = settings or GradientSettings()
     if strategy not in STRATEGIES:
         listing = "edgenas specialize --help"
         raise unknown_name("strategy", strategy, names=STRATEGIES, listing=listing)
-    if len(images) < 2:
-        raise EdgenasError(f"a gradient search needs at least 2 images, found {len(images)}")
-    if training is not None and len(training.images) < 2:
-        count = len(training.images)
-        raise EdgenasError(f"training weights needs at least 2 images, found {count}")
-    policy, start, weights = Policy(supernet.space), [*supernet.parameters()], None
-    if training is not None:
-        weights = Weights(
-            supernet, training, preprocessing=preprocessing, seed=seed, steps=settings.steps
-        )
-        supernet = weights.state.model
-    paths = Paths(supernet, policy, preprocessing=preprocessing)
-    expected = [Expected(supernet.space, ceiling.tables) for ceiling in ceilings]
-    generator = torch.Generator().manual_seed(seed)
-    square = torch.zeros(())
-    history: list[dict[str, float]] = []
-    columns = ["step", "loss", "entropy"]
-    columns += [f"{kind} {c.name}" for c in ceilings for kind in ("expected", "price")]
+    data.check()
+    search = _begin(supernet, data, ceilings, seed=seed, settings=settings)
     checkpoint = None
     if folder is not None:
-        texts = [
-            _VERSION,
-            strategy,
-            str(seed),
-            str(settings),
-            repr(supernet.space),
-            str(preprocessing),
-        ]
-        texts += [f"{c.name} {c.limit!r} {c.tables.constant!r}" for c in ceilings]
-        tables = [torch.from_numpy(v.copy()) for c in ceilings for v in c.tables.values]
-        data = [*start, images.pixels, images.labels, *tables]
-        if training is not None:
-            texts += [str(training.recipe), str(torch.get_num_threads())]
-            data += [training.images.pixels, training.images.labels]
-        path = folder / f"{strategy}-{digest(texts, data)[:24]}.safetensors"
+        name = _name_state(supernet, data, ceilings, settings, strategy=strategy, seed=seed)
         checkpoint = Checkpoint(
-            path,
-            logits=policy.logits,
-            square=square,
-            generator=generator,
-            weights=None if weights is None else weights.state,
+            folder / f"{strategy}-{name}.safetensors",
+            logits=search.policy.logits,
+            square=search.square,
+            generator=search.generator,
+            weights=None if search.weights is None else search.weights.state,
         )
-        history = checkpoint.load(columns) or history
-    batch = min(settings.batch, len(images))
+        search.history.extend(checkpoint.load(search.columns) or [])
     keep_memory()
-    mode = supernet.training
-    supernet.train()
+    model = search.paths.supernet
+    mode = model.training
+    model.train()
     try:
-        for step in range(len(history), settings.steps):
-            tell(step, settings.steps, "")
-            kept = tilt(policy, ceilings, expected)
-            if weights is not None:
-                weights.step(paths.arch(policy.sample(generator)), step)
-                paths.forget()
-            lines = torch.randperm(len(images), generator=generator)[:batch]
-            given = GradientStep(
-                number=step,
-                settings=settings,
-                pixels=images.pixels[lines],
-                labels=images.labels[lines],
-                past=[line["loss"] for line in history],
-                generator=generator,
-            )
-            loss, value = STRATEGIES[strategy](policy, paths, given)
-            if not math.isfinite(value):
-                raise EdgenasError(
-                    "the loss of a sampled network is no number",
-                    hint="the supernet is damaged: edgenas verify, or train it again",
-                )
-            record = {"step": step, "loss": value, "entropy": float(policy.entropy())}
-            for ceiling, expectation, price in zip(ceilings, *kept, strict=True):
-                record |= {f"expected {ceiling.name}": expectation, f"price {ceiling.name}": price}
-            _move(policy, loss, square=square, rate=settings.rate, step=step)
-            assert list(record) == columns
-            history.append(record)
-            done = len(history) == settings.steps
-            if checkpoint is not None and (done or len(history) % _KEPT == 0):
-                checkpoint.save(history)
-                _write_history(history, checkpoint.path.with_suffix(".csv"))
+        for step in range(len(search.history), settings.steps):
+            progress("learning", step, settings.steps, "")
+            _take_step(search, data.images, settings, estimate=STRATEGIES[strategy], step=step)
+            done = len(search.history) == settings.steps
+            if checkpoint is not None and (done or len(search.history) % _KEPT == 0):
+                checkpoint.save(search.history)
+                _write_history(search.history, checkpoint.path.with_suffix(".csv"))
     finally:
-        supernet.train(mode)
-    tilt(policy, ceilings, expected)
-    tell(settings.steps, settings.steps, "")
-    trained = None if weights is None else weights.state.final_model().eval()
-    return LearntPolicy(policy=policy, history=tuple(history), supernet=trained)
+        model.train(mode)
+    tilt(search.policy, ceilings, search.expected)
+    progress("learning", settings.steps, settings.steps, "")
+    trained = None if search.weights is None else search.weights.state.final_model().eval()
+    return LearntPolicy(policy=search.policy, history=tuple(search.history), supernet=trained)
+
+
+def _begin(
+    supernet: Supernet,
+    data: SearchData,
+    ceilings: Sequence[Ceiling],
+    *,
+    seed: int,
+    settings: GradientSettings,
+) -> _Search:
+    """Make the parts of a search that has not taken a step."""
+    policy, weights = Policy(supernet.space), None
+    if data.training is not None:
+        weights = Weights(
+            supernet,
+            data.training,
+            preprocessing=data.preprocessing,
+            seed=seed,
+            steps=settings.steps,
+        )
+        supernet = weights.state.model
+    return _Search(
+        policy=policy,
+        paths=Paths(supernet, policy, preprocessing=data.preprocessing),
+        weights=weights,
+        ceilings=ceilings,
+        expected=[Expected(supernet.space, ceiling.tables) for ceiling in ceilings],
+        generator=torch.Generator().manual_seed(seed),
+        square=torch.zeros(()),
+        history=[],
+    )
+
+
+def _name_state(
+    supernet: Supernet,
+    data: SearchData,
+    ceilings: Sequence[Ceiling],
+    settings: GradientSettings,
+    *,
+    strategy: str,
+    seed: int,
+) -> str:
+    """Name the state of a search after everything that decides its result."""
+    values = ", ".join(f"{f.name}={getattr(settings, f.name)!r}" for f in fields(settings))
+    texts = [
+        _VERSION,
+        strategy,
+        str(seed),
+        f"Settings({values})",  # the name that the class had when the version was raised last
+        repr(supernet.space),
+        str(data.preprocessing),
+    ]
+    texts += [f"{c.name} {c.limit!r} {c.tables.constant!r}" for c in ceilings]
+    tables = [torch.from_numpy(v.copy()) for c in ceilings for v in c.tables.values]
+    tensors = [*supernet.parameters(), data.images.pixels, data.images.labels, *tables]
+    if data.training is not None:
+        texts += [str(data.training.recipe), str(torch.get_num_threads())]
+        tensors += [data.training.images.pixels, data.training.images.labels]
+    return digest(texts, tensors)[:24]
+
+
+def _take_step(
+    search: _Search, images: Images, settings: GradientSettings, *, estimate: Estimator, step: int
+) -> None:
+    """Train the weights by a step, where they are trained, then move the logits by a step.
+
+    Raises:
+        EdgenasError: the loss is no number.
+    """
+    policy, generator = search.policy, search.generator
+    expectations, prices = tilt(policy, search.ceilings, search.expected)
+    if search.weights is not None:
+        search.weights.step(search.paths.arch(policy.sample(generator)), step)
+        search.paths.forget()
+    batch = min(settings.batch, len(images))
+    lines = torch.randperm(len(images), generator=generator)[:batch]
+    inputs = GradientStep(
+        number=step,
+        settings=settings,
+        pixels=images.pixels[lines],
+        labels=images.labels[lines],
+        past=[line["loss"] for line in search.history],
+        generator=generator,
+    )
+    loss, value = estimate(policy, search.paths, inputs)
+    if not math.isfinite(value):
+        raise EdgenasError(
+            "the loss of a sampled network is no number",
+            hint="the supernet is damaged: edgenas verify, or train it again",
+        )
+    record = {"step": step, "loss": value, "entropy": float(policy.entropy())}
+    for ceiling, expectation, price in zip(search.ceilings, expectations, prices, strict=True):
+        record |= {f"expected {ceiling.name}": expectation, f"price {ceiling.name}": price}
+    _move(policy, loss, square=search.square, rate=settings.rate, step=step)
+    assert list(record) == search.columns
+    search.history.append(record)
 
 
 def _move(policy: Policy, loss: Tensor, *, square: Tensor, rate: float, step: int) -> None:

@@ -1,0 +1,60 @@
+"""All proxies by name, and a proxy as a function of rows."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgenas.basics.errors import EdgenasError, unknown_name
+from edgenas.model.network import Network, initialise
+from edgenas.space.cost import Vector
+from edgenas.space.space import Codes, Space
+from edgenas.strategies.proxies.batch import ProxyBatch
+from edgenas.strategies.proxies.grasp import grasp
+from edgenas.strategies.proxies.naswot import naswot
+from edgenas.strategies.proxies.snip import snip
+from edgenas.strategies.proxies.synflow import synflow
+
+PROXIES: Mapping[str, Callable[[nn.Module, Tensor, Tensor], float]] = {
+    "snip": snip,
+    "grasp": grasp,
+    "synflow": synflow,
+    "naswot": naswot,
+}
+
+
+class ProxyScore:
+    """A proxy as a function of rows, for ``search(maximize=...)`` or ``prescreen``.
+
+    Every network gets fresh weights from the same seed. What was scored once is remembered.
+
+    Args:
+        space: of the rows.
+        proxy: ``snip``, ``grasp``, ``synflow`` or ``naswot``.
+        batch: the images it looks at.
+        seed: of the weights.
+
+    Raises:
+        EdgenasError: an unknown proxy, or fewer than two images.
+    """
+
+    def __init__(self, space: Space, *, proxy: str, batch: ProxyBatch, seed: int = 0) -> None:
+        if proxy not in PROXIES:
+            raise unknown_name("proxy", proxy, names=PROXIES, listing="edgenas proxies --help")
+        if len(batch.pixels) < 2:
+            raise EdgenasError(f"a proxy must see at least 2 images, found {len(batch.pixels)}")
+        self.space, self.proxy, self.batch, self.seed = space, proxy, batch, seed
+        self._scores: dict[bytes, float] = {}
+
+    def __call__(self, rows: Codes) -> Vector:
+        """Scores of canonical rows, shape (n, genes) -> (n,); the higher, the better."""
+        keys = [row.tobytes() for row in rows]
+        for key, arch in zip(keys, self.space.decode(rows), strict=True):
+            if key in self._scores:
+                continue
+            network = Network(self.space, arch)
+            initialise(network, generator=torch.Generator().manual_seed(self.seed))
+            x = self.batch.preprocessing.prepare(self.batch.pixels, resolution=arch.resolution)
+            self._scores[key] = PROXIES[self.proxy](network, x, self.batch.labels)
+        return np.array([self._scores[key] for key in keys])
