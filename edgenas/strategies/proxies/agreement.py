@@ -16,7 +16,8 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.held_out import rank_correlation
 from edgenas.basics.progress import Progress, no_progress
 from edgenas.space.cost import Vector, macs_table, params_table
-from edgenas.space.space import Codes, Space
+from edgenas.space.genes import Codes
+from edgenas.space.space import Space
 from edgenas.strategies.proxies.batch import ProxyBatch
 from edgenas.strategies.proxies.score import PROXIES, ProxyScore
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.space.cost import Vector
-from edgenas.space.space import Codes
+from edgenas.space.genes import Codes
 from edgenas.strategies.proxies.agreement import Agreement, measure_agreement
 from edgenas.strategies.proxies.score import ProxyScore
 

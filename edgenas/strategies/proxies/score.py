@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from edgenas.basics.errors import EdgenasError, unknown_name
 from edgenas.model.network import Network, initialise
 from edgenas.space.cost import Vector
-from edgenas.space.space import Codes, Space
+from edgenas.space.genes import Codes
+from edgenas.space.space import Space
 from edgenas.strategies.proxies.batch import ProxyBatch
 from edgenas.strategies.proxies.grasp import grasp
 from edgenas.strategies.proxies.naswot import naswot
