@@ -8,18 +8,20 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.clock.board import Settings
+from edgenas.clock.board.settings import TimingSettings
 from edgenas.latency.device import Target
 from edgenas.onnx_graph.build import network_graph
+from edgenas.onnx_graph.forms import convert_to_form
 from edgenas.onnx_graph.inputs import parse_shape
 from edgenas.onnx_graph.model import load
 from edgenas.profiling import bench as benches
 from edgenas.runtime import registry as runtimes
-from edgenas.runtime.forms import formed
 from edgenas.space import presets as spaces
 
 TARGET = Target("host", "onnxruntime", "fp32")
-QUICK = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0)
+QUICK = TimingSettings(
+    baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0
+)
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def saved(folder: Path, *shapes: list, kind: int = TensorProto.FLOAT) -> Path:
 def network(folder: Path, form: str = "fp32") -> Path:
     path = folder / "network.onnx"
     space = spaces.tiny()
-    path.write_bytes(formed(network_graph(space, space.smallest()), wanted=form))
+    path.write_bytes(convert_to_form(network_graph(space, space.smallest()), form=form))
     return path
 
 

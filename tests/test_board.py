@@ -13,11 +13,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from edgenas.clock import board
-from edgenas.clock.board import Settings
+from edgenas.clock.board import machine, processors, system
+from edgenas.clock.board.part import UnitError
+from edgenas.clock.board.processors import choose_processors, pin, spin_on
+from edgenas.clock.board.runs import evict_caches_before
+from edgenas.clock.board.settings import WORK_SCHEMA, TimingSettings
+from edgenas.clock.board.statistics import (
+    Samples,
+    find_baseline,
+    find_full_speed,
+    half_width,
+    median_rank,
+    quantile,
+    summarize,
+)
+from edgenas.clock.board.system import run_command, values_after
+from edgenas.clock.board.timing import time_units
+from edgenas.clock.pack import BOOT, pack_clock
 
+PART = "edgenas.clock.board.onnx_runtime:PART"
 # No test here looks at a real duration: time is what `Machine` says it is.
-SETTINGS = Settings(baseline_seconds=1.0)
+SETTINGS = TimingSettings(baseline_seconds=1.0)
 
 
 class Machine:
@@ -48,8 +64,8 @@ class Machine:
 
         return name, load
 
-    def events(self, *units, settings: Settings = SETTINGS) -> list[dict]:
-        return list(board.time_units(units, settings=settings, read=self.read, now=self.now))
+    def events(self, *units, settings: TimingSettings = SETTINGS) -> list[dict]:
+        return list(time_units(units, settings=settings, read=self.read, now=self.now))
 
 
 def of(events: list[dict], kind: str) -> list[dict]:
@@ -61,12 +77,12 @@ def of(events: list[dict], kind: str) -> list[dict]:
 
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=40), st.floats(0, 1))
 def test_quantile_is_numpys(values, q):
-    assert board.quantile(values, q) == pytest.approx(np.quantile(values, q))
+    assert quantile(values, q) == pytest.approx(np.quantile(values, q))
 
 
 @given(st.integers(0, 400), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
 def test_the_interval_of_the_median_is_the_narrowest_that_holds_its_confidence(n, confidence):
-    rank = board.median_rank(n, confidence)
+    rank = median_rank(n, confidence)
     # P(the median lies outside) = 2 P(Binomial(n, 1/2) <= rank): small enough, the next is not.
     allowed = 1 - confidence
     if rank is None:
@@ -80,20 +96,20 @@ def test_the_interval_of_the_median_is_the_narrowest_that_holds_its_confidence(n
 def test_the_interval_of_the_median_covers_it_as_often_as_it_says():
     rng = np.random.default_rng(0)
     draws = np.sort(rng.exponential(size=(4000, 25)), axis=1)
-    rank = board.median_rank(25, 0.95)
+    rank = median_rank(25, 0.95)
     covered = (draws[:, rank] <= math.log(2)) & (math.log(2) <= draws[:, -1 - rank])
     assert 0.95 <= covered.mean() <= 0.97  # exactly 0.957 for n = 25
 
 
 def test_half_width_is_a_part_of_the_median():
     samples = list(range(90, 111))  # n = 21: ranks 5 and 15
-    assert board.half_width(samples, confidence=0.95) == pytest.approx(5 / 100)
-    assert board.half_width([1.0] * 5, confidence=0.95) == math.inf
+    assert half_width(samples, confidence=0.95) == pytest.approx(5 / 100)
+    assert half_width([1.0] * 5, confidence=0.95) == math.inf
 
 
 @given(st.integers(1, 20000), st.integers(1, 7))
 def test_stored_samples_are_few_and_evenly_spread(n, batch):
-    samples = board._Samples()
+    samples = Samples()
     numbers = list(range(n))
     for start in range(0, n, batch):
         samples.extend(numbers[start : start + batch])
@@ -106,22 +122,22 @@ def test_full_speed_is_the_typical_reading_of_the_fast_mode():
     rng = np.random.default_rng(0)
     fast = rng.uniform(1.00, 1.15, 300)
     slow = rng.uniform(1.70, 1.90, 700)
-    assert board.full_speed([*fast, *slow]) == pytest.approx(np.median(fast), rel=0.01)
+    assert find_full_speed([*fast, *slow]) == pytest.approx(np.median(fast), rel=0.01)
     blip = [0.5] * 5
-    assert board.full_speed([*blip, *fast, *slow]) == pytest.approx(np.median(fast), rel=0.01)
+    assert find_full_speed([*blip, *fast, *slow]) == pytest.approx(np.median(fast), rel=0.01)
 
 
 def test_a_speed_that_is_hardly_ever_reached_is_not_full_speed():
     rng = np.random.default_rng(0)
     usual, rare = rng.uniform(1.20, 1.30, 950), rng.uniform(1.00, 1.05, 50)
-    assert board.full_speed([*usual, *rare]) == pytest.approx(1.25, rel=0.02)
-    assert board.full_speed([*usual, *np.repeat(rare, 3)]) < 1.1
-    assert board.full_speed([3.0, 1.0, 2.0]) == 1.0
+    assert find_full_speed([*usual, *rare]) == pytest.approx(1.25, rel=0.02)
+    assert find_full_speed([*usual, *np.repeat(rare, 3)]) < 1.1
+    assert find_full_speed([3.0, 1.0, 2.0]) == 1.0
 
 
 def test_baseline_looks_at_the_worst_processor():
     readings = [(1.0, 2.0)] * 60 + [(1.0, 4.0)] * 30 + [(2.0, 2.0)] * 10
-    baseline = board.baseline_of(readings, gate=1.08)
+    baseline = find_baseline(readings, gate=1.08)
     assert baseline.seconds == (1.0, 2.0)
     assert baseline.quiet == 0.6
     assert baseline.p50_ratio == 1.0
@@ -130,7 +146,7 @@ def test_baseline_looks_at_the_worst_processor():
 
 def test_a_sound_summary_is_of_the_gated_runs_and_tells_the_others():
     kept, wall = [1000 + i for i in range(25)], [1000] * 25 + [3000] * 75
-    found = board.summary(kept, wall, settings=SETTINGS)
+    found = summarize(kept, wall, settings=SETTINGS)
     assert found["flag"] == ""
     assert found["n"] == 25
     assert found["median"] == pytest.approx(1012e-9)
@@ -152,12 +168,12 @@ def test_a_sound_summary_is_of_the_gated_runs_and_tells_the_others():
     ],
 )
 def test_flags_say_what_is_wrong(kept, flag):
-    assert board.summary(kept, [5000] * 100, settings=SETTINGS)["flag"] == flag
+    assert summarize(kept, [5000] * 100, settings=SETTINGS)["flag"] == flag
 
 
 def test_without_gated_runs_the_fifth_percentile_of_all_stands_in():
     wall = list(range(1000, 2000))
-    found = board.summary([], wall, settings=SETTINGS)
+    found = summarize([], wall, settings=SETTINGS)
     assert found["median"] == pytest.approx(np.quantile(wall, 0.05) * 1e-9)
     assert found["p10"] == pytest.approx(np.quantile(wall, 0.10) * 1e-9)
     assert found["half_width"] is None
@@ -179,7 +195,7 @@ def test_on_a_quiet_machine_a_unit_takes_the_fewest_runs():
 
 def test_slow_moments_are_gated_away_but_told():
     machine = Machine(lambda t: 1.6 if t % 1.0 < 0.75 else 1.0)
-    settings = Settings(baseline_seconds=6.0, min_seconds=8.0)
+    settings = TimingSettings(baseline_seconds=6.0, min_seconds=8.0)
     (result,) = of(machine.events(machine.unit("a", 0.001), settings=settings), "result")
     assert result["median"] == pytest.approx(0.001)
     assert result["p90"] == pytest.approx(0.001)
@@ -208,12 +224,12 @@ def test_a_unit_that_met_a_slow_moment_gets_another_turn():
 
 
 def test_a_noisy_unit_runs_longer_and_ends_with_a_wide_interval():
-    settings = Settings(baseline_seconds=1.0, max_samples=100, tolerance=0.001)
+    settings = TimingSettings(baseline_seconds=1.0, max_samples=100, tolerance=0.001)
     machine = Machine(jitter=0.2)
     (result,) = of(machine.events(machine.unit("a", 0.001), settings=settings), "result")
     assert (result["flag"], result["n"]) == ("wide", 100)
     machine = Machine(jitter=0.2)
-    loose = Settings(baseline_seconds=1.0, max_samples=1000, tolerance=0.02)
+    loose = TimingSettings(baseline_seconds=1.0, max_samples=1000, tolerance=0.02)
     (result,) = of(machine.events(machine.unit("a", 0.001), settings=loose), "result")
     assert result["flag"] == ""
     assert 25 <= result["n"] < 1000
@@ -221,7 +237,7 @@ def test_a_noisy_unit_runs_longer_and_ends_with_a_wide_interval():
 
 def test_a_machine_that_never_reaches_its_baseline_again_ends_flagged_in_bounded_time():
     machine = Machine(lambda t: 1.0 if t < 1.0 else 1.6)
-    settings = Settings(baseline_seconds=1.0, stale_seconds=1e9)
+    settings = TimingSettings(baseline_seconds=1.0, stale_seconds=1e9)
     units = [machine.unit(f"u{i}", 0.001) for i in range(10)]
     results = of(machine.events(*units, settings=settings), "result")
     assert len(results) == 10
@@ -283,7 +299,7 @@ def test_slow_units_get_enough_runs_a_turn():
 
 def test_a_unit_is_observed_for_as_long_as_asked():
     machine = Machine()
-    settings = Settings(baseline_seconds=1.0, min_seconds=4.0)
+    settings = TimingSettings(baseline_seconds=1.0, min_seconds=4.0)
     (result,) = of(machine.events(machine.unit("a", 0.001), settings=settings), "result")
     assert machine.time >= 5.0e9
     assert machine.time < 6.0e9
@@ -296,7 +312,7 @@ def test_a_unit_is_observed_for_as_long_as_asked():
 def test_the_order_is_random_and_the_seeds():
     def order(seed):
         machine = Machine()
-        settings = Settings(baseline_seconds=0.1, seed=seed)
+        settings = TimingSettings(baseline_seconds=0.1, seed=seed)
         machine.events(*(machine.unit(f"u{i:02}", 0.001) for i in range(20)), settings=settings)
         return machine.loads
 
@@ -307,7 +323,7 @@ def test_the_order_is_random_and_the_seeds():
 
 def test_when_time_is_over_what_was_measured_is_told_and_the_rest_named():
     machine = Machine()
-    settings = Settings(baseline_seconds=1.0, seconds=1.5)
+    settings = TimingSettings(baseline_seconds=1.0, seconds=1.5)
     names = [f"u{i}" for i in range(40)]
     events = machine.events(*(machine.unit(name, 0.002) for name in names), settings=settings)
     done = [result["id"] for result in of(events, "result")]
@@ -319,7 +335,7 @@ def test_when_time_is_over_what_was_measured_is_told_and_the_rest_named():
 def test_results_come_one_by_one():
     machine = Machine()
     units = [machine.unit(f"u{i}", 0.001) for i in range(3)]
-    stream = board.time_units(units, settings=SETTINGS, read=machine.read, now=machine.now)
+    stream = time_units(units, settings=SETTINGS, read=machine.read, now=machine.now)
     seen = [next(stream), next(stream)]
     assert [event["event"] for event in seen] == ["baseline", "result"]
     assert len(machine.loads) == 1
@@ -328,7 +344,7 @@ def test_results_come_one_by_one():
 
 def test_a_unit_that_does_not_load_is_told_and_the_others_go_on():
     def refuse():
-        raise board.UnitError("no such operator")
+        raise UnitError("no such operator")
 
     machine = Machine()
     events = machine.events(("bad", refuse), machine.unit("good", 0.001))
@@ -346,7 +362,7 @@ def test_the_caller_keeps_its_garbage_collector_and_its_processors():
 
     machine = Machine()
     before = os.sched_getaffinity(0)
-    for _ in board.time_units([("a", load)], settings=SETTINGS, read=machine.read, now=machine.now):
+    for _ in time_units([("a", load)], settings=SETTINGS, read=machine.read, now=machine.now):
         assert gc.isenabled()
         assert os.sched_getaffinity(0) == before
     assert seen == [(False, 1)]
@@ -355,7 +371,7 @@ def test_the_caller_keeps_its_garbage_collector_and_its_processors():
 # The machine
 
 
-def processors(tmp_path, monkeypatch, *, threads, **cpus):
+def choose_among(tmp_path, monkeypatch, *, threads, **cpus):
     """The choice among processors given as cpu0=(capacity, siblings)."""
     for name, (capacity, siblings) in cpus.items():
         folder = tmp_path / name
@@ -363,46 +379,47 @@ def processors(tmp_path, monkeypatch, *, threads, **cpus):
         (folder / "cpu_capacity").write_text(f"{capacity}\n")
         (folder / "topology" / "thread_siblings_list").write_text(f"{siblings}\n")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(len(cpus))))
-    return board.choose_processors(threads, folder=str(tmp_path))
+    return choose_processors(threads, folder=str(tmp_path))
 
 
 def test_the_biggest_cores_are_chosen(tmp_path, monkeypatch):
     cores = {"cpu0": (400, 0), "cpu1": (1024, 1), "cpu2": (400, 2), "cpu3": (1024, 3)}
-    assert processors(tmp_path, monkeypatch, threads=1, **cores) == (3,)
-    assert processors(tmp_path, monkeypatch, threads=2, **cores) == (1, 3)
-    assert processors(tmp_path, monkeypatch, threads=3, **cores) == (1, 2, 3)
-    assert processors(tmp_path, monkeypatch, threads=5, **cores) == ()
+    assert choose_among(tmp_path, monkeypatch, threads=1, **cores) == (3,)
+    assert choose_among(tmp_path, monkeypatch, threads=2, **cores) == (1, 3)
+    assert choose_among(tmp_path, monkeypatch, threads=3, **cores) == (1, 2, 3)
+    assert choose_among(tmp_path, monkeypatch, threads=5, **cores) == ()
 
 
 @pytest.mark.parametrize("listed", [("0-1", "2-3"), ("0,1", "2,3")])
 def test_threads_of_one_core_are_not_taken_twice(tmp_path, monkeypatch, listed):
     first, second = listed
     cores = {"cpu0": (1, first), "cpu1": (1, first), "cpu2": (1, second), "cpu3": (1, second)}
-    assert processors(tmp_path, monkeypatch, threads=2, **cores) == (0, 2)
+    assert choose_among(tmp_path, monkeypatch, threads=2, **cores) == (0, 2)
 
 
 def test_without_pinning_nothing_is_pinned(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
-    assert board.choose_processors(1) == ()
-    with board.pinned(()):
+    assert choose_processors(1) == ()
+    with pin(()):
         pass
 
 
 def test_the_canary_visits_each_processor_and_comes_back():
     allowed = tuple(sorted(os.sched_getaffinity(0)))
-    with board.pinned(allowed):
-        readings = board.spin_on(allowed)
+    with pin(allowed):
+        readings = spin_on(allowed)
         assert os.sched_getaffinity(0) == set(allowed)
     assert len(readings) == len(allowed)
     assert min(readings) > 0
 
 
 RESIDENT = """
-import os, board
+import os
+from edgenas.clock.board.runs import evict_caches_before
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 before = resident()
-run = board.behind_other_memory(lambda: None, size=64 << 20)
+run = evict_caches_before(lambda: None, size=64 << 20)
 print(resident() - before)
 """
 
@@ -411,7 +428,7 @@ print(resident() - before)
 def test_memory_that_is_read_between_runs_is_really_there():
     done = subprocess.run(
         [sys.executable, "-c", RESIDENT],
-        cwd=ROOT / "edgenas" / "clock",
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         check=True,
     )
@@ -419,17 +436,22 @@ def test_memory_that_is_read_between_runs_is_really_there():
 
 
 def test_reading_other_memory_is_not_in_the_time_of_a_run():
-    told = board.behind_other_memory(lambda: None, size=1 << 20)()
+    told = evict_caches_before(lambda: None, size=1 << 20)()
     assert isinstance(told, int)
     assert told >= 0
     # What tells its own time, as a GPU does, goes on doing so.
-    assert board.behind_other_memory(lambda: 7, size=1 << 20)() == 7
+    assert evict_caches_before(lambda: 7, size=1 << 20)() == 7
+
+
+def patch_texts(monkeypatch, read) -> None:
+    for module in (machine, processors, system):
+        monkeypatch.setattr(module, "read_text", read)
 
 
 def test_the_environment_says_what_it_knows_and_none_for_the_rest(monkeypatch):
-    monkeypatch.setattr(board, "_answer", lambda *command: None)
-    monkeypatch.setattr(board, "_text", lambda path: None)
-    found = board.environment("onnxruntime", threads=1)
+    monkeypatch.setattr(machine, "run_command", lambda *command: None)
+    patch_texts(monkeypatch, lambda path: None)
+    found = machine.read_environment(threads=1, runtime="onnxruntime", library="onnxruntime")
     assert found["cores"] == os.cpu_count()
     assert found["runtime"] == "onnxruntime"
     for name in ("board", "governor", "gpu", "power_mode", "l4t", "temperature", "throttled"):
@@ -445,9 +467,9 @@ def test_the_environment_of_a_jetson(monkeypatch):
         "nvpmodel": "NV Power Mode: 15W\n0",
         "lscpu": "Architecture: aarch64\nModel name:   Cortex-A78AE\n",
     }
-    monkeypatch.setattr(board, "_text", texts.get)
-    monkeypatch.setattr(board, "_answer", lambda *command: answers.get(command[0]))
-    found = board.environment("onnxruntime", threads=1)
+    patch_texts(monkeypatch, texts.get)
+    monkeypatch.setattr(machine, "run_command", lambda *command: answers.get(command[0]))
+    found = machine.read_environment(threads=1, runtime="onnxruntime", library="onnxruntime")
     assert found["board"] == "NVIDIA Jetson Orin Nano Developer Kit"
     assert found["power_mode"] == "15W"
     assert found["cpu"] == "Cortex-A78AE"
@@ -456,19 +478,19 @@ def test_the_environment_of_a_jetson(monkeypatch):
 
 def test_big_and_little_cores_are_both_named():
     text = "model name : Cortex-A55\nx: y\nmodel name : Cortex-A55\nmodel name : Cortex-A76\n"
-    assert board._after(text, "model name") == "Cortex-A55 + Cortex-A76"
-    assert board._after(None, "model name") is None
+    assert values_after(text, "model name") == "Cortex-A55 + Cortex-A76"
+    assert values_after(None, "model name") is None
 
 
 def test_a_command_that_is_missing_or_fails_has_no_answer():
-    assert board._answer("edgenas-no-such-command") is None
-    assert board._answer("false") is None
-    assert board._answer("echo", " x ") == "x"
+    assert run_command("edgenas-no-such-command") is None
+    assert run_command("false") is None
+    assert run_command("echo", " x ") == "x"
 
 
 def test_onnx_runtime_is_kept_from_telling_and_from_writing(tmp_path):
     code = (
-        "from edgenas.clock import board; from edgenas.runtime import registry\n"
+        "from edgenas.clock.board import onnx_runtime; from edgenas.runtime import registry\n"
         "import onnxruntime, time; time.sleep(0.3)"
     )
     environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
@@ -484,17 +506,17 @@ def test_onnx_runtime_is_kept_from_telling_and_from_writing(tmp_path):
 
 def worker(text: str) -> subprocess.CompletedProcess[str]:
     """What the worker says to a line; its stdin stays open, because it ends where that ends."""
-    command = [sys.executable, "-P", board.__file__]
+    command = [sys.executable, "-P", "-c", BOOT]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, text=True, **pipes) as process:
-        process.stdin.write(f"{text}\n")
+        process.stdin.write(f"{json.dumps(pack_clock(PART))}\n{text}\n")
         process.stdin.flush()
         out, log = process.stdout.read(), process.stderr.read()
         return subprocess.CompletedProcess(command, process.wait(timeout=60), out, log)
 
 
 def work(**changes) -> str:
-    plain = {"schema": board.SCHEMA, "runtime": "onnxruntime", "settings": {}, "units": []}
+    plain = {"schema": WORK_SCHEMA, "part": PART, "settings": {}, "units": []}
     return json.dumps(plain | changes)
 
 
@@ -511,8 +533,9 @@ def test_a_worker_without_units_tells_its_environment():
     [
         ({"schema": "edgenas.work/9"}, "this clock reads edgenas.work/1, found edgenas.work/9"),
         (
-            {"runtime": "abacus"},
-            f"this clock knows {', '.join(board.LOADERS)}, not abacus",
+            {"part": "edgenas.clock.board.abacus:PART"},
+            "this clock has no part edgenas.clock.board.abacus:PART: No module named "
+            "'edgenas.clock.board.abacus'",
         ),
     ],
 )
@@ -523,11 +546,11 @@ def test_work_that_it_does_not_understand_is_refused(changes, message):
 
 
 def test_a_worker_ends_quietly_when_nobody_listens():
-    command = [sys.executable, "-P", board.__file__]
+    command = [sys.executable, "-P", "-c", BOOT]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, **pipes) as process:
         process.stdout.close()
-        process.stdin.write(work().encode() + b"\n")
+        process.stdin.write(f"{json.dumps(pack_clock(PART))}\n{work()}\n".encode())
         process.stdin.flush()
         assert process.wait(timeout=60) == 141
         assert process.stderr.read() == b""

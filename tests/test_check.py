@@ -16,7 +16,8 @@ import yaml
 from conftest import ROOT
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.clock.board import Settings, summary
+from edgenas.clock.board.settings import TimingSettings
+from edgenas.clock.board.statistics import summarize
 from edgenas.clock.measure import Measurement, measurement
 from edgenas.latency.device import Target
 from edgenas.latency.table_file import load_table, save_table, table_path
@@ -72,7 +73,7 @@ class Resampled:
             yield self.timed(name, settings)
         watch({"event": "end", "load": self.machine["load"]})
 
-    def timed(self, name: str, settings: Settings) -> Measurement:
+    def timed(self, name: str, settings: TimingSettings) -> Measurement:
         draw = self.random
         is_layer = "(" in name
         loading = draw.standard_t(4) * (0.035 if is_layer else 0.011)
@@ -82,7 +83,7 @@ class Resampled:
         runs[slow] *= 1.5
         kept = runs[~slow | (draw.random(60) < 0.1)]
         nanoseconds = [[round(t * 1e9) for t in times] for times in (kept, runs)]
-        told = summary(*nanoseconds, settings=settings)
+        told = summarize(*nanoseconds, settings=settings)
         return measurement(
             {
                 "event": "result",

@@ -9,18 +9,18 @@ import pytest
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import sha256
 from edgenas.bundle.verify import verify_bundle
-from edgenas.clock.board import Settings
+from edgenas.clock.board.settings import TimingSettings
 from edgenas.delivery import exporting
-from edgenas.delivery.exporting import KINDS, export
+from edgenas.delivery.exporting import export
 from edgenas.delivery.request import ExportRequest, SpecializeRequest
 from edgenas.delivery.run import specialize
 from edgenas.images.loading import load_images
 from edgenas.model.saved import load_supernet
 from edgenas.runtime import registry as runtimes
-from edgenas.runtime.trt import TENSORRT_RTX
+from edgenas.runtime.trt import TENSORRT_RTX_BUILDER
 from edgenas.training.division import split_as_trained
 
-FAST = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6)
+FAST = TimingSettings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6)
 
 
 @pytest.fixture(scope="module")
@@ -31,19 +31,22 @@ def bundle(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+FORMATS = runtimes.export_formats()
+
+
 def exported(bundle: Path, folder: Path, kind: str, **changes):
     request = ExportRequest(bundle=bundle, to=kind, out=folder / kind, **changes)
     return export(request, settings=FAST)
 
 
 def absent(kind: str) -> str | None:
-    wanted = KINDS[kind]
-    if wanted.runtime == "tensorrt":
-        return TENSORRT_RTX.why_not_build()
-    return runtimes.get(wanted.runs).available()
+    runtime, wanted = FORMATS[kind]
+    if runtime.name == "tensorrt":
+        return TENSORRT_RTX_BUILDER.why_not_build()
+    return runtime.available() if wanted.runs_here else None
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_passes_its_gates_and_has_its_own_rows(
     bundle: Path, photos: Path, tmp_path: Path, kind: str
 ):
@@ -59,11 +62,12 @@ def test_every_format_passes_its_gates_and_has_its_own_rows(
     parity = told["parity"]
     assert 0 <= parity["max_abs_difference"] <= parity["tolerance"]
     assert told["accuracy"]["images"] == 24
-    timed = KINDS[kind].runtime in ("onnxruntime", "openvino", "ncnn")
+    runtime, wanted = FORMATS[kind]
+    timed = kind in ("onnx", "onnx-int8", "openvino", "openvino-int8", "ncnn")
     assert (told["latency"] is not None) == timed
     if timed:
-        assert told["latency"]["precision"] == KINDS[kind].precision
-    if KINDS[kind].runtime == "tensorrt":
+        assert told["latency"]["precision"] == wanted.precision
+    if runtime.name == "tensorrt":
         assert (made.folder / "model.engine").stat().st_size > 10_000
     assert {path.name: sha256(path) for path in bundle.iterdir()} == before
     assert all(check.passed for check in verify_bundle(bundle))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from edgenas.clock import board
+from edgenas.clock.board.onnx_runtime import open_session
 from edgenas.model.network import Network
 from edgenas.onnx_graph.build import (
     INPUT,
@@ -85,7 +85,7 @@ def macs(graph: onnx.GraphProto) -> int:
 
 
 def run(data: bytes, size: list[int]) -> np.ndarray:
-    session = board.onnxruntime_session(data, threads=1, batch=1)
+    session = open_session(data, threads=1, batch=1)
     x = np.random.default_rng(1).standard_normal(size).astype(np.float32)
     return session.run([OUTPUT], {INPUT: x})[0]
 
@@ -110,7 +110,7 @@ def test_a_network_runs_and_its_numbers_stay_in_bounds(space, batch):
     # Every value on the way counts, not the last alone.
     model = onnx.load_model_from_string(data)
     model.graph.output.extend(onnx.ValueInfoProto(name=n.output[0]) for n in graph.node[:-1])
-    session = board.onnxruntime_session(model.SerializeToString(), threads=1, batch=1)
+    session = open_session(model.SerializeToString(), threads=1, batch=1)
     x = np.random.default_rng(1).standard_normal(size).astype(np.float32)
     first, *others = session.run(None, {INPUT: x})
     assert first.shape == (batch, space.classes)
@@ -182,7 +182,7 @@ def test_more_copies_have_the_operators_of_the_layer_more_often(space):
         assert macs(three) - macs(one) == 2 * 2 * own
         own_nodes = len(outline(parsed(layer_graph(layer))))
         assert len(outline(three)) - len(outline(one)) == 2 * own_nodes
-        session = board.onnxruntime_session(data[1], threads=1, batch=2)
+        session = open_session(data[1], threads=1, batch=2)
         x = np.ones([2, layer.inputs, *layer.in_size], np.float32)
         outputs = session.run(None, {INPUT: x})
         assert len(outputs) == (3 if layer.kind == "head" else READERS)
@@ -198,7 +198,7 @@ def test_operators_alone_have_their_own_shapes(space):
         data = operators_graph([part], batch=2)
         assert macs(parsed(data)) == 2 * part.macs
         size = [2, part.inputs, *part.in_size]
-        session = board.onnxruntime_session(data, threads=1, batch=2)
+        session = open_session(data, threads=1, batch=2)
         (y,) = session.run(None, {INPUT: np.ones(size, np.float32)})
         assert y.shape == (2, part.outputs, *(() if part.op == "linear" else part.out_size))
 

@@ -14,12 +14,18 @@ from onnx import TensorProto, helper
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import machine_lock_path
-from edgenas.clock import board, measure
-from edgenas.clock.board import Settings
+from edgenas.clock import measure
+from edgenas.clock.board.machine import read_environment, read_state
+from edgenas.clock.board.settings import WORK_SCHEMA, TimingSettings
+from edgenas.clock.board.statistics import quantile, summarize
 from edgenas.clock.measure import ClockStoppedError, Measurement
+from edgenas.clock.order import make_order
+from edgenas.clock.pack import BOOT
+from edgenas.runtime import registry as runtimes
 
+ORT = runtimes.get("onnxruntime")
 # Enough to see that everything is wired; how long anything takes is no matter here.
-QUICK = Settings(baseline_seconds=0.05, min_samples=6, visit_seconds=0.05, rounds=2)
+QUICK = TimingSettings(baseline_seconds=0.05, min_samples=6, visit_seconds=0.05, rounds=2)
 
 SOUND = Measurement(
     name="a",
@@ -63,7 +69,7 @@ def children(parent: int) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it may end while we look
             after_name = (folder / "stat").read_text().rpartition(")")[2].split()
-            if after_name[1] == str(parent) and board.__file__ in (folder / "cmdline").read_text():
+            if after_name[1] == str(parent) and BOOT in (folder / "cmdline").read_text():
                 found.append(int(folder.name))
     return found
 
@@ -75,7 +81,7 @@ def test_graphs_are_timed_end_to_end(tmp_path: Path):
     (tmp_path / "b.onnx").write_bytes(relu(8))
     seen: list[dict] = []
     units = [("a", relu(4)), ("b", tmp_path / "b.onnx")]
-    found = list(measure.measure(units, settings=QUICK, watch=seen.append))
+    found = list(measure.measure(units, runtime=ORT, settings=QUICK, watch=seen.append))
     assert sorted(m.name for m in found) == ["a", "b"]
     for m in found:
         assert 0 < m.p10 <= m.p90
@@ -104,26 +110,26 @@ def test_building_graphs_is_in_the_time_given():
 
     seen: list[dict] = []
     settings = replace(QUICK, seconds=0.25)
-    assert not list(measure.measure(slow(), settings=settings, watch=seen.append))
+    assert not list(measure.measure(slow(), runtime=ORT, settings=settings, watch=seen.append))
     assert sorted(seen[-1]["unvisited"]) == ["a", "b"]
 
 
 def test_what_was_told_before_an_interruption_need_not_be_measured_again():
     units = {f"u{i}": relu(4 + i) for i in range(4)}
     kept: dict[str, Measurement] = {}
-    stream = measure.measure(units.items(), settings=QUICK)
+    stream = measure.measure(units.items(), runtime=ORT, settings=QUICK)
     first = next(stream)
     kept[first.name] = first
     stream.close()
     missing = [(name, onnx) for name, onnx in units.items() if name not in kept]
-    for m in measure.measure(missing, settings=QUICK):
+    for m in measure.measure(missing, runtime=ORT, settings=QUICK):
         assert m.name not in kept
         kept[m.name] = m
     assert sorted(kept) == sorted(units)
 
 
 def test_the_machine_is_held_while_measuring_and_the_process_ends_with_us():
-    stream = measure.measure([("a", relu()), ("b", relu())], settings=QUICK)
+    stream = measure.measure([("a", relu()), ("b", relu())], runtime=ORT, settings=QUICK)
     assert not is_locked()
     next(stream)
     assert is_locked()
@@ -138,12 +144,14 @@ def test_ctrl_c_ends_the_process_and_frees_the_machine(tmp_path: Path):
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from edgenas.clock.board import Settings\n"
+        "from edgenas.clock.board.settings import TimingSettings\n"
         "from edgenas.clock.measure import measure\n"
+        "from edgenas.runtime import registry as runtimes\n"
         "def watch(event):\n"
         "    print(event['event'], flush=True)\n"
-        "settings = Settings(baseline_seconds=60.0)\n"
-        "list(measure([('a', Path(sys.argv[1]))], settings=settings, watch=watch))\n"
+        "settings = TimingSettings(baseline_seconds=60.0)\n"
+        "ort = runtimes.get('onnxruntime')\n"
+        "list(measure([('a', Path(sys.argv[1]))], runtime=ort, settings=settings, watch=watch))\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "a.onnx")],
@@ -162,7 +170,7 @@ def test_ctrl_c_ends_the_process_and_frees_the_machine(tmp_path: Path):
 
 
 def test_one_model_is_timed_in_this_process():
-    found = measure.time_model(relu(), settings=replace(QUICK, threads=2))
+    found = measure.time_model(relu(), runtime=ORT, settings=replace(QUICK, threads=2))
     assert found.name == "model"
     assert found.wall_n > 0
     assert not is_locked()
@@ -170,12 +178,15 @@ def test_one_model_is_timed_in_this_process():
 
 def test_a_path_is_timed_in_this_process(tmp_path: Path):
     (tmp_path / "m.onnx").write_bytes(relu())
-    assert measure.time_model(tmp_path / "m.onnx", settings=QUICK).wall_n > 0
+    assert measure.time_model(tmp_path / "m.onnx", runtime=ORT, settings=QUICK).wall_n > 0
 
 
 def test_the_environment_is_that_of_the_clock():
-    here, there = measure.environment("onnxruntime"), board.environment("onnxruntime", threads=1)
-    changing = set(board.machine_state())
+    here, there = (
+        measure.environment(ORT),
+        read_environment(threads=1, runtime="onnxruntime", library="onnxruntime"),
+    )
+    changing = set(read_state())
     assert {k: v for k, v in here.items() if k not in changing} == (
         {k: v for k, v in there.items() if k not in changing}
     )
@@ -184,27 +195,28 @@ def test_the_environment_is_that_of_the_clock():
 # Mistakes
 
 
-def test_an_unknown_runtime_is_refused():
-    with pytest.raises(EdgenasError, match="unknown runtime 'onnxrun'") as caught:
-        list(measure.measure([("a", relu())], runtime="onnxrun"))
-    assert "did you mean onnxruntime" in caught.value.hint
-    with pytest.raises(EdgenasError, match="unknown runtime 'onnxrun'"):
-        measure.time_model(relu(), runtime="onnxrun")
+def test_a_runtime_without_a_board_part_is_refused():
+    untimed = replace(ORT, part="")
+    refusal = "the clock cannot time the runtime onnxruntime: it has no board part"
+    with pytest.raises(EdgenasError, match=refusal):
+        list(measure.measure([("a", relu())], runtime=untimed))
+    with pytest.raises(EdgenasError, match=refusal):
+        measure.time_model(relu(), runtime=untimed)
 
 
 def test_a_graph_that_the_runtime_refuses_is_named():
     units = [("bad", relu(operator="NoSuchOperator"))]
     with pytest.raises(EdgenasError, match=r"refuses bad: .*NoSuchOperator"):
-        list(measure.measure(units, settings=QUICK))
+        list(measure.measure(units, runtime=ORT, settings=QUICK))
     with pytest.raises(EdgenasError, match=r"refuses the model: .*NoSuchOperator"):
-        measure.time_model(units[0][1], settings=QUICK)
+        measure.time_model(units[0][1], runtime=ORT, settings=QUICK)
     assert not is_locked()
     assert not children(os.getpid())
 
 
 def test_two_units_of_one_name_are_a_mistake_of_ours():
     with pytest.raises(AssertionError, match="a name of its own"):
-        measure.order([("a", b""), ("a", b"")], runtime="onnxruntime", settings=QUICK, batch=1)
+        make_order([("a", b""), ("a", b"")], runtime=ORT, settings=QUICK, batch=1)
 
 
 def test_a_clock_that_is_killed_is_reported_and_the_machine_is_free():
@@ -213,19 +225,18 @@ def test_a_clock_that_is_killed_is_reported_and_the_machine_is_free():
             (clock,) = children(os.getpid())
             os.kill(clock, signal.SIGKILL)
 
-    patient = Settings(baseline_seconds=60.0)
+    patient = TimingSettings(baseline_seconds=60.0)
     with pytest.raises(ClockStoppedError, match="code -9: it said nothing") as caught:
-        list(measure.measure([("a", relu())], settings=patient, watch=kill))
+        list(measure.measure([("a", relu())], runtime=ORT, settings=patient, watch=kill))
     assert "goes on with what is missing" in caught.value.hint
     assert not is_locked()
 
 
-def test_the_last_words_of_a_clock_are_told(monkeypatch, tmp_path: Path):
-    script = tmp_path / "board.py"
-    script.write_text("print('half a line', end='')\nraise SystemExit('out of memory')\n")
-    monkeypatch.setattr(board, "__file__", str(script))
+def test_the_last_words_of_a_clock_are_told(monkeypatch):
+    text = "print('half a line', end='')\nraise SystemExit('out of memory')\n"
+    monkeypatch.setattr(measure, "pack_clock", lambda part: text)
     with pytest.raises(ClockStoppedError, match="the clock stopped with code 1: out of memory"):
-        list(measure.measure([("a", relu())], settings=QUICK))
+        list(measure.measure([("a", relu())], runtime=ORT, settings=QUICK))
 
 
 # The stream
@@ -235,7 +246,7 @@ def event(name: str = "a", **changes) -> bytes:
     plain = {
         "event": "result",
         "id": name,
-        **board.summary([1000] * 30, [1000] * 40, settings=QUICK),
+        **summarize([1000] * 30, [1000] * 40, settings=QUICK),
         "canary": 5e-5,
         "visits": 1,
         "samples": [1000] * 30,
@@ -265,12 +276,12 @@ def test_a_stream_that_breaks_off_is_an_error_but_what_came_is_told(last):
 
 def test_an_order_is_what_the_clock_reads():
     units = [("a", b"\x00\xff"), ("b", Path("/x/b.onnx"))]
-    text = measure.order(
-        units, runtime="onnxruntime", settings=QUICK, batch=3, evict=lambda name: 5 * (name == "b")
+    text = make_order(
+        units, runtime=ORT, settings=QUICK, batch=3, evict=lambda name: 5 * (name == "b")
     )
     order = json.loads(text)
-    assert order["schema"] == board.SCHEMA
-    assert Settings(**order["settings"]) == QUICK
+    assert order["schema"] == WORK_SCHEMA
+    assert TimingSettings(**order["settings"]) == QUICK
     assert order["units"] == [
         {"id": "a", "batch": 3, "evict": 0, "data": "AP8="},
         {"id": "b", "batch": 3, "evict": 5, "path": "/x/b.onnx"},
@@ -333,7 +344,7 @@ def test_a_number_is_called_a_median_only_where_it_is_one(n, flag, words):
 
 def test_the_words_are_those_of_what_the_clock_computes():
     wall = [1000 + i for i in range(100)]
-    found = board.summary([], wall, settings=Settings())
+    found = summarize([], wall, settings=TimingSettings())
     told = measure.statistic(n=found["n"], wall_n=found["wall_n"], flag=found["flag"])
     assert told.startswith("5th percentile of 100 runs: none")
-    assert found["median"] == pytest.approx(board.quantile(wall, 0.05) * 1e-9)
+    assert found["median"] == pytest.approx(quantile(wall, 0.05) * 1e-9)

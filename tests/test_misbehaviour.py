@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.clock.board import Settings
+from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.events import EventError, read_event
 from edgenas.clock.link import Place
 from edgenas.clock.measure import ClockStoppedError, WrongAnswerError
@@ -31,11 +31,14 @@ from edgenas.latency.device import Target
 from edgenas.latency.table_file import table_path
 from edgenas.profiling.journal import journal_path
 from edgenas.profiling.run import ProfilePlan, profile
+from edgenas.runtime import registry as runtimes
 from edgenas.space import presets
 
 TINY = presets.tiny()
 TARGET = Target("sill", "onnxruntime", "fp32")
-QUICK = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0)
+QUICK = TimingSettings(
+    baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0
+)
 FEW = {"networks": 3, "further": 2, "visits": 1, "settings": QUICK}
 SILENCE = 1.0  # seconds; a fake board starts in a fiftieth of that
 
@@ -157,9 +160,10 @@ def test_a_board_that_reads_nothing_is_given_up(fake):
     program = fake(
         "started()\nsay('ready', schema='')\nwhile True:\n  say('alive')\n  time.sleep(0.1)"
     )
+    ort = runtimes.get("onnxruntime")
     with pytest.raises(ClockStoppedError, match="does not read what it is sent"):
         # More than the pipe takes, so that the board has to read.
-        list(board().measure([("a", b"x" * (1 << 20))], runtime="onnxruntime", settings=QUICK))
+        list(board().measure([("a", b"x" * (1 << 20))], runtime=ort, settings=QUICK))
     assert fake_board.ends(program)
 
 

@@ -19,7 +19,7 @@ from conftest import ROOT
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.clock import measure as host
-from edgenas.clock.board import Settings
+from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.measure import Measurement
 from edgenas.latency.device import Target
 from edgenas.latency.fitting import learn_predictor
@@ -43,15 +43,19 @@ from edgenas.profiling.tables import (
     table_for,
 )
 from edgenas.profiling.timings import subtract_copies
+from edgenas.runtime import registry as runtimes
 from edgenas.space import presets as spaces
 from edgenas.space.cost import compile_tables, cost, macs_table, total
 from edgenas.space.layer import primitives
 from edgenas.space.plan import layers
 
 TINY = spaces.tiny()
+ORT = runtimes.get("onnxruntime")
 TARGET = Target("host", "onnxruntime", "fp32")
 # Everything passes such a gate: what is tested is the wiring, whatever the machine does meanwhile.
-QUICK = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0)
+QUICK = TimingSettings(
+    baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0
+)
 FEW = {"networks": 3, "further": 2, "visits": 1, "method": "alone"}
 UNITS = len(layers(TINY)) + 5
 
@@ -135,7 +139,7 @@ def test_layers_and_networks_are_timed_once_and_end_up_in_the_table():
     assert not table.missing(TINY)
     assert len(table.networks) == 5
     assert (table.provenance, table.target) == ("measured", TARGET)
-    assert table.runtime_version == host.environment("onnxruntime")["runtime_version"]
+    assert table.runtime_version == host.environment(ORT)["runtime_version"]
     assert table.environment["cpu"]
     assert table.environment["after"]["load"] > 0
     for timing in [*table.layers.values(), *(n.timing for n in table.networks)]:
@@ -155,7 +159,7 @@ def test_layers_and_networks_are_timed_once_and_end_up_in_the_table():
     assert len(raw["samples"]) == raw["n"]
     assert np.median(raw["samples"]) * 1e-9 == pytest.approx(raw["median"])
 
-    again = Scripted(machine=host.environment("onnxruntime"))
+    again = Scripted(machine=host.environment(ORT))
     assert run(again).layers == table.layers
     assert not again.timed
 
@@ -545,7 +549,7 @@ def test_more_time_means_less_error_and_the_error_is_told(monkeypatch: pytest.Mo
             clock=clock,
             plan=ProfilePlan(
                 time_budget=budget,
-                settings=Settings(baseline_seconds=0.5),
+                settings=TimingSettings(baseline_seconds=0.5),
                 fresh=True,
                 method="alone",
             ),

@@ -9,17 +9,17 @@ from onnx.reference import ReferenceEvaluator
 from edgenas.basics.errors import EdgenasError
 from edgenas.onnx_graph import quantize
 from edgenas.onnx_graph.build import INPUT, layer_graph, network_graph
+from edgenas.onnx_graph.forms import (
+    Form,
+    convert_layer_to_form,
+    convert_to_form,
+    convert_to_half,
+    make_random_images,
+)
 from edgenas.onnx_graph.quantize import parts, quantized, with_integer_activations
 from edgenas.profiling.units import layer_unit, network_unit
 from edgenas.runtime import registry as runtimes
-from edgenas.runtime.forms import (
-    form,
-    formed,
-    formed_layer,
-    half,
-    random_images,
-)
-from edgenas.runtime.registry import Form
+from edgenas.runtime.registry import form_of
 from edgenas.space import presets as spaces
 from edgenas.space.layer import Layer
 from edgenas.space.plan import layers, plan
@@ -163,7 +163,7 @@ def test_an_integer_hard_swish_is_the_real_one_of_the_same_integers(seed):
 
 def test_an_integer_hard_sigmoid_is_the_real_one_without_any_operator():
     graph = layer_graph(SQUEEZED)
-    before = quantized(graph, signed=False, images=random_images(graph))
+    before = quantized(graph, signed=False, images=make_random_images(graph))
     made = with_integer_activations(before)
     assert nodes(before).count("HardSigmoid") == 1
     assert "HardSigmoid" not in nodes(made)
@@ -172,13 +172,13 @@ def test_an_integer_hard_sigmoid_is_the_real_one_without_any_operator():
 
 
 def test_all_of_a_network_runs_in_integers_between_its_two_ends():
-    int8 = formed(network(), wanted="int8-integer")
+    int8 = convert_to_form(network(), form="int8-integer")
     kernels = (
         runtimes.get("onnxruntime").compile(int8, precision="int8", threads=1, batch=1).kernels()
     )
     floats = [kernel.kind for kernel in kernels if kernel.precision != "int8"]
     assert floats == ["DequantizeLinear"]  # the logits
-    plain = formed(network(), wanted="int8-unsigned")
+    plain = convert_to_form(network(), form="int8-unsigned")
     kernels = (
         runtimes.get("onnxruntime").compile(plain, precision="int8", threads=1, batch=1).kernels()
     )
@@ -190,7 +190,7 @@ def formed_network(wanted: Form, space: Space) -> tuple[bytes, bytes, np.ndarray
     graph = network(space)
     size = space.input_size(max(space.resolutions))
     images = np.random.default_rng(3).standard_normal((64, 3, *size)).astype(np.float32)
-    return graph, formed(graph, wanted=wanted, images=images), images
+    return graph, convert_to_form(graph, form=wanted, images=images), images
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_another_form_computes_nearly_the_same(wanted: Form, bound: float, space
     one = run if wanted == "fp16" else run_exactly
     found = np.concatenate([one(made, x[None]) for x in images[:16]])
     assert np.abs(found - real).mean() < bound * real.std()
-    assert formed(graph, wanted=wanted, images=images) == made
+    assert convert_to_form(graph, form=wanted, images=images) == made
 
 
 @pytest.mark.parametrize("wanted", ["int8-unsigned", "int8-integer"])
@@ -230,7 +230,7 @@ def test_onnx_runtime_multiplies_integers_exactly(wanted: Form, space: Space):
 
 
 def test_the_signed_style_is_what_tensorrt_reads():
-    graph = onnx.load_from_string(formed(network(), wanted="int8-signed"))
+    graph = onnx.load_from_string(convert_to_form(network(), form="int8-signed"))
     zero_points = {
         node.input[2] for node in graph.graph.node if node.op_type.endswith("uantizeLinear")
     }
@@ -250,7 +250,7 @@ def test_the_signed_style_is_what_tensorrt_reads():
 
 def test_weights_have_a_scale_for_each_output_channel():
     graph = layer_graph(STEM)
-    made = onnx.load_from_string(quantized(graph, signed=False, images=random_images(graph)))
+    made = onnx.load_from_string(quantized(graph, signed=False, images=make_random_images(graph)))
     constants = {t.name: numpy_helper.to_array(t) for t in made.graph.initializer}
     scales = [
         constants[n.input[1]]
@@ -262,11 +262,11 @@ def test_weights_have_a_scale_for_each_output_channel():
 
 def test_a_layer_amid_others_reads_and_gives_integers():
     inner = layers(spaces.tiny())[4]
-    made = formed_layer(layer_graph(inner), wanted="int8-integer", first=False, last=False)
+    made = convert_layer_to_form(layer_graph(inner), form="int8-integer", first=False, last=False)
     graph = onnx.load_from_string(made).graph
     kinds = [v.type.tensor_type.elem_type for v in (graph.input[0], graph.output[0])]
     assert kinds == [onnx.TensorProto.UINT8] * 2
-    ends = formed_layer(layer_graph(STEM), wanted="int8-integer", first=True, last=True)
+    ends = convert_layer_to_form(layer_graph(STEM), form="int8-integer", first=True, last=True)
     graph = onnx.load_from_string(ends).graph
     kinds = [v.type.tensor_type.elem_type for v in (graph.input[0], graph.output[0])]
     assert kinds == [onnx.TensorProto.FLOAT] * 2
@@ -278,7 +278,7 @@ def test_every_layer_runs_in_int8_alone(layer, runtime):
     if runtimes.get(runtime).available():
         pytest.skip(runtimes.get(runtime).available())
     ends = {"first": layer.inputs == 3, "last": layer.kind == "head"}
-    made = formed_layer(layer_graph(layer), wanted=form(runtime, "int8"), **ends)
+    made = convert_layer_to_form(layer_graph(layer), form=form_of(runtime, "int8"), **ends)
     session = runtimes.get(runtime).compile(made, precision="int8", threads=1, batch=1)
     assert session.facts()["precision"] == "int8"
 
@@ -298,7 +298,7 @@ def test_parts_of_a_network_by_name():
 
 def test_a_part_that_is_kept_stays_in_float():
     graph = network()
-    made = quantized(graph, signed=False, images=random_images(graph), keep=("squeeze",))
+    made = quantized(graph, signed=False, images=make_random_images(graph), keep=("squeeze",))
     kernels = (
         runtimes.get("onnxruntime").compile(made, precision="int8", threads=1, batch=1).kernels()
     )
@@ -337,7 +337,7 @@ def test_layers_and_networks_of_a_space_keep_the_same_parts(wanted):
 def test_an_unknown_part_is_refused():
     graph = network()
     with pytest.raises(EdgenasError, match=r"parts are first, squeeze, .* found 'middle'"):
-        quantized(graph, signed=False, images=random_images(graph), keep=("middle",))
+        quantized(graph, signed=False, images=make_random_images(graph), keep=("middle",))
 
 
 def test_what_has_no_conv_is_refused():
@@ -350,21 +350,21 @@ def test_what_has_no_conv_is_refused():
     opsets = [onnx.helper.make_opsetid("", 20)]
     model = onnx.helper.make_model(graph, opset_imports=opsets).SerializeToString()
     with pytest.raises(EdgenasError, match="no convolution or matrix product to quantise"):
-        quantized(model, signed=False, images=random_images(model))
+        quantized(model, signed=False, images=make_random_images(model))
 
 
 # FP16
 
 
 def test_an_fp16_model_keeps_its_float_ends():
-    graph = onnx.load_from_string(half(network())).graph
+    graph = onnx.load_from_string(convert_to_half(network())).graph
     kinds = [v.type.tensor_type.elem_type for v in (graph.input[0], graph.output[0])]
     assert kinds == [onnx.TensorProto.FLOAT] * 2
     assert {t.data_type for t in graph.initializer if t.dims} == {onnx.TensorProto.FLOAT16}
 
 
 def test_a_form_is_that_of_a_runtime_and_a_precision():
-    assert form("onnxruntime", "int8") == "int8-integer"
-    assert form("openvino", "bf16") == "fp32"
+    assert form_of("onnxruntime", "int8") == "int8-integer"
+    assert form_of("openvino", "bf16") == "fp32"
     with pytest.raises(EdgenasError, match="precision of onnxruntime must be one of fp32, int8"):
-        form("onnxruntime", "bf16")
+        form_of("onnxruntime", "bf16")

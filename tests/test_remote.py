@@ -16,8 +16,10 @@ import pytest
 from conftest import ROOT
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.clock import board, link, measure
-from edgenas.clock.board import Settings
+from edgenas.clock import link, measure
+from edgenas.clock.board.ncnn_cpu import find_precision, load_network
+from edgenas.clock.board.serve import hold_machine
+from edgenas.clock.board.settings import WORK_SCHEMA, TimingSettings
 from edgenas.clock.link import LinkError, Place
 from edgenas.clock.measure import ClockStoppedError
 from edgenas.clock.remote import Board
@@ -29,12 +31,16 @@ from edgenas.profiling.check import check
 from edgenas.profiling.journal import journal_path
 from edgenas.profiling.run import ProfilePlan, profile
 from edgenas.runtime import ncnn_cpu
+from edgenas.runtime import registry as runtimes
 from edgenas.space import presets as spaces
 from edgenas.space.plan import layers
 
 TINY = spaces.tiny()
 TARGET = Target("sill", "onnxruntime", "fp32")
-QUICK = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0)
+ORT = runtimes.get("onnxruntime")
+QUICK = TimingSettings(
+    baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0
+)
 FEW = {"networks": 3, "further": 2, "visits": 1}
 PLAN = ProfilePlan(settings=QUICK, **FEW)
 UNITS = 3 * len(layers(TINY)) + 5  # each layer alone and in two numbers of copies, and networks
@@ -93,15 +99,15 @@ def graphs(count: int) -> list[tuple[str, bytes]]:
 
 
 def timed(clock: Board, units, **changes) -> list[measure.Measurement]:
-    return list(clock.measure(units, runtime="onnxruntime", settings=QUICK, **changes))
+    return list(clock.measure(units, runtime=ORT, settings=QUICK, **changes))
 
 
 # The happy path
 
 
 def test_a_board_tells_what_it_is(there):
-    found = at().environment("onnxruntime", threads=1)
-    here = measure.environment("onnxruntime")
+    found = at().environment(ORT, threads=1)
+    here = measure.environment(ORT)
     assert found["runtime_version"] == here["runtime_version"]
     assert found["cpu"] == here["cpu"]
     for name in ("temperature", "frequency", "governor", "power_mode", "throttled", "load"):
@@ -136,11 +142,9 @@ def test_the_board_has_the_runtime_and_nothing_of_ours(there):
 def test_when_time_is_over_the_rest_is_told(there):
     events = []
     units = graphs(4)
-    settings = Settings(baseline_seconds=0.05, gate=1e6, seconds=1e-3)
+    settings = TimingSettings(baseline_seconds=0.05, gate=1e6, seconds=1e-3)
     clock = at(part=1)
-    assert not list(
-        clock.measure(units, runtime="onnxruntime", settings=settings, watch=events.append)
-    )
+    assert not list(clock.measure(units, runtime=ORT, settings=settings, watch=events.append))
     assert sorted(events[-1]["unvisited"]) == sorted(name for name, _ in units)
 
 
@@ -172,7 +176,7 @@ def test_a_link_that_stays_down_is_given_up_and_what_is_known_stays(there):
     said: list[str] = []
     units = graphs(6)
     clock = at(pauses=(0.0, 0.0), part=1, say=said.append)
-    stream = clock.measure(units, runtime="onnxruntime", settings=QUICK)
+    stream = clock.measure(units, runtime=ORT, settings=QUICK)
     first = next(stream)
     with there.switched_off():
         there.cut()
@@ -185,7 +189,7 @@ def test_a_link_that_stays_down_is_given_up_and_what_is_known_stays(there):
 
 
 def test_a_stream_that_is_left_ends_the_work_on_the_board(there):
-    stream = at().measure(graphs(6), runtime="onnxruntime", settings=QUICK)
+    stream = at().measure(graphs(6), runtime=ORT, settings=QUICK)
     next(stream)
     assert there.workers()
     stream.close()
@@ -199,7 +203,7 @@ def test_a_profile_that_is_killed_leaves_nothing_on_the_board(there):
         "from dataclasses import replace\n"
         "slow = replace(QUICK, min_seconds=60.0)\n"
         "print('started', flush=True)\n"
-        "list(at().measure(graphs(3), runtime='onnxruntime', settings=slow))\n"
+        "list(at().measure(graphs(3), runtime=ORT, settings=slow))\n"
     )
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     with subprocess.Popen(
@@ -214,11 +218,11 @@ def test_a_profile_that_is_killed_leaves_nothing_on_the_board(there):
 
 
 def test_the_clock_ends_when_nobody_speaks_to_it():
-    code = "from edgenas.clock import board; board.serve(silence=0.4)"
+    code = "from edgenas.clock.board.serve import serve; serve(silence=0.4)"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as process:
         ready = json.loads(process.stdout.readline())
-        assert ready == {"event": "ready", "schema": board.SCHEMA}
+        assert ready == {"event": "ready", "schema": WORK_SCHEMA}
         start = time.monotonic()
         while time.monotonic() < start + 1.0:
             process.stdin.write(b"\n")
@@ -231,14 +235,14 @@ def test_the_clock_ends_when_nobody_speaks_to_it():
 def test_two_sessions_never_time_at_once(there):
     said: list[str] = []
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as other:
-        while not board._held(other):
+        while not hold_machine(other):
             time.sleep(0.1)
 
         def say(line: str) -> None:
             said.append(line)
             other.close()
 
-        assert at(say=say).environment("onnxruntime", threads=1)["cpu"]
+        assert at(say=say).environment(ORT, threads=1)["cpu"]
     assert said == ["waiting: another edgenas is timing on loop"]
 
 
@@ -270,10 +274,10 @@ def test_a_board_runs_on_ncnn_what_was_converted_here(there):
     table = profile(TINY, target=target, plan=PLAN, clock=at())
     assert (len(table.layers), len(table.networks)) == (0, 5)
     refused = replace(target, precision="fp16")
-    loaded = board.ncnn_net(
+    loaded = load_network(
         ncnn_cpu.convert(layer_graph(layers(TINY)[0])), threads=1, precision="fp16"
     )
-    if board.ncnn_precision(loaded.net) == "fp32":
+    if find_precision(loaded.net) == "fp32":
         with pytest.raises(EdgenasError, match="would run in fp32, not in fp16"):
             profile(TINY, target=refused, plan=PLAN, clock=at())
 
@@ -347,7 +351,7 @@ def test_a_board_is_timed_on_a_runtime_that_the_clock_knows():
 )
 def test_a_link_that_cannot_be_is_one_line_and_a_hint(there, address, message, hint):
     with pytest.raises(EdgenasError) as caught:
-        at(address).environment("onnxruntime", threads=1)
+        at(address).environment(ORT, threads=1)
     assert message in caught.value.message
     assert hint in caught.value.hint
     assert "\n" not in caught.value.message
@@ -356,7 +360,7 @@ def test_a_link_that_cannot_be_is_one_line_and_a_hint(there, address, message, h
 def test_a_board_without_the_runtime_is_told(there):
     bare = there.python(runtime=False)
     with pytest.raises(EdgenasError) as caught:
-        at(python=bare).environment("onnxruntime", threads=1)
+        at(python=bare).environment(ORT, threads=1)
     assert "onnxruntime cannot be used by" in caught.value.message
     assert "No module named 'onnxruntime'" in caught.value.message
     assert f"{bare} -m pip install numpy onnxruntime" in caught.value.hint
@@ -365,20 +369,20 @@ def test_a_board_without_the_runtime_is_told(there):
 def test_a_python_is_found_in_the_home_folder_of_the_board(there):
     (there.home / "venv").symlink_to(there.folder / "venv")
     try:
-        assert at(python="~/venv/bin/python3").environment("onnxruntime", threads=1)["cpu"]
+        assert at(python="~/venv/bin/python3").environment(ORT, threads=1)["cpu"]
     finally:
         (there.home / "venv").unlink()
 
 
 def test_a_board_without_that_python_is_told(there):
     with pytest.raises(EdgenasError, match="there is no ~/no/python on loop"):
-        at(python="~/no/python").environment("onnxruntime", threads=1)
+        at(python="~/no/python").environment(ORT, threads=1)
 
 
 def test_a_machine_without_ssh_is_told(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EdgenasError, match="there is no ssh client here"):
-        at().environment("onnxruntime", threads=1)
+        at().environment(ORT, threads=1)
 
 
 @pytest.mark.parametrize(
@@ -417,7 +421,7 @@ def test_the_end_of_ssh_is_explained(code, said, ready, message, hint):
 def test_a_login_shell_that_greets_does_no_harm(there, said):
     (there.home / ".bashrc").write_text(f"{said}\n")
     try:
-        assert at().environment("onnxruntime", threads=1)["cpu"]
+        assert at().environment(ORT, threads=1)["cpu"]
     finally:
         (there.home / ".bashrc").unlink()
 
@@ -508,7 +512,7 @@ def test_hostile_names_of_units_and_files_stay_words(there, tmp_path, monkeypatc
 def test_hostile_pythons_are_files_that_are_not_there(there):
     for name in ("python3; touch HERE", "$(touch HERE)", "-c", "--help"):
         with pytest.raises(EdgenasError, match="there is no "):
-            at(python=name).environment("onnxruntime", threads=1)
+            at(python=name).environment(ORT, threads=1)
     with pytest.raises(EdgenasError, match="python must be a name or a path"):
         at(python="a\0b")
 

@@ -12,10 +12,12 @@ from onnxruntime.quantization import (
 )
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.clock import board
+from edgenas.clock.board.part import import_part
 from edgenas.onnx_graph.build import INPUT, layer_graph
 from edgenas.runtime import onnx_runtime
 from edgenas.runtime import registry as runtimes
+from edgenas.runtime.checks import find_origins
+from edgenas.runtime.contract import Runtime
 from edgenas.space.layer import Layer
 
 LAYER = Layer(kind="conv", inputs=3, outputs=8, size=8, kernel=3)
@@ -40,7 +42,7 @@ def images(batch: int) -> np.ndarray:
     return rng.standard_normal((batch, 2, 4, 4)).astype(np.float32)
 
 
-def session(runtime: runtimes.Runtime, onnx: bytes, **changes) -> runtimes.Session:
+def session(runtime: Runtime, onnx: bytes, **changes):
     plain = {"precision": "fp32", "threads": 1, "batch": 1}
     return runtime.compile(onnx, **(plain | changes))
 
@@ -72,7 +74,7 @@ def int8(tmp_path_factory) -> bytes:
 # The contract of every runtime that is here
 
 
-ON_GPU = (*board.ON_GPU, "tensorrt", "tensorrt-rtx")
+ON_GPU = [name for name in runtimes.names() if runtimes.get(name).on_gpu]
 
 
 @pytest.fixture(
@@ -81,7 +83,7 @@ ON_GPU = (*board.ON_GPU, "tensorrt", "tensorrt-rtx")
         for name in runtimes.names()
     ]
 )
-def runtime(request) -> runtimes.Runtime:
+def runtime(request) -> Runtime:
     found = runtimes.get(request.param)
     if why_not := found.available():
         pytest.skip(why_not)
@@ -89,17 +91,17 @@ def runtime(request) -> runtimes.Runtime:
 
 
 @pytest.fixture
-def with_int8(runtime) -> runtimes.Runtime:
-    if "int8" not in runtime.PRECISIONS:
-        pytest.skip(f"{runtime.NAME} has no int8 here")
+def with_int8(runtime) -> Runtime:
+    if "int8" not in runtime.precisions:
+        pytest.skip(f"{runtime.name} has no int8 here")
     return runtime
 
 
 def test_a_runtime_knows_its_name_and_its_precisions(runtime):
-    assert runtimes.get(runtime.NAME) is runtime
-    assert "fp32" in runtime.PRECISIONS
-    assert set(runtime.FORMS) == set(runtime.PRECISIONS)
-    assert runtime.FORMS["fp32"] == "fp32"
+    assert runtimes.get(runtime.name) is runtime
+    assert "fp32" in runtime.precisions
+    assert set(runtime.forms) == set(runtime.precisions)
+    assert runtime.forms["fp32"] == "fp32"
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -131,16 +133,16 @@ def test_its_facts_say_what_really_runs(runtime, threads):
     if threads > len(os.sched_getaffinity(0)):
         pytest.skip("one processor")
     facts = session(runtime, conv(), threads=threads).facts()
-    assert facts["runtime"] == runtime.NAME
+    assert facts["runtime"] == runtime.name
     assert facts["precision"] == "fp32"
-    assert facts["threads"] == str(threads) or runtime.NAME in ("tensorrt", "tensorrt-rtx")
+    assert facts["threads"] == str(threads) or runtime.name in ("tensorrt", "tensorrt-rtx")
     assert facts["version"]
     assert facts["provider"]
 
 
 def test_without_a_precision_it_takes_the_graph_as_it_is_or_refuses_it(runtime, int8):
     assert session(runtime, conv(), precision=None).facts()["precision"] == "fp32"
-    if "int8" in runtime.PRECISIONS:
+    if "int8" in runtime.precisions:
         assert session(runtime, int8, precision=None).facts()["precision"] == "int8"
         return
     with pytest.raises(EdgenasError, match=r"refuses the model: .*uantizeLinear|found 'int8'"):
@@ -201,8 +203,9 @@ def test_an_unknown_runtime_is_refused():
     assert "did you mean onnxruntime" in caught.value.hint
 
 
-def test_what_the_clock_can_load_is_a_runtime():
-    assert set(board.LOADERS) <= set(runtimes.names())
+@pytest.mark.parametrize("name", runtimes.timed_names())
+def test_the_board_part_of_a_runtime_is_for_it(name):
+    assert import_part(runtimes.get(name).part).runtime == name
 
 
 # ONNX Runtime
@@ -216,7 +219,7 @@ def test_an_int8_model_runs_in_int8(int8):
 @pytest.mark.parametrize(("asked", "runs"), [("int8", "fp32"), ("fp32", "int8")])
 def test_a_silent_change_of_precision_is_an_error(with_int8, int8, asked, runs):
     onnx = int8 if runs == "int8" else conv()
-    with pytest.raises(EdgenasError, match=f"runs in {runs} on {with_int8.NAME}, not in {asked}"):
+    with pytest.raises(EdgenasError, match=f"runs in {runs} on {with_int8.name}, not in {asked}"):
         session(with_int8, onnx, precision=asked)
 
 
@@ -258,7 +261,7 @@ def test_a_free_dimension_without_a_name_is_refused():
 
 
 @pytest.fixture
-def openvino() -> runtimes.Runtime:
+def openvino() -> Runtime:
     found = runtimes.get("openvino")
     if why_not := found.available():
         pytest.skip(why_not)
@@ -293,6 +296,6 @@ def test_openvino_runs_in_the_precision_asked_for_or_refuses(openvino, precision
 
 def test_the_longest_name_of_a_node_that_fits_is_meant():
     known = {name: name for name in ("Conv_1", "Conv_12", "Conv_1_Quantize")}
-    assert runtimes.origins("Conv_12_nchwc", known) == ("Conv_12",)
-    assert runtimes.origins("Conv_1_Quantize/x", known) == ("Conv_1_Quantize",)
-    assert runtimes.origins("Reorder_1", known) == ()
+    assert find_origins("Conv_12_nchwc", known) == ("Conv_12",)
+    assert find_origins("Conv_1_Quantize/x", known) == ("Conv_1_Quantize",)
+    assert find_origins("Reorder_1", known) == ()

@@ -1,6 +1,7 @@
 """ncnn: converted here, run for real, held against ONNX Runtime."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from onnx import TensorProto, helper
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.bundle.verify import verify_bundle
-from edgenas.clock import board, measure
-from edgenas.clock.board import Settings
+from edgenas.clock import measure
+from edgenas.clock.board.ncnn_cpu import OPTIONS, find_precision, load_network
+from edgenas.clock.board.part import UnitError
+from edgenas.clock.board.runs import memory_file
+from edgenas.clock.board.settings import TimingSettings
 from edgenas.delivery import choosing
 from edgenas.delivery import latency as latencies
 from edgenas.delivery.evaluating import explain_absence
@@ -41,7 +45,9 @@ TINY = spaces.tiny()
 TARGET = Target("host", "ncnn", "fp32")
 BF16 = Target("host", "ncnn", "bf16")
 # Everything passes such a gate: what is tested is the wiring, whatever the machine does meanwhile.
-QUICK = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0)
+QUICK = TimingSettings(
+    baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0
+)
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +63,7 @@ def same(graph: bytes, x: np.ndarray, *, precision: str = "fp32", tolerance: flo
     """ncnn computes what ONNX Runtime does, up to a part of the largest output."""
     session = runtimes.get("onnxruntime").compile(graph, precision=None, threads=1, batch=len(x))
     (wanted,) = session.run({INPUT: x})
-    made = ncnn_cpu.compile(graph, precision=precision, threads=1, batch=len(x))
+    made = ncnn_cpu.compile_graph(graph, precision=precision, threads=1, batch=len(x))
     (found,) = made.run({INPUT: x})
     assert found.shape == wanted.shape
     np.testing.assert_allclose(found, wanted, atol=tolerance * np.abs(wanted).max())
@@ -131,7 +137,7 @@ def test_several_inputs_and_outputs_keep_their_order():
     opsets = [helper.make_opsetid("", 20)]
     onnx = helper.make_model(graph, ir_version=10, opset_imports=opsets).SerializeToString()
     a, b = normal(*shape), normal(*shape, seed=1)
-    made = ncnn_cpu.compile(onnx, precision="fp32", threads=1, batch=1)
+    made = ncnn_cpu.compile_graph(onnx, precision="fp32", threads=1, batch=1)
     y, z = made.run({"b": b, "a": a})
     np.testing.assert_allclose(y, np.maximum(b - a, 0), atol=1e-6)
     np.testing.assert_allclose(z, np.maximum(a, 0), atol=1e-6)
@@ -144,8 +150,8 @@ def test_fp32_is_fp32_although_the_default_is_less():
     ncnn = pytest.importorskip("ncnn")
     assert ncnn.Option().use_fp16_storage
     converted = ncnn_cpu.convert(network_graph(TINY, TINY.smallest()))
-    for precision, names in board.NCNN_OPTIONS.items():
-        opt = board.ncnn_net(converted, threads=1, precision=precision).net.opt
+    for precision, names in OPTIONS.items():
+        opt = load_network(converted, threads=1, precision=precision).net.opt
         on = {n for n in dir(opt) if "fp16" in n or "bf16" in n if getattr(opt, n)}
         assert on == {name for name in names if hasattr(opt, name)}
 
@@ -154,17 +160,17 @@ def test_fp32_is_fp32_although_the_default_is_less():
 def test_it_runs_in_the_precision_asked_for_or_refuses(precision, error):
     layer = Layer(kind="conv", inputs=16, outputs=8, size=8, kernel=1)
     graph, x = layer_graph(layer), normal(1, 16, 8, 8)
-    exact = ncnn_cpu.compile(graph, precision="fp32", threads=1, batch=1).run({INPUT: x})[0]
-    loaded = board.ncnn_net(ncnn_cpu.convert(graph), threads=1, precision=precision)
-    if board.ncnn_precision(loaded.net) != precision:
+    exact = ncnn_cpu.compile_graph(graph, precision="fp32", threads=1, batch=1).run({INPUT: x})[0]
+    loaded = load_network(ncnn_cpu.convert(graph), threads=1, precision=precision)
+    if find_precision(loaded.net) != precision:
         with pytest.raises(EdgenasError, match=f"runs in fp32 on ncnn, not in {precision}"):
-            ncnn_cpu.compile(graph, precision=precision, threads=1, batch=1)
+            ncnn_cpu.compile_graph(graph, precision=precision, threads=1, batch=1)
         unit = [("unit", ncnn_cpu.convert(graph))]
         settings = replace(QUICK, precision=precision)
         with pytest.raises(EdgenasError, match=f"it would run in fp32, not in {precision}"):
-            list(measure.measure(unit, runtime="ncnn", settings=settings))
+            list(measure.measure(unit, runtime=runtimes.get("ncnn"), settings=settings))
         return
-    made = ncnn_cpu.compile(graph, precision=precision, threads=1, batch=1)
+    made = ncnn_cpu.compile_graph(graph, precision=precision, threads=1, batch=1)
     assert made.facts()["precision"] == precision
     assert {k.precision for k in made.kernels() if k.kind == "Convolution"} == {precision}
     (found,) = made.run({INPUT: x})
@@ -178,14 +184,14 @@ def test_it_runs_in_the_precision_asked_for_or_refuses(precision, error):
 def test_every_conv_of_a_network_is_found_among_the_kernels(name):
     space = spaces.load_space(name)
     graph = network_graph(space, space.smallest())
-    assert len(ncnn_cpu._origins(graph)) == sum(
+    assert len(ncnn_cpu._find_nodes_of_layers(graph)) == sum(
         node.op_type in ("Conv", "Gemm") for node in onnx.load_from_string(graph).graph.node
     )
 
 
 def test_kernels_of_a_network_are_those_of_its_layers():
     graph = network_graph(TINY, TINY.smallest(), batch=2)
-    made = ncnn_cpu.compile(graph, precision="fp32", threads=1, batch=2)
+    made = ncnn_cpu.compile_graph(graph, precision="fp32", threads=1, batch=2)
     kernels = made.kernels()
     named = [node for kernel in kernels for node in kernel.nodes]
     assert len(named) == len(set(named)) > 10
@@ -194,23 +200,23 @@ def test_kernels_of_a_network_are_those_of_its_layers():
 
 @pytest.mark.parametrize("source", [b"", b"no model", b"{}\n", b'{"schema": "edgenas.ncnn/2"}\n'])
 def test_the_clock_refuses_what_was_not_converted(source):
-    with pytest.raises(board.UnitError, match="no network that was converted for ncnn"):
-        board.ncnn_net(source, threads=1, precision="fp32")
+    with pytest.raises(UnitError, match="no network that was converted for ncnn"):
+        load_network(source, threads=1, precision="fp32")
 
 
 def test_a_damaged_network_is_refused():
     converted = ncnn_cpu.convert(network_graph(TINY, TINY.smallest()))
-    with pytest.raises(board.UnitError, match="ncnn cannot load the network"):
-        board.ncnn_net(converted[:-1000], threads=1, precision="fp32")
+    with pytest.raises(UnitError, match="ncnn cannot load the network"):
+        load_network(converted[:-1000], threads=1, precision="fp32")
 
 
 def test_weights_are_on_no_disk_where_that_can_be(monkeypatch):
-    if hasattr(board.os, "memfd_create"):
-        with board.memory_file(b"weights") as path:
+    if hasattr(os, "memfd_create"):
+        with memory_file(b"weights") as path:
             assert path.startswith("/proc/self/fd/")
             assert Path(path).read_bytes() == b"weights"
-        monkeypatch.delattr(board.os, "memfd_create")
-    with board.memory_file(b"weights") as path:
+        monkeypatch.delattr(os, "memfd_create")
+    with memory_file(b"weights") as path:
         assert Path(path).read_bytes() == b"weights"
     assert not Path(path).exists()
 
@@ -219,8 +225,8 @@ def test_weights_are_on_no_disk_where_that_can_be(monkeypatch):
 def test_a_converted_network_is_timed(threads):
     graph = network_graph(TINY, TINY.smallest(), batch=2)
     settings = replace(QUICK, threads=threads)
-    unit = [("unit", runtimes.for_clock("ncnn", graph, batch=2))]
-    (found,) = measure.measure(unit, runtime="ncnn", settings=settings, batch=2)
+    unit = [("unit", runtimes.convert_for_clock("ncnn", graph, batch=2))]
+    (found,) = measure.measure(unit, runtime=runtimes.get("ncnn"), settings=settings, batch=2)
     assert found.n >= 6
 
 
@@ -299,7 +305,7 @@ def test_an_operator_that_it_lacks_is_named():
     opsets = [helper.make_opsetid("", 20)]
     onnx = helper.make_model(graph, ir_version=10, opset_imports=opsets).SerializeToString()
     with pytest.raises(EdgenasError, match="refuses the model: ncnn has no operator Det"):
-        ncnn_cpu.compile(onnx, precision="fp32", threads=1, batch=1)
+        ncnn_cpu.compile_graph(onnx, precision="fp32", threads=1, batch=1)
 
 
 @pytest.mark.parametrize(

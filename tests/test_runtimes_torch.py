@@ -12,21 +12,25 @@ import torchvision
 from onnx import TensorProto, helper, numpy_helper
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.clock import board, measure
-from edgenas.clock.board import Settings
+from edgenas.clock import measure
+from edgenas.clock.board.part import UnitError
+from edgenas.clock.board.settings import TimingSettings
+from edgenas.clock.board.torch_cuda import load_program, load_torch_cuda, make_tensor
 from edgenas.model.export import compared
 from edgenas.onnx_graph.build import INPUT, network_graph
+from edgenas.onnx_graph.forms import convert_to_form
 from edgenas.profiling.networks import random_archs
 from edgenas.runtime import registry as runtimes
 from edgenas.runtime import torch_cuda
-from edgenas.runtime.forms import formed
-from edgenas.runtime.registry import read_graph
+from edgenas.runtime.checks import read_graph
 from edgenas.runtime.torch_graph import OnnxModule
 from edgenas.space import presets as spaces
 
 TINY = spaces.tiny()
 GRAPH = network_graph(TINY, TINY.smallest())
-QUICK = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0)
+QUICK = TimingSettings(
+    baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0
+)
 
 
 def normal(*shape: int) -> np.ndarray:
@@ -35,7 +39,7 @@ def normal(*shape: int) -> np.ndarray:
 
 def on_processor(graph: bytes, *, precision: str = "fp32", batch: int = 1):
     """What a GPU would run, here: the same program on another device of PyTorch."""
-    return torch_cuda.session(
+    return torch_cuda.open_session(
         graph, precision=precision, batch=batch, device="cpu", provider="this processor"
     )
 
@@ -154,7 +158,7 @@ def test_one_operator_is_the_same(graph):
             "AveragePool node is padded more on one side",
         ),
         (one("Flatten", PLANES, axis=2), "Flatten node has the axis 2"),
-        (formed(GRAPH, wanted="int8-unsigned"), "no operator DequantizeLinear is known"),
+        (convert_to_form(GRAPH, form="int8-unsigned"), "no operator DequantizeLinear is known"),
         (b"no model", "no ONNX file"),
     ],
 )
@@ -182,14 +186,14 @@ def test_a_program_gives_the_logits_of_onnx_runtime(precision):
 
 def test_a_program_is_channels_last_and_without_tf32():
     torch.backends.cudnn.allow_tf32 = True
-    module, inputs = board.torch_program(torch_cuda.convert(GRAPH), device="cpu", precision="fp32")
+    module, inputs = load_program(torch_cuda.convert(GRAPH), device="cpu", precision="fp32")
     assert inputs == [(INPUT, (1, 3, 12, 12))]
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
     convs = [value for value in module.buffers() if value.dim() == 4]
     assert convs
     assert all(value.is_contiguous(memory_format=torch.channels_last) for value in convs)
-    x = board.torch_tensor(normal(1, 3, 12, 12), device="cpu", precision="fp32")
+    x = make_tensor(normal(1, 3, 12, 12), device="cpu", precision="fp32")
     assert x.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -212,8 +216,8 @@ def test_kernels_are_the_operators_of_the_graph():
 
 @pytest.mark.parametrize("source", [b"", b"no program", GRAPH])
 def test_the_clock_refuses_what_is_no_program(source):
-    with pytest.raises(board.UnitError, match="no program that PyTorch can read"):
-        board.torch_program(source, device="cpu", precision="fp32")
+    with pytest.raises(UnitError, match="no program that PyTorch can read"):
+        load_program(source, device="cpu", precision="fp32")
 
 
 # Without a GPU
@@ -222,12 +226,12 @@ def test_the_clock_refuses_what_is_no_program(source):
 def test_where_it_cannot_run_the_reason_is_given():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    assert runtimes.get("torch-cuda") is torch_cuda
+    assert runtimes.get("torch-cuda") is torch_cuda.RUNTIME
     assert "CUDA" in torch_cuda.available() or "no NVIDIA GPU" in torch_cuda.available()
     with pytest.raises(EdgenasError, match="runtime torch-cuda is not available here: "):
-        torch_cuda.compile(GRAPH, precision="fp32", threads=1, batch=1)
-    with pytest.raises(board.UnitError, match="torch finds no NVIDIA GPU here"):
-        board.load_torch_cuda(b"", threads=1, batch=1)
+        torch_cuda.compile_graph(GRAPH, precision="fp32", threads=1, batch=1)
+    with pytest.raises(UnitError, match="torch finds no NVIDIA GPU here"):
+        load_torch_cuda(b"", threads=1, batch=1)
 
 
 # On a GPU
@@ -242,7 +246,7 @@ def gpu() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_a_gpu_gives_the_logits_of_onnx_runtime(gpu, precision):
-    made = torch_cuda.compile(GRAPH, precision=precision, threads=1, batch=1)
+    made = torch_cuda.compile_graph(GRAPH, precision=precision, threads=1, batch=1)
     x = normal(1, 3, 12, 12)
     found = compared(made.run({INPUT: x})[0], wanted_of(GRAPH, x), precision=precision)
     assert found.max_abs_difference <= found.tolerance
@@ -252,9 +256,9 @@ def test_a_gpu_gives_the_logits_of_onnx_runtime(gpu, precision):
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_a_captured_graph_is_timed_by_the_gpu(gpu, precision):
     program = torch_cuda.convert(GRAPH)
-    run = board.load_torch_cuda(program, threads=1, batch=1, precision=precision)
+    run = load_torch_cuda(program, threads=1, batch=1, precision=precision)
     assert isinstance(run(), int)
     assert run() > 0
-    settings = Settings(**{**vars(QUICK), "precision": precision})
-    (found,) = measure.measure([("unit", program)], runtime="torch-cuda", settings=settings)
+    settings = TimingSettings(**{**vars(QUICK), "precision": precision})
+    (found,) = measure.measure([("unit", program)], runtime=torch_cuda.RUNTIME, settings=settings)
     assert found.n >= 6

@@ -17,7 +17,7 @@ from edgenas.accuracy.predictor import load_accuracy
 from edgenas.basics.errors import EdgenasError
 from edgenas.bundle.contents import read_contents
 from edgenas.bundle.verify import verify_bundle
-from edgenas.clock.board import Settings
+from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.measure import Measurement
 from edgenas.delivery import building, choosing, ranking, shared
 from edgenas.delivery import latency as latencies
@@ -45,7 +45,7 @@ from edgenas.strategies.gradient.choosing import FINALISTS, find_most_preferred,
 from edgenas.training.division import split_as_trained
 
 # Everything passes such a gate: what is tested is the wiring, whatever the machine does meanwhile.
-FAST = Settings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6)
+FAST = TimingSettings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6)
 
 # A device of round numbers: 0.1 ms a run, 1 ns a MAC; published networks of 0.1 to 1 M MACs.
 PROFILE = """
@@ -76,7 +76,7 @@ unit = "W"
 source = "nobody"
 [targets.estimate.parameters]
 """
-PRICES = dict.fromkeys(estimate.NAMES, 0.0) | {"run": 1e-4}
+PRICES = dict.fromkeys(estimate.nameS, 0.0) | {"run": 1e-4}
 PRICES |= dict.fromkeys(("dense", "winograd", "pointwise", "depthwise"), 1e-9)
 
 

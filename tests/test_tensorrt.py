@@ -8,15 +8,15 @@ from onnx import TensorProto, helper
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.onnx_graph.build import INPUT, network_graph
+from edgenas.onnx_graph.forms import convert_to_form
 from edgenas.onnx_graph.model import loads
 from edgenas.runtime import cuda, trt
 from edgenas.runtime import registry as runtimes
 from edgenas.runtime.engines import engine_for, fingerprint, load_engine, save_engine
-from edgenas.runtime.forms import formed
 from edgenas.space import presets as spaces
 
 SPACE = spaces.tiny()
-RTX = trt.TENSORRT_RTX
+RTX = trt.TENSORRT_RTX_BUILDER
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def rtx() -> trt.TensorRT:
 def network(precision: str, *, batch: int | str = 1) -> bytes:
     graph = network_graph(SPACE, SPACE.smallest(), batch=batch)
     images = np.random.default_rng(0).standard_normal((8, 3, 12, 12)).astype(np.float32)
-    return formed(graph, wanted=RTX.FORMS[precision], images=images)
+    return convert_to_form(graph, form=RTX.choose_form(precision), images=images)
 
 
 def one_node(operator: str) -> bytes:
@@ -74,7 +74,7 @@ def test_a_graph_of_another_precision_is_refused(rtx, asked, given):
 def test_what_the_parser_refuses_is_told_with_its_node(rtx):
     with pytest.raises(EdgenasError, match=r"refuses the model: Nonsense node: .*Plugin not found"):
         rtx.build(one_node("Nonsense"), precision="fp32")
-    unsigned = formed(network_graph(SPACE, SPACE.smallest()), wanted="int8-unsigned")
+    unsigned = convert_to_form(network_graph(SPACE, SPACE.smallest()), form="int8-unsigned")
     with pytest.raises(EdgenasError, match=r"refuses the model: DequantizeLinear \w+: .*Int32"):
         rtx.build(unsigned, precision="int8")
 
@@ -115,12 +115,12 @@ def test_an_absent_library_is_a_reason():
     assert "no_such_module cannot be imported" in absent.available()
     with pytest.raises(EdgenasError, match=r"cannot build engines here: .*; pip install it"):
         absent.build(network("fp32"), precision="fp32")
-    assert absent.FORMS["fp16"] == "fp16"
+    assert absent.choose_form("fp16") == "fp16"
 
 
 def test_both_libraries_are_runtimes():
-    assert runtimes.get("tensorrt") is trt.TENSORRT
-    assert runtimes.get("tensorrt-rtx") is RTX
+    assert runtimes.get("tensorrt").available == trt.TENSORRT_BUILDER.available
+    assert runtimes.get("tensorrt-rtx").available == RTX.available
 
 
 # Engines on disk
@@ -174,7 +174,7 @@ def test_a_damaged_engine_is_refused(rtx, tmp_path: Path):
 
 @pytest.fixture(params=["tensorrt", "tensorrt-rtx"])
 def here(request) -> trt.TensorRT:
-    runtime = {"tensorrt": trt.TENSORRT, "tensorrt-rtx": RTX}[request.param]
+    runtime = {"tensorrt": trt.TENSORRT_BUILDER, "tensorrt-rtx": RTX}[request.param]
     if why_not := runtime.available():
         pytest.skip(why_not)
     return runtime

@@ -13,11 +13,16 @@ from edgenas.cli.console import note, print_json, print_table
 class ListRequest:
     """What is listed."""
 
-    kind: Annotated[str, Option("devices, spaces, supernets or runtimes.", positional=True)]
+    kind: Annotated[
+        str,
+        Option(
+            "devices, spaces, supernets, runtimes or formats (of edgenas export).", positional=True
+        ),
+    ]
 
 
 def run(request: ListRequest, shown: Shown) -> None:
-    """List devices, spaces, supernets or runtimes, with where their numbers come from."""
+    """List devices, spaces, supernets, runtimes or formats, with where their numbers come from."""
     from edgenas.delivery.listing import LISTERS
 
     kind = request.kind

@@ -3,8 +3,8 @@
 Host, port, keys, jump hosts and the check of host keys are what ``~/.ssh/config`` says; ssh never
 asks for anything (``BatchMode``). The command that runs on the board is always ``COMMAND``.
 Everything that varies goes through its stdin, as JSON: first the command line of a Python there,
-then the text of ``board.py``, then orders. Nothing is written to the board's disk, so nothing is
-left there, however the session ends.
+then the clock as one text (`edgenas.clock.pack`), then orders. Nothing is written to the board's
+disk, so nothing is left there, however the session ends.
 """
 
 import contextlib
@@ -16,14 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.units import duration
-from edgenas.clock import board
 from edgenas.clock.events import Event, EventError, plain, read_event
 from edgenas.clock.guard import Guarded
 from edgenas.clock.measure import ClockStoppedError, WrongAnswerError
+from edgenas.clock.pack import BOOT, pack_clock
 from edgenas.clock.streams import Lines, Tail, TooLongError, write_all
 
 PYTHON = "python3"
@@ -38,9 +37,7 @@ COMMAND = (
 _ARGUMENTS = (
     "-B",
     "-c",
-    "import sys; sys.path[:] = filter(None, sys.path); import json; "
-    'text = json.loads(open(0, "rb", 0, closefd=False).readline()); '
-    'exec(compile(text, "board.py", "exec"))',
+    BOOT,
     "serve",
 )
 # The port and all else is a matter of the user's config; these keep it from getting in the way.
@@ -94,19 +91,20 @@ class Place:
 
 @contextlib.contextmanager
 def session(
-    place: Place, *, say: Callable[[str], None], silence: float = SILENCE
-) -> "Generator[Session]":
+    place: Place, *, part: str, say: Callable[[str], None], silence: float = SILENCE
+) -> "Generator[ClockSession]":
     """The clock, ready on a board. It ends with the block, however that ends.
 
     Args:
         place: the board.
+        part: the name of the board part that the clock times with.
         say: called with lines that a person should read.
         silence: seconds without a word after which the board is given up; a clock says that it is
             alive every few seconds.
 
     Raises:
         EdgenasError: ssh, the board or its Python refuse, in plain words.
-        LinkError: likewise, where another attempt may succeed.
+        LinkError: the board cannot be reached now; another attempt may succeed.
     """
     if shutil.which("ssh") is None:
         raise EdgenasError(
@@ -114,9 +112,9 @@ def session(
             hint="install OpenSSH's client, for example: apt install openssh-client",
         )
     ssh = Guarded(["ssh", *_OPTIONS, "--", place.address, COMMAND])
-    running, over = Session(ssh, place=place, say=say, silence=silence), False
+    running, over = ClockSession(ssh, place=place, say=say, silence=silence), False
     try:
-        running.start()
+        running.start(part)
         yield running
         over = True
     finally:
@@ -125,7 +123,7 @@ def session(
         running.close()
 
 
-class Session:
+class ClockSession:
     """A clock at work on a board. Made by ``session``."""
 
     def __init__(
@@ -146,9 +144,9 @@ class Session:
         self._writing, self._over = threading.Lock(), threading.Event()
         self._ready = False
 
-    def start(self) -> None:
-        """Send the clock and wait until it is ready."""
-        text = Path(board.__file__).read_text(encoding="utf-8")
+    def start(self, part: str) -> None:
+        """Send the clock with a board part, and wait until the clock is ready."""
+        text = pack_clock(part)
         self.send(json.dumps([self._place.python, *_ARGUMENTS]))
         self.send(json.dumps(text))
         end = time.monotonic() + self._silence

@@ -1,32 +1,36 @@
 """Measuring on this machine: the clock of `edgenas.clock.board` in a process of its own.
 
-A separate process, because threads and allocators of the caller (torch above all) disturb what is
-timed, and because a remote board is served by the same stream of JSON lines.
+Threads and allocators of the caller, above all those of torch, would disturb what is timed. The
+process runs the same packed text, and answers with the same JSON lines, as the clock on a board.
 """
 
-import base64
 import contextlib
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgenas.basics.errors import EdgenasError, unknown_name
+from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import machine_lock
-from edgenas.clock import board
-from edgenas.clock.board import Settings
+from edgenas.clock.board.machine import read_environment
+from edgenas.clock.board.part import import_part
+from edgenas.clock.board.runs import choose_canary
+from edgenas.clock.board.settings import TimingSettings
+from edgenas.clock.board.timing import time_units
 from edgenas.clock.events import Event, EventError, plain, read_event
-from edgenas.clock.spool import Span, Spool
+from edgenas.clock.order import TimedRuntime, make_order, require_part
+from edgenas.clock.pack import BOOT, pack_clock
+from edgenas.clock.spool import Spool
 from edgenas.clock.streams import Tail
 
-DEFAULT = Settings()
+DEFAULT = TimingSettings()
 
 # For a whole network: long enough to see the machine's slow moments too, for p50 and p95.
-NETWORK = Settings(min_seconds=5.0)
+NETWORK = TimingSettings(min_seconds=5.0)
 
 
 class ClockStoppedError(EdgenasError):
@@ -51,7 +55,7 @@ class Measurement:
         wall_p50: median of all runs, whatever the machine did meanwhile.
         wall_p95: 95th percentile of all runs.
         wall_n: all runs.
-        flag: empty, ``wide``, ``few`` or ``noisy``; see `edgenas.clock.board.summary`.
+        flag: empty, ``wide``, ``few`` or ``noisy``; see `edgenas.clock.board.statistics.summarize`.
         canary: typical seconds of the canary when this was measured: the speed of the machine.
         samples: gated runs, in order.
         wall_samples: all runs, in order.
@@ -105,7 +109,7 @@ def statistic(*, n: int, wall_n: int, flag: str) -> str:
     Args:
         n: runs at the machine's full speed.
         wall_n: all runs.
-        flag: of the measurement; see `edgenas.clock.board.summary`.
+        flag: of the measurement; see `edgenas.clock.board.statistics.summarize`.
     """
     if flag != "noisy":
         return f"median, n={n}"
@@ -124,9 +128,14 @@ def slower_moments(measurements: Iterable[Measurement], *, gate: float = 1.08) -
     return [m.name for m in every if m.canary > gate * best]
 
 
-def environment(runtime: str, *, threads: int = 1) -> dict[str, Any]:
-    """What numbers measured here depend on; None for what this machine does not tell."""
-    return board.environment(runtime, threads=threads)
+def environment(runtime: TimedRuntime, *, threads: int = 1) -> dict[str, Any]:
+    """What numbers measured here depend on; None for what this machine does not tell.
+
+    Raises:
+        EdgenasError: the runtime has no board part.
+    """
+    part = import_part(require_part(runtime))
+    return read_environment(threads=threads, runtime=part.runtime, library=part.library)
 
 
 def measurement(event: Event) -> Measurement:
@@ -141,47 +150,6 @@ def measurement(event: Event) -> Measurement:
         samples=tuple(ns * 1e-9 for ns in event["samples"]),
         wall_samples=tuple(ns * 1e-9 for ns in event["wall_samples"]),
     )
-
-
-def order(
-    units: Iterable[tuple[str, bytes | Path | Span]],
-    *,
-    runtime: str,
-    settings: Settings,
-    batch: int,
-    evict: Callable[[str], int] = lambda name: 0,
-    baseline: Event | None = None,
-) -> str:
-    """The work that `edgenas.clock.board` reads on stdin.
-
-    Args:
-        units: name and ONNX file of each; a path must be readable where the clock runs, and a
-            span by a child of this process that inherits its handle; bytes travel inside the order.
-        runtime: a runtime that the clock can load.
-        settings: of the clock.
-        batch: what free dimensions of the inputs become.
-        evict: bytes of other memory to read before each run of a unit, by its name.
-        baseline: a ``baseline`` event of a moment ago, which saves taking it anew.
-
-    Raises:
-        EdgenasError: the clock does not know the runtime.
-    """
-    if runtime not in board.LOADERS:
-        raise unknown_name("runtime", runtime, names=board.LOADERS, listing="edgenas list runtimes")
-    work: list[dict[str, Any]] = []
-    for name, onnx in units:
-        if isinstance(onnx, Path):
-            source: dict[str, Any] = {"path": str(onnx)}
-        elif isinstance(onnx, Span):
-            source = {"handle": onnx.handle, "offset": onnx.offset, "bytes": onnx.size}
-        else:
-            source = {"data": base64.b64encode(onnx).decode()}
-        work.append({"id": name, "batch": batch, "evict": evict(name), **source})
-    assert len({unit["id"] for unit in work}) == len(work), "each unit needs a name of its own"
-    given = {"schema": board.SCHEMA, "runtime": runtime, "settings": asdict(settings)}
-    if baseline is not None:
-        given["baseline"] = {f.name: baseline[f.name] for f in fields(board.Baseline)}
-    return json.dumps({**given, "units": work})
 
 
 def read_events(lines: Iterable[bytes], *, watch: Callable[[Event], None]) -> Iterator[Measurement]:
@@ -218,8 +186,8 @@ def read_events(lines: Iterable[bytes], *, watch: Callable[[Event], None]) -> It
 def measure(
     units: Iterable[tuple[str, bytes | Path]],
     *,
-    runtime: str = "onnxruntime",
-    settings: Settings = DEFAULT,
+    runtime: TimedRuntime,
+    settings: TimingSettings = DEFAULT,
     batch: int = 1,
     evict: Callable[[str], int] = lambda name: 0,
     watch: Callable[[Event], None] = lambda event: None,
@@ -235,7 +203,7 @@ def measure(
         units: name and ONNX graph (bytes or path) of each; for a runtime that reads none, what
             `edgenas.runtime.registry.for_clock` makes of it. A generator is consumed before the
             clock starts, one graph in memory at a time.
-        runtime: a runtime that the clock can load.
+        runtime: a runtime that has a board part.
         settings: threads, patience, seed.
         batch: what free dimensions of the inputs become.
         evict: bytes of other memory to read before each run of a unit, by its name: what caches
@@ -247,7 +215,7 @@ def measure(
         One measurement for each unit that was visited, in the order they finish.
 
     Raises:
-        EdgenasError: the runtime refuses a graph or is unknown.
+        EdgenasError: the runtime refuses a graph or has no board part.
         ClockStoppedError: the process died, for example because the runtime is not installed.
     """
     started = time.monotonic()
@@ -256,8 +224,8 @@ def measure(
         if settings.seconds:  # waiting for the lock and building graphs is in the time given
             left = settings.seconds - (time.monotonic() - started)
             settings = replace(settings, seconds=max(left, 1e-3))
-        text = order(stored, runtime=runtime, settings=settings, batch=batch, evict=evict)
-        with _worker(text, spool=spool) as worker:
+        text = make_order(stored, runtime=runtime, settings=settings, batch=batch, evict=evict)
+        with _worker(text, part=require_part(runtime), spool=spool) as worker:
             assert worker.stdout is not None
             assert worker.stderr is not None
             said = Tail(worker.stderr)
@@ -271,14 +239,13 @@ def measure(
 
 
 @contextlib.contextmanager
-def _worker(text: str, *, spool: Spool) -> Generator[subprocess.Popen[bytes]]:
+def _worker(text: str, *, part: str, spool: Spool) -> Generator[subprocess.Popen[bytes]]:
     """The clock at work. Its own session: Ctrl-C reaches us, and we end it.
 
     It ends by itself when its stdin ends, which the end of this process brings about, whatever
     kind of end that is.
     """
-    # -P: the modules of this package must not be found as top-level modules.
-    command = [sys.executable, "-P", str(Path(board.__file__)), "attended"]
+    command = [sys.executable, "-P", "-c", BOOT]
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -290,7 +257,7 @@ def _worker(text: str, *, spool: Spool) -> Generator[subprocess.Popen[bytes]]:
         assert worker.stdin is not None
         try:
             with contextlib.suppress(BrokenPipeError):
-                worker.stdin.write(text.encode() + b"\n")
+                worker.stdin.write(f"{json.dumps(pack_clock(part))}\n{text}\n".encode())
                 worker.stdin.flush()
             yield worker
         finally:
@@ -300,8 +267,8 @@ def _worker(text: str, *, spool: Spool) -> Generator[subprocess.Popen[bytes]]:
 def time_model(
     onnx: bytes | Path,
     *,
-    runtime: str = "onnxruntime",
-    settings: Settings = NETWORK,
+    runtime: TimedRuntime,
+    settings: TimingSettings = NETWORK,
     batch: int = 1,
 ) -> Measurement:
     """Time one ONNX graph in this very process: for notebooks and for a quick look.
@@ -310,25 +277,24 @@ def time_model(
 
     Args:
         onnx: the graph, bytes or path, or what `edgenas.runtime.registry.for_clock` makes of it.
-        runtime: a runtime that the clock can load.
+        runtime: a runtime that has a board part.
         settings: threads, patience, seed.
         batch: what free dimensions of the inputs become.
 
     Raises:
-        EdgenasError: the runtime refuses the graph or is unknown.
+        EdgenasError: the runtime refuses the graph or has no board part.
     """
-    if runtime not in board.LOADERS:
-        raise unknown_name("runtime", runtime, names=board.LOADERS, listing="edgenas list runtimes")
+    part = import_part(require_part(runtime))
     source = onnx if isinstance(onnx, bytes) else str(onnx)
 
     def load() -> Callable[[], Any]:
-        return board.LOADERS[runtime](
+        return part.load(
             source, threads=settings.threads, batch=batch, precision=settings.precision
         )
 
     with machine_lock():
-        read = board.canary_of(runtime)
-        for event in board.time_units([("model", load)], settings=settings, read=read):
+        read = choose_canary(part)
+        for event in time_units([("model", load)], settings=settings, read=read):
             if event["event"] == "error":
                 raise EdgenasError(f"the runtime refuses the model: {event['message']}")
             if event["event"] == "result":

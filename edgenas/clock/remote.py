@@ -10,10 +10,11 @@ from typing import Any
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.clock import link, measure
-from edgenas.clock.board import Settings
+from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.events import Event, plain
-from edgenas.clock.link import LinkError, Place, Session
+from edgenas.clock.link import ClockSession, LinkError, Place
 from edgenas.clock.measure import DEFAULT, ClockStoppedError, Measurement
+from edgenas.clock.order import TimedRuntime, make_order, require_part
 from edgenas.clock.spool import Span, Spool, bytes_of, size_of
 
 # What a board may take where nobody limits the time, in seconds: to tell what it is (it loads the
@@ -46,29 +47,32 @@ class Board:
     seconds: float | None = None
     began: float = field(default_factory=time.monotonic)
 
-    def environment(self, runtime: str, *, threads: int = 1) -> dict[str, Any]:
-        """The board as it is now; see `edgenas.clock.board.environment`.
+    def environment(self, runtime: TimedRuntime, *, threads: int = 1) -> dict[str, Any]:
+        """The board as it is now; see `edgenas.clock.board.machine`.
 
         Raises:
             EdgenasError: it cannot be reached, or the runtime is not there.
         """
-        order = measure.order([], runtime=runtime, settings=Settings(threads=threads), batch=1)
+        order = make_order([], runtime=runtime, settings=TimingSettings(threads=threads), batch=1)
         left = math.inf if self.seconds is None else self.seconds - time.monotonic() + self.began
         limit = min(_TELLING, max(0.0, left)) + self.silence
-        with link.session(self.place, say=self.say, silence=self.silence) as session:
+        with link.session(
+            self.place, part=require_part(runtime), say=self.say, silence=self.silence
+        ) as session:
             session.send(order)
             events = list(session.events(units=0, seconds=limit, waits=self.seconds is None))
             if [event["event"] for event in events] != ["environment"]:
                 raise session.nonsense("it was asked what it is, and tells something else")
             (found,) = events
-            if found["runtime"] != runtime:
-                raise session.nonsense(f"it was asked for {runtime}")
+            if found["runtime"] != runtime.name:
+                raise session.nonsense(f"it was asked for {runtime.name}")
         if found.get("runtime_version") is None:
             why = found.get("runtime_missing", "it does not tell its version")
             raise EdgenasError(
-                f"{runtime} cannot be used by {self.place.python} on {self.place.address}: {why}",
-                hint=f"install it there ({self.place.python} -m pip install numpy {runtime}), or "
-                "name a Python that has it: --python '~/venv/bin/python'",
+                f"{runtime.name} cannot be used by {self.place.python} on {self.place.address}: "
+                f"{why}",
+                hint=f"install it there ({self.place.python} -m pip install numpy {runtime.name}), "
+                "or name a Python that has it: --python '~/venv/bin/python'",
             )
         del found["event"]
         return found
@@ -77,8 +81,8 @@ class Board:
         self,
         units: Iterable[tuple[str, bytes | Path]],
         *,
-        runtime: str,
-        settings: Settings = DEFAULT,
+        runtime: TimedRuntime,
+        settings: TimingSettings = DEFAULT,
         batch: int = 1,
         evict: Callable[[str], int] = lambda name: 0,
         watch: Callable[[Event], None] = lambda event: None,
@@ -104,7 +108,9 @@ class Board:
             while job.missing and not job.late():
                 before = len(job.missing)
                 try:
-                    with link.session(self.place, say=self.say, silence=self.silence) as session:
+                    with link.session(
+                        self.place, part=require_part(runtime), say=self.say, silence=self.silence
+                    ) as session:
                         yield from job.on(session, part=self.part, silence=self.silence)
                 except LinkError as error:
                     if not job.begun:
@@ -133,8 +139,8 @@ class _Job:
         self,
         missing: dict[str, Path | Span],
         *,
-        runtime: str,
-        settings: Settings,
+        runtime: TimedRuntime,
+        settings: TimingSettings,
         batch: int,
         evict: Callable[[str], int],
         watch: Callable[[Event], None],
@@ -159,14 +165,14 @@ class _Job:
         self.missing = {}
         return True
 
-    def on(self, session: Session, *, part: int, silence: float) -> Iterator[Measurement]:
+    def on(self, session: ClockSession, *, part: int, silence: float) -> Iterator[Measurement]:
         """Send what is missing, part by part, and tell what comes back."""
         baseline: Event | None = None
         self.begun = True
         while self.missing and not self.late():
             settings, timed = self._settings, bool(self._settings.seconds)
             sent = self._part(part)
-            order = measure.order(
+            order = make_order(
                 [(name, bytes_of(self.missing[name])) for name in sent],
                 runtime=self._runtime,
                 settings=replace(settings, seconds=self.left()) if timed else settings,
@@ -203,7 +209,7 @@ class _Job:
             names.append(name)
         return names
 
-    def _measurement(self, event: Event, *, sent: list[str], session: Session) -> Measurement:
+    def _measurement(self, event: Event, *, sent: list[str], session: ClockSession) -> Measurement:
         found = measure.measurement(event)
         if found.name not in sent or found.name not in self.missing:
             raise session.nonsense("a result of a unit that was not sent, or that has one")
@@ -224,7 +230,7 @@ class _Job:
         return {**self._end, "unvisited": self._unvisited, "seconds": seconds}
 
 
-def _patience(sent: list[str], order: str, settings: Settings) -> float:
+def _patience(sent: list[str], order: str, settings: TimingSettings) -> float:
     """Seconds that an order takes at most where nobody limits the time: generous, but an end."""
     visits = len(sent) * settings.rounds
     usual = max(settings.visit_seconds, settings.min_seconds / settings.rounds)

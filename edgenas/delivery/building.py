@@ -5,16 +5,17 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from edgenas.clock.board import Settings
+from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.measure import Measurement
 from edgenas.delivery.preparing import Prepared
 from edgenas.delivery.request import Percentile
 from edgenas.model.calibration import calibrate
 from edgenas.model.export import Parity, parity, to_onnx
 from edgenas.model.network import Network
+from edgenas.onnx_graph.forms import convert_to_form
 from edgenas.profiling.tables import measure_network
 from edgenas.profiling.work import Clock
-from edgenas.runtime.forms import form, formed
+from edgenas.runtime.registry import form_of
 from edgenas.space.arch import Arch
 
 # The gate that every built network passes, and the one for what is delivered.
@@ -77,9 +78,9 @@ def build(prepared: Prepared, arch: Arch, *, network: Network) -> BuiltNetwork:
     if precision != "fp32":
         pixels = images.calibration[:QUANTISATION_IMAGES]
         samples = trained.preprocessing.prepare(pixels, resolution=arch.resolution)
-        onnx = formed(
+        onnx = convert_to_form(
             onnx,
-            wanted=form(target.runtime, target.precision),
+            form=form_of(target.runtime, target.precision),
             images=samples.contiguous().numpy(),
             keep=prepared.space.kept_in_float,
         )
@@ -115,7 +116,12 @@ def compare_on_evaluation_images(prepared: Prepared, built: BuiltNetwork) -> Bui
 
 
 def time_on_device(
-    prepared: Prepared, built: BuiltNetwork, *, clock: Clock, settings: Settings, patience: int
+    prepared: Prepared,
+    built: BuiltNetwork,
+    *,
+    clock: Clock,
+    settings: TimingSettings,
+    patience: int,
 ) -> BuiltNetwork:
     """Measure a network on the device, at the speed that its table was measured at.
 

@@ -16,7 +16,7 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.units import milliseconds
 from edgenas.bundle.record import Retraining
 from edgenas.bundle.trace import Attempt
-from edgenas.clock.board import Settings
+from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.measure import DEFAULT, NETWORK
 from edgenas.delivery.building import REPEATS, BuiltNetwork, build, time_on_device
 from edgenas.delivery.limits import Seconds, limits_for
@@ -102,7 +102,7 @@ class DeviceBench:
         return self._measure(built, settings=NETWORK, fresh=True)
 
     def _measure(
-        self, built: BuiltNetwork, *, settings: Settings, fresh: bool
+        self, built: BuiltNetwork, *, settings: TimingSettings, fresh: bool
     ) -> "tuple[DeviceBench, BuiltNetwork]":
         """The bench with one more measurement, and the network with it."""
         prepared = self.prepared

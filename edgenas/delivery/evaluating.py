@@ -18,9 +18,10 @@ from edgenas.latency.device import Target
 from edgenas.model.calibration import BATCH, predict_logits
 from edgenas.model.export import integer_share, read_metadata, run_onnx
 from edgenas.onnx_graph.build import network_graph
+from edgenas.onnx_graph.forms import convert_to_form
 from edgenas.onnx_graph.quantize import KEPT
 from edgenas.runtime import registry as runtimes
-from edgenas.runtime.forms import form, formed
+from edgenas.runtime.registry import form_of
 from edgenas.space.presets import tiny
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def auto_precisions(request: SpecializeRequest, *, target: Target, here: bool) -
 
 def _usable_precisions(target: Target) -> tuple[str, ...]:
     """Precisions that a runtime really computes in on this machine."""
-    precisions = runtimes.get(target.runtime).PRECISIONS
+    precisions = runtimes.get(target.runtime).precisions
     return tuple(p for p in precisions if not explain_absence(replace(target, precision=p)))
 
 
@@ -106,7 +107,7 @@ def explain_absence(target: Target) -> str:
     space, runtime = tiny(), runtimes.get(target.runtime)
     graph = network_graph(space, space.smallest(), batch=target.batch)
     try:
-        onnx = formed(graph, wanted=form(target.runtime, target.precision))
+        onnx = convert_to_form(graph, form=form_of(target.runtime, target.precision))
         runtime.compile(
             onnx, precision=target.precision, threads=target.threads, batch=target.batch
         )

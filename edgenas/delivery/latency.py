@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from edgenas.basics.errors import EdgenasError, unknown_name
 from edgenas.basics.progress import Progress
-from edgenas.clock import board, measure
+from edgenas.clock import measure
 from edgenas.latency import device as devices
 from edgenas.latency.device import Device, Target
 from edgenas.latency.estimate import DeviceModel, cautions_of, device_model
@@ -96,12 +96,11 @@ class TargetLatency:
         return cautions
 
     def _measuring_command(self, space: Space) -> str:
-        if self.target.runtime == "tensorrt":
-            # The bundle has no engine: TensorRT builds it where it runs, and times it there.
-            flag = " --fp16" if self.target.precision == "fp16" else ""
-            return f"trtexec --onnx=model.onnx{flag} --saveEngine=model.engine"
+        runtime = runtimes.find(self.target.runtime)
+        if runtime is not None and runtime.timing_command is not None:
+            return runtime.timing_command(self.target.precision)
         command = f"edgenas profile --device {self.device.name} --space {space.name}"
-        if self.target.runtime not in board.LOADERS:
+        if not runtimes.can_be_timed(self.target.runtime):
             return f"{command} --ssh user@board (ONNX Runtime)"
         runs = f"--runtime {self.target.runtime} --precision {self.target.precision}"
         return f"{command} {runs} --threads {self.target.threads} --ssh user@board"

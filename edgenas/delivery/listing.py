@@ -89,10 +89,20 @@ def _runtimes() -> list[Row]:
     ]
 
 
+def _formats() -> list[Row]:
+    from edgenas.runtime import registry as runtimes
+
+    return [
+        {"format": kind, "precision": made.precision, "for": made.about}
+        for kind, (_, made) in runtimes.export_formats().items()
+    ]
+
+
 LISTERS: Mapping[str, Callable[[], list[Row]]] = {
     "devices": _devices,
     "spaces": _spaces,
     "supernets": _supernets,
     "runtimes": _runtimes,
+    "formats": _formats,
 }
 """What makes the rows of a kind, with where its numbers come from."""

@@ -21,7 +21,7 @@ from edgenas.model.saved import TrainedSupernet
 from edgenas.profiling.reach import clock_of, timed_target
 from edgenas.profiling.work import Clock
 from edgenas.runtime import registry as runtimes
-from edgenas.runtime.forms import form
+from edgenas.runtime.registry import form_of
 from edgenas.space.arch import Arch
 from edgenas.space.space import Space
 from edgenas.strategies.constraint import Constraint
@@ -102,7 +102,7 @@ class Prepared:
     def shipped_precision(self) -> str:
         """The precision of the file that ships; a runtime may lower it by itself."""
         target = self.latency.target
-        lower = self.lowered and form(target.runtime, target.precision) != "fp32"
+        lower = self.lowered and form_of(target.runtime, target.precision) != "fp32"
         return target.precision if lower else "fp32"
 
     @property

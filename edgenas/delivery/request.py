@@ -298,26 +298,12 @@ class ParetoRequest:
                 )
 
 
-ExportFormat = Literal[
-    "onnx",
-    "onnx-fp16",
-    "onnx-int8",
-    "onnx-int8-signed",
-    "openvino",
-    "openvino-int8",
-    "ncnn",
-    "trt",
-    "trt-fp16",
-    "trt-int8",
-]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRequest:
     """Which bundle is written in which format."""
 
     bundle: Annotated[Path, Option("Folder of a bundle.", positional=True)]
-    to: Annotated[ExportFormat, Option("Format of the export.")]
+    to: Annotated[str, Option("Format of the export, see edgenas list formats.")]
     dynamic_batch: Annotated[bool, Option("Leave the number of images of a run open.")] = False
     supernet: Annotated[
         str | None,

@@ -32,6 +32,7 @@ from edgenas.latency.table_file import find_table
 from edgenas.model.saved import ACCURACY_FILE, TrainedSupernet
 from edgenas.pages.bundle import bundle_page
 from edgenas.profiling.tables import NoTableError
+from edgenas.runtime import registry as runtimes
 from edgenas.space.arch import Arch
 
 
@@ -90,9 +91,9 @@ def _finish(resolved: Resolved, inputs: SharedInputs, *, progress: Progress) -> 
         chosen = retrain(prepared, chosen)
     chosen = describe_joint_training(prepared, chosen)
     chosen = replace(chosen, built=compare_on_evaluation_images(prepared, chosen.built))
-    if resolved.target.runtime == "ncnn":
-        note = "the bundle holds ONNX; ncnn reads what edgenas export --to ncnn makes"
-        chosen = replace(chosen, notes=(*chosen.notes, note))
+    runtime = runtimes.find(resolved.target.runtime)
+    if runtime is not None and runtime.bundle_note:
+        chosen = replace(chosen, notes=(*chosen.notes, runtime.bundle_note))
     return Finished(prepared=prepared, chosen=chosen, evaluated=evaluate(prepared, chosen.built))
 
 

@@ -29,7 +29,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.temporary import redirect_temporary_files, scratch_folder
-from edgenas.clock import board
+from edgenas.clock.board.onnx_runtime import open_session
 from edgenas.onnx_graph.inputs import declared
 from edgenas.onnx_graph.model import batch_of, loads
 from edgenas.space.space import PARTS
@@ -218,7 +218,7 @@ def _values(model: ModelProto, names: list[str], images: Array) -> dict[str, Arr
     watched.CopyFrom(model)
     for name in names:
         watched.graph.output.append(helper.make_empty_tensor_value_info(name))
-    session = board.onnxruntime_session(watched.SerializeToString(), threads=1, batch=_batch(model))
+    session = open_session(watched.SerializeToString(), threads=1, batch=_batch(model))
     reader = _Reader(model.graph.input[0].name, images, batch=_batch(model))
     rng = np.random.default_rng(0)
     parts: dict[str, list[Array]] = {name: [] for name in names}

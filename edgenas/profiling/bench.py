@@ -7,7 +7,7 @@ from typing import Any
 
 from edgenas.basics.files import sha256
 from edgenas.clock import measure
-from edgenas.clock.board import Settings
+from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.events import Event
 from edgenas.clock.measure import NETWORK, Measurement
 from edgenas.latency.device import Target
@@ -49,7 +49,7 @@ def bench(
     target: Target,
     precision: str | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
-    settings: Settings = NETWORK,
+    settings: TimingSettings = NETWORK,
 ) -> Bench:
     """Time an ONNX file on this machine, in a process of its own.
 
@@ -74,10 +74,10 @@ def bench(
     batch = closed.batch
     facts = runtime.compile(onnx, precision=precision, threads=target.threads, batch=batch).facts()
     events: dict[str, Event] = {}
-    hint = precision or (facts["precision"] if facts["precision"] in runtime.PRECISIONS else "fp32")
+    hint = precision or (facts["precision"] if facts["precision"] in runtime.precisions else "fp32")
     (times,) = measure.measure(
-        [(path.name, runtimes.for_clock(target.runtime, onnx, batch=batch))],
-        runtime=target.runtime,
+        [(path.name, runtimes.convert_for_clock(target.runtime, onnx, batch=batch))],
+        runtime=runtime,
         settings=replace(settings, threads=target.threads, precision=hint),
         batch=batch,
         watch=lambda event: events.update({event["event"]: event}),

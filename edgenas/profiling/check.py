@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.progress import Progress, no_progress
-from edgenas.clock.board import Settings
+from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.measure import DEFAULT
 from edgenas.latency.device import Target
 from edgenas.latency.table import LatencyTable, Timing
@@ -39,7 +39,7 @@ def check(
     space: Space | None = None,
     tolerance: float = 0.05,
     visits: int = VISITS,
-    settings: Settings = DEFAULT,
+    settings: TimingSettings = DEFAULT,
     progress: Progress = no_progress,
 ) -> DriftCheck:
     """Time canaries of a target's latency table again, and compare.

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from xml.etree import ElementTree
 
-from edgenas.clock.board import median_rank, quantile
+from edgenas.clock.board.statistics import median_rank, quantile
 from edgenas.latency.device import Target
 from edgenas.latency.table import LatencyTable
 

@@ -13,24 +13,15 @@ layer costs are learned from them, see `edgenas.latency.learned`.
 
 import re
 from collections.abc import Mapping
-from typing import Literal
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.clock import board
 from edgenas.latency.device import Target
 from edgenas.latency.table import LatencyTable
-from edgenas.runtime.forms import form
+from edgenas.runtime import registry as runtimes
+from edgenas.runtime.contract import Method
+from edgenas.runtime.registry import form_of
 from edgenas.space.space import Space
 
-Method = Literal["alone", "copies", "networks"]
-
-# By runtime; ``alone`` where none is named. On a GPU, starting a small layer takes longer than it
-# runs, and what waits for what is decided for a network as a whole.
-METHODS: Mapping[str, Method] = {
-    "onnxruntime": "copies",
-    "ncnn": "networks",
-    **dict.fromkeys(board.ON_GPU, "networks"),
-}
 FEWER, MORE = 1, 4
 # How many copies of a layer are timed, 0: the layer alone.
 COPIES: Mapping[Method, tuple[int, ...]] = {"alone": (0,), "copies": (FEWER, MORE), "networks": ()}
@@ -57,14 +48,15 @@ def choose_method(target: Target) -> Method:
 
     Copies are made of fp32 graphs, so layers in other forms are timed alone.
     """
-    method = METHODS.get(target.runtime, "alone")
-    fp32 = form(target.runtime, target.precision) == "fp32"
+    method = runtimes.get(target.runtime).method
+    fp32 = form_of(target.runtime, target.precision) == "fp32"
     return "alone" if method == "copies" and not fp32 else method
 
 
 def describe_method(method: Method, *, space: Space, target: Target) -> str:
     """How layers and networks are timed on a target, in the words of tables."""
-    words = _WORDS[method] + _ALIKE.format(_ON_GPU if target.runtime in board.ON_GPU else _AS_USERS)
+    on_gpu = runtimes.get(target.runtime).on_gpu
+    words = _WORDS[method] + _ALIKE.format(_ON_GPU if on_gpu else _AS_USERS)
     parts = space.kept_in_float if target.precision == "int8" else ()
     return words + (_IN_FLOAT + ", ".join(parts) if parts else "")
 

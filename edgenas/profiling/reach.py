@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.clock import board, measure
+from edgenas.clock import measure
 from edgenas.clock.link import PYTHON, Place
 from edgenas.clock.remote import Board
 from edgenas.latency.device import Device, Target
 from edgenas.profiling.work import Clock
+from edgenas.runtime import registry as runtimes
 
 
 def clock_of(
@@ -86,7 +87,7 @@ def timed_target(
     """
     listed = [use.target.runtime for use in device.uses]
     if runtime is None:
-        runtime = listed[0] if listed[0] in board.LOADERS else "onnxruntime"
+        runtime = listed[0] if runtimes.can_be_timed(listed[0]) else runtimes.DEFAULT
     if runtime not in listed:
         precision = precision or "fp32"
     return device.target(runtime=runtime, precision=precision, threads=threads, batch=batch)

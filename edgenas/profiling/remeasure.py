@@ -6,15 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgenas.basics.progress import say_nothing
-from edgenas.clock.board import Settings
+from edgenas.clock.board.settings import TimingSettings
 from edgenas.latency.device import Target
 from edgenas.latency.table import LatencyTable
 from edgenas.profiling.journal import Journal
-from edgenas.profiling.method import COPIES, Method
+from edgenas.profiling.method import COPIES
 from edgenas.profiling.run import environment_of
 from edgenas.profiling.units import Unit, layer_unit, network_unit
 from edgenas.profiling.work import Clock, Report, Work
-from edgenas.runtime.forms import form
+from edgenas.runtime.contract import Method
+from edgenas.runtime.registry import form_of
 from edgenas.space.arch import Arch
 from edgenas.space.layer import Layer
 from edgenas.space.space import Space
@@ -27,7 +28,7 @@ def measure_again(
     parts: Iterable[Layer | Arch],
     method: Method,
     visits: int,
-    settings: Settings,
+    settings: TimingSettings,
     clock: Clock,
     report: Report,
 ) -> LatencyTable:
@@ -46,7 +47,7 @@ def measure_again(
     Raises:
         EdgenasError: the device cannot be reached, or it changes meanwhile.
     """
-    wanted = form(target.runtime, target.precision)
+    wanted = form_of(target.runtime, target.precision)
     units: list[Unit] = []
     for part in parts:
         if isinstance(part, Arch):

@@ -10,15 +10,16 @@ from typing import Any
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.progress import Progress, Say, no_progress, say_nothing
-from edgenas.clock import board, measure
-from edgenas.clock.board import Settings
+from edgenas.clock import measure
+from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.measure import DEFAULT
 from edgenas.latency.device import Target
 from edgenas.latency.table import LatencyTable, merge, mismatches
 from edgenas.latency.table_file import load_table, save_table, table_path
 from edgenas.onnx_graph.build import network_graph
+from edgenas.onnx_graph.forms import convert_to_form
 from edgenas.profiling.journal import Journal, open_journal
-from edgenas.profiling.method import Method, choose_method, unify_words
+from edgenas.profiling.method import choose_method, unify_words
 from edgenas.profiling.networks import (
     CALIBRATION,
     FURTHER,
@@ -30,7 +31,8 @@ from edgenas.profiling.order import TimingOrder
 from edgenas.profiling.units import Unit, units_of
 from edgenas.profiling.work import Clock, Work
 from edgenas.runtime import registry as runtimes
-from edgenas.runtime.forms import form, formed
+from edgenas.runtime.contract import Method
+from edgenas.runtime.registry import form_of
 from edgenas.space.arch import Arch
 from edgenas.space.space import Space
 
@@ -64,7 +66,7 @@ class ProfilePlan:
     method: Method | None = None
     seed: int = 0
     time_budget: float | None = None
-    settings: Settings = DEFAULT
+    settings: TimingSettings = DEFAULT
     fresh: bool = False
 
     def check(self) -> None:
@@ -105,7 +107,7 @@ class PlannedProfile:
     space: Space
     target: Target
     method: Method
-    settings: Settings
+    settings: TimingSettings
     visits: int
     time_budget: float | None
     units: Mapping[str, Unit]
@@ -221,7 +223,7 @@ def plan_units(space: Space, *, target: Target, plan: ProfilePlan) -> PlannedPro
             [*lines, *random],
             batch=target.batch,
             method=method,
-            form=form(target.runtime, target.precision),
+            form=form_of(target.runtime, target.precision),
         ),
         lines=tuple(lines),
         fewest=min(networks, CALIBRATION),
@@ -273,10 +275,10 @@ def environment_of(target: Target, *, clock: Clock = measure) -> dict[str, Any]:
     if clock is not measure and (missing := runtimes.why_not_for_clock(target.runtime)):
         raise EdgenasError(
             f"{target.runtime} cannot be timed from here: {missing}",
-            hint="or time another runtime: --runtime onnxruntime",
+            hint=f"or time another runtime: --runtime {runtimes.DEFAULT}",
         )
     why_not = runtime.available() if clock is measure else None
-    environment = clock.environment(target.runtime, threads=target.threads)
+    environment = clock.environment(runtime, threads=target.threads)
     if environment.get("runtime_version") is None:
         raise EdgenasError(
             f"runtime {target.runtime} is not available on {target.device}"
@@ -292,19 +294,19 @@ def check_timed(runtime: str) -> None:
     Raises:
         EdgenasError: names those that it can.
     """
-    if runtime not in board.LOADERS:
+    if not runtimes.can_be_timed(runtime):
         raise EdgenasError(
-            f"{runtime} cannot be timed by edgenas yet, only {', '.join(board.LOADERS)}",
-            hint="time its engines with trtexec, see docs/guides/tensorrt.md",
+            f"{runtime} cannot be timed by edgenas yet, only {', '.join(runtimes.timed_names())}",
+            hint=runtimes.get(runtime).timing_hint,
         )
 
 
 def _check_precision(space: Space, *, target: Target) -> None:
     """Refuse a runtime that would run in another precision than the table says."""
     arch = space.smallest()
-    graph = formed(
+    graph = convert_to_form(
         network_graph(space, arch, batch=target.batch),
-        wanted=form(target.runtime, target.precision),
+        form=form_of(target.runtime, target.precision),
         keep=space.kept_in_float,
     )
     runtimes.get(target.runtime).compile(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.clock import measure
-from edgenas.clock.board import Settings
+from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.measure import NETWORK, Measurement
 from edgenas.latency.bound import CONFORMAL
 from edgenas.latency.device import Target, list_devices, load
@@ -21,7 +21,7 @@ from edgenas.profiling.method import parts_in_float
 from edgenas.profiling.networks import CALIBRATION, FURTHER, MOST, calibration_archs
 from edgenas.profiling.run import environment_of
 from edgenas.profiling.work import Clock
-from edgenas.runtime.registry import for_clock
+from edgenas.runtime import registry as runtimes
 from edgenas.space.arch import Arch
 from edgenas.space.cost import Tables
 from edgenas.space.space import Space
@@ -174,7 +174,11 @@ def _networks(
 
 
 def measure_network(
-    onnx: bytes | Path, *, target: Target, settings: Settings = NETWORK, clock: Clock = measure
+    onnx: bytes | Path,
+    *,
+    target: Target,
+    settings: TimingSettings = NETWORK,
+    clock: Clock = measure,
 ) -> Measurement:
     """Time one network on a target, long enough to see the machine's slow moments too.
 
@@ -190,8 +194,8 @@ def measure_network(
     """
     environment_of(target, clock=clock)
     (measurement,) = clock.measure(
-        [("network", for_clock(target.runtime, onnx, batch=target.batch))],
-        runtime=target.runtime,
+        [("network", runtimes.convert_for_clock(target.runtime, onnx, batch=target.batch))],
+        runtime=runtimes.get(target.runtime),
         settings=replace(settings, threads=target.threads, precision=target.precision),
         batch=target.batch,
         watch=lambda event: None,

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from edgenas.clock.board import quantile
+from edgenas.clock.board.statistics import quantile
 from edgenas.clock.measure import Measurement
 from edgenas.latency.device import Target
 from edgenas.latency.table import LatencyTable, MeasuredNetwork, Timing
-from edgenas.profiling.method import FEWER, MORE, Method, describe_method
+from edgenas.profiling.method import FEWER, MORE, describe_method
 from edgenas.profiling.units import Unit
+from edgenas.runtime.contract import Method
 from edgenas.space.arch import Arch
 from edgenas.space.layer import Layer
 from edgenas.space.space import Space

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgenas.onnx_graph.build import copies_graph, layer_graph, network_graph
-from edgenas.profiling.method import COPIES, Method
-from edgenas.runtime.forms import formed, formed_layer
-from edgenas.runtime.registry import Form
+from edgenas.onnx_graph.forms import Form, convert_layer_to_form, convert_to_form
+from edgenas.profiling.method import COPIES
+from edgenas.runtime.contract import Method
 from edgenas.space.arch import Arch
 from edgenas.space.cost import peak_table, weights_table
 from edgenas.space.layer import Layer
@@ -99,9 +99,9 @@ def layer_unit(space: Space, layer: Layer, *, copies: int, batch: int, form: For
         )
 
     def build() -> bytes:
-        return formed_layer(
+        return convert_layer_to_form(
             layer_graph(layer, batch=batch),
-            wanted=form,
+            form=form,
             first=layer.inputs == space.inputs,
             last=layer.kind == "head",
             keep=space.kept_in_float,
@@ -115,7 +115,7 @@ def network_unit(space: Space, arch: Arch, *, batch: int, form: Form = "fp32") -
     return Unit(
         name=f"{space.filed_as}/{space.classes} {arch}",
         of=arch,
-        build=lambda: formed(
-            network_graph(space, arch, batch=batch), wanted=form, keep=space.kept_in_float
+        build=lambda: convert_to_form(
+            network_graph(space, arch, batch=batch), form=form, keep=space.kept_in_float
         ),
     )

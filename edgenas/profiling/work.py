@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.clock.board import Settings
+from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.events import Event
 from edgenas.clock.measure import Measurement, WrongAnswerError, slower_moments
+from edgenas.clock.order import TimedRuntime
 from edgenas.latency.device import Target
 from edgenas.latency.table import LatencyTable, Timing
 from edgenas.profiling.journal import Journal, UnitRecord, differences, now
 from edgenas.profiling.levels import estimate_run_levels, scale_to_usual
-from edgenas.profiling.method import Method
 from edgenas.profiling.timings import build_table, combine_visits
 from edgenas.profiling.units import Unit, digest
-from edgenas.runtime.registry import for_clock
+from edgenas.runtime import registry as runtimes
+from edgenas.runtime.contract import Method
 from edgenas.space.arch import Arch
 from edgenas.space.space import Space
 
@@ -41,8 +42,8 @@ class Clock(Protocol):
         self,
         units: Iterable[tuple[str, bytes | Path]],
         *,
-        runtime: str,
-        settings: Settings,
+        runtime: TimedRuntime,
+        settings: TimingSettings,
         batch: int,
         watch: Callable[[Event], None],
         evict: Callable[[str], int] = lambda name: 0,
@@ -50,7 +51,7 @@ class Clock(Protocol):
         """See `edgenas.clock.measure.measure`."""
         ...
 
-    def environment(self, runtime: str, *, threads: int) -> dict[str, Any]:
+    def environment(self, runtime: TimedRuntime, *, threads: int) -> dict[str, Any]:
         """See `edgenas.clock.measure.environment`."""
         ...
 
@@ -127,7 +128,7 @@ class Work:
         return [self._units[name] for name in lacking if len(self._records[name]) == fewest]
 
     def measure(
-        self, waiting: list[Unit], *, target: Target, settings: Settings, clock: Clock
+        self, waiting: list[Unit], *, target: Target, settings: TimingSettings, clock: Clock
     ) -> None:
         """Visit units once. Each measurement goes into the journal at once.
 
@@ -146,14 +147,14 @@ class Work:
                     return  # some runtimes build graphs slowly; other units come next time
                 graph = unit.build()
                 graphs[unit.name] = digest(graph)
-                loadable = for_clock(target.runtime, graph, batch=target.batch)
+                loadable = runtimes.convert_for_clock(target.runtime, graph, batch=target.batch)
                 self._build_seconds.append(time.monotonic() - start)
                 yield unit.name, loadable
 
         self._report_visit("", "looking for the machine's full speed")
         stream = clock.measure(
             build_graphs(),
-            runtime=target.runtime,
+            runtime=runtimes.get(target.runtime),
             settings=replace(settings, seed=settings.seed + run),
             batch=target.batch,
             evict=lambda name: self._units[name].evict,
@@ -184,7 +185,7 @@ class Work:
 
     def _check_steady(self, run: int, *, target: Target, clock: Clock) -> None:
         before = self._environment
-        after = clock.environment(target.runtime, threads=target.threads)
+        after = clock.environment(runtimes.get(target.runtime), threads=target.threads)
         changed = differences(before, after)
         changed += [
             f"{name}: {before.get(name)!r} and {after.get(name)!r}"

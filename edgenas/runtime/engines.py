@@ -21,7 +21,7 @@ from edgenas.basics.files import (
     write_json,
 )
 from edgenas.basics.ranges import Batch, Length, Words
-from edgenas.clock import board
+from edgenas.clock.board.machine import read_environment
 from edgenas.runtime.trt import TensorRT, TimingCache
 
 SCHEMA = "edgenas.engine/1"
@@ -68,12 +68,12 @@ def fingerprint(
         precision: of the engine.
         batches: least, usual and largest images a run.
     """
-    around = board.environment("onnxruntime", threads=1)
+    around = read_environment(threads=1)
     name, _, driver = str(around["gpu"] or "").partition(", ")
     if around["l4t"]:  # a Jetson: the GPU is that of the board, its driver comes with the system
         name, driver = str(around["board"]), str(around["l4t"])
     return Fingerprint(
-        runtime=runtime.NAME,
+        runtime=runtime.name,
         version=runtime.version(),
         gpu=name or "none",
         driver=driver or "none",
@@ -143,7 +143,7 @@ def engine_for(
     """
     missing = runtime.why_not_build()
     if missing:
-        raise EdgenasError(f"{runtime.NAME} cannot build engines here: {missing}")
+        raise EdgenasError(f"{runtime.name} cannot build engines here: {missing}")
     expected = fingerprint(runtime, onnx, precision=precision, batches=batches)
     try:
         return load_engine(path, expected=expected), False

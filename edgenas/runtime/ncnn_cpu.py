@@ -28,23 +28,21 @@ from onnx import ModelProto, TensorProto
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.temporary import scratch_folder
-from edgenas.clock import board
+from edgenas.clock.board import ncnn_cpu as board
+from edgenas.clock.board.part import UnitError
+from edgenas.clock.board.runs import make_inputs
 from edgenas.onnx_graph.walk import infer
-from edgenas.runtime.registry import (
+from edgenas.runtime.checks import (
     Array,
-    Form,
-    Kernel,
     check_batch,
     check_inputs,
     check_precision,
     check_used,
     read_graph,
 )
+from edgenas.runtime.contract import ExportFormat, Kernel, Runtime
 
 NAME = "ncnn"
-PRECISIONS = ("fp32", "bf16", "fp16")
-# Weights are stored in fp32; ncnn brings them to the precision when it loads them.
-FORMS: Mapping[str, Form] = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32"}
 
 PARAM, BIN = "model.ncnn.param", "model.ncnn.bin"
 _PATIENCE = 600.0  # seconds for a conversion; our networks take less than one
@@ -77,7 +75,7 @@ def _pnnx() -> str | None:
 
 
 def convert(onnx_bytes: bytes, *, batch: int = 1) -> bytes:
-    """An ONNX graph in the form that the clock reads, see `edgenas.clock.board.ncnn_net`.
+    """An ONNX graph in the form that the clock reads, see `edgenas.clock.board.ncnn_cpu`.
 
     Args:
         onnx_bytes: of any batch; what comes out is for one image.
@@ -90,20 +88,7 @@ def convert(onnx_bytes: bytes, *, batch: int = 1) -> bytes:
     return head + text + weights
 
 
-def save(onnx_bytes: bytes, folder: Path) -> None:
-    """Write an ONNX graph as ``model.ncnn.param`` and ``model.ncnn.bin``.
-
-    Args:
-        onnx_bytes: of any batch; ncnn runs images one by one. Its inputs are called ``in0``,
-            ``in1`` ... and its outputs ``out0`` ... there.
-        folder: that is there.
-    """
-    _, text, weights = _parts(onnx_bytes)
-    (folder / PARAM).write_bytes(text)
-    (folder / BIN).write_bytes(weights)
-
-
-@functools.lru_cache(maxsize=8)  # a network is checked, judged and timed several times
+@functools.lru_cache(maxsize=8)  # a network is checked, evaluated and timed several times
 def _parts(onnx_bytes: bytes) -> tuple[bytes, bytes, bytes]:
     """The line of JSON, the ``.param`` text and the ``.bin``."""
     model, inputs, outputs = _of_one_image(onnx_bytes)
@@ -131,7 +116,7 @@ def _parts(onnx_bytes: bytes) -> tuple[bytes, bytes, bytes]:
             raise EdgenasError(f"{NAME} refuses the model: {why}")
         text, weights = ((folder / part).read_bytes() for part in (PARAM, BIN))
     head = {
-        "schema": board.NCNN_SCHEMA,
+        "schema": board.SCHEMA,
         "inputs": [(value, f"in{i}", shape) for i, (value, shape) in enumerate(inputs)],
         "outputs": [(value, f"out{i}", shape) for i, (value, shape) in enumerate(outputs)],
         "text": len(text),
@@ -180,7 +165,7 @@ def _of_one_image(onnx_bytes: bytes) -> tuple[ModelProto, Values, Values]:
 
 
 class NcnnSession:
-    """A network on ncnn. Made by `compile`."""
+    """A network on ncnn. Made by `compile_graph`."""
 
     def __init__(
         self, loaded: board.NcnnNet, *, onnx_bytes: bytes, batch: int, facts: dict[str, str]
@@ -195,7 +180,7 @@ class NcnnSession:
         """See `Session`. One image after the other."""
         check_inputs(inputs, expected=self._inputs)
         images = [
-            board.ncnn_run(self._loaded, self._mats(inputs, image)) for image in range(self._batch)
+            board.run_image(self._loaded, self._mats(inputs, image)) for image in range(self._batch)
         ]
         return [
             np.stack([np.array(image[i]).reshape(shape) for image in images])
@@ -216,11 +201,11 @@ class NcnnSession:
     def kernels(self) -> list[Kernel]:
         """See `Session`. ncnn has no profile: layers are run one by one."""
         threads, precision = int(self._facts["threads"]), self._facts["precision"]
-        loaded = board.ncnn_net(
+        loaded = board.load_network(
             convert(self._onnx), threads=threads, precision=precision, light=False
         )
         layers = [layer for layer in loaded.net.layers() if layer.type not in ("Input", "Split")]
-        made = board.made_up([(name, s, kind.name) for name, (s, kind) in self._inputs.items()])
+        made = make_inputs([(name, s, kind.name) for name, (s, kind) in self._inputs.items()])
         mats = self._mats(made, 0)
         seconds: list[list[float]] = [[] for _ in layers]
         for _ in range(_PROFILED_RUNS):
@@ -232,31 +217,31 @@ class NcnnSession:
                 for top in layer.tops:
                     extractor.extract(top, 1)  # as it is inside
                 runs.append(time.perf_counter() - start)
-        origins = _origins(self._onnx)
+        origins = _find_nodes_of_layers(self._onnx)
         return [
             Kernel(
                 name=layer.name,
                 nodes=origins.get(layer.name, ()),
                 kind=layer.type,
-                precision=board.ncnn_layer_precision(loaded.net, layer),
+                precision=board.find_layer_precision(loaded.net, layer),
                 seconds=statistics.median(runs),
             )
             for runs, layer in zip(seconds, layers, strict=True)
         ]
 
 
-def compile(onnx: bytes, *, precision: str | None, threads: int, batch: int) -> NcnnSession:
-    """See `Runtime`. Networks are loaded as `edgenas.clock.board` times them."""
+def compile_graph(onnx: bytes, *, precision: str | None, threads: int, batch: int) -> NcnnSession:
+    """See `Runtime`. Networks are loaded as the clock loads them."""
     asked = precision or "fp32"
-    check_precision(asked, runtime=NAME, known=PRECISIONS)
+    check_precision(asked, runtime=NAME, precisions=RUNTIME.precisions)
     if why_not := available():
         raise EdgenasError(f"runtime {NAME} is not available here: {why_not}")
     check_batch(read_graph(onnx, runtime=NAME), batch=batch)
     try:
-        loaded = board.ncnn_net(convert(onnx), threads=threads, precision=asked)
-    except board.UnitError as error:
+        loaded = board.load_network(convert(onnx), threads=threads, precision=asked)
+    except UnitError as error:
         raise EdgenasError(f"{NAME} refuses the model: {error}") from error
-    used = board.ncnn_precision(loaded.net)
+    used = board.find_precision(loaded.net)
     check_used(used, asked=asked, runtime=NAME)
     facts = {
         "runtime": NAME,
@@ -276,7 +261,7 @@ def _pnnx_version() -> str:
         return "of unknown version"
 
 
-def _origins(onnx_bytes: bytes) -> dict[str, tuple[str, ...]]:
+def _find_nodes_of_layers(onnx_bytes: bytes) -> dict[str, tuple[str, ...]]:
     """The conv or matrix product that each layer with weights stems from, by the layer's name.
 
     pnnx gives layers new names and keeps their order. Where the numbers of weights, one after the
@@ -299,3 +284,34 @@ def _origins(onnx_bytes: bytes) -> dict[str, tuple[str, ...]]:
     if [size for _, size in nodes] != [size for _, size in layers]:
         return {}
     return {layer: (node,) for (layer, _), (node, _) in zip(layers, nodes, strict=True)}
+
+
+def save_export(
+    onnx: bytes, folder: Path, *, precision: str, batches: tuple[int, int, int]
+) -> tuple[str, ...]:
+    """Write a graph as ``model.ncnn.param`` and ``model.ncnn.bin``, see `SaveExport`.
+
+    There, its inputs are called ``in0``, ``in1`` ... and its outputs ``out0``, ``out1`` ...
+    """
+    _, text, weights = _parts(onnx)
+    (folder / PARAM).write_bytes(text)
+    (folder / BIN).write_bytes(weights)
+    return (
+        "ncnn keeps no batches: images run one by one; weights are in fp32, and what ncnn "
+        "computes in is said where it is loaded (opt.use_fp16_storage ...)",
+    )
+
+
+RUNTIME = Runtime(
+    name=NAME,
+    # Weights are stored in fp32; ncnn brings them to the precision when it loads them.
+    forms={"fp32": "fp32", "bf16": "fp32", "fp16": "fp32"},
+    available=available,
+    compile=compile_graph,
+    method="networks",
+    part="edgenas.clock.board.ncnn_cpu:PART",
+    convert=convert,
+    why_not_convert=why_not_convert,
+    exports=(ExportFormat("ncnn", "fp32", "fp32", "ncnn", files=(PARAM, BIN), save=save_export),),
+    bundle_note="the bundle holds ONNX; ncnn reads what edgenas export --to ncnn makes",
+)

@@ -8,28 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, load, load_from_string
+from onnx import TensorProto
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.temporary import scratch_folder
-from edgenas.clock import board
-from edgenas.runtime.registry import (
+from edgenas.clock.board.onnx_runtime import NUMPY_TYPES, import_onnxruntime, open_session
+from edgenas.clock.board.part import UnitError
+from edgenas.clock.board.runs import make_inputs, memory_file
+from edgenas.onnx_graph.model import loads
+from edgenas.runtime.checks import (
     Array,
-    Form,
-    Kernel,
     check_batch,
     check_inputs,
     check_precision,
     check_used,
+    find_origins,
     node_names,
-    origins,
     read_graph,
 )
+from edgenas.runtime.contract import ExportFormat, Kernel, Runtime
 
 NAME = "onnxruntime"
-# No fp16: the CPU provider computes such graphs in fp32 between casts.
-PRECISIONS = ("fp32", "int8")
-FORMS: Mapping[str, Form] = {"fp32": "fp32", "int8": "int8-integer"}
 
 _PROFILED_RUNS = 20
 
@@ -40,18 +39,27 @@ _INTEGER_CONVS = ("QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMu
 def available() -> str | None:
     """None, or why ONNX Runtime cannot be used here."""
     try:
-        board.onnxruntime()
+        import_onnxruntime()
     except ImportError as error:
         return f"onnxruntime cannot be imported ({error}); pip install onnxruntime"
     return None
 
 
 class OrtSession:
-    """A graph on one provider. Made by `compile`; ``facts`` name the provider."""
+    """A graph on one provider, which its facts name."""
 
-    def __init__(self, session: Any, *, onnx: bytes, batch: int, facts: dict[str, str]) -> None:
+    def __init__(
+        self,
+        session: Any,
+        *,
+        onnx: bytes,
+        batch: int,
+        facts: dict[str, str],
+        provider_options: dict[str, str] | None = None,
+    ) -> None:
         self._session, self._onnx, self._batch, self._facts = session, onnx, batch, facts
-        kinds = {name: np.dtype(kind) for name, kind in board.NUMPY_TYPES.items()}
+        self._options = provider_options
+        kinds = {name: np.dtype(kind) for name, kind in NUMPY_TYPES.items()}
         self._inputs = {v.name: (tuple(v.shape), kinds[v.type]) for v in session.get_inputs()}
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
@@ -66,39 +74,39 @@ class OrtSession:
     def kernels(self) -> list[Kernel]:
         """See `Session`. From the runtime's own profile."""
         events = self.events(runs=_PROFILED_RUNS)
-        known = node_names(load_from_string(self._onnx).graph)
-        found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        nodes = node_names(self._onnx)
+        runs_of: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for event in events:
-            found[event["name"].removesuffix("_kernel_time")].append(event)
+            runs_of[event["name"].removesuffix("_kernel_time")].append(event)
         return [
             Kernel(
                 name=name,
-                nodes=origins(name, known),
+                nodes=find_origins(name, nodes),
                 kind=runs[0]["args"]["op_name"],
                 precision=_precision_of_kernel(runs[0]["args"]),
                 seconds=statistics.median(run["dur"] for run in runs) * 1e-6,
             )
-            for name, runs in found.items()
+            for name, runs in runs_of.items()
         ]
 
     def events(self, *, runs: int) -> list[dict[str, Any]]:
-        """What the runtime's profile of some runs says of each operator that ran."""
-        inputs = board.made_up([(n, s, kind.name) for n, (s, kind) in self._inputs.items()])
+        """The operators that ran, from the runtime's own profile of some runs."""
+        inputs = make_inputs([(n, s, kind.name) for n, (s, kind) in self._inputs.items()])
         with scratch_folder() as folder:
-            session = board.onnxruntime_session(
+            session = open_session(
                 self._onnx,
                 threads=int(self._facts["threads"]),
                 batch=self._batch,
                 profile=str(folder / "profile"),
                 provider=self._facts["provider"],
-                precision=self._facts["precision"],
+                provider_options=self._options,
             )
             for _ in range(runs):
                 session.run(None, inputs)
-            found = json.loads(Path(session.end_profiling()).read_text())
+            profile = json.loads(Path(session.end_profiling()).read_text())
         return [
             event
-            for event in found
+            for event in profile
             if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
         ]
 
@@ -113,17 +121,17 @@ def _precision_of_kernel(event: dict[str, Any]) -> str:
     return "fp16" if "float16" in touched else "fp32"
 
 
-def compile(onnx: bytes, *, precision: str | None, threads: int, batch: int) -> OrtSession:
-    """See `Runtime`. Sessions are those that `edgenas.clock.board` times."""
+def compile_graph(onnx: bytes, *, precision: str | None, threads: int, batch: int) -> OrtSession:
+    """See `Runtime`. Sessions are those that the clock times."""
     if precision is not None:
-        check_precision(precision, runtime=NAME, known=PRECISIONS)
+        check_precision(precision, runtime=NAME, precisions=RUNTIME.precisions)
     why_not = available()
     if why_not:
         raise EdgenasError(f"runtime {NAME} is not available here: {why_not}")
-    with board.memory_file() as path:
+    with memory_file() as path:
         try:
-            session = board.onnxruntime_session(onnx, threads=threads, batch=batch, optimized=path)
-        except board.UnitError as error:
+            session = open_session(onnx, threads=threads, batch=batch, optimized=path)
+        except UnitError as error:
             raise EdgenasError(f"onnxruntime refuses the model: {error}") from error
         used = precision_of(Path(path))
     if precision is not None:
@@ -132,7 +140,7 @@ def compile(onnx: bytes, *, precision: str | None, threads: int, batch: int) -> 
     (provider,) = session.get_providers()
     facts = {
         "runtime": NAME,
-        "version": board.onnxruntime().__version__,
+        "version": import_onnxruntime().__version__,
         "provider": provider,
         "precision": used,
         "threads": str(session.get_session_options().intra_op_num_threads),
@@ -145,7 +153,7 @@ def precision_of(path: Path) -> str:
 
     Where the processor has no fp16 kernels, the weights of an fp16 graph are fp32 by then.
     """
-    graph = load(path).graph
+    graph = loads(path.read_bytes(), where=str(path)).proto.graph
     floats = sum(node.op_type in _FLOAT_CONVS for node in graph.node)
     integers = sum(node.op_type in _INTEGER_CONVS for node in graph.node)
     if any(t.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16) for t in graph.initializer):
@@ -153,3 +161,20 @@ def precision_of(path: Path) -> str:
     if integers == 0 and any(node.op_type == "DequantizeLinear" for node in graph.node):
         return "fp32 between quantise and dequantise operators"
     return "int8" if integers > floats else "fp32"
+
+
+RUNTIME = Runtime(
+    name=NAME,
+    # No fp16: the CPU provider computes such graphs in fp32 between casts.
+    forms={"fp32": "fp32", "int8": "int8-integer"},
+    available=available,
+    compile=compile_graph,
+    method="copies",
+    part="edgenas.clock.board.onnx_runtime:PART",
+    exports=(
+        ExportFormat("onnx", "fp32", "fp32", "ONNX Runtime and others"),
+        ExportFormat("onnx-fp16", "fp16", "fp16", "GPUs and TensorRT", runs_here=False),
+        ExportFormat("onnx-int8", "int8", "int8-integer", "ONNX Runtime"),
+        ExportFormat("onnx-int8-signed", "int8", "int8-signed", "TensorRT", runs_here=False),
+    ),
+)

@@ -4,7 +4,7 @@ ONNX Runtime hands what a provider cannot run to the CPU and says nothing. Here 
 three times: the session is made without such a fallback, it must name the provider, and in a
 profiled run every operator must have run on it. fp32 is fp32: TF32 is switched off.
 
-The clock times from GPU memory to GPU memory, see `edgenas.clock.board.bound`.
+The clock times from GPU memory to GPU memory, see `edgenas.clock.board.onnx_runtime_gpu`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,43 +12,41 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.clock import board
+from edgenas.clock.board.machine import read_environment
+from edgenas.clock.board.onnx_runtime import import_onnxruntime, open_session
+from edgenas.clock.board.onnx_runtime_gpu import (
+    CUDA_PROVIDER,
+    TENSORRT_PROVIDER,
+    choose_options,
+)
+from edgenas.clock.board.part import UnitError
+from edgenas.onnx_graph.forms import Form
+from edgenas.runtime.checks import check_batch, check_precision, check_used, read_graph
+from edgenas.runtime.contract import Runtime
 from edgenas.runtime.cuda import why_no_cuda
 from edgenas.runtime.onnx_runtime import OrtSession
-from edgenas.runtime.registry import (
-    Form,
-    check_batch,
-    check_precision,
-    check_used,
-    read_graph,
-)
 
 _WITH_MACS = ("Conv", "FusedConv", "NhwcConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul")
 
 
 @dataclass(frozen=True, slots=True)
 class OnnxRuntimeGpu:
-    """A runtime in the sense of `Runtime`.
+    """ONNX Runtime with one provider of a GPU.
 
     Args:
-        NAME: of the runtime.
-        provider: in the words of ONNX Runtime.
-        FORMS: the graph for each precision.
+        name: the name of the runtime.
+        provider: the name of the provider in ONNX Runtime.
+        precisions: the precisions that the provider computes in.
     """
 
-    NAME: str
+    name: str
     provider: str
-    FORMS: Mapping[str, Form]
-
-    @property
-    def PRECISIONS(self) -> tuple[str, ...]:  # noqa: N802
-        """What it can compute in."""
-        return tuple(self.FORMS)
+    precisions: tuple[str, ...]
 
     def available(self) -> str | None:
         """None, or why it cannot be used here."""
         try:
-            present = board.onnxruntime().get_available_providers()
+            present = import_onnxruntime().get_available_providers()
         except ImportError as error:
             return f"onnxruntime cannot be imported ({error}); pip install onnxruntime-gpu"
         if self.provider not in present:
@@ -62,35 +60,40 @@ class OnnxRuntimeGpu:
         self, onnx: bytes, *, precision: str | None, threads: int, batch: int
     ) -> OrtSession:
         """See `Runtime`. Threads are those of what the processor has to do."""
-        model = read_graph(onnx, runtime=self.NAME)
+        model = read_graph(onnx, runtime=self.name)
         asks = model.precision()
         chosen = precision or asks
-        check_precision(chosen, runtime=self.NAME, known=self.PRECISIONS)
+        check_precision(chosen, runtime=self.name, precisions=self.precisions)
         if why_not := self.available():
-            raise EdgenasError(f"runtime {self.NAME} is not available here: {why_not}")
-        check_used(asks, asked=chosen, runtime=self.NAME)
+            raise EdgenasError(f"runtime {self.name} is not available here: {why_not}")
+        check_used(asks, asked=chosen, runtime=self.name)
         check_batch(model, batch=batch)
         try:
-            session = board.onnxruntime_session(
-                onnx, threads=threads, batch=batch, provider=self.provider, precision=chosen
+            options = choose_options(self.provider, precision=chosen)
+            session = open_session(
+                onnx,
+                threads=threads,
+                batch=batch,
+                provider=self.provider,
+                provider_options=options,
             )
-        except board.UnitError as error:
-            raise EdgenasError(f"{self.NAME} refuses the model: {error}") from error
+        except UnitError as error:
+            raise EdgenasError(f"{self.name} refuses the model: {error}") from error
         facts = {
-            "runtime": self.NAME,
-            "version": board.onnxruntime().__version__,
+            "runtime": self.name,
+            "version": import_onnxruntime().__version__,
             "provider": self.provider,
             "precision": chosen,
             "threads": str(session.get_session_options().intra_op_num_threads),
-            "gpu": str(board.environment("onnxruntime", threads=1)["gpu"]),
+            "gpu": str(read_environment(threads=1)["gpu"]),
             "tf32": "off",
         }
-        made = OrtSession(session, onnx=onnx, batch=batch, facts=facts)
-        events = made.events(runs=1)
+        opened = OrtSession(session, onnx=onnx, batch=batch, facts=facts, provider_options=options)
+        events = opened.events(runs=1)
         check_provider(events, provider=self.provider)
-        if self.provider != "TensorrtExecutionProvider":  # its operators are one to a profile
-            check_used(precision_of_events(events), asked=chosen, runtime=self.NAME)
-        return made
+        if self.provider != TENSORRT_PROVIDER:  # its operators are one to a profile
+            check_used(precision_of_events(events), asked=chosen, runtime=self.name)
+        return opened
 
 
 def check_provider(events: Sequence[Mapping[str, Any]], *, provider: str) -> None:
@@ -124,14 +127,29 @@ def precision_of_events(events: Sequence[Mapping[str, Any]]) -> str:
     return "fp16" if sum(halves) > len(halves) / 2 else "fp32"
 
 
-CUDA = OnnxRuntimeGpu(
+def _make_runtime(name: str, provider: str, *, forms: Mapping[str, Form], part: str) -> Runtime:
+    backend = OnnxRuntimeGpu(name=name, provider=provider, precisions=tuple(forms))
+    return Runtime(
+        name=name,
+        forms=forms,
+        available=backend.available,
+        compile=backend.compile,
+        method="networks",
+        on_gpu=True,
+        part=f"edgenas.clock.board.onnx_runtime_gpu:{part}",
+    )
+
+
+CUDA = _make_runtime(
     "onnxruntime-cuda",
-    board.PROVIDERS["onnxruntime-cuda"],
+    CUDA_PROVIDER,
     # No int8: the provider has no such convs and would compute between casts.
-    {"fp32": "fp32", "fp16": "fp16"},
+    forms={"fp32": "fp32", "fp16": "fp16"},
+    part="CUDA",
 )
-TENSORRT = OnnxRuntimeGpu(
+TENSORRT = _make_runtime(
     "onnxruntime-tensorrt",
-    board.PROVIDERS["onnxruntime-tensorrt"],
-    {"fp32": "fp32", "fp16": "fp16", "int8": "int8-signed"},
+    TENSORRT_PROVIDER,
+    forms={"fp32": "fp32", "fp16": "fp16", "int8": "int8-signed"},
+    part="TENSORRT",
 )

@@ -17,25 +17,22 @@ import numpy as np
 from onnx import TensorProto
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.clock import board
-from edgenas.runtime.registry import (
+from edgenas.clock.board.runs import make_inputs
+from edgenas.clock.board.torch_cuda import TORCH_HEAD, TORCH_TYPES, load_program, make_tensor
+from edgenas.runtime.checks import (
     Array,
-    Form,
-    Kernel,
     check_batch,
     check_inputs,
     check_precision,
     check_used,
     read_graph,
 )
+from edgenas.runtime.contract import Kernel, Runtime
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 NAME = "torch-cuda"
-PRECISIONS = tuple(board.TORCH_TYPES)
-FORMS: Mapping[str, Form] = {"fp32": "fp32", "fp16": "fp32", "bf16": "fp32"}
-
 _PROFILED_RUNS = 20
 
 
@@ -51,7 +48,7 @@ def available() -> str | None:
 
 
 def convert(onnx_bytes: bytes, *, batch: int = 1) -> bytes:
-    """An ONNX graph as a program of ``torch.export``, see `edgenas.clock.board.torch_program`.
+    """An ONNX graph as a program of ``torch.export``, see `edgenas.clock.board.torch_cuda`.
 
     Args:
         onnx_bytes: the graph.
@@ -75,28 +72,23 @@ def convert(onnx_bytes: bytes, *, batch: int = 1) -> bytes:
         raise EdgenasError(f"{NAME} refuses the model: {said}") from error
     stream = io.BytesIO()
     head = json.dumps({"inputs": list(shapes.items())})
-    torch.export.save(program, stream, extra_files={board.TORCH_HEAD: head})
+    torch.export.save(program, stream, extra_files={TORCH_HEAD: head})
     return stream.getvalue()
 
 
-def why_not_convert() -> str | None:
-    """None: PyTorch is there wherever edgenas is."""
-    return None
-
-
 def _shapes(onnx_bytes: bytes, *, batch: int) -> dict[str, tuple[int, ...]]:
-    found: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     model = read_graph(onnx_bytes, runtime=NAME)
     check_batch(model, batch=batch)
     for one in model.inputs:
         if one.element != TensorProto.FLOAT:
             raise EdgenasError(f"{NAME} refuses the model: its input {one.name} must be float32")
-        found[one.name] = tuple(e if isinstance(e, int) else batch for e in one.extents or ())
-    return found
+        shapes[one.name] = tuple(e if isinstance(e, int) else batch for e in one.extents or ())
+    return shapes
 
 
 class TorchSession:
-    """A program on a device. Made by `compile`."""
+    """A program on a device. Made by `compile_graph`."""
 
     def __init__(
         self,
@@ -107,9 +99,7 @@ class TorchSession:
         facts: dict[str, str],
     ) -> None:
         self._onnx, self._device, self._facts = onnx_bytes, device, facts
-        self._module, shapes = board.torch_program(
-            program, device=device, precision=facts["precision"]
-        )
+        self._module, shapes = load_program(program, device=device, precision=facts["precision"])
         self._inputs = {name: (shape, np.dtype(np.float32)) for name, shape in shapes}
 
     @property
@@ -117,7 +107,7 @@ class TorchSession:
         """What the weights are in."""
         kinds = [value.dtype for value in self._module.buffers() if value.dim() > 1]
         used = str(max(set(kinds), key=kinds.count)) if kinds else "torch.float32"
-        return {f"torch.{kind}": name for name, kind in board.TORCH_TYPES.items()}[used]
+        return {f"torch.{kind}": name for name, kind in TORCH_TYPES.items()}[used]
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
         """See `Session`."""
@@ -127,14 +117,12 @@ class TorchSession:
 
         check_inputs(inputs, expected=self._inputs)
         with torch.inference_mode():
-            found = self._module(*self._tensors(inputs))
-        return [numpy_of(value) for value in found]
+            outputs = self._module(*self._tensors(inputs))
+        return [numpy_of(value) for value in outputs]
 
     def _tensors(self, inputs: Mapping[str, Array]) -> list["Tensor"]:
-        given = {"device": self._device, "precision": self._facts["precision"]}
-        return [
-            board.torch_tensor(np.ascontiguousarray(inputs[name]), **given) for name in self._inputs
-        ]
+        place = {"device": self._device, "precision": self._facts["precision"]}
+        return [make_tensor(np.ascontiguousarray(inputs[name]), **place) for name in self._inputs]
 
     def facts(self) -> dict[str, str]:
         """See `Session`."""
@@ -149,7 +137,7 @@ class TorchSession:
         module = OnnxModule(read_graph(self._onnx, runtime=NAME).proto, runtime=NAME)
         like = next(self._module.buffers())
         module.to(like.device, like.dtype).to(memory_format=torch.channels_last)
-        made = board.made_up([(name, s, kind.name) for name, (s, kind) in self._inputs.items()])
+        made = make_inputs([(name, s, kind.name) for name, (s, kind) in self._inputs.items()])
         tensors = self._tensors(made)
         activities = [torch.profiler.ProfilerActivity.CPU]
         if self._device == "cuda":
@@ -176,20 +164,22 @@ class TorchSession:
         ]
 
 
-def compile(onnx: bytes, *, precision: str | None, threads: int, batch: int) -> TorchSession:
-    """See `Runtime`. Programs are those that `edgenas.clock.board` times."""
+def compile_graph(onnx: bytes, *, precision: str | None, threads: int, batch: int) -> TorchSession:
+    """See `Runtime`. Programs are those that the clock times."""
     asked = precision or "fp32"
-    check_precision(asked, runtime=NAME, known=PRECISIONS)
+    check_precision(asked, runtime=NAME, precisions=RUNTIME.precisions)
     if why_not := available():
         raise EdgenasError(f"runtime {NAME} is not available here: {why_not}")
     import torch
 
-    return session(
+    return open_session(
         onnx, precision=asked, batch=batch, device="cuda", provider=torch.cuda.get_device_name(0)
     )
 
 
-def session(onnx: bytes, *, precision: str, batch: int, device: str, provider: str) -> TorchSession:
+def open_session(
+    onnx: bytes, *, precision: str, batch: int, device: str, provider: str
+) -> TorchSession:
     """A graph on any device of PyTorch; only a GPU is a runtime here.
 
     Raises:
@@ -210,3 +200,15 @@ def session(onnx: bytes, *, precision: str, batch: int, device: str, provider: s
     made = TorchSession(program, onnx_bytes=onnx, device=device, facts=facts)
     check_used(made.precision, asked=precision, runtime=NAME)
     return made
+
+
+RUNTIME = Runtime(
+    name=NAME,
+    forms={"fp32": "fp32", "fp16": "fp32", "bf16": "fp32"},
+    available=available,
+    compile=compile_graph,
+    method="networks",
+    on_gpu=True,
+    part="edgenas.clock.board.torch_cuda:PART",
+    convert=convert,
+)

@@ -18,23 +18,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.clock import board
-from edgenas.runtime.cuda import Cuda, why_no_cuda
-from edgenas.runtime.registry import (
+from edgenas.clock.board.machine import read_environment
+from edgenas.clock.board.runs import make_inputs
+from edgenas.onnx_graph.forms import Form
+from edgenas.runtime.checks import (
     Array,
-    Form,
-    Kernel,
     check_batch,
     check_inputs,
     check_precision,
     check_used,
+    find_origins,
     node_names,
-    origins,
     read_graph,
 )
+from edgenas.runtime.contract import Kernel
+from edgenas.runtime.cuda import Cuda, why_no_cuda
 
 _PROFILED_RUNS = 20
 _WORKSPACE = 1 << 30
@@ -42,24 +42,33 @@ _WORKSPACE = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class TensorRT:
-    """A runtime in the sense of `Runtime`, and a builder of engines.
+    """One of the two libraries: it builds engines and runs them.
 
     Args:
-        NAME: of the runtime.
+        name: the name of the runtime.
         module: the Python module of the library.
         install: what to do where it is missing.
     """
 
-    NAME: str
+    name: str
     module: str
     install: str
-    PRECISIONS: tuple[str, ...] = ("fp32", "fp16", "int8")
 
     @property
-    def FORMS(self) -> Mapping[str, Form]:  # noqa: N802
-        """The graph for each precision; TensorRT 8 chooses fp16 kernels for an fp32 graph."""
-        half: Form = "fp32" if self.why_not_build() is None and self.weakly() else "fp16"
-        return {"fp32": "fp32", "fp16": half, "int8": "int8-signed"}
+    def forms(self) -> Mapping[str, Form]:
+        """The form of graph for each precision, of a library that types networks strongly."""
+        return {"fp32": "fp32", "fp16": "fp16", "int8": "int8-signed"}
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions that engines compute in."""
+        return tuple(self.forms)
+
+    def choose_form(self, precision: str) -> Form:
+        """The form for a precision. TensorRT 8 chooses fp16 kernels for an fp32 graph."""
+        if precision == "fp16" and self.why_not_build() is None and self.is_weakly_typed():
+            return "fp32"
+        return self.forms[precision]
 
     def why_not_build(self) -> str | None:
         """None, or why no engine can be built here."""
@@ -81,8 +90,8 @@ class TensorRT:
         """Of the library, which must be there."""
         return str(importlib.import_module(self.module).__version__)
 
-    def weakly(self) -> bool:
-        """Whether networks are typed weakly: TensorRT 8. TensorRT-RTX counts from 1."""
+    def is_weakly_typed(self) -> bool:
+        """Whether networks are typed weakly, as in TensorRT 8. TensorRT-RTX counts from 1."""
         return self.module == "tensorrt" and int(self.version().split(".")[0]) < 10
 
     def build(
@@ -105,15 +114,15 @@ class TensorRT:
         Raises:
             EdgenasError: the library is not here, or does not accept the graph, in its own words.
         """
-        check_precision(precision, runtime=self.NAME, known=self.PRECISIONS)
+        check_precision(precision, runtime=self.name, precisions=self.precisions)
         missing = self.why_not_build()
         if missing:
-            raise EdgenasError(f"{self.NAME} cannot build engines here: {missing}")
-        weakly = self.weakly()
-        model = read_graph(onnx_bytes, runtime=self.NAME)
+            raise EdgenasError(f"{self.name} cannot build engines here: {missing}")
+        weakly = self.is_weakly_typed()
+        model = read_graph(onnx_bytes, runtime=self.name)
         used = model.precision()
         if not (weakly and precision == "fp16" and used == "fp32"):
-            check_used(used, asked=precision, runtime=self.NAME)
+            check_used(used, asked=precision, runtime=self.name)
         trt = importlib.import_module(self.module)
         logger, said = _logger(trt)
         builder = trt.Builder(logger)
@@ -146,12 +155,12 @@ class TensorRT:
         self, onnx: bytes, *, precision: str | None, threads: int, batch: int
     ) -> "TensorRTSession":
         """See `Runtime`. Threads are those of the GPU."""
-        model = read_graph(onnx, runtime=self.NAME)
+        model = read_graph(onnx, runtime=self.name)
         chosen = precision or model.precision()
-        check_precision(chosen, runtime=self.NAME, known=self.PRECISIONS)
+        check_precision(chosen, runtime=self.name, precisions=self.precisions)
         why_not = self.available()
         if why_not:
-            raise EdgenasError(f"runtime {self.NAME} is not available here: {why_not}")
+            raise EdgenasError(f"runtime {self.name} is not available here: {why_not}")
         check_batch(model, batch=batch)
         plan = self.build(onnx, precision=chosen, batches=(batch, batch, batch))
         return self.session(plan, precision=chosen, batch=batch, onnx_bytes=onnx)
@@ -177,9 +186,9 @@ class TensorRT:
         if engine is None:
             raise self._refusal("cannot load the engine", said)
         facts = {
-            "runtime": self.NAME,
+            "runtime": self.name,
             "version": self.version(),
-            "provider": str(board.environment("onnxruntime", threads=1)["gpu"]),
+            "provider": str(read_environment(threads=1)["gpu"]),
             "precision": precision,
             "threads": "1",
         }
@@ -189,15 +198,15 @@ class TensorRT:
 
     def _refusal(self, what: str, said: list[str]) -> EdgenasError:
         words = "; ".join(said[-3:]) or "without saying why"
-        return EdgenasError(f"{self.NAME} {self.version()} {what}: {words}")
+        return EdgenasError(f"{self.name} {self.version()} {what}: {words}")
 
 
-TENSORRT = TensorRT(
+TENSORRT_BUILDER = TensorRT(
     "tensorrt",
     "tensorrt",
     "JetPack brings it, elsewhere: pip install 'edgenas[tensorrt]'",
 )
-TENSORRT_RTX = TensorRT(
+TENSORRT_RTX_BUILDER = TensorRT(
     "tensorrt-rtx", "tensorrt_rtx", "pip install 'edgenas[tensorrt-rtx]' (x86 and desktop GPUs)"
 )
 
@@ -302,17 +311,17 @@ class TensorRTSession:
                 seconds.setdefault(layer_name, []).append(ms * 1e-3)
 
         for name, (shape, kind) in self._inputs.items():
-            values = board.made_up([(name, shape, kind.name)])[name]
+            values = make_inputs([(name, shape, kind.name)])[name]
             self._cuda.to_device(self._pointers[name], values)
         self._context.profiler = Profiler()
         for _ in range(_PROFILED_RUNS):
             self.enqueue()
-        known = node_names(onnx.load_from_string(self._onnx).graph) if self._onnx else {}
+        names = node_names(self._onnx) if self._onnx else {}
         return [
             Kernel(
                 name=name,
                 nodes=tuple(
-                    dict.fromkeys(n for part in _fused(name) for n in origins(part, known))
+                    dict.fromkeys(n for part in _fused(name) for n in find_origins(part, names))
                 ),
                 kind="layer",
                 precision=self._facts["precision"],

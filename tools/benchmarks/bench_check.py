@@ -16,9 +16,13 @@ from typing import Any
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import machine_lock, write_json
-from edgenas.clock import board, measure
-from edgenas.clock.board import Settings
+from edgenas.clock import measure
+from edgenas.clock.board.part import import_part
+from edgenas.clock.board.runs import evict_caches_before
+from edgenas.clock.board.settings import TimingSettings
+from edgenas.clock.board.timing import time_units
 from edgenas.clock.measure import Event, Measurement
+from edgenas.clock.order import TimedRuntime
 from edgenas.latency.device import load
 from edgenas.profiling.check import check
 from edgenas.profiling.drift import DriftCheck
@@ -35,7 +39,7 @@ class Slowed:
     def __init__(self, factor: float) -> None:
         self._factor = factor
 
-    def environment(self, runtime: str, *, threads: int) -> dict[str, Any]:
+    def environment(self, runtime: TimedRuntime, *, threads: int) -> dict[str, Any]:
         """See `edgenas.profiling.work.Clock`."""
         return measure.environment(runtime, threads=threads)
 
@@ -43,8 +47,8 @@ class Slowed:
         self,
         units: Iterable[tuple[str, bytes | Path]],
         *,
-        runtime: str,
-        settings: Settings,
+        runtime: TimedRuntime,
+        settings: TimingSettings,
         batch: int,
         watch: Callable[[Event], None],
         evict: Callable[[str], int] = lambda name: 0,
@@ -61,7 +65,7 @@ class Slowed:
             for name, graph in graphs
         ]
         with machine_lock():
-            for event in board.time_units(loaders, settings=settings):
+            for event in time_units(loaders, settings=settings):
                 if event["event"] == "result":
                     yield measure.measurement(event)
                 elif event["event"] == "error":
@@ -70,10 +74,16 @@ class Slowed:
                     watch(event)
 
     def _loader(
-        self, graph: bytes, *, runtime: str, settings: Settings, batch: int, evict: int
+        self,
+        graph: bytes,
+        *,
+        runtime: TimedRuntime,
+        settings: TimingSettings,
+        batch: int,
+        evict: int,
     ) -> Callable[[], Callable[[], Any]]:
         def slowed() -> Callable[[], Any]:
-            run = board.LOADERS[runtime](graph, threads=settings.threads, batch=batch)
+            run = import_part(runtime.part).load(graph, threads=settings.threads, batch=batch)
             clock, factor = time.perf_counter_ns, self._factor
 
             def both() -> None:
@@ -83,7 +93,7 @@ class Slowed:
                 while clock() < end:
                     pass
 
-            return board.behind_other_memory(both, size=evict) if evict else both
+            return evict_caches_before(both, size=evict) if evict else both
 
         return slowed
 

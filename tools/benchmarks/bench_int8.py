@@ -19,14 +19,14 @@ import torch
 from numpy.typing import NDArray
 
 from edgenas.clock import measure
-from edgenas.clock.board import Settings
+from edgenas.clock.board.settings import TimingSettings
 from edgenas.images.loading import load_images
 from edgenas.model.calibration import calibrate
 from edgenas.model.export import count, integer_share, run_onnx, to_onnx
 from edgenas.model.saved import find_supernet, load_supernet
+from edgenas.onnx_graph.forms import convert_to_form
 from edgenas.onnx_graph.quantize import quantized, with_integer_activations
 from edgenas.runtime import registry as runtimes
-from edgenas.runtime.forms import formed
 from edgenas.space.space import PARTS
 from edgenas.training.division import split_as_trained
 
@@ -73,10 +73,10 @@ def _forms(
     onnx: bytes, images: NDArray[np.float32], *, runtime: str, parts: bool
 ) -> Iterator[tuple[str, bytes]]:
     yield "fp32", onnx
-    wanted = runtimes.get(runtime).FORMS["int8"]
-    yield "int8", formed(onnx, wanted=wanted, images=images)
+    wanted = runtimes.get(runtime).form_of("int8")
+    yield "int8", convert_to_form(onnx, form=wanted, images=images)
     if wanted != "int8-unsigned":
-        yield "int8 plain", formed(onnx, wanted="int8-unsigned", images=images)
+        yield "int8 plain", convert_to_form(onnx, form="int8-unsigned", images=images)
     for part in PARTS if parts else ():
         made = quantized(onnx, signed=False, images=images, keep=(part,))
         yield (
@@ -91,9 +91,12 @@ def _table(
     *,
     x: NDArray[np.float32],
     labels: NDArray[np.int64],
-    settings: Settings,
+    settings: TimingSettings,
 ) -> None:
-    found = {m.name: m for m in measure.measure(forms.items(), runtime=runtime, settings=settings)}
+    found = {
+        m.name: m
+        for m in measure.measure(forms.items(), runtime=runtimes.get(runtime), settings=settings)
+    }
     reference, first = 0.0, found["fp32"].median
     for name, onnx in forms.items():
         top1 = float((run_onnx(onnx, x, runtime=runtime).argmax(1) == labels).mean())

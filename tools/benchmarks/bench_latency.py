@@ -45,12 +45,14 @@ from edgenas.latency.table import LatencyTable, Timing
 from edgenas.model.saved import ACCURACY_FILE, find_supernet, load_supernet
 from edgenas.onnx_graph.build import operators_graph
 from edgenas.profiling.journal import open_journal
-from edgenas.profiling.method import FEWER, METHODS, MORE, Method
+from edgenas.profiling.method import FEWER, MORE
 from edgenas.profiling.networks import FURTHER, calibration_archs, random_archs
 from edgenas.profiling.run import VISITS, environment_of
 from edgenas.profiling.timings import combine_visits, subtract_copies
 from edgenas.profiling.units import Unit, layer_unit, network_unit, units_of
 from edgenas.profiling.work import Work
+from edgenas.runtime import registry as runtimes
+from edgenas.runtime.contract import Method
 from edgenas.space.arch import Arch, Block, Stage
 from edgenas.space.cost import macs_table, total
 from edgenas.space.genes import Codes
@@ -221,7 +223,7 @@ def on_host(given: argparse.Namespace) -> None:
     if given.resolutions:
         space = space.restrict(resolution=[int(r) for r in given.resolutions.split(",")])
     target = load("host").target(runtime=given.runtime)
-    if METHODS.get(target.runtime) == "networks":
+    if runtimes.get(target.runtime).method == "networks":
         raise SystemExit(f"on {target.runtime} no layer is timed, see edgenas profile")
     lines, further = calibration_archs(space), random_archs(space, FURTHER, seed=0)
     others = random_archs(space, given.networks + FURTHER, seed=1)
@@ -305,7 +307,7 @@ def bounds(
 ) -> None:
     """How often bounds hold: on random networks, and on those that a search chose under them."""
     space = study.space
-    method = METHODS.get(study.clock.target.runtime, "alone")
+    method = runtimes.get(study.clock.target.runtime).method
     plain = sum_layers(space, study.table(method))
     seconds, times = of(lines)[0], of(others)[0]
     rows = space.encode(others)

@@ -32,6 +32,7 @@ from edgenas.model.saved import TrainedSupernet, find_supernet, load_supernet
 from edgenas.onnx_graph.build import network_graph
 from edgenas.profiling.run import profile
 from edgenas.profiling.tables import NoTableError, predictor_for, table_for
+from edgenas.runtime import registry as runtimes
 from edgenas.space.arch import Arch, Block, Stage
 from edgenas.space.space import Space
 from edgenas.training.division import split_as_trained
@@ -62,7 +63,10 @@ def timed(space: Space, archs: Sequence[Arch], *, target: Target) -> np.ndarray:
     """Median seconds of networks on this machine, behind the canary's gate."""
     settings = replace(DEFAULT, min_samples=100, max_samples=400, threads=target.threads)
     graphs = [(arch.id, network_graph(space, arch, batch=target.batch)) for arch in archs]
-    found = {m.name: m.median for m in measure(graphs, runtime=target.runtime, settings=settings)}
+    found = {
+        m.name: m.median
+        for m in measure(graphs, runtime=runtimes.get(target.runtime), settings=settings)
+    }
     return np.array([found[arch.id] for arch in archs])
 
 
@@ -138,7 +142,7 @@ def main() -> int:
                 test=arguments.test,
                 seed=arguments.seed,
             )
-            found = specialize(request, out=Path(folder) / "bundle", tell=lambda *_: None)
+            found = specialize(request, out=Path(folder) / "bundle", progress=lambda *_: None)
         # All in one go, in random order: what is compared was timed at the same speed.
         took = timed(space, [found.arch, plain[best], *drawn], target=target)
         ours_took, plain_took, *others = took.tolist()

@@ -168,17 +168,22 @@ def _board(base: Base, folder: Path, rng: random.Random) -> Reader:
 
 
 def _measured(base: Base, folder: Path) -> Any:
-    from edgenas.clock.board import Settings
+    from edgenas.clock.board.settings import TimingSettings
     from edgenas.clock.link import Place
     from edgenas.clock.remote import Board
+    from edgenas.runtime import registry as runtimes
 
     board = Board(place=Place(address="board"), pauses=())
     graph = base.folder / "unit.onnx"
     path = os.environ["PATH"]
     os.environ["PATH"] = f"{folder / 'bin'}:{path}"
     try:
-        settings = Settings(seconds=2.0)
-        return list(board.measure([("unit", graph)], runtime="onnxruntime", settings=settings))
+        settings = TimingSettings(seconds=2.0)
+        return list(
+            board.measure(
+                [("unit", graph)], runtime=runtimes.get(runtimes.DEFAULT), settings=settings
+            )
+        )
     finally:
         os.environ["PATH"] = path
 

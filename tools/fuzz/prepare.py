@@ -12,9 +12,12 @@ import onnx
 import torch
 from PIL import Image
 
-from edgenas.clock import board, measure
+from edgenas.clock.board.settings import WORK_SCHEMA, TimingSettings
+from edgenas.clock.order import make_order
+from edgenas.clock.pack import BOOT, pack_clock
 from edgenas.model.ofa_weights import released_name
 from edgenas.model.supernet import Supernet
+from edgenas.runtime import registry as runtimes
 from edgenas.space.presets import load_space, space_to_json
 from tools.fuzz.graphs import models
 from tools.fuzz.kinds import Base
@@ -93,22 +96,20 @@ def _images(folder: Path) -> None:
 
 def _answers(base: Base) -> None:
     """What the clock really says about one unit, as a board would."""
-    unit = base.folder / "unit.onnx"
+    unit, runtime = base.folder / "unit.onnx", runtimes.get(runtimes.DEFAULT)
     onnx.save(models()[0], unit)
-    settings = board.Settings(seconds=1.0, min_seconds=0.1, baseline_seconds=0.3)
-    order = measure.order(
-        [("unit", unit.read_bytes())], runtime="onnxruntime", settings=settings, batch=1
-    )
-    ran = subprocess.run(
-        [sys.executable, board.__file__],
-        input=order,
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    events: list[dict[str, Any]] = [{"event": "ready", "schema": board.SCHEMA}]
-    events += [json.loads(line) for line in ran.stdout.splitlines()]
+    settings = TimingSettings(seconds=1.0, min_seconds=0.1, baseline_seconds=0.3)
+    order = make_order([("unit", unit.read_bytes())], runtime=runtime, settings=settings, batch=1)
+    command = [sys.executable, "-P", "-c", BOOT]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as clock:
+        assert clock.stdin is not None
+        assert clock.stdout is not None
+        clock.stdin.write(f"{json.dumps(pack_clock(runtime.part))}\n{order}\n")
+        clock.stdin.flush()  # the clock ends where its stdin ends
+        lines = clock.stdout.read().splitlines()
+    events: list[dict[str, Any]] = [{"event": "ready", "schema": WORK_SCHEMA}]
+    events += [json.loads(line) for line in lines]
     for event in events:
         for name in ("samples", "wall_samples"):
             if isinstance(event.get(name), list):

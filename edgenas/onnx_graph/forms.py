@@ -1,0 +1,86 @@
+"""Forms of a graph: an fp32 graph becomes the one that a runtime wants for a precision.
+
+Tables are measured on the very forms that ship. A layer that is timed in int8 is quantised as it
+will be in a network.
+"""
+
+import functools
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgenas.onnx_graph.model import loads
+from edgenas.onnx_graph.quantize import quantized, with_integer_activations, with_integer_ends
+
+Array = NDArray[Any]
+
+# The fp32 graph as it is, the same with fp16 weights, or an int8 one with quantise and dequantise
+# operators. "int8-unsigned" has unsigned activations and integer biases. "int8-integer" has integer
+# hard swishes too. "int8-signed" is symmetric and has float biases.
+Form = Literal["fp32", "fp16", "int8-unsigned", "int8-integer", "int8-signed"]
+
+_RANDOM_IMAGES = 2
+
+
+def convert_to_form(
+    onnx_bytes: bytes, *, form: Form, images: Array | None = None, keep: tuple[str, ...] = ()
+) -> bytes:
+    """Convert a model to another form.
+
+    Args:
+        onnx_bytes: an fp32 model with one float32 input and output.
+        form: the form to convert to.
+        images: what int8 is calibrated with, shape (n, ...) as the input. None: random images, for
+            graphs that are only timed.
+        keep: parts that stay in float in int8, see `edgenas.space.space.Space`.
+
+    Raises:
+        EdgenasError: int8 is wanted of a model without convs and matrix products.
+    """
+    if form == "fp32":
+        return onnx_bytes
+    if form == "fp16":
+        return convert_to_half(onnx_bytes)
+    images = make_random_images(onnx_bytes) if images is None else images
+    graph = quantized(onnx_bytes, signed=form == "int8-signed", images=images, keep=keep)
+    return with_integer_activations(graph) if form == "int8-integer" else graph
+
+
+@functools.lru_cache(maxsize=512)  # a unit is timed several times
+def convert_layer_to_form(
+    onnx_bytes: bytes, *, form: Form, first: bool, last: bool, keep: tuple[str, ...] = ()
+) -> bytes:
+    """Convert a layer alone to another form, as it will be amid its neighbours.
+
+    Args:
+        onnx_bytes: a graph of `edgenas.onnx_graph.build.layer_graph`.
+        form: the form to convert to.
+        first: whether it is the first of its network, and reads the image.
+        last: whether it is the last of its network, and gives the logits.
+        keep: parts that stay in float in int8.
+    """
+    graph = convert_to_form(onnx_bytes, form=form, keep=keep)
+    if form in ("int8-integer", "int8-unsigned"):
+        return with_integer_ends(graph, first=not first, last=not last)
+    return graph
+
+
+def convert_to_half(onnx_bytes: bytes) -> bytes:
+    """Convert a model to fp16 weights and operators. Its input and output stay float32."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    model = convert_float_to_float16(loads(onnx_bytes).proto, keep_io_types=True)
+    OnnxModel(model).topological_sort()  # the casts of inputs come last
+    onnx.checker.check_model(model)
+    return model.SerializeToString(deterministic=True)
+
+
+def make_random_images(onnx_bytes: bytes, *, seed: int = 0) -> Array:
+    """Normal random inputs of a model. An open batch becomes a small one."""
+    closed = loads(onnx_bytes).closed()
+    sizes = list(closed.inputs[0].shape)
+    sizes[0] = max(sizes[0], _RANDOM_IMAGES)
+    return np.random.default_rng(seed).standard_normal(sizes, np.float32)
