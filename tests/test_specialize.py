@@ -76,7 +76,7 @@ unit = "W"
 source = "nobody"
 [targets.estimate.parameters]
 """
-PRICES = dict.fromkeys(estimate.nameS, 0.0) | {"run": 1e-4}
+PRICES = dict.fromkeys(estimate.NAMES, 0.0) | {"run": 1e-4}
 PRICES |= dict.fromkeys(("dense", "winograd", "pointwise", "depthwise"), 1e-9)
 
 
