@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -114,7 +115,11 @@ def test_every_form_of_a_front_tells_the_same(found: Fronts, tmp_path: Path):
         assert one.read_bytes() == other.read_bytes()
     with Image.open(tmp_path / "one.png") as image:
         assert image.width > image.height > 400
-    assert "</svg>" in (tmp_path / "one.svg").read_text()
+    drawn = ElementTree.fromstring((tmp_path / "one.svg").read_text())
+    charts = drawn.findall("{http://www.w3.org/2000/svg}svg")
+    marks = list(drawn.iter("{http://www.w3.org/2000/svg}circle"))
+    assert len(charts) == len(told["devices"])
+    assert len(marks) == len(points)
 
 
 def test_no_name_can_break_a_front(found: Fronts, tmp_path: Path):
@@ -128,6 +133,9 @@ def test_no_name_can_break_a_front(found: Fronts, tmp_path: Path):
     assert not tree.named("script")
     assert sum(bad in text for text in tree.texts) >= 4
     draw_fronts(told, tmp_path / "front.svg")
+    drawn = ElementTree.fromstring((tmp_path / "front.svg").read_text())
+    assert not list(drawn.iter("{http://www.w3.org/2000/svg}script"))
+    assert sum(bad in text for text in drawn.itertext()) >= 1
     assert "<script" not in (tmp_path / "front.svg").read_text()
 
 

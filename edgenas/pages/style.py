@@ -36,6 +36,37 @@ def _variables(theme: dict[str, str]) -> str:
     return "".join(f"--{name}:{colour};" for name, colour in theme.items())
 
 
+# Rules for drawings, in pages and in pictures.
+_DRAWING = """svg text{font-size:11px;fill:var(--muted);font-variant-numeric:tabular-nums}
+svg text.strong{fill:var(--text);font-weight:600}
+svg text.plain{fill:var(--text)}
+svg text.small{font-size:9.5px}
+svg text.over{stroke:var(--bg);stroke-width:3px;paint-order:stroke;stroke-linejoin:round}
+.grid{stroke:var(--line);stroke-width:1;fill:none}
+.seen{stroke:var(--dot);stroke-width:2.6;stroke-linecap:round;fill:none;opacity:.55}
+.front{stroke:var(--accent);stroke-width:1.8;fill:none;stroke-linejoin:round}
+.second{stroke-dasharray:5 3}
+.third{stroke-dasharray:1.5 3;stroke-linecap:round}
+.frontdot{fill:var(--accent);stroke:none}
+.budget{stroke:var(--warn);stroke-width:1.6;stroke-dasharray:5 3;fill:none}
+.predicted{fill:var(--bg);stroke:var(--text);stroke-width:2}
+.measured{fill:var(--good);stroke:var(--bg);stroke-width:1.5}
+.tried{fill:none;stroke:var(--good);stroke-width:1.5}
+.range{stroke:var(--text);stroke-width:2;fill:none}
+.span{stroke:var(--good);stroke-width:6;stroke-linecap:round;opacity:.35;fill:none}
+.tail{stroke:var(--good);stroke-width:1.5;fill:none}
+.bar{fill:var(--accent)}
+.track{fill:var(--soft)}
+.box{stroke:var(--accent);stroke-width:1}
+.k0{fill:var(--k0)}.k1{fill:var(--k1)}.k2{fill:var(--k2)}
+.ghost{fill:none;stroke:var(--line);stroke-width:1.2;stroke-dasharray:3 3}
+.flow{stroke:var(--muted);stroke-width:1.2;fill:none}
+.share{fill:var(--warn)}
+"""
+
+# For a picture by itself, which always has the light theme.
+DRAWING_CSS = f"svg{{{_variables(LIGHT)}font-family:system-ui,sans-serif}}\n" + _DRAWING
+
 CSS = (
     f"""
 :root{{{_variables(LIGHT)}color-scheme:light dark}}
@@ -78,33 +109,10 @@ figure{margin:0;max-width:34rem}
 figcaption{font-size:.9rem;margin-top:.5rem}
 svg{display:block;width:100%;height:auto;overflow:visible;
 font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-svg text{font-size:11px;fill:var(--muted);font-variant-numeric:tabular-nums}
-svg text.strong{fill:var(--text);font-weight:600}
-svg text.plain{fill:var(--text)}
-svg text.small{font-size:9.5px}
-svg text.over{stroke:var(--bg);stroke-width:3px;paint-order:stroke;stroke-linejoin:round}
-.grid{stroke:var(--line);stroke-width:1;fill:none}
-.seen{stroke:var(--dot);stroke-width:2.6;stroke-linecap:round;fill:none;opacity:.55}
-.front{stroke:var(--accent);stroke-width:1.8;fill:none;stroke-linejoin:round}
-.second{stroke-dasharray:5 3}
-.third{stroke-dasharray:1.5 3;stroke-linecap:round}
-.frontdot{fill:var(--accent);stroke:none}
-.budget{stroke:var(--warn);stroke-width:1.6;stroke-dasharray:5 3;fill:none}
-.predicted{fill:var(--bg);stroke:var(--text);stroke-width:2}
-.measured{fill:var(--good);stroke:var(--bg);stroke-width:1.5}
-.tried{fill:none;stroke:var(--good);stroke-width:1.5}
-.range{stroke:var(--text);stroke-width:2;fill:none}
-.span{stroke:var(--good);stroke-width:6;stroke-linecap:round;opacity:.35;fill:none}
-.tail{stroke:var(--good);stroke-width:1.5;fill:none}
-.bar{fill:var(--accent)}
-.track{fill:var(--soft)}
-.box{stroke:var(--accent);stroke-width:1}
-.k0{fill:var(--k0)}.k1{fill:var(--k1)}.k2{fill:var(--k2)}
-.ghost{fill:none;stroke:var(--line);stroke-width:1.2;stroke-dasharray:3 3}
-.flow{stroke:var(--muted);stroke-width:1.2;fill:none}
-.share{fill:var(--warn)}
-.legend{display:flex;flex-wrap:wrap;gap:.3rem 1rem;list-style:none;margin:.5rem 0 0;padding:0;
-font-size:.86rem}
+"""
+    + _DRAWING
+    + """.legend{display:flex;flex-wrap:wrap;gap:.3rem 1rem;list-style:none;margin:.5rem 0 0;
+padding:0;font-size:.86rem}
 .legend li{display:flex;align-items:baseline}
 .key{flex:none;display:inline-block;width:1.1rem;height:.7rem;margin-right:.4rem;position:relative;top:.05rem;
 border-radius:.2rem;opacity:1}
