@@ -1,4 +1,4 @@
-"""``report.html`` of a bundle: everything that is known of a network, on one page."""
+"""``report.html`` of a bundle: everything about a network on one page."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -28,13 +28,14 @@ from edgenas.pages.markup import (
     table,
 )
 from edgenas.pages.network import describe_layer, draw_network
+from edgenas.pages.search_chart import show_search
 from edgenas.space.layer import Layer
 
 _LINES = ("front", "front second", "front third")
 
 
 def bundle_page(contents: Contents) -> str:
-    """The page of a bundle, an HTML document of its own.
+    """Write the page of a bundle, an HTML document that needs nothing else.
 
     The same contents give the same bytes.
     """
@@ -43,7 +44,7 @@ def bundle_page(contents: Contents) -> str:
     limit = None if budget is None else budget.limit
     columns: list[Node] = [_latency(record, trace, budget=limit)]
     if trace.accuracies:
-        columns.append(_search(contents, budget=limit))
+        columns.append(show_search(contents, budget=limit))
     columns.append(_network(contents))
     if trace.layers:
         columns.append(_layers(record, trace))
@@ -74,10 +75,10 @@ def _tiles(record: Record) -> Element:
     if record.measured is not None:
         tiles.append((milliseconds(record.measured.median), "latency measured, median"))
     elif record.predicted is not None:
-        found = record.predicted
-        verb = "estimated" if found.provenance == "estimated" else "predicted"
-        upper = f"latency {verb}, at most {milliseconds(found.upper)} at {found.confidence:.0%}"
-        tiles.append((milliseconds(found.seconds), upper))
+        latency = record.predicted
+        verb = "estimated" if latency.provenance == "estimated" else "predicted"
+        upper = f"latency {verb}, at most {milliseconds(latency.upper)} at {latency.confidence:.0%}"
+        tiles.append((milliseconds(latency.seconds), upper))
     tiles.append((count(costs.macs), "MACs of one image"))
     tiles.append((count(costs.params), "parameters"))
     tiles.append((size(record.memory), f"memory while running, {record.target.precision}"))
@@ -123,89 +124,21 @@ def _latency(record: Record, trace: Trace, *, budget: float | None) -> Element:
     return section(title, node("figure", chart, legend(marks)), *words)
 
 
-def _measured(found: MeasuredLatency) -> Interval:
+def _measured(latency: MeasuredLatency) -> Interval:
     return Interval(
-        words=f"measured {milliseconds(found.median)}, n={found.n}",
-        value=found.median,
-        low=found.p10,
-        high=found.p90,
-        upper=found.wall_p95,
+        words=f"measured {milliseconds(latency.median)}, n={latency.n}",
+        value=latency.median,
+        low=latency.p10,
+        high=latency.p90,
+        upper=latency.wall_p95,
         class_="measured",
     )
-
-
-def _search(contents: Contents, *, budget: float | None) -> Element:
-    record, trace = contents.record, contents.trace
-    points = [
-        (1e3 * seconds, 100 * accuracy)
-        for seconds, accuracy in zip(trace.latencies, trace.accuracies, strict=True)
-    ]
-    found = [(1e3 * f.latency, 100 * f.accuracy) for f in trace.front]
-    chosen = next((f for f in trace.front if f.arch_id == contents.arch.id), None)
-    score = 100 * (chosen.accuracy if chosen is not None else record.accuracy.value)
-    seconds = None if record.predicted is None else 1e3 * record.predicted.seconds
-    shown = list(found) or points
-    if seconds is not None:
-        shown.append((seconds, score))
-    if record.measured is not None:
-        shown.append((1e3 * record.measured.median, score))
-    x = span([p[0] for p in (*shown, *points)])
-    # The worst of what was seen would press the rest into a corner.
-    low = sorted(p[1] for p in points)[len(points) // 50]
-    y = span([low, *(p[1] for p in shown)])
-    plane = Plane.of(x, y)
-    reach = max(x[0], min(p[0] for p in shown)), x[1]
-    marks = [("seen", f"{len(points)} of {trace.seen:,} networks seen"), ("front", "their front")]
-    parts: list[Element | None] = [
-        plane.axes(x_name="predicted latency, ms", y_name="predicted accuracy, %"),
-        plane.dots(points, class_="seen"),
-        plane.line(staircase(found, end=reach[1]), class_="front") if found else None,
-        *(
-            plane.mark(
-                *place,
-                class_="frontdot",
-                title=f"{f.arch_text}: {f.accuracy:.2%}, {milliseconds(f.latency)}",
-                radius=2.2,
-            )
-            for place, f in zip(found, trace.front, strict=True)
-        ),
-    ]
-    if budget is not None:
-        # What is not measured keeps its budget with its bound: the prediction must stay below.
-        bound = 1.0 if record.measured or not record.predicted else record.predicted.margin
-        if plane.x.holds(1e3 * budget / bound):
-            parts.append(plane.upright(1e3 * budget / bound, class_="budget", words="budget"))
-            less = f" with a bound {bound:.2f} times as high" if bound != 1 else ""
-            marks.append(("budget", f"budget {milliseconds(budget)}{less}"))
-    for attempt in trace.attempts:
-        told = f"{attempt.arch_id}: measured {milliseconds(attempt.measured)}"
-        place = 1e3 * attempt.measured, 100 * attempt.accuracy
-        parts.append(plane.mark(*place, class_="tried", title=told, radius=4))
-    if trace.attempts:
-        marks.append(("tried", "measured while choosing"))
-    if seconds is not None:
-        told = f"chosen, predicted: {score:.2f}%, {seconds:.3g} ms"
-        parts.append(plane.mark(seconds, score, class_="predicted", title=told))
-        marks.append(("predicted", "chosen, predicted"))
-    if record.measured is not None:
-        measured = 1e3 * record.measured.median
-        told = f"chosen, measured: {measured:.3g} ms"
-        parts.append(plane.mark(measured, score, class_="measured", title=told))
-        marks.append(("measured", "chosen, measured"))
-    chart = drawing(
-        *parts,
-        height=plane.height,
-        title="What the search saw",
-        words=f"Predicted accuracy against predicted latency of {trace.seen} networks; the chosen "
-        f"one has {score:.2f}%.",
-    )
-    return section("What the search saw", node("figure", chart, legend(marks)))
 
 
 def _history(trace: Trace) -> Element:
     searches = [search for search in trace.searches if search.history][: len(_LINES)]
     lines = [[(h.evaluations, 100 * h.best) for h in search.history] for search in searches]
-    # The first few thousand draws would press all that follows into a corner.
+    # The first few thousand draws would press everything after them into a corner.
     last = max(line[-1][1] for line in lines)
     low = min(line[min(1, len(line) - 1)][1] for line in lines)
     end = max(search.evaluations for search in searches)
@@ -219,12 +152,12 @@ def _history(trace: Trace) -> Element:
         parts.append(plane.line(staircase(inside, end=search.evaluations), class_=class_))
         words = f"{search.name} ({search.strategy}, {search.evaluations:,} scored)"
         marks.append((class_, words))
-    told = "; ".join(f"{s.name}: {s.history[-1].best:.2%}" for s in searches)
+    ends = "; ".join(f"{s.name}: {s.history[-1].best:.2%}" for s in searches)
     chart = drawing(
         *parts,
         height=plane.height,
         title="History of the search",
-        words=f"The best predicted accuracy against networks scored. At the end, {told}.",
+        words=f"The best predicted accuracy against networks scored. At the end, {ends}.",
     )
     return section("History of the search", node("figure", chart, legend(marks)))
 
@@ -270,7 +203,7 @@ def _layers(record: Record, trace: Trace) -> Element:
     return section("Latency by layer", node("figure", chart, node("figcaption", note)), more)
 
 
-def _retraining(found: Retraining) -> Element:
+def _retraining(retraining: Retraining) -> Element:
     rows: list[tuple[Node, ...]] = [
         (
             node("code", one.arch_id),
@@ -279,12 +212,14 @@ def _retraining(found: Retraining) -> Element:
             f"{100 * (one.after - one.before):+.2f}",
             node("code", one.arch_text),
         )
-        for one in found.candidates
+        for one in retraining.candidates
     ]
     columns = ("network", "before", "after", "points", "in words")
     listed = table(columns, rows, label="Validation accuracy before and after retraining")
-    words = f"Accuracy on {found.validation} validation images; the first one is delivered."
-    return section("Retraining", node("p", str(found)), listed, node("p", words, class_="muted"))
+    words = f"Accuracy on {retraining.validation} validation images; the first one is delivered."
+    return section(
+        "Retraining", node("p", str(retraining)), listed, node("p", words, class_="muted")
+    )
 
 
 def _attempts(trace: Trace, *, budget: float | None) -> Element:
@@ -312,12 +247,12 @@ def _attempts(trace: Trace, *, budget: float | None) -> Element:
 def _front(front: Sequence[FrontNetwork]) -> Element:
     rows: list[tuple[Node, ...]] = [
         (
-            node("code", found.arch_id),
-            f"{1e3 * found.latency:.4g}",
-            f"{found.accuracy:.2%}",
-            node("code", found.arch_text),
+            node("code", network.arch_id),
+            f"{1e3 * network.latency:.4g}",
+            f"{network.accuracy:.2%}",
+            node("code", network.arch_text),
         )
-        for found in front
+        for network in front
     ]
     listed = table(
         ("network", "ms", "accuracy", "in words"), rows, label="The front of the networks seen"
@@ -341,7 +276,7 @@ def _notes(record: Record) -> Element | None:
 
 
 def _provenance(contents: Contents) -> Element:
-    record, told = contents.record, contents.manifest
+    record, fields = contents.record, contents.manifest
     predicted, measured = record.predicted, record.measured
     rows: list[tuple[str, Node]] = [
         ("target", str(record.target)),
@@ -356,9 +291,9 @@ def _provenance(contents: Contents) -> Element:
         rows.append(("bound", predicted.bound))
     if measured is not None:
         rows.append(("machine", _flat(measured.environment)))
-    rows.append(("asked for", _flat(told["request"])))
-    rows.append(("parity", _parity(told["parity"])))
-    rows.append(("versions", _flat(told["versions"])))
+    rows.append(("asked for", _flat(fields["request"])))
+    rows.append(("parity", _parity(fields["parity"])))
+    rows.append(("versions", _flat(fields["versions"])))
     return section(
         "Provenance",
         facts(rows),
@@ -374,11 +309,11 @@ def _parity(parity: dict[str, Any]) -> str:
 
 
 def _flat(values: Mapping[str, Any]) -> str:
-    """An object as a line of text; what is empty is left out."""
-    told = (
+    """Write an object as a line of text; empty values are left out."""
+    parts = (
         f"{name} {_brief(v)}" for name, v in values.items() if v not in (None, "", [], {}, False)
     )
-    return ", ".join(told)
+    return ", ".join(parts)
 
 
 def _brief(value: Any) -> str:

@@ -9,19 +9,21 @@ from xml.etree.ElementTree import Element
 from edgenas.basics.units import milliseconds
 from edgenas.pages.markup import node, short
 
+Points = list[tuple[float, float]]
+
 WIDTH = 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 10, 22, 36
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """From values to places along an axis.
+    """Where values lie along an axis.
 
     Args:
         low: the first value.
-        high: the last one, above it.
-        start: place of the first.
-        end: place of the last.
+        high: the last one, which is larger.
+        start: the place of the first, in pixels.
+        end: the place of the last.
     """
 
     low: float
@@ -30,16 +32,16 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
-        """The place of a value."""
+        """Find the place of a value, in pixels."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
     def holds(self, value: float) -> bool:
-        """Whether a value is on the axis."""
+        """Whether a value lies on the axis."""
         return self.low <= value <= self.high
 
 
 def ticks(low: float, high: float, *, about: int = 5) -> list[float]:
-    """Round values (1, 2 or 5 times a power of ten apart) that lie between two others."""
+    """Choose round values between two others; their step is 1, 2 or 5 times a power of ten."""
     raw = (high - low) / about
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
@@ -48,21 +50,21 @@ def ticks(low: float, high: float, *, about: int = 5) -> list[float]:
 
 
 def span(values: Sequence[float], *, margin: float = 0.06) -> tuple[float, float]:
-    """The range of some values with a margin on both sides; never empty."""
+    """Find the range of some values, with a margin on both sides; it is never empty."""
     low, high = min(values), max(values)
     room = (high - low) * margin or abs(high) * 0.05 or 1.0
     return low - room, high + room
 
 
 def labels(values: Sequence[float], *, unit: str) -> list[str]:
-    """Tick labels with as many decimals as tell them apart."""
+    """Write labels for ticks, with as many decimals as are needed to tell them apart."""
     step = min((b - a for a, b in itertools.pairwise(values)), default=1.0)
     digits = max(0, -math.floor(math.log10(step) + 1e-9)) if step > 0 else 0
     return [f"{value:.{digits}f}{unit}" for value in values]
 
 
 def drawing(*children: Element | None, height: float, title: str, words: str) -> Element:
-    """An SVG element with its name and its description for those who do not see it."""
+    """Make an SVG element, with a name and a description for those who do not see it."""
     name = node("title", title)
     return node(
         "svg",
@@ -77,7 +79,7 @@ def drawing(*children: Element | None, height: float, title: str, words: str) ->
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """Two scales with their axes: the ground of a chart."""
+    """Two scales with their axes, on which a chart is drawn."""
 
     x: Scale
     y: Scale
@@ -87,11 +89,11 @@ class Plane:
     def of(
         x: tuple[float, float], y: tuple[float, float], *, height: float = 260, left: float = _LEFT
     ) -> "Plane":
-        """A plane for two ranges of values."""
+        """Make a plane for two ranges of values."""
         return Plane(Scale(*x, left, WIDTH - _RIGHT), Scale(*y, height - _BOTTOM, _TOP), height)
 
     def axes(self, *, x_name: str, y_name: str, x_unit: str = "", y_unit: str = "") -> Element:
-        """Grid lines, labels and the names of both axes."""
+        """Draw grid lines, labels and the names of both axes."""
         across, up = ticks(self.x.low, self.x.high), ticks(self.y.low, self.y.high)
         right, bottom = self.x.end, self.y.start
         left = self.x.start
@@ -110,20 +112,20 @@ class Plane:
         return node("g", *parts)
 
     def dots(self, points: Sequence[tuple[float, float]], *, class_: str) -> Element:
-        """Many small dots in one path; those outside are left out."""
+        """Draw many small dots as one path; dots outside are left out."""
         inside = [(x, y) for x, y in points if self.x.holds(x) and self.y.holds(y)]
         path = "".join(f"M{self.x(x):.1f} {self.y(y):.1f}h0" for x, y in inside)
         return node("path", d=path or "M0 0", class_=class_)
 
     def line(self, points: Sequence[tuple[float, float]], *, class_: str) -> Element:
-        """A line through points."""
+        """Draw a line through points."""
         places = (f"{self.x(x):.1f} {self.y(y):.1f}" for x, y in points)
         return node("path", d="M" + "L".join(places), class_=class_)
 
     def mark(
         self, x: float, y: float, *, class_: str, title: str, radius: float = 5
     ) -> Element | None:
-        """A disc with words that show when it is pointed at; None where it is outside."""
+        """Draw a disc whose title shows when it is pointed at. None: it lies outside."""
         if not (self.x.holds(x) and self.y.holds(y)):
             return None
         return node(
@@ -131,7 +133,7 @@ class Plane:
         )
 
     def upright(self, x: float, *, class_: str, words: str) -> Element | None:
-        """A line across the chart at a value of x, with words beside it."""
+        """Draw a line across the chart at a value of x, with words beside it."""
         if not self.x.holds(x):
             return None
         place = self.x(x)
@@ -151,7 +153,7 @@ class Plane:
 
 
 def staircase(points: Sequence[tuple[float, float]], *, end: float) -> list[tuple[float, float]]:
-    """The corners of a function that keeps its value until the next point."""
+    """The corners of a line that stays at the value of a point until the next point."""
     corners: list[tuple[float, float]] = []
     for i, (x, y) in enumerate(points):
         corners.append((x, y))
@@ -161,7 +163,7 @@ def staircase(points: Sequence[tuple[float, float]], *, end: float) -> list[tupl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChartRow:
-    """A line of a bar chart: words, a value, how it reads, and what shows when pointed at."""
+    """A row of a bar chart: words, a value, the value in words, and a title to point at."""
 
     words: str
     value: float
@@ -170,7 +172,7 @@ class ChartRow:
 
 
 def bars(rows: Sequence[ChartRow], *, title: str, words: str) -> Element:
-    """Horizontal bars, each below its words, so that long words fit a phone."""
+    """Draw horizontal bars, each below its words, so that long words fit on a phone."""
     step, most = 27, max((row.value for row in rows), default=1.0) or 1.0
     parts: list[Element] = []
     for i, row in enumerate(rows):
@@ -191,14 +193,14 @@ def bars(rows: Sequence[ChartRow], *, title: str, words: str) -> Element:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A row of a chart of intervals. Seconds; None: there is no such number.
+    """A row of a chart of intervals, in seconds. None stands for a number that does not exist.
 
     Args:
-        words: what it is.
-        value: the number.
-        low: of the span that most runs fall into.
-        high: of it.
-        upper: what the number, or 95% of all runs, do not exceed.
+        words: what the row shows.
+        value: the number itself.
+        low: lower end of the span of most runs.
+        high: upper end of that span.
+        upper: the bound of the number, or the 95th percentile of all runs.
         class_: of the mark, ``predicted`` or ``measured``.
     """
 
@@ -211,7 +213,7 @@ class Interval:
 
 
 def intervals(rows: Sequence[Interval], *, budget: float | None, title: str, words: str) -> Element:
-    """Latencies with their intervals below each other, and the budget across."""
+    """Draw latencies with their intervals, one below the other, and a line for the budget."""
     values = [v * 1e3 for r in rows for v in (r.value, r.low, r.high, r.upper) if v is not None]
     if budget is not None and budget * 1e3 <= 2 * max(values):
         values.append(budget * 1e3)
@@ -244,5 +246,5 @@ def intervals(rows: Sequence[Interval], *, budget: float | None, title: str, wor
             parts.append(node("path", d=f"M{ends[0]} {y}H{ends[1]}", class_="span"))
         parts.append(node("circle", cx=at, cy=y, r=5, class_=row.class_))
         parts.append(node("text", row.words, x=6, y=y - 12, class_="over plain"))
-    told = "; ".join(f"{row.words}: {milliseconds(row.value)}" for row in rows)
-    return drawing(*parts, height=height, title=title, words=f"{words} {told}")
+    values_text = "; ".join(f"{row.words}: {milliseconds(row.value)}" for row in rows)
+    return drawing(*parts, height=height, title=title, words=f"{words} {values_text}")

@@ -1,4 +1,4 @@
-"""The index of a fleet: every device and budget, its network, and the way to its bundle."""
+"""The index of a fleet: every device and budget, its network, and a link to its bundle."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,22 +10,22 @@ from edgenas.bundle.record import Record
 from edgenas.pages.markup import Node, node, page, section
 
 
-def fleet_page(told: Mapping[str, Any]) -> str:
-    """The page of a fleet.
+def fleet_page(fleet: Mapping[str, Any]) -> str:
+    """Write the page of a fleet.
 
     Args:
-        told: the fields of ``fleet.json``.
+        fleet: the fields of ``fleet.json``.
     """
-    entries = told["entries"]
-    made = [entry for entry in entries if entry["passed"]]
+    entries = fleet["entries"]
+    passed = [entry for entry in entries if entry["passed"]]
     failed = [entry for entry in entries if not entry["passed"]]
-    lead = f"{len(made)} of {len(entries)} bundles made"
+    lead = f"{len(passed)} of {len(entries)} bundles made"
     devices = len({entry["device"] for entry in entries})
     return page(
         f"Fleet: {lead}",
         node("h1", "Fleet"),
         node("p", f"{lead}, for {devices} device{'s' if devices != 1 else ''}.", class_="lead"),
-        section("Bundles", node("ul", *map(_card, made), class_="cards")) if made else None,
+        section("Bundles", node("ul", *map(_card, passed), class_="cards")) if passed else None,
         section("Failed", *(_failure(entry) for entry in failed)) if failed else None,
         node(
             "p",
@@ -52,14 +52,14 @@ def _card(entry: Mapping[str, Any]) -> Element:
 
 
 def describe_latency(record: Record) -> str:
-    """The latency of a record with its kind, in a few words."""
+    """Describe the latency of a record and its kind, in a few words."""
     if record.measured is not None:
         return f"{milliseconds(record.measured.median)} measured"
     if record.predicted is None:
         return "not known"
-    found = record.predicted
-    verb = "estimated" if found.provenance == "estimated" else "predicted"
-    return f"{milliseconds(found.seconds)} {verb}, at most {milliseconds(found.upper)}"
+    latency = record.predicted
+    verb = "estimated" if latency.provenance == "estimated" else "predicted"
+    return f"{milliseconds(latency.seconds)} {verb}, at most {milliseconds(latency.upper)}"
 
 
 def _failure(entry: Mapping[str, Any]) -> Node:

@@ -1,4 +1,4 @@
-"""The looks of every page: two themes, one column on a phone, two on a desk."""
+"""The style of every page: two themes; one column on a phone, two on a wide screen."""
 
 LIGHT = {
     "bg": "#ffffff",

@@ -1,4 +1,4 @@
-"""``report.html`` of a training: its curves, and what its networks are worth at the end."""
+"""``report.html`` of a training: its curves, and the accuracies of its networks at the end."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -6,7 +6,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from edgenas.basics.units import count, pixels
-from edgenas.pages.charts import Plane, drawing, span
+from edgenas.pages.charts import Plane, Points, drawing, span
 from edgenas.pages.markup import (
     Node,
     facts,
@@ -19,21 +19,20 @@ from edgenas.pages.markup import (
 from edgenas.space.space import Space
 from edgenas.training.history import TrainingHistory
 
-Points = list[tuple[float, float]]
 _LINES = ("front", "front second", "front third")
-_POINTS = 300  # of a line: more than that nobody can tell apart
+_POINTS = 300  # of a line: nobody can tell more of them apart
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "K"))
 
 
 def training_page(history: TrainingHistory) -> str:
-    """The page of a training, an HTML document of its own.
+    """Write the page of a training, an HTML document that needs nothing else.
 
     The same history gives the same bytes.
     """
-    told, epochs = history.configuration, _epochs(history)
-    data = told["data"]
+    configuration, epochs = history.configuration, _epochs(history)
+    data = configuration["data"]
     name = f"Training of {history.space.name} on {data['source']}"
-    of = told["recipe"]["epochs"]
+    of = configuration["recipe"]["epochs"]
     done = epochs[-1]["epoch"]
     over = f"{done} of {of} epochs" if done < of else f"{of} epochs"
     images = f"{data['images']:,} images of {data['classes']} classes"
@@ -65,7 +64,7 @@ def training_page(history: TrainingHistory) -> str:
             class_="columns",
         ),
         section("Epoch by epoch", _table(epochs)),
-        section("How it was trained", facts(_facts(told))),
+        section("How it was trained", facts(_facts(configuration))),
     )
 
 
@@ -125,17 +124,17 @@ def _accuracies(epochs: Sequence[Mapping[str, Any]]) -> Element:
 
 def _losses(history: TrainingHistory) -> Element | None:
     lines = [(epoch, line["losses"]) for epoch, line in _by_epoch(history, "losses")]
-    found: list[tuple[str, Points]] = [("the largest network", [(e, v[0]) for e, v in lines])]
+    curves: list[tuple[str, Points]] = [("the largest network", [(e, v[0]) for e, v in lines])]
     for i, name in ((1, "the smallest network"), (2, "the random networks of a step, mean")):
         points = [(e, v[1] if i == 1 else sum(v[2:]) / len(v[2:])) for e, v in lines if len(v) > i]
         if points:
-            found.append((name, points))
+            curves.append((name, points))
     if not lines:
         return None
     note = "Cross-entropy: the largest network learns the labels, the others what it answers."
     if history.configuration.get("teacher"):
         note = "Cross-entropy with the labels and with the answers of the teacher, together."
-    return _curves("Loss", found, y_name="training loss", note=note)
+    return _curves("Loss", curves, y_name="training loss", note=note)
 
 
 def _line(
@@ -146,37 +145,37 @@ def _line(
 
 
 def _by_epoch(history: TrainingHistory, name: str) -> list[tuple[float, Mapping[str, Any]]]:
-    """The lines of metrics that have a field, with the epoch they were written in."""
+    """Find the lines of metrics that have a field, each with its epoch."""
     first = _epochs(history)[0]
     length = first["step"] / first["epoch"]
     return [(line["step"] / length, line) for line in history.metrics if name in line]
 
 
 def _curves(title: str, lines: list[tuple[str, Points]], *, y_name: str, note: str) -> Element:
-    """Lines against epochs; a single one needs no name."""
+    """Draw lines against epochs; a single line needs no name."""
     end = max(x for _, points in lines for x, _ in points)
     plane = Plane.of((0, end * 1.02), span([y for _, points in lines for _, y in points]))
     parts: list[Element | None] = [plane.axes(x_name="epochs", y_name=y_name)]
     for class_, (name, points) in zip(_LINES, lines, strict=False):
-        parts.append(plane.line(_thinned(points), class_=class_))
+        parts.append(plane.line(_thin(points), class_=class_))
         (x, y), words = points[-1], f"{name}: " if name else ""
         parts.append(
             plane.mark(
                 x, y, class_="frontdot", title=f"{words}{y:.4g} after {x:.3g} epochs", radius=2
             )
         )
-    told = "; ".join(
+    ends = "; ".join(
         f"{name or y_name}: from {points[0][1]:.4g} to {points[-1][1]:.4g}"
         for name, points in lines
     )
-    chart = drawing(*parts, height=plane.height, title=title, words=f"By epoch. {told}.")
+    chart = drawing(*parts, height=plane.height, title=title, words=f"By epoch. {ends}.")
     marks = [(class_, name) for class_, (name, _) in zip(_LINES, lines, strict=False) if name]
     key = legend(marks) if marks else None
     return section(title, node("figure", chart, key, node("figcaption", note)))
 
 
-def _thinned(points: Points) -> Points:
-    """A few hundred points: means of neighbours."""
+def _thin(points: Points) -> Points:
+    """Reduce points to a few hundred, each the mean of neighbours."""
     size = -(-len(points) // _POINTS)
     parts = [points[i : i + size] for i in range(0, len(points), size)]
     return [(sum(x for x, _ in p) / len(p), sum(y for _, y in p) / len(p)) for p in parts]
@@ -219,17 +218,20 @@ def _table(epochs: Sequence[Mapping[str, Any]]) -> Element:
     return node("details", node("summary", f"Validation accuracy after {len(rows)} epochs"), listed)
 
 
-def _facts(told: Mapping[str, Any]) -> list[tuple[str, Node]]:
-    data = told["data"]
+def _facts(configuration: Mapping[str, Any]) -> list[tuple[str, Node]]:
+    data = configuration["data"]
     rows: list[tuple[str, Node]] = [
         ("data", f"{data['source']}, SHA-256 {data['digest'][:16]} of its pixels and labels"),
-        ("recipe", ", ".join(f"{name} {value}" for name, value in told["recipe"].items())),
-        ("seed", str(told["seed"])),
-        ("processes", f"{told.get('processes', 1)}, CPU threads of each: {told['threads']}"),
+        ("recipe", ", ".join(f"{name} {value}" for name, value in configuration["recipe"].items())),
+        ("seed", str(configuration["seed"])),
+        (
+            "processes",
+            f"{configuration.get('processes', 1)}, CPU threads of each: {configuration['threads']}",
+        ),
     ]
-    if told.get("init"):
-        rows.append(("started from", f"another supernet, digest {told['init']}"))
-    if teacher := told.get("teacher"):
+    if configuration.get("init"):
+        rows.append(("started from", f"another supernet, digest {configuration['init']}"))
+    if teacher := configuration.get("teacher"):
         size = pixels(teacher["size"])
         words = f"{teacher['file']}, SHA-256 {teacher['sha256'][:16]}, asked at {size} pixels"
         rows.append(("teacher", words))
