@@ -1,4 +1,4 @@
-"""Device profiles: what a device is, how it is used and reached, and what is known of its speed.
+"""Device profiles: what a device is, how it is used and reached, and how fast it is.
 
 A profile is one TOML file, ``device_profiles/<name>.toml``, schema ``edgenas.device/1``. Every
 number in it says where it is from. Latency belongs to a ``Target``, never to a chip alone.
@@ -53,7 +53,7 @@ class Target:
 
     @property
     def slug(self) -> str:
-        """The part of a table's path that names the way of use: ``tensorrt-fp16-t1-b1``."""
+        """The name of its latency table: ``tensorrt-fp16-t1-b1``."""
         return f"{self.runtime}-{self.precision}-t{self.threads}-b{self.batch}"
 
     def __str__(self) -> str:
@@ -64,7 +64,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A number of the data sheet: its unit (of people, e.g. ``GB/s``) and its source."""
+    """A number of the data sheet, with its unit (such as ``GB/s``) and its source."""
 
     value: Annotated[float, Range(0, 1e18, "number")]
     unit: Name
@@ -185,10 +185,10 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """One way a device is used, as its profile lists it.
+    """One way in which a device is used, as its profile lists it.
 
-    ``version`` is the runtime version that the estimate is of. Either there is an ``estimate``, or
-    ``no_estimate`` says why not.
+    ``version`` is the version of the runtime that the estimate holds for. Either there is an
+    ``estimate``, or ``no_estimate`` says why there is none.
     """
 
     target: Target
@@ -202,16 +202,16 @@ class Device:
     """A device profile.
 
     Args:
-        name: also the name of its file and of the folder of its latency tables.
-        title: for people.
-        aliases: other names people type.
+        name: its file and the folder of its latency tables have this name too.
+        title: its name for people.
+        aliases: other names that people type.
         reach: ``local`` (this machine), ``ssh`` or ``none``.
         address: ``user@host`` for ssh, where the profile is of one board; may be empty.
-        power_mode: the mode the estimates are of and measurements expect; may be empty.
+        power_mode: the mode that estimates hold for and measurements expect; may be empty.
         notes: what a user should know.
         facts: the data sheet, by name.
-        uses: the ways it is used; the default first.
-        path: the file.
+        uses: the ways in which it is used; the default comes first.
+        path: of the profile.
     """
 
     name: str
@@ -233,13 +233,13 @@ class Device:
         threads: int | None = None,
         batch: int | None = None,
     ) -> Target:
-        """The first listed target that has what is asked for.
+        """Choose the first listed target with these fields.
 
-        Where none has, the asked fields replace those of the nearest listed target: such a target
-        can be measured, but has no estimate.
+        Where no target has them, they replace the fields of the nearest listed target. Such a
+        target can be measured, but has no estimate.
 
         Raises:
-            EdgenasError: an unknown precision, or threads or batch below one.
+            EdgenasError: the precision is unknown, or threads or batch are below one.
         """
         if precision is not None and precision not in get_args(Precision):
             raise unknown_name(
@@ -270,7 +270,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A target as a profile lists it, see ``Use``."""
+    """A target in the file of a profile, see ``Use``."""
 
     runtime: Name
     precision: Precision
@@ -287,24 +287,24 @@ class _Target:
                 hint='write for example no_estimate = "profile it"',
             )
 
-    def of(self, device: str) -> Use:
-        """This way of using a device."""
-        found = self.estimate
-        if found is not None:
-            found = replace(found, residuals=tuple(sorted(found.residuals)))
+    def to_use(self, device: str) -> Use:
+        """The use of a device that has this target."""
+        estimate = self.estimate
+        if estimate is not None:
+            estimate = replace(estimate, residuals=tuple(sorted(estimate.residuals)))
         return Use(
             target=Target(
                 device, self.runtime, self.precision, threads=self.threads, batch=self.batch
             ),
             version=self.version,
-            estimate=found,
+            estimate=estimate,
             no_estimate=self.no_estimate,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Profile:
-    """A profile as its file holds it, see ``Device``."""
+    """The contents of a profile's file, see ``Device``."""
 
     name: Id
     title: Name
@@ -318,12 +318,13 @@ class _Profile:
 
 
 def load(name: str) -> Device:
-    """The device of a name, an alias, or a path that ends in ``.toml``.
+    """Read the device of a name, an alias, or a path that ends in ``.toml``.
 
-    Profiles are looked for in ``files.data_folders``; the first found wins, so users override ours.
+    Names are looked up in the folders of ``files.data_folders``, the user's first; the first match
+    wins. So users can replace the profiles that edgenas ships.
 
     Raises:
-        EdgenasError: unknown (names the nearest), or a damaged profile (names the field).
+        EdgenasError: the name is unknown, or the profile is damaged.
     """
     if name.endswith(".toml"):
         return read(Path(name))
@@ -335,47 +336,48 @@ def load(name: str) -> Device:
     for device in devices:
         if name.lower() in (device.name, *device.aliases):
             return device
-    names = [known for device in devices for known in (device.name, *device.aliases)]
+    names = [each for device in devices for each in (device.name, *device.aliases)]
     raise unknown_name("device", name, names=names, listing="edgenas list devices")
 
 
 def list_devices() -> tuple[Device, ...]:
-    """All devices, by name. Raises EdgenasError where a profile is damaged."""
-    found: dict[str, Device] = {}
+    """Read all devices, sorted by name. Raises EdgenasError where a profile is damaged."""
+    devices: dict[str, Device] = {}
     for folder in data_folders("device_profiles"):
         for path in sorted(folder.glob("*.toml")):
-            if path.stem not in found:
-                found[path.stem] = read(path)
-    return tuple(found[name] for name in sorted(found))
+            if path.stem not in devices:
+                devices[path.stem] = read(path)
+    return tuple(devices[name] for name in sorted(devices))
 
 
 def read(path: Path) -> Device:
-    """The device of a profile file.
+    """Read the file of a profile.
 
     Raises:
-        EdgenasError: absent, another schema, or a field that is missing, unknown or wrong.
+        EdgenasError: the file is absent or of another schema, or a field is missing, unknown or
+            wrong.
     """
     where = str(path)
-    found = decode(_Profile, read_toml(path, schema=SCHEMA), where=where)
-    if found.name != path.stem or not _NAME.fullmatch(found.name):
+    profile = decode(_Profile, read_toml(path, schema=SCHEMA), where=where)
+    if profile.name != path.stem or not _NAME.fullmatch(profile.name):
         raise EdgenasError(
-            f"{where}: name must be {path.stem!r}, the name of its file, found {found.name!r}",
+            f"{where}: name must be {path.stem!r}, the name of its file, found {profile.name!r}",
             hint="names are lower-case words joined by hyphens",
         )
-    uses = tuple(use.of(found.name) for use in found.targets)
+    uses = tuple(target.to_use(profile.name) for target in profile.targets)
     targets = [use.target for use in uses]
     for target in targets:
         if targets.count(target) > 1:
             raise EdgenasError(f"{where}: targets lists {target.slug} twice")
     return Device(
-        name=found.name,
-        title=found.title,
-        aliases=found.aliases,
-        reach=found.reach,
-        address=found.address,
-        power_mode=found.power_mode,
-        notes=found.notes,
-        facts=found.facts,
+        name=profile.name,
+        title=profile.title,
+        aliases=profile.aliases,
+        reach=profile.reach,
+        address=profile.address,
+        power_mode=profile.power_mode,
+        notes=profile.notes,
+        facts=profile.facts,
         uses=uses,
         path=path,
     )

@@ -9,7 +9,7 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.held_out import HeldOut
 from edgenas.basics.progress import Progress, Say, no_progress, say_nothing
 from edgenas.clock.measure import NETWORK
-from edgenas.latency.device import load
+from edgenas.latency.device import Device, Target, load
 from edgenas.latency.table import LatencyTable
 from edgenas.latency.table_file import table_path
 from edgenas.onnx_graph.inputs import parse_shape
@@ -98,13 +98,7 @@ def profile(
     space = load_space(request.space)
     if request.classes is not None:
         space = space.with_classes(request.classes)
-    target = reach.timed_target(
-        device,
-        runtime=request.runtime,
-        precision=request.precision,
-        threads=request.threads,
-        batch=request.batch,
-    )
+    target = _choose_target(device, request)
     table = profile_space(
         space,
         target=target,
@@ -129,19 +123,23 @@ def check(
     request.check()
     device = load(request.device)
     clock = reach.clock_at_hand(device, ssh=request.ssh, python=request.python, say=say)
-    target = reach.timed_target(
-        device,
-        runtime=request.runtime,
-        precision=request.precision,
-        threads=request.threads,
-        batch=request.batch,
-    )
+    target = _choose_target(device, request)
     return check_target(
         target,
         clock=clock,
         space=None if request.space is None else load_space(request.space),
         tolerance=request.allowed,
         progress=progress,
+    )
+
+
+def _choose_target(device: Device, request: ProfileRequest | CheckRequest) -> Target:
+    return reach.timed_target(
+        device,
+        runtime=request.runtime,
+        precision=request.precision,
+        threads=request.threads,
+        batch=request.batch,
     )
 
 

@@ -48,14 +48,13 @@ def check(
         target: whose table; it must be measured.
         clock: where it is timed.
         space: the space of the table; None: the one of its networks.
-        tolerance: a fraction, above 0.
-        visits: how often each canary is timed, all others in between.
+        tolerance: a fraction between 0 and 1.
+        visits: how often each canary is timed.
         settings: of the clock.
         progress: called after each visit.
 
     Raises:
-        NoTableError: the target has no measured table.
-        EdgenasError: the space is unknown, or the device cannot be reached.
+        EdgenasError: the target has no measured table, or the device cannot be reached.
     """
     if not 0 < tolerance < 1:
         raise EdgenasError(f"tolerance must be between 0% and 100%, found {tolerance:.1%}")
