@@ -134,7 +134,9 @@ def test_every_file_format_stands_on_its_page():
         for name in SCHEMA.findall(text_of(path))
     }
     assert sorted(used - listed) == []
-    lists = {f"edgenas.{kind}/1" for kind in ("devices", "spaces", "supernets", "runtimes")}
+    lists = {
+        f"edgenas.{kind}/1" for kind in ("devices", "spaces", "supernets", "runtimes", "formats")
+    }
     assert sorted(listed - used - lists) == []
 
 

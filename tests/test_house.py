@@ -44,8 +44,6 @@ INSTALLED_AS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 INSTALLED_AS |= {"tensorrt_rtx": "tensorrt-rtx-cu13", "google": "protobuf"}
 INSTALLED_AS |= {"pillow_heif": "pillow-heif"}
 
-LONGEST = 465
-
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 
@@ -319,7 +317,7 @@ def test_public_functions_and_classes_say_what_they_do(path: Path):
 @pytest.mark.parametrize("path", each(modules()))
 def test_files_stay_short(path: Path):
     lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= LONGEST, f"{lines} lines: split it by noun"
+    assert lines <= MOST_LINES, f"{lines} lines: split it by noun"
 
 
 def tracked() -> list[Path]:
@@ -352,15 +350,14 @@ def test_no_file_names_a_path_or_a_host_of_one_machine():
 # How many there may be. A number above the bar in its comment is where the tree stands now: it may
 # only fall.
 MOST = {
-    "modules above 400 lines": 3,  # bar 0
-    "functions above 60 lines of code": 6,  # bar 0
-    "functions with more than 8 parameters": 1,  # bar 0
+    "functions above 60 lines of code": 2,  # bar 0
+    "functions with more than 8 parameters": 0,
     "mutable fields of frozen values in delivery": 0,
     "assertions of a value in delivery": 3,
-    "judge, judged": 14,  # bar 5
-    "found, outside of errors": 508,  # bar 150
-    "likewise": 9,  # bar 0
-    "classes of one name": 2,  # bar 0
+    "judge, judged": 6,  # bar 5
+    "found, outside of errors": 429,  # bar 150
+    "likewise": 7,  # bar 0
+    "classes of one name": 1,  # bar 0
     "files of cli named otherwise than their verbs": 0,
 }
 # Names of `edgenas/` beside `__init__.py` and `__main__.py`.
@@ -390,11 +387,6 @@ def offences() -> dict[str, list[str]]:
     verbs = {verb.replace("-", "_") for verb in VERBS}
     stems = {p.stem for p in (PACKAGE / "cli").glob("*.py")} - NO_VERBS
     return {
-        "modules above 400 lines": [
-            f"{name}: {text.count(chr(10))}"
-            for name, text in held.items()
-            if len(text.splitlines()) > MOST_LINES
-        ],
         "functions above 60 lines of code": [
             f"{name}: {f.name}: {size}"
             for name, f in every
