@@ -1,4 +1,4 @@
-"""One decoder for every file: from what JSON, TOML or YAML hold to typed values.
+"""One decoder for every file: it turns what JSON, TOML or YAML hold into typed values.
 
 A frozen dataclass says what a file holds, and its annotations are the rules
 (`edgenas.basics.ranges`)::
@@ -7,7 +7,7 @@ A frozen dataclass says what a file holds, and its annotations are the rules
 
 It reads numbers, texts, ``Literal``, ``X | None``, ``tuple``, ``Mapping[str, X]``, dataclasses and,
 as ``Any``, free-form values. A field may be absent where the class has a default, unless it is
-marked ``ALWAYS``. A rule for several fields stands in ``__post_init__`` and raises EdgenasError.
+marked ``ALWAYS``. A rule about several fields belongs in ``__post_init__`` and raises EdgenasError.
 """
 
 import dataclasses
@@ -31,9 +31,9 @@ Kind = TypeVar("Kind")
 Reader = Callable[[Any], Any]
 
 
-class _Fault(Exception):  # noqa: N818 - never seen outside
-    def __init__(self, said: str, hint: str = "", kind: str = "") -> None:
-        self.said, self.hint, self.kind, self.path = said, hint, kind, ""
+class _Fault(Exception):  # noqa: N818 - it never leaves this module
+    def __init__(self, message: str, hint: str = "", kind: str = "") -> None:
+        self.message, self.hint, self.kind, self.path = message, hint, kind, ""
 
     def inside(self, place: str) -> "_Fault":
         self.path = place + self.path
@@ -51,16 +51,18 @@ def _require_kind(kind: str, value: object, *, fits: bool) -> None:
 
 
 def decode(kind: type[Kind], value: Any, *, where: str) -> Kind:
-    """A value of a kind from what a file holds, as ``json.loads`` or ``tomllib.loads`` give it.
+    """Make a value of a kind from what ``json.loads`` or ``tomllib.loads`` returned.
 
     Raises:
-        EdgenasError: names the file (``where``), the path inside it, the rule and the value found.
+        EdgenasError: names the file (``where``), the path inside it, the rule and the value.
     """
     try:
         return _reader(kind)(value)
     except _Fault as fault:
         path = fault.path.removeprefix(".")
-        raise EdgenasError(f"{where}{path and ': '}{path}{fault.said}", hint=fault.hint) from None
+        raise EdgenasError(
+            f"{where}{path and ': '}{path}{fault.message}", hint=fault.hint
+        ) from None
 
 
 @functools.cache
@@ -71,7 +73,7 @@ def _reader(kind: Any) -> Reader:
     origin, inner = get_origin(kind), get_args(kind)
     length = next((rule for rule in rules if isinstance(rule, Length)), Length())
     if kind in (int, float):
-        (limits,) = (rule for rule in rules if isinstance(rule, Range))  # every number has one
+        (limits,) = (rule for rule in rules if isinstance(rule, Range))  # every number has a range
         return functools.partial(_number, kind=kind, limits=limits)
     if kind is str:
         return functools.partial(_text, length=length)
@@ -82,7 +84,7 @@ def _reader(kind: Any) -> Reader:
     if origin in (Union, UnionType):
         readers = [_reader(each) for each in inner if each is not NoneType]
         return functools.partial(_either, readers=readers, null=NoneType in inner)
-    if origin is tuple:  # of as many items as named, all of one kind
+    if origin is tuple:  # all items are of one kind, and as many as the annotation names
         length = length if inner[-1] is ... else Length(len(inner), len(inner))
         return functools.partial(_list, reader=_reader(inner[0]), length=length)
     if origin is Mapping:
@@ -104,9 +106,9 @@ def _text(value: Any, *, length: Length) -> str:
 
 
 def _word(value: Any, *, words: tuple[Any, ...]) -> Any:
-    told = f"one of {', '.join(words)}" if isinstance(words[0], str) else "true or false"
+    kind = f"one of {', '.join(words)}" if isinstance(words[0], str) else "true or false"
     fits = any(type(value) is type(word) and value == word for word in words)
-    _require_kind(told, value, fits=fits)
+    _require_kind(kind, value, fits=fits)
     return value
 
 
@@ -118,7 +120,7 @@ def _either(value: Any, *, readers: list[Reader], null: bool) -> Any:
         try:
             return reader(value)
         except _Fault as fault:
-            if fault.path or not fault.kind:  # of this kind, but it breaks a rule
+            if fault.path or not fault.kind:  # the value is of this kind, but breaks a rule
                 raise
             kinds.append(fault.kind)
     _require(f"be {' or '.join(kinds)}", value)
@@ -127,31 +129,31 @@ def _either(value: Any, *, readers: list[Reader], null: bool) -> Any:
 def _list(value: Any, *, reader: Reader, length: Length) -> tuple[Any, ...]:
     _require_kind("a list", value, fits=isinstance(value, (list, tuple)))
     _require(length.broken_by(value, "items"), value)
-    found: list[Any] = []  # as long as the place of a fault
+    items: list[Any] = []
     try:
         for item in value:
-            found.append(reader(item))
-    except _Fault as fault:
-        raise fault.inside(f"[{len(found)}]") from None
-    return tuple(found)
+            items.append(reader(item))
+    except _Fault as fault:  # of the item after those that could be read
+        raise fault.inside(f"[{len(items)}]") from None
+    return tuple(items)
 
 
 def _mapping(value: Any, *, reader: Callable[[str], Reader], length: Length) -> dict[str, Any]:
     _require_kind("an object", value, fits=isinstance(value, Mapping))
     _require(length.broken_by(value, "entries"), value)
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for name, item in cast(Mapping[Any, Any], value).items():
         _text(name, length=KEY)
         each = reader(name)
         try:
-            found[name] = each(item)
+            entries[name] = each(item)
         except _Fault as fault:
             raise fault.inside(f".{name}") from None
-    return found
+    return entries
 
 
 def _object(kind: type[Any]) -> Reader:
-    names: dict[str, Stored] = {}  # by name in the file, the name in the class
+    names: dict[str, Stored] = {}  # from the name in the file to the name in the class
     readers: dict[str, Reader] = {}
     needed: list[str] = []
     hints = hints_of(kind, include_extras=True)
@@ -163,19 +165,19 @@ def _object(kind: type[Any]) -> Reader:
         if ALWAYS in rules or field.default is field.default_factory:  # both are MISSING
             needed.append(own.name)
 
-    def known(name: str) -> Reader:
+    def find_reader(name: str) -> Reader:
         if name not in readers:
             hint = f"known fields: {', '.join(readers)}"
             raise _Fault(f": unknown field {quote(name)}", hint)
         return readers[name]
 
     def read(value: Any) -> Any:
-        given = _mapping(value, reader=known, length=Length())
+        entries = _mapping(value, reader=find_reader, length=Length())
         for name in needed:
-            if name not in given:
+            if name not in entries:
                 raise _Fault(f": the field {name!r} is missing")
         try:
-            return kind(**{names[n].name: names[n].of(item) for n, item in given.items()})
+            return kind(**{names[n].name: names[n].of(item) for n, item in entries.items()})
         except EdgenasError as error:
             raise _Fault(f": {error.message}", error.hint) from None
 
@@ -183,7 +185,7 @@ def _object(kind: type[Any]) -> Reader:
 
 
 def _free(value: Any, level: int = 0) -> Any:
-    """JSON of any shape, finite and not too deep."""
+    """Read JSON of any shape. Its numbers must be finite, and it must not be too deep."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, (int, float)):

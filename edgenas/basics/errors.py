@@ -1,4 +1,4 @@
-"""The one exception a user sees."""
+"""The exception for mistakes of users, and values in its messages."""
 
 import reprlib
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ class EdgenasError(Exception):
 
 
 def unknown_name(what: str, name: str, *, names: Iterable[str], listing: str) -> EdgenasError:
-    """The error for a name that does not exist, with the nearest names that do.
+    """Make the error for a name that does not exist; its hint has the most similar names.
 
     Args:
         what: the kind of thing, e.g. ``"device"``.
@@ -34,15 +34,15 @@ def unknown_name(what: str, name: str, *, names: Iterable[str], listing: str) ->
         listing: the command that lists them, e.g. ``"edgenas list devices"``.
     """
     near = get_close_matches(name.lower(), sorted(names), n=3, cutoff=0.5)
-    meant = f"did you mean {' or '.join(near)}? " if near else ""
-    return EdgenasError(f"unknown {what} {name!r}", hint=f"{meant}see them all with: {listing}")
+    question = f"did you mean {' or '.join(near)}? " if near else ""
+    return EdgenasError(f"unknown {what} {name!r}", hint=f"{question}see them all with: {listing}")
 
 
 class _Short(reprlib.Repr):
-    """``repr`` of a value of any size and depth, never longer than a part of a line."""
+    """``repr`` of a value of any size and depth, always shorter than a line."""
 
     def repr_int(self, x: int, level: int) -> str:
-        """Python refuses to write integers of more than 4,300 digits."""
+        """The bits of a large integer: Python refuses to write more than 4,300 digits."""
         return repr(x) if x.bit_length() <= 128 else f"an integer of {x.bit_length()} bits"
 
 
@@ -52,14 +52,14 @@ _SHORT.maxstring = _SHORT.maxother = 60
 
 
 def quote(value: object) -> str:
-    """A value for an error message: as ``repr``, at most 80 characters, the middle left out."""
+    """Quote a value in an error message: its ``repr``, cut in the middle to 80 characters."""
     return _cut(_SHORT.repr(value), 80)
 
 
 def one_line(text: str) -> str:
-    """A message as a terminal shows it: one line, nothing that controls it, 300 characters.
+    """Make a message fit for a terminal: one line of 300 characters, without control characters.
 
-    What is longer loses its middle: the start says where, the end what was found.
+    A longer message is cut in the middle: its start says where, and its end has the value.
     """
     line = _cut(" ".join(text.split()), LONGEST)
     if not line.isprintable():

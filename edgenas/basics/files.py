@@ -1,4 +1,4 @@
-"""How edgenas touches the disk: atomic writes, schemas, the user's folders, the machine lock.
+"""Files: atomic writes, limits for reading, schemas, the user's folders, and the machine lock.
 
 People write TOML, programs write JSON. A JSON file starts with ``"schema": "edgenas.<kind>/<n>"``;
 unknown schemas and unknown fields are refused.
@@ -26,8 +26,8 @@ from typing import Any, cast
 from edgenas.basics import temporary as temporaries
 from edgenas.basics.errors import EdgenasError, quote
 
-# Bytes of a file that is read as a whole. What JSON of this size can become fits in 1 GB; Python
-# reads about 1 MB of TOML a second.
+# Limits in bytes for files that are read as a whole. Any JSON of this size needs less than 1 GB of
+# memory, and Python reads about 1 MB of TOML a second.
 LARGEST, LARGEST_TOML = 16 << 20, 1 << 20
 _DOTS = 64  # in one name of a TOML file
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -35,29 +35,29 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 def cache_folder() -> Path:
     """The user's cache: ``$EDGENAS_CACHE``, else ``$XDG_CACHE_HOME/edgenas``, else ~/.cache."""
-    given = os.environ.get("EDGENAS_CACHE")
-    if given:
-        return Path(given)
+    folder = os.environ.get("EDGENAS_CACHE")
+    if folder:
+        return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgenas"
 
 
 def data_folders(kind: str) -> list[Path]:
-    """Where files of a kind (``device_profiles``, ``latency_tables``) are looked for, in order.
+    """The folders in which to look for ``device_profiles`` or ``latency_tables``, in order.
 
-    The folders of ``$EDGENAS_PATH`` first, then the user's data folder, then what edgenas ships.
-    Only folders that exist are returned.
+    First come the folders of ``$EDGENAS_PATH``, then the user's data folder, then the files that
+    edgenas ships. Folders that do not exist are left out.
     """
     package = Path(__file__).parent.parent
     user = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "edgenas"
-    given = [Path(p) for p in os.environ.get("EDGENAS_PATH", "").split(os.pathsep) if p]
+    own = [Path(p) for p in os.environ.get("EDGENAS_PATH", "").split(os.pathsep) if p]
     # The wheel carries the two data folders inside the package; a checkout has them beside it.
-    roots = [*given, user, package / "shipped", package.parent]
+    roots = [*own, user, package / "shipped", package.parent]
     return [root / kind for root in roots if (root / kind).is_dir()]
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Generator[None]:
-    """Turn what a disk refuses into an EdgenasError: full, protected, something in the way."""
+    """Turn errors of a disk into an EdgenasError: full, protected, or a file in the way."""
     try:
         yield
     except OSError as error:
@@ -71,23 +71,23 @@ def disk_errors(path: Path) -> Generator[None]:
                 f"may not write {path}", hint=_elsewhere(path, "make it writable")
             ) from error
         if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
-            found = "folder" if error.errno == errno.EISDIR else "file"
+            obstacle = "folder" if error.errno == errno.EISDIR else "file"
             raise EdgenasError(
-                f"cannot write {path}: a {found} is in its way",
+                f"cannot write {path}: a {obstacle} is in its way",
                 hint=_elsewhere(path, "move it away"),
             ) from error
         raise
 
 
 def _elsewhere(path: Path, remedy: str) -> str:
-    """What to do where a path cannot be written: no option names the files of the cache."""
+    """The hint for a path that cannot be written. No option names the files of the cache."""
     if path.absolute().is_relative_to(cache_folder().absolute()):
         return f"{remedy}, or name another cache folder: export EDGENAS_CACHE=FOLDER"
     return f"{remedy}, or choose another folder"
 
 
 def _sync(path: Path) -> None:
-    """Put what was written to a file or folder on the disk, so that a power cut keeps it."""
+    """Flush a file or a folder to the disk, so that it survives a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -95,13 +95,20 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def _read_umask() -> int:
+    """The permissions that new files of this process do not get; the system only swaps them."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
 @contextlib.contextmanager
 def new_file(path: Path) -> Generator[Path]:
-    """A temporary file beside ``path`` that takes its place, durably, when the block succeeds.
+    """A temporary file beside ``path`` that replaces it when the block succeeds.
 
     Yields:
-        The path to write to. A failure leaves ``path`` as it was and no litter; what a killed
-        process leaves is removed when ``path`` is written the next time.
+        The path to write to. If the block fails, ``path`` stays as it was and the temporary file
+        is removed. If the process is killed, the next one that writes ``path`` removes it.
 
     Raises:
         EdgenasError: the disk is full or may not be written.
@@ -112,10 +119,8 @@ def new_file(path: Path) -> Generator[Path]:
         with temporaries.new_temporary_file(path.parent, prefix=prefix) as temporary:
             try:
                 yield temporary
-                # mkstemp makes private files; what edgenas writes is as public as any other file.
-                umask = os.umask(0)
-                os.umask(umask)
-                temporary.chmod(0o666 & ~umask)
+                # mkstemp makes private files, but files of edgenas are as public as all others.
+                temporary.chmod(0o666 & ~_read_umask())
                 _sync(temporary)
                 temporary.replace(path)
                 _sync(path.parent)
@@ -125,9 +130,9 @@ def new_file(path: Path) -> Generator[Path]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Generator[Path]:
-    """A temporary folder that becomes ``path`` when the block succeeds: complete or absent.
+    """A temporary folder that becomes ``path`` when the block succeeds; else there is none.
 
-    An existing ``path`` is replaced; callers that must not replace check first.
+    An existing ``path`` is replaced. A caller that must not replace it has to check that first.
 
     Raises:
         EdgenasError: the disk is full or may not be written, or ``path`` is a file.
@@ -140,9 +145,7 @@ def new_folder(path: Path) -> Generator[Path]:
         with temporaries.new_temporary_folder(path.parent, prefix=prefix) as temporary:
             try:
                 yield temporary
-                umask = os.umask(0)
-                os.umask(umask)
-                temporary.chmod(0o777 & ~umask)
+                temporary.chmod(0o777 & ~_read_umask())
                 for inside in (*temporary.rglob("*"), temporary):
                     _sync(inside)
                 if path.exists():
@@ -174,23 +177,23 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object atomically, indented, in the order given."""
+    """Write a JSON object atomically, indented, in the order of its fields."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def read_bytes(path: Path, *, most: int = LARGEST) -> bytes:
-    """The bytes of a regular file; its size is known before a byte is read.
+    """Read a regular file. Its size is checked before any byte is read.
 
     Args:
-        path: which. A FIFO or a device is refused and never waited for.
-        most: bytes it may have.
+        path: of the file. A FIFO or a device is refused without waiting for it.
+        most: the largest size, in bytes.
 
     Raises:
-        EdgenasError: absent, no regular file, too large, or the disk refuses.
+        EdgenasError: the file is absent, no regular file or too large, or it cannot be read.
     """
     with _regular(path) as stream:
         size = os.fstat(stream.fileno()).st_size
-        # What /proc holds says that it has no bytes, and a file may grow meanwhile.
+        # Files in /proc report a size of 0, and any file may grow meanwhile.
         data = stream.read(most + 1) if size <= most else b""
     if size > most or len(data) > most:
         raise EdgenasError(f"{path} must have at most {most} bytes, found {max(size, len(data))}")
@@ -198,7 +201,7 @@ def read_bytes(path: Path, *, most: int = LARGEST) -> bytes:
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what others are to open but is no regular file. Raises as ``read_bytes``."""
+    """Refuse a path that is no regular file before a library opens it. Raises as ``read_bytes``."""
     with _regular(path):
         pass
 
@@ -206,7 +209,7 @@ def check_regular(path: Path) -> None:
 @contextlib.contextmanager
 def _regular(path: Path) -> Generator[io.BufferedReader]:
     try:
-        # Looked at before it is opened: to open a device may already do something.
+        # This check comes before opening, because opening a device can have an effect.
         if stat.S_ISREG(path.stat().st_mode):
             handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(handle, "rb") as stream:
@@ -222,7 +225,7 @@ def _regular(path: Path) -> Generator[io.BufferedReader]:
 
 
 def read_text(path: Path, *, most: int = LARGEST) -> str:
-    """The text of a file. Raises as ``read_bytes``, and where it is no UTF-8."""
+    """Read the text of a file. Raises as ``read_bytes``, and if the text is not UTF-8."""
     data = read_bytes(path, most=most)
     mark = next((m for m in (codecs.BOM_UTF8, *_UTF16) if data.startswith(m)), b"")
     try:
@@ -237,20 +240,20 @@ def read_text(path: Path, *, most: int = LARGEST) -> str:
 
 
 def parse_json(text: str, *, where: str) -> Any:
-    """What JSON says.
+    """Parse JSON.
 
     Raises:
-        EdgenasError: no JSON, a field twice, NaN or infinity, an integer that is too long, or
-            nested too deeply.
+        EdgenasError: the text is no JSON or nested too deeply, an object has a field twice, or a
+            number is NaN, infinite or too long.
     """
     with _damage(where):
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
 
 
 def parse_toml(text: str, *, where: str) -> dict[str, Any]:
-    """What TOML says. Raises as ``parse_json``."""
+    """Parse TOML. Raises as ``parse_json``."""
     with _damage(where):
-        # Python's reader needs time in proportion to the square of the parts of a dotted name.
+        # The time of Python's reader grows with the square of the dots in one name.
         if any(part.count(".") > _DOTS for part in re.split(r"[\n=,{}\[\]]", text)):
             raise ValueError("a name has too many dots")
         return tomllib.loads(text)
@@ -273,11 +276,11 @@ def _damage(where: str) -> Generator[None]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         twice = next(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
         raise ValueError(f"it has the field {quote(twice)} twice")
-    return found
+    return fields
 
 
 def _refuse(word: str) -> None:
@@ -295,33 +298,34 @@ def read_json(path: Path, *, schema: str) -> dict[str, Any]:
 
 
 def read_toml(path: Path, *, schema: str) -> dict[str, Any]:
-    """Read a TOML file of a given schema, without the schema field. Raises like read_json."""
+    """Read a TOML file of a given schema, without the schema field. Raises as ``read_json``."""
     value = parse_toml(read_text(path, most=LARGEST_TOML), where=str(path))
     return check_schema(value, schema=schema, where=str(path))
 
 
 def check_schema(value: Any, *, schema: str, where: str) -> dict[str, Any]:
-    """The object without its schema field.
+    """Check the schema of an object, and return the object without its schema field.
 
     Raises:
-        EdgenasError: no object, or another schema than the one asked for.
+        EdgenasError: the value is no object, or it has another schema.
     """
     if not isinstance(value, dict):
         raise EdgenasError(f"{where} must hold one object, found {type(value).__name__}")
-    given = cast(dict[Any, Any], value)
-    found = given.get("schema")
-    if found != schema:
+    fields = cast(dict[Any, Any], value)
+    if fields.get("schema") != schema:
         raise EdgenasError(
-            f"{where} must have schema {schema!r}, found {quote(found)}",
+            f"{where} must have schema {schema!r}, found {quote(fields.get('schema'))}",
             hint="this file is of another kind or of another edgenas version",
         )
-    return {str(k): v for k, v in given.items() if k != "schema"}
+    return {str(k): v for k, v in fields.items() if k != "schema"}
 
 
 def check_fields(
     value: Mapping[str, Any], *, required: Iterable[str], optional: Iterable[str] = (), where: str
 ) -> None:
-    """Refuse an object with missing or unknown fields.
+    """Refuse an object with missing or unknown fields, where the names depend on other values.
+
+    Objects whose fields are always the same go through `edgenas.basics.decode`.
 
     Raises:
         EdgenasError: names the first missing or unknown field.
@@ -339,19 +343,19 @@ def check_fields(
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a regular file, in hex. Raises as ``read_bytes``, but of any size."""
+    """Compute the SHA-256 of a regular file of any size, in hex. Raises as ``read_bytes``."""
     with _regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def machine_lock_path() -> Path:
-    """The file whose lock says that this machine is being timed."""
+    """The file whose lock shows that this machine is being timed."""
     return Path(tempfile.gettempdir()) / f"edgenas-{os.getuid()}.timing.lock"
 
 
 @contextlib.contextmanager
 def file_lock(path: Path) -> Generator[None]:
-    """Hold the lock of a file, which is made if it is not there; another process waits for it."""
+    """Hold the lock of a file; other processes wait for it. The file is created if it is absent."""
     with path.open("a") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         try:
@@ -362,13 +366,13 @@ def file_lock(path: Path) -> Generator[None]:
 
 @contextlib.contextmanager
 def machine_lock() -> Generator[None]:
-    """Hold this machine for timing: two measurements never run at once, and training pauses."""
+    """Reserve this machine for timing: other measurements wait, and training pauses."""
     with file_lock(machine_lock_path()):
         yield
 
 
 def wait_for_machine() -> float:
-    """Return once nothing is being timed here; the seconds waited."""
+    """Wait until nothing is being timed on this machine; returns the seconds waited."""
     start = time.monotonic()
     with machine_lock_path().open("a") as stream:
         fcntl.flock(stream, fcntl.LOCK_SH)

@@ -1,10 +1,10 @@
-"""How far a predictor is off on networks that it had not seen."""
+"""The error of a predictor on networks that it has not seen."""
 
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from edgenas.basics.decode import decode
 from edgenas.basics.ranges import Positive, Range, Words
@@ -18,8 +18,8 @@ class HeldOut:
         n: how many networks.
         error: mean |predicted - true|: a fraction of 1 for accuracy, of the truth for latency.
         bias: mean of predicted - true, in the same unit; above zero is optimistic for accuracy.
-        spearman: rank correlation, ties at their mean rank; 0 where one side is constant.
-        method: how they were held out, in words.
+        spearman: rank correlation. Ties have their mean rank; it is 0 if one side is constant.
+        method: how the networks were held out, in words.
     """
 
     n: Positive
@@ -30,7 +30,7 @@ class HeldOut:
 
     @staticmethod
     def from_json(value: Any, *, where: str) -> "HeldOut":
-        """The value of a JSON object.
+        """Read the value from a JSON object.
 
         Raises:
             EdgenasError: a field is missing, unknown or of the wrong type.
@@ -67,13 +67,9 @@ def compare_with_truth(
 
 
 def rank_correlation(one: ArrayLike, other: ArrayLike) -> float:
-    """Spearman's rank correlation; 0 where it is not defined."""
-    a, b = _ranks(np.asarray(one, float)), _ranks(np.asarray(other, float))
+    """Compute Spearman's rank correlation; 0 if it is not defined."""
+    from scipy.stats import rankdata
+
+    a, b = (rankdata(np.asarray(values, float)) for values in (one, other))
     scale = float(np.sqrt(a.var() * b.var()))
     return float(((a - a.mean()) * (b - b.mean())).mean() / scale) if scale else 0.0
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[inverse]

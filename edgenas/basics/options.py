@@ -1,4 +1,4 @@
-"""Requests: what a verb can be asked for, as one frozen value.
+"""Requests: everything that a user can ask of a verb, as one frozen value.
 
 A request is a frozen dataclass. Each field is ``Annotated`` with an `Option`, and its type holds
 the ranges of its numbers (`edgenas.basics.ranges`)::

@@ -1,8 +1,7 @@
-"""What a number, a text or a list in a file may be: ranges with their units, and the usual kinds.
+"""The rules for numbers, texts and lists in files: ranges with their units, and the usual kinds.
 
-`edgenas.basics.decode` reads them from ``Annotated`` fields. Every number in a file has a range
-and a
-unit. The upper ends are far beyond what is met; they keep sums and products of such numbers finite.
+`edgenas.basics.decode` reads them from ``Annotated`` fields. Every number in a file has a range and
+a unit. The upper ends are far above real values; they keep sums and products of numbers finite.
 """
 
 import math
@@ -16,16 +15,17 @@ Unit = Literal[
 ]
 
 ALWAYS = "always"  # marks a field that every file has, although the class has a default
-# Control characters but tab and newline, lone surrogates, and marks that turn the order of text.
+# Control characters except tab and newline, lone surrogates, and marks that change the direction
+# of text.
 _UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The numbers that a field may hold, both ends included, and their unit.
+    """The numbers that a field may hold, including both ends, and their unit.
 
-    ``above`` excludes the lower end. A ``count`` has no unit, a ``fraction`` is one of 1, and a
-    ``number`` is a ratio, a logarithm or has a unit that stands beside it in the file.
+    ``above`` excludes the lower end. A ``count`` has no unit, and a ``fraction`` is a part of 1. A
+    ``number`` is a ratio or a logarithm, or the file names its unit in another field.
     """
 
     least: float
@@ -34,16 +34,16 @@ class Range:
     above: bool = False
 
     def broken_by(self, value: float) -> str:
-        """The rule that a number breaks, in words after "must"; empty: none."""
+        """The rule that a number breaks, in words that follow "must". Empty: it breaks none."""
         if isinstance(value, float) and not math.isfinite(value):
             return "be a finite number"
         if self.above and value <= self.least:
-            return f"be above {self._told(self.least)}"
+            return f"be above {self._show(self.least)}"
         if value < self.least:
-            return f"be at least {self._told(self.least)}"
-        return f"be at most {self._told(self.most)}" if value > self.most else ""
+            return f"be at least {self._show(self.least)}"
+        return f"be at most {self._show(self.most)}" if value > self.most else ""
 
-    def _told(self, end: float) -> str:
+    def _show(self, end: float) -> str:
         if self.unit in ("count", "fraction", "number"):
             return f"{end:g}"
         return f"{end:g} {self.unit if end != 1 else self.unit.removesuffix('s')}"
@@ -51,17 +51,17 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """How many characters, items or entries a text, a list or an object may have."""
+    """How many characters a text may have, or how many items a list or an object may have."""
 
     least: int = 0
     most: int = 100_000
 
     def broken_by(self, value: Sized, parts: str) -> str:
-        """The rule that a text, a list or an object breaks, in words after "must"; empty: none.
+        """The rule that a value breaks, in words that follow "must". Empty: it breaks none.
 
         Args:
-            value: which; a text is also free of what controls a terminal.
-            parts: what it is made of, e.g. ``items``.
+            value: a text, a list or an object. A text must not contain control characters either.
+            parts: what the value is made of, e.g. ``items``.
         """
         if len(value) < self.least and self.least == 1:
             return "not be empty"
@@ -75,20 +75,25 @@ class Length:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A field that has another name in its file, and is there so many times as large."""
+    """A field that has another name in its file, and may be stored in another unit.
+
+    Args:
+        name: in the file.
+        times: the number in the file divided by the value of the field.
+    """
 
     name: str
     times: float = 1.0
 
     def of(self, value: Any) -> Any:
-        """The value of the class from that of the file."""
+        """Convert the value of the file to the value of the field."""
         return value if self.times == 1 else value / self.times
 
 
 Seconds = Annotated[float, Range(0, 1e6, "seconds", above=True)]
 SecondsOrZero = Annotated[float, Range(0, 1e6, "seconds")]
 Fraction = Annotated[float, Range(0, 1, "fraction")]
-PredictedAccuracy = Annotated[float, Range(-1, 2, "fraction")]  # a predictor clips nothing
+PredictedAccuracy = Annotated[float, Range(-1, 2, "fraction")]  # predictors do not clip
 PredictedSeconds = Annotated[float, Range(-1e6, 1e6, "seconds")]
 Seed = Annotated[int, Range(-(2**63), 2**64, "number")]
 Count = Annotated[int, Range(0, 2**53, "count")]
@@ -104,11 +109,11 @@ Kernel = Annotated[int, Range(1, 255, "pixels")]
 Ratio = Annotated[float, Range(0, 1000, "number", above=True)]  # of channels
 Classes = Annotated[int, Range(1, 1_000_000, "count")]
 Bytes = Annotated[int, Range(0, 2**53, "bytes")]
-Deviation = Annotated[float, Range(1e-6, 1, "fraction")]  # of pixels, which lie from 0 to 1
+Deviation = Annotated[float, Range(1e-6, 1, "fraction")]  # of pixels, whose values are from 0 to 1
 Macs = Annotated[float, Range(0, 1e18, "count")]
 Log = Annotated[float, Range(-50, 50, "number")]  # a difference of logarithms: a factor up to e^50
 Name = Annotated[str, Length(1, 1000)]
 Words = Annotated[str, Length(0, 10_000)]
 Id = Annotated[str, Length(1, 200)]
-FREE = Range(-(2.0**64), 2.0**64, "number")  # of values of any shape
+FREE = Range(-(2.0**64), 2.0**64, "number")  # for free-form values
 KEY = Length(0, 1000)  # of the names in an object

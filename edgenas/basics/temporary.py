@@ -1,8 +1,8 @@
-"""Temporary files and folders that need a name, and what is left of those of killed processes.
+"""Temporary files and folders with names, and how those of killed processes are removed.
 
-Whoever makes one holds a lock on it, which goes with the process, whatever ends that. So the next
-one who makes one of the same name and finds others without a lock knows that nobody uses them, and
-removes them. Where a name is not needed there is none: `edgenas.clock.spool`.
+The process that makes one holds a lock on it. The system releases the lock when the process ends,
+for whatever reason. So if a later process makes one with the same prefix and finds others without a
+lock, nobody uses these, and it removes them. Files that need no name: `edgenas.clock.spool`.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ def scratch_folder() -> Generator[Path]:
 
 @contextlib.contextmanager
 def redirect_temporary_files(folder: Path) -> Generator[None]:
-    """Meanwhile all temporary files of this process go into a folder, also those of libraries."""
+    """Put all temporary files of this process into a folder, also those of libraries."""
     before = tempfile.tempdir
     tempfile.tempdir = str(folder)
     try:
@@ -42,13 +42,13 @@ def redirect_temporary_files(folder: Path) -> Generator[None]:
 
 
 def temporary_prefix(path: Path) -> str:
-    """How the names of temporary files and folders begin that are to become a path."""
+    """The start of the names of temporary files and folders that will become a path."""
     return f".{path.name}.{_OWN}"
 
 
 @contextlib.contextmanager
 def new_temporary_file(within: Path, *, prefix: str) -> Generator[Path]:
-    """A new, empty file with a lock on it; whoever asks for it moves or removes it."""
+    """A new, empty file with a lock on it; the caller moves or removes it."""
     with _alone(within):
         _sweep(within, prefix=prefix)
         handle, name = tempfile.mkstemp(prefix=prefix, dir=within)
@@ -61,7 +61,7 @@ def new_temporary_file(within: Path, *, prefix: str) -> Generator[Path]:
 
 @contextlib.contextmanager
 def new_temporary_folder(within: Path, *, prefix: str) -> Generator[Path]:
-    """A new, empty folder, likewise."""
+    """A new, empty folder with a lock on it; the caller moves or removes it."""
     with _alone(within):
         _sweep(within, prefix=prefix)
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=within))
@@ -77,13 +77,13 @@ def new_temporary_folder(within: Path, *, prefix: str) -> Generator[Path]:
 
 
 def parking_place(temporary: Path) -> Path:
-    """Where a folder waits while a temporary one takes its place."""
+    """The path of a folder while a temporary one takes its place."""
     return temporary.with_name(temporary.name + _OLD)
 
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Generator[None]:
-    """Nobody else makes or removes such files meanwhile: a new one is seen with its lock."""
+    """Let no other process make or remove such files, so that none is seen without its lock."""
     if folder.resolve() in _HELD:  # its lock is taken, by us
         yield
         return
@@ -105,7 +105,7 @@ def _lock(handle: int) -> bool:
 
 
 def _sweep(within: Path, *, prefix: str) -> None:
-    """Remove what processes left that were killed."""
+    """Remove the files of processes that were killed."""
     pattern = re.compile(re.escape(prefix) + r"[a-z0-9_]{8}(\.old)?")
     for name in sorted(os.listdir(within)):
         if not pattern.fullmatch(name):
@@ -121,7 +121,7 @@ def _sweep(within: Path, *, prefix: str) -> None:
 
 
 def _remove(path: Path, *, prefix: str) -> None:
-    """Remove what was left; a folder that was to be replaced, and was not, comes back."""
+    """Remove a file or a folder; restore a folder that was not replaced as it should have been."""
     name = prefix.removesuffix(_OWN)[1:-1]
     if path.name.endswith(_OLD) and not path.with_name(name).exists():
         path.rename(path.with_name(name))

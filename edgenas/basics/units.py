@@ -18,12 +18,12 @@ _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z
 
 
 def parse(text: str, *, unit: str, name: str) -> float:
-    """A positive quantity from its text.
+    """Read a positive quantity.
 
     Args:
         text: for example ``"20ms"``, ``"4M"`` or ``"16MB"``.
-        unit: the dimension: ``time`` (to seconds), ``size`` (to bytes), ``count``, ``energy``
-            (to joules) or ``ratio``.
+        unit: the dimension: ``time`` (in seconds), ``size`` (in bytes), ``count``, ``energy`` (in
+            joules) or ``ratio``.
         name: the parameter, for the error.
 
     Raises:
@@ -39,9 +39,9 @@ def parse(text: str, *, unit: str, name: str) -> float:
         )
     number, suffix = float(match[1]), match[2]
     if suffix not in scales:
-        found = f"the unit {suffix!r}" if suffix else "no unit"
+        unit_words = f"the unit {suffix!r}" if suffix else "no unit"
         raise EdgenasError(
-            f"{name} must be in {units}, found {found} in {text!r}",
+            f"{name} must be in {units}, found {unit_words} in {text!r}",
             hint=f"write for example {name} {example}",
         )
     value = number * scales[suffix]
@@ -85,12 +85,12 @@ def pixels(sides: int | Sequence[int], *, by: str = "x") -> str:
 
 
 def sides_to_json(sides: tuple[int, int]) -> int | list[int]:
-    """Height and width as files hold them: a square by its side."""
+    """Height and width as files hold them: for a square, only its side."""
     return sides[0] if sides[0] == sides[1] else list(sides)
 
 
 def _scaled(value: float, scales: dict[str, float]) -> str:
-    """Three significant digits in the first unit in which they stay below a thousand."""
+    """Write three significant digits, in the first unit that gives a number below a thousand."""
     text = ""
     for suffix, scale in scales.items():
         number = float(f"{value / scale:.3g}")
