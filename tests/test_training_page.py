@@ -92,13 +92,13 @@ def test_a_long_training_is_drawn_with_few_points(run: TrainingHistory):
 
 def test_a_run_whose_first_epoch_is_not_over_has_no_page(tmp_path: Path):
     start_and_cut_off(toy_images(60), tmp_path / "run", step=1)
-    with pytest.raises(EdgenasError, match="have been judged yet") as caught:
+    with pytest.raises(EdgenasError, match="have been evaluated yet") as caught:
         read_history(tmp_path / "run")
     assert caught.value.hint.startswith("they are after the first epoch;")
     told = json.loads((tmp_path / "run" / RUN).read_text())
     told["recipe"]["judge_every"] = 7
     (tmp_path / "run" / RUN).write_text(json.dumps(told))
-    with pytest.raises(EdgenasError, match="have been judged yet") as caught:
+    with pytest.raises(EdgenasError, match="have been evaluated yet") as caught:
         read_history(tmp_path / "run")
     assert caught.value.hint.startswith("they are after every 7 epochs;")
     del told["data"]

@@ -38,8 +38,8 @@ class Gaussian:
         columns: shape (inputs,): see ``one_hot``.
         codes: shape (inputs,).
         totals: shape (inputs, t): sums of inputs that are summaries.
-        macs: of rows; the logarithm is a summary.
-        params: of rows; likewise.
+        macs: of rows; their logarithm is a summary.
+        params: of rows; their logarithm is a summary too.
         shift: shape (t + 2,): subtracted from the summaries.
         scale: shape (t + 2,): then multiplied.
         linear: shape (inputs,): weight of each input.

@@ -1,4 +1,4 @@
-"""Networks that a search chooses by a predictor: what the predictor is to be judged on as well.
+"""Networks that a search chooses by a predictor, so that its error on them can be measured too.
 
 A search takes what a predictor rates highest, and that is what it overrates. The error on networks
 that were drawn at random says nothing of that.

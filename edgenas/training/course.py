@@ -1,4 +1,4 @@
-"""What a training is to do, and one step of it.
+"""The course of a training: everything that decides it, and how one step of it is taken.
 
 All chance of a step comes from (seed, step).
 """
@@ -31,7 +31,7 @@ from edgenas.training.teacher import Teacher
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """What a training is to do, from its first step to its last.
+    """Everything that decides a training, from its first step to its last.
 
     Args:
         space: of the supernet.
@@ -40,9 +40,9 @@ class Course:
         parts: the images.
         preprocessing: how they become inputs.
         calibration: stored training images for batch-norm statistics.
-        watched: networks that are judged after every epoch: the largest, the smallest, others.
-        teacher: a given model whose answers the networks learn; None: they learn from the largest.
-        steps_per_epoch: of which an epoch consists.
+        watched: networks that are evaluated after every epoch: the largest, the smallest, others.
+        teacher: a model whose answers the networks learn. None: they learn from the largest one.
+        steps_per_epoch: how many steps an epoch has.
     """
 
     space: Space
@@ -57,17 +57,17 @@ class Course:
 
     @property
     def steps(self) -> int:
-        """Of all epochs."""
+        """The steps of all epochs."""
         return self.recipe.epochs * self.steps_per_epoch
 
     @property
     def step_images(self) -> int:
-        """Images of a step."""
+        """The images that one step learns from."""
         return self.recipe.batch * self.recipe.accumulate * parallel.world()
 
 
 def start_state(course: Course, supernet: Supernet) -> State[Supernet]:
-    """The start of a training from given weights."""
+    """Make the state that a training starts from."""
     recipe = course.recipe
     attentive = recipe.sampling in ("best-up", "worst-up") and recipe.guide == "predictor"
     return State.of(supernet, recipe, guide=Guide.of(course.space) if attentive else None)
@@ -76,7 +76,7 @@ def start_state(course: Course, supernet: Supernet) -> State[Supernet]:
 def take_step(
     course: Course, state: State[Supernet], space: Space, *, step: int, rate: float
 ) -> list[float]:
-    """One step, with the networks of ``space``; its losses."""
+    """Take one step with the networks of ``space``; the losses of the step."""
     losses = _gradients(course, state, space, step=step)
     state.step(rate)
     state.follow(decay=course.recipe.ema, step=step)
@@ -178,13 +178,13 @@ def evaluate_watched(course: Course, state: State[Supernet]) -> list[float]:
 
 
 def choose_calibration(images: Images, recipe: Recipe, *, seed: int) -> Tensor:
-    """The training images that batch-norm statistics are computed on: a fixed random choice."""
+    """Choose the training images that batch-norm statistics are computed on, at random."""
     order = np.random.default_rng((seed, 3)).permutation(len(images))[: recipe.calibration]
     return images.pixels[torch.from_numpy(order)]
 
 
 def choose_indices(images: Images, recipe: Recipe, count: int, seed: int, step: int) -> Tensor:
-    """Which images a step learns from, shape (count,): every epoch in another random order."""
+    """Choose the images that a step learns from, shape (count,); every epoch has its own order."""
     epoch, place = divmod(step, len(images) // count)
     rng = np.random.default_rng((seed, 2, epoch))
     if recipe.balance:

@@ -1,4 +1,4 @@
-"""What the folder of a run tells of it, for people."""
+"""The history of a training, read from the folder of its run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from edgenas.training.runs import RUN, read_metrics
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingHistory:
-    """A training, over or not.
+    """A training that has ended or still goes on.
 
     Args:
         space: of the supernet.
         configuration: what ``run.json`` says.
-        metrics: its lines, in order.
-        macs: of the networks that were evaluated at the end; empty before.
-        accuracies: theirs, fractions of 1.
-        source: the images that these are of, for people.
+        metrics: the lines of ``metrics.jsonl``, in order.
+        macs: of the networks that were evaluated at the end; empty before the end.
+        accuracies: of these networks, fractions of 1.
+        source: the images that the accuracies were measured on, for people.
     """
 
     space: Space
@@ -37,10 +37,10 @@ class TrainingHistory:
 
 
 def read_history(folder: Path) -> TrainingHistory:
-    """The history of the run in a folder.
+    """Read the history of the run in a folder.
 
     Raises:
-        EdgenasError: there is none, a file is damaged, or no networks have been judged yet.
+        EdgenasError: there is none, a file is damaged, or no networks have been evaluated yet.
     """
     path = folder / RUN
     configuration = read_run_file(path)
@@ -50,7 +50,7 @@ def read_history(folder: Path) -> TrainingHistory:
         every = dict(configuration["recipe"]).get("judge_every", 1)
         epochs = "the first epoch" if every == 1 else f"every {every} epochs"
         raise EdgenasError(
-            f"no networks of the training in {folder} have been judged yet",
+            f"no networks of the training in {folder} have been evaluated yet",
             hint=f"they are after {epochs}; a training that was cut off goes on with "
             "edgenas train ... --resume",
         )

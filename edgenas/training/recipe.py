@@ -57,9 +57,9 @@ class Recipe:
         balance: 0: every image is learnt from once an epoch; 1: images are drawn, every class
             equally often; between them, images are drawn with probability count ** -balance.
         validation: the fraction of every class that is set aside and never learnt from.
-        watched: random networks that are judged after every epoch, always the same ones, beside
+        watched: random networks that are evaluated after every epoch, always the same ones, beside
             the largest and the smallest.
-        judge_every: epochs from one such judgement to the next; the last epoch always has one.
+        judge_every: epochs from one such evaluation to the next. The last epoch always has one.
         calibration: training images for batch-norm statistics.
         accuracy_archs: networks evaluated at the end for the accuracy predictor.
         checkpoint_seconds: between checkpoints.

@@ -1,4 +1,4 @@
-"""A given model as the teacher of a training: an ONNX file, or TorchScript.
+"""A trained model as the teacher of a training: an ONNX file, or TorchScript.
 
 What it answers on the very images that the networks see is distilled into them (Hinton, Vinyals,
 Dean, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531). Nothing is guessed: a model
@@ -28,7 +28,7 @@ from edgenas.onnx_graph.model import load
 
 TORCHSCRIPT = (".pt", ".pth", ".ts", ".torchscript")
 _IMAGENET = "--teacher-mean 0.485,0.456,0.406 --teacher-std 0.229,0.224,0.225"
-_PROBED = 4  # made-up images that a model is tried with
+_PROBED = 4  # random images that a model is tried with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,10 +38,10 @@ class Teacher:
     Args:
         run: from inputs, float32, shape (n, 3, height, width), to answers, shape (n, classes).
         batch: the number of images that ``run`` takes; None: any.
-        size: height of the inputs in pixels; they have the shape of the stored images.
+        size: height of the inputs in pixels. They have the shape of the stored images.
         preprocessing: from stored pixels to the inputs.
         shares: whether it answers the shares of the classes, not logits.
-        record: what a run remembers of it.
+        record: what the file of a run says of it.
     """
 
     run: Callable[[Tensor], Tensor]
@@ -53,19 +53,36 @@ class Teacher:
 
     @torch.no_grad()
     def logits(self, pixels: Tensor) -> Tensor:
-        """Its answers on stored pixels, uint8, shape (n, 3, height, width): (n, classes)."""
+        """Answer stored pixels, uint8, shape (n, 3, height, width), with logits, (n, classes)."""
         answers = _answers(self.run, self.preprocessing, pixels, size=self.size, batch=self.batch)
         # The logarithms of shares are logits, whatever constant is missing.
         return answers.clamp_min(1e-12).log() if self.shares else answers
 
     def accuracy(self, images: Images, *, most: int = 1000) -> tuple[float, int]:
-        """Its accuracy on the first images of a set, and how many they are."""
+        """Measure its accuracy on the first images of a set; the accuracy and their number."""
         some = images.take(torch.arange(min(most, len(images))))
         right = [
             self.logits(part).argmax(1).cpu() == labels
             for part, labels in zip(some.pixels.split(250), some.labels.split(250), strict=True)
         ]
         return torch.cat(right).double().mean().item(), len(some)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Model:
+    """A model file that can be run.
+
+    Args:
+        run: from inputs, float32, shape (n, 3, height, width), to answers, shape (n, classes).
+        batch: the number of images that ``run`` takes; None: any.
+        sides: height and width of its inputs; None: any.
+        preprocessing: the JSON text that edgenas wrote into the file; None: there is none.
+    """
+
+    run: Callable[[Tensor], Tensor]
+    batch: int | None = None
+    sides: tuple[int | None, ...] = (None, None)
+    preprocessing: str | None = None
 
 
 def load_teacher(
@@ -85,67 +102,90 @@ def load_teacher(
 
     Args:
         path: an ONNX file, or a TorchScript file (``torch.jit.save``).
-        classes: it has to tell apart, in the order of the images' class names.
-        stored: pixels that images are kept at.
+        classes: how many it has to tell apart, in the order of the images' class names.
+        stored: pixels that images are stored at.
         place: where the training runs.
-        size: height of its inputs; None: what an ONNX file says, else that of stored images.
-        mean: per channel, of values in [0, 1]; None: what an ONNX file of edgenas says.
-        std: per channel, likewise.
+        size: height of its inputs. None: what an ONNX file says, else that of stored images.
+        mean: per channel, of values in [0, 1]. None: what an ONNX file of edgenas says.
+        std: standard deviation per channel, of values in [0, 1]. None: what such a file says.
 
     Raises:
-        EdgenasError: no such model, or its inputs or outputs do not fit.
+        EdgenasError: there is no such model, or its inputs or outputs do not fit.
     """
-    if not path.is_file():
-        raise EdgenasError(f"--teacher: no file {path}")
-    if path.suffix == ".onnx":
-        run, batch, fixed, known = _onnx(path, place)
-    elif path.suffix in TORCHSCRIPT:
-        run, batch, fixed, known = _torchscript(path, place), None, [None, None], None
-    else:
+    model = _read_model(path, place)
+    preprocessing = _preprocessing(path, model.preprocessing, stored=stored, mean=mean, std=std)
+    size = size or model.sides[0] or sides(stored)[0]
+    inputs = preprocessing.size(size)
+    if any(f not in (None, g) for f, g in zip(model.sides, inputs, strict=True)):
         raise EdgenasError(
-            f"--teacher must be an .onnx file or TorchScript ({', '.join(TORCHSCRIPT)}), "
-            f"found {path.name}"
-        )
-    preprocessing = _preprocessing(path, known, stored=stored, mean=mean, std=std)
-    height, width = sides(stored)
-    size = size or fixed[0] or height
-    given = preprocessing.size(size)
-    if any(f not in (None, g) for f, g in zip(fixed, given, strict=True)):
-        raise EdgenasError(
-            f"--teacher {path} takes inputs of {' x '.join(str(f or 'any') for f in fixed)} "
-            f"pixels, found {given[0]} x {given[1]}",
+            f"--teacher {path} takes inputs of {' x '.join(str(f or 'any') for f in model.sides)} "
+            f"pixels, found {inputs[0]} x {inputs[1]}",
             hint="the size is --teacher-size, the shape that of the space's inputs",
         )
-    generator = torch.Generator().manual_seed(0)
-    shape = (_PROBED, 3, height, width)
-    probes = torch.randint(256, shape, generator=generator, dtype=torch.uint8).to(place)
-    with torch.no_grad():
-        answers = _answers(run, preprocessing, probes, size=size, batch=batch)
-    if tuple(answers.shape) != (_PROBED, classes):
-        found = f"answers of shape {tuple(answers.shape)} to {_PROBED} images"
-        if answers.ndim == 2 and len(answers) == _PROBED:
-            found = f"{answers.shape[1]}"
-        raise EdgenasError(
-            f"--teacher {path} must tell {classes} classes apart, like the images, found {found}",
-            hint="give a model that was trained on these classes",
-        )
-    if not answers.isfinite().all():
-        raise EdgenasError(f"--teacher {path} answers numbers that are not finite")
+    answers = _try(path, model, preprocessing, classes=classes, size=size, place=place)
     sums = answers.sum(1)
     return Teacher(
-        run=run,
-        batch=batch,
+        run=model.run,
+        batch=model.batch,
         size=size,
         preprocessing=preprocessing,
         shares=bool((answers >= 0).all() and (sums - 1).abs().max() < 1e-3),
         record={
             "file": path.name,
             "sha256": sha256(path),
-            "size": sides_to_json(given),
+            "size": sides_to_json(inputs),
             "mean": list(preprocessing.mean),
             "std": list(preprocessing.std),
         },
     )
+
+
+def _read_model(path: Path, place: torch.device) -> _Model:
+    if not path.is_file():
+        raise EdgenasError(f"--teacher: no file {path}")
+    if path.suffix == ".onnx":
+        return _onnx(path, place)
+    if path.suffix in TORCHSCRIPT:
+        return _Model(run=_torchscript(path, place))
+    raise EdgenasError(
+        f"--teacher must be an .onnx file or TorchScript ({', '.join(TORCHSCRIPT)}), "
+        f"found {path.name}"
+    )
+
+
+def _try(
+    path: Path,
+    model: _Model,
+    preprocessing: Preprocessing,
+    *,
+    classes: int,
+    size: int,
+    place: torch.device,
+) -> Tensor:
+    """Ask a model about random images and check its answers.
+
+    Returns:
+        The answers, shape (images, classes).
+
+    Raises:
+        EdgenasError: the answers do not have one finite number for every class.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shape = (_PROBED, 3, *sides(preprocessing.stored))
+    probes = torch.randint(256, shape, generator=generator, dtype=torch.uint8).to(place)
+    with torch.no_grad():
+        answers = _answers(model.run, preprocessing, probes, size=size, batch=model.batch)
+    if tuple(answers.shape) != (_PROBED, classes):
+        count = f"answers of shape {tuple(answers.shape)} to {_PROBED} images"
+        if answers.ndim == 2 and len(answers) == _PROBED:
+            count = f"{answers.shape[1]}"
+        raise EdgenasError(
+            f"--teacher {path} must tell {classes} classes apart, like the images, found {count}",
+            hint="give a model that was trained on these classes",
+        )
+    if not answers.isfinite().all():
+        raise EdgenasError(f"--teacher {path} answers numbers that are not finite")
+    return answers
 
 
 def _answers(
@@ -167,34 +207,32 @@ def _answers(
 
 def _preprocessing(
     path: Path,
-    known: str | None,
+    written: str | None,
     *,
     stored: Size,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> Preprocessing:
-    """How pixels become its inputs: as given, else as edgenas wrote into the file."""
-    told = Preprocessing(stored=stored, mean=tuple(mean or ()), std=tuple(std or ())).to_json()
+    """Decide how pixels become inputs: by the arguments, else by what the file says."""
+    steps = Preprocessing(stored=stored, mean=tuple(mean or ()), std=tuple(std or ())).to_json()
     try:
-        value = json.loads(known or "null")
+        value = json.loads(written or "null")
     except ValueError:
         value = None  # others use that key for what they like
     if isinstance(value, dict) and value.get("schema") == PREPROCESSING_SCHEMA:
         own = Preprocessing.from_json(value, where=f"{path}: preprocessing").to_json()
-        told |= {name: own[name] for name in ("mean", "std") if not told[name]}
-    if not told["mean"] or not told["std"]:
+        steps |= {name: own[name] for name in ("mean", "std") if not steps[name]}
+    if not steps["mean"] or not steps["std"]:
         raise EdgenasError(
             f"how images become inputs of --teacher {path} is not known: its mean and its standard "
             "deviation must be given",
             hint=f"for the usual ones of ImageNet: {_IMAGENET}",
         )
-    return Preprocessing.from_json(told, where="--teacher")
+    return Preprocessing.from_json(steps, where="--teacher")
 
 
-def _onnx(
-    path: Path, place: torch.device
-) -> tuple[Callable[[Tensor], Tensor], int | None, list[int | None], str | None]:
-    """What runs an ONNX file, its batch, height and width where fixed, and its preprocessing."""
+def _onnx(path: Path, place: torch.device) -> _Model:
+    """Open an ONNX file with ONNX Runtime."""
     runtime: Any = importlib.import_module("onnxruntime")
     state: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     refusals = (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented)
@@ -248,13 +286,16 @@ def _onnx(
             ) from error
         return torch.from_numpy(np.asarray(found)).to(place)
 
-    known = session.get_modelmeta().custom_metadata_map.get("preprocessing")
-    fixed = [size if isinstance(size, int) else None for size in shape[2:]]
-    return run, model.batch, fixed, known
+    return _Model(
+        run=run,
+        batch=model.batch,
+        sides=tuple(size if isinstance(size, int) else None for size in shape[2:]),
+        preprocessing=session.get_modelmeta().custom_metadata_map.get("preprocessing"),
+    )
 
 
 def _torchscript(path: Path, place: torch.device) -> Callable[[Tensor], Tensor]:
-    """What runs a TorchScript file. Pickles of Python objects are not even opened."""
+    """Open a TorchScript file. Pickles of Python objects are not even opened."""
     names: list[str] = []
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:

@@ -20,15 +20,15 @@ from edgenas.training.phases import plan_phases
 _WARM, _STEPS = 2, 6  # steps of a phase: to warm up, and to measure
 _NOMINAL = 1000  # steps of a training, whose phases are then as long as they should be
 _ARCHS = 4  # networks evaluated to learn what one takes
-_JUDGING = 0.05  # of the time of an epoch, at most, for the judgements
+_EVALUATING = 0.05  # of the time of an epoch, at most, for the evaluations
 _RESERVE = 0.03  # of the time: checkpoints, and what is slower later
 
 
 def plan_epochs(course: Course, supernet: Supernet, *, seconds: float) -> dict[str, int]:
-    """The epochs that fit into a time, and how often their networks are judged.
+    """Plan the epochs that fit into a time, and how often networks are evaluated meanwhile.
 
-    Some steps of every phase and some evaluations are made, on a copy of the weights, and timed.
-    The time is shared out once, at the start, so that a run depends on its recipe alone.
+    Some steps of every phase and some evaluations are timed on a copy of the weights. The time is
+    divided once, at the start, so that a run depends on its recipe alone.
 
     Args:
         course: the training; its epochs play no part.
@@ -44,19 +44,19 @@ def plan_epochs(course: Course, supernet: Supernet, *, seconds: float) -> dict[s
     wait_for_machine()
     recipe, begun = course.recipe, time.monotonic()
     step = _seconds_per_step(course, copy.deepcopy(supernet))
-    judging = _time_of(lambda: evaluate_watched(course, start_state(course, supernet)))
+    evaluation = _time_of(lambda: evaluate_watched(course, start_state(course, supernet)))
     networks = min(recipe.accuracy_archs + CHOSEN, course.space.size)
-    evaluating = networks * _seconds_per_network(course, supernet)
+    predictor = networks * _seconds_per_network(course, supernet)
     epoch = step * course.steps_per_epoch
-    every = max(1, math.ceil(judging / (_JUDGING * epoch)))
-    left = seconds * (1 - _RESERVE) - (time.monotonic() - begun) - evaluating - judging
+    every = max(1, math.ceil(evaluation / (_EVALUATING * epoch)))
+    left = seconds * (1 - _RESERVE) - (time.monotonic() - begun) - predictor - evaluation
     # What was timed differs between processes.
-    epochs, every = parallel.broadcast((int(left / (epoch + judging / every)), every))
+    epochs, every = parallel.broadcast((int(left / (epoch + evaluation / every)), every))
     if epochs < 1:
-        least = seconds - left + epoch + judging
+        least = seconds - left + epoch + evaluation
         raise EdgenasError(
             f"--time must be enough for an epoch ({duration(epoch)}) and the evaluation of "
-            f"{networks} networks ({duration(evaluating)}), found {duration(seconds)}",
+            f"{networks} networks ({duration(predictor)}), found {duration(seconds)}",
             hint=f"give --time {math.ceil(1.1 * least)}s, or a smaller accuracy_archs in a recipe",
         )
     return {"epochs": epochs, "judge_every": min(every, epochs)}
@@ -69,7 +69,7 @@ def _time_of(work: Callable[[], object]) -> float:
 
 
 def _seconds_per_step(course: Course, supernet: Supernet) -> float:
-    """The mean over the phases, each as long as it is; changes the weights."""
+    """The mean seconds of a step over all phases, each with its share; changes the weights."""
     state, mean = start_state(course, supernet), 0.0
     for phase in plan_phases(course.space, course.recipe, steps=_NOMINAL):
         begun = time.monotonic()
@@ -82,10 +82,10 @@ def _seconds_per_step(course: Course, supernet: Supernet) -> float:
 
 
 def _seconds_per_network(course: Course, supernet: Supernet) -> float:
-    """Of the evaluation of one network, shared out over the processes."""
+    """The seconds that the evaluation of one network takes, shared by all processes."""
     rng = np.random.default_rng((course.seed, 8))
     halves = [course.space.sample(_ARCHS // 2, rng=rng, by=by) for by in ("gene", "arch")]
-    found = evaluate_archs(
+    accuracies = evaluate_archs(
         supernet,
         course.space.decode(np.concatenate(halves)),
         images=course.parts.validation,
@@ -93,4 +93,4 @@ def _seconds_per_network(course: Course, supernet: Supernet) -> float:
         preprocessing=course.preprocessing,
         split="validation",
     )
-    return _time_of(lambda: list(found)) / _ARCHS / parallel.world()
+    return _time_of(lambda: list(accuracies)) / _ARCHS / parallel.world()
