@@ -69,7 +69,7 @@ class Teacher:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Model:
+class _TeacherModel:
     """A model file that can be run.
 
     Args:
@@ -140,13 +140,13 @@ def load_teacher(
     )
 
 
-def _read_model(path: Path, place: torch.device) -> _Model:
+def _read_model(path: Path, place: torch.device) -> _TeacherModel:
     if not path.is_file():
         raise EdgenasError(f"--teacher: no file {path}")
     if path.suffix == ".onnx":
         return _onnx(path, place)
     if path.suffix in TORCHSCRIPT:
-        return _Model(run=_torchscript(path, place))
+        return _TeacherModel(run=_torchscript(path, place))
     raise EdgenasError(
         f"--teacher must be an .onnx file or TorchScript ({', '.join(TORCHSCRIPT)}), "
         f"found {path.name}"
@@ -155,7 +155,7 @@ def _read_model(path: Path, place: torch.device) -> _Model:
 
 def _try(
     path: Path,
-    model: _Model,
+    model: _TeacherModel,
     preprocessing: Preprocessing,
     *,
     classes: int,
@@ -231,7 +231,7 @@ def _preprocessing(
     return Preprocessing.from_json(steps, where="--teacher")
 
 
-def _onnx(path: Path, place: torch.device) -> _Model:
+def _onnx(path: Path, place: torch.device) -> _TeacherModel:
     """Open an ONNX file with ONNX Runtime."""
     runtime: Any = importlib.import_module("onnxruntime")
     state: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
@@ -286,7 +286,7 @@ def _onnx(path: Path, place: torch.device) -> _Model:
             ) from error
         return torch.from_numpy(np.asarray(found)).to(place)
 
-    return _Model(
+    return _TeacherModel(
         run=run,
         batch=model.batch,
         sides=tuple(size if isinstance(size, int) else None for size in shape[2:]),
