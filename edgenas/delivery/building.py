@@ -12,11 +12,13 @@ from edgenas.delivery.request import Percentile
 from edgenas.model.calibration import calibrate
 from edgenas.model.export import Parity, parity, to_onnx
 from edgenas.model.network import Network
+from edgenas.model.threads import limit_threads
 from edgenas.onnx_graph.forms import convert_to_form
 from edgenas.profiling.tables import measure_network
 from edgenas.profiling.work import Clock
 from edgenas.runtime.registry import form_of
 from edgenas.space.arch import Arch
+from edgenas.space.cost import total
 
 # The gate that every built network passes, and the one for what is delivered.
 PARITY_IMAGES, MORE_PARITY_IMAGES = 100, 1000
@@ -67,12 +69,15 @@ def build(prepared: Prepared, arch: Arch, *, network: Network) -> BuiltNetwork:
         EdgenasError: the export is not the network.
     """
     trained, target, images = prepared.trained, prepared.latency.target, prepared.images
+    macs = total(prepared.space, arch).macs
     network = network.to(memory_format=torch.channels_last)
-    calibrate(network, images.calibration, preprocessing=trained.preprocessing)
+    with limit_threads(macs * len(images.calibration)):
+        calibrate(network, images.calibration, preprocessing=trained.preprocessing)
     onnx = to_onnx(network, preprocessing=trained.preprocessing.to_json(), batch=target.batch)
     pixels = images.calibration[:PARITY_IMAGES]
     inputs = trained.preprocessing.prepare(pixels, resolution=arch.resolution)
-    agreement = parity(network, onnx, images=inputs)
+    with limit_threads(macs * len(inputs)):
+        agreement = parity(network, onnx, images=inputs)
     agreement.require()
     precision = prepared.shipped_precision
     if precision != "fp32":
