@@ -11,7 +11,6 @@ from edgenas.basics.progress import Progress
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.images.copies import Sketches, find_copies
 from edgenas.images.data import Images, Split, check_classes, drop_copies
-from edgenas.images.loading import load_images
 from edgenas.model.saved import TrainedSupernet
 from edgenas.training.division import divide_as_trained, read_record
 
@@ -60,6 +59,8 @@ def read_image_sets(
     Raises:
         EdgenasError: images cannot be read, or their classes are not those of the supernet.
     """
+    from edgenas.images.loading import load_images
+
     left_out: list[str] = []
 
     def read(source: str) -> Images:

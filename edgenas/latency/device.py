@@ -4,6 +4,7 @@ A profile is one TOML file, ``device_profiles/<name>.toml``, schema ``edgenas.de
 number in it says where it is from. Latency belongs to a ``Target``, never to a chip alone.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -357,6 +358,13 @@ def read(path: Path) -> Device:
         EdgenasError: the file is absent or of another schema, or a field is missing, unknown or
             wrong.
     """
+    stat = path.stat() if path.is_file() else None
+    return _read(path, state=stat and (stat.st_mtime_ns, stat.st_size))
+
+
+@functools.lru_cache(maxsize=256)
+def _read(path: Path, *, state: tuple[int, int] | None) -> Device:
+    """The device of a profile file in a certain state: a file that changes is read again."""
     where = str(path)
     profile = decode(_Profile, read_toml(path, schema=SCHEMA), where=where)
     if profile.name != path.stem or not _NAME.fullmatch(profile.name):

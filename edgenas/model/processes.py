@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from edgenas.basics.errors import EdgenasError
 
@@ -56,6 +55,8 @@ def processes(device: str) -> Iterator[torch.device]:
     except (EdgenasError, OSError) as error:
         # Only the first process talks; what another one alone has met, torchrun tells at the end.
         if rank() > 0:
+            from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
             get_error_handler().record_exception(error)
         raise
     finally:

@@ -9,7 +9,6 @@ from torch import Tensor
 from edgenas.basics.errors import EdgenasError
 from edgenas.images.data import Images, Split, split
 from edgenas.model.saved import TrainedSupernet
-from edgenas.training.course import choose_calibration
 from edgenas.training.recipe import Recipe, default_recipe
 
 
@@ -26,6 +25,8 @@ def divide_as_trained(trained: TrainedSupernet, images: Images) -> tuple[Split, 
     Raises:
         EdgenasError: a class has a single image, or the record of the training is damaged.
     """
+    from edgenas.training.course import choose_calibration
+
     recipe, seed = recipe_of(trained), int(_number(trained.training, "seed", 0))
     split_seed = seed
     if trained.training.get("split_seed") is not None:
