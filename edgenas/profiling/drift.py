@@ -2,8 +2,9 @@
 
 A single layer may come out several percent off, on a machine where nothing has changed. So the
 verdict rests on the median change of the networks, and on that of the layers, each with its
-distribution-free 95% interval (see ``edgenas.clock.board.median_rank``). A device has drifted when
-one of these intervals lies beyond the tolerance as a whole, or when one canary is off by far more.
+distribution-free 95% interval (see ``edgenas.clock.board.statistics.median_rank``). A device has
+drifted when one of these intervals lies beyond the tolerance as a whole, or when one canary is off
+by far more.
 """
 
 import math
