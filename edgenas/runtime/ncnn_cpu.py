@@ -21,17 +21,15 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import ModelProto, TensorProto
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.temporary import scratch_folder
 from edgenas.clock.board import ncnn_cpu as board
 from edgenas.clock.board.part import UnitError
 from edgenas.clock.board.runs import make_inputs
-from edgenas.onnx_graph.walk import infer
 from edgenas.runtime.checks import (
     Array,
     check_batch,
@@ -41,6 +39,9 @@ from edgenas.runtime.checks import (
     read_graph,
 )
 from edgenas.runtime.contract import ExportFormat, Kernel, Runtime
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 NAME = "ncnn"
 
@@ -127,12 +128,16 @@ def _parts(onnx_bytes: bytes) -> tuple[bytes, bytes, bytes]:
 Values = list[tuple[str, tuple[int, ...]]]
 
 
-def _of_one_image(onnx_bytes: bytes) -> tuple[ModelProto, Values, Values]:
+def _of_one_image(onnx_bytes: bytes) -> tuple["ModelProto", Values, Values]:
     """The graph for a single image; names and shapes of its inputs and outputs, without it.
 
     Raises:
         EdgenasError: inputs are no float32 images or vectors, or sizes are open.
     """
+    from onnx import TensorProto
+
+    from edgenas.onnx_graph.walk import infer
+
     model = read_graph(onnx_bytes, runtime=NAME)
     shapes: dict[str, tuple[int, ...]] = {}
     for one in model.inputs:

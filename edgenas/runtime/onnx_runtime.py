@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.temporary import scratch_folder
 from edgenas.clock.board.onnx_runtime import NUMPY_TYPES, import_onnxruntime, open_session
 from edgenas.clock.board.part import UnitError
 from edgenas.clock.board.runs import make_inputs, memory_file
-from edgenas.onnx_graph.model import loads
 from edgenas.runtime.checks import (
     Array,
     check_batch,
@@ -153,6 +151,10 @@ def precision_of(path: Path) -> str:
 
     Where the processor has no fp16 kernels, the weights of an fp16 graph are fp32 by then.
     """
+    from onnx import TensorProto
+
+    from edgenas.onnx_graph.model import loads
+
     graph = loads(path.read_bytes(), where=str(path)).proto.graph
     floats = sum(node.op_type in _FLOAT_CONVS for node in graph.node)
     integers = sum(node.op_type in _INTEGER_CONVS for node in graph.node)

@@ -9,7 +9,7 @@ The clock times from GPU memory to GPU memory, see `edgenas.clock.board.onnx_run
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.clock.board.machine import read_environment
@@ -20,11 +20,13 @@ from edgenas.clock.board.onnx_runtime_gpu import (
     choose_options,
 )
 from edgenas.clock.board.part import UnitError
-from edgenas.onnx_graph.forms import Form
 from edgenas.runtime.checks import check_batch, check_precision, check_used, read_graph
 from edgenas.runtime.contract import Runtime
 from edgenas.runtime.cuda import why_no_cuda
 from edgenas.runtime.onnx_runtime import OrtSession
+
+if TYPE_CHECKING:
+    from edgenas.onnx_graph.forms import Form
 
 _WITH_MACS = ("Conv", "FusedConv", "NhwcConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul")
 
@@ -127,7 +129,7 @@ def precision_of_events(events: Sequence[Mapping[str, Any]]) -> str:
     return "fp16" if sum(halves) > len(halves) / 2 else "fp32"
 
 
-def _make_runtime(name: str, provider: str, *, forms: Mapping[str, Form], part: str) -> Runtime:
+def _make_runtime(name: str, provider: str, *, forms: "Mapping[str, Form]", part: str) -> Runtime:
     backend = OnnxRuntimeGpu(name=name, provider=provider, precisions=tuple(forms))
     return Runtime(
         name=name,

@@ -7,10 +7,13 @@ any of them.
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgenas.basics.errors import EdgenasError, unknown_name
-from edgenas.onnx_graph.forms import Form
 from edgenas.runtime.contract import ExportFormat, Runtime
+
+if TYPE_CHECKING:
+    from edgenas.onnx_graph.forms import Form
 
 # The file and the value of each runtime.
 FILES = {
@@ -59,7 +62,7 @@ def timed_names() -> list[str]:
     return [name for name in names() if can_be_timed(name)]
 
 
-def form_of(name: str, precision: str) -> Form:
+def form_of(name: str, precision: str) -> "Form":
     """The form of graph that a runtime wants for a precision.
 
     Raises:

@@ -4,12 +4,15 @@
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.onnx_graph.forms import Form
 from edgenas.runtime.contract import ExportFormat, Runtime
 from edgenas.runtime.engines import engine_for
 from edgenas.runtime.trt import TENSORRT_BUILDER, TENSORRT_RTX_BUILDER, TensorRT
+
+if TYPE_CHECKING:
+    from edgenas.onnx_graph.forms import Form
 
 _FILES = ("model.onnx", "model.engine", "model.engine.json")
 
@@ -47,7 +50,7 @@ def save_export(
     return tuple(notes)
 
 
-def _make_format(kind: str, precision: str, form: Form) -> ExportFormat:
+def _make_format(kind: str, precision: str, form: "Form") -> ExportFormat:
     return ExportFormat(
         kind,
         precision,

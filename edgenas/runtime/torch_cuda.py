@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import TensorProto
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.clock.board.runs import make_inputs
@@ -77,6 +76,8 @@ def convert(onnx_bytes: bytes, *, batch: int = 1) -> bytes:
 
 
 def _shapes(onnx_bytes: bytes, *, batch: int) -> dict[str, tuple[int, ...]]:
+    from onnx import TensorProto
+
     shapes: dict[str, tuple[int, ...]] = {}
     model = read_graph(onnx_bytes, runtime=NAME)
     check_batch(model, batch=batch)

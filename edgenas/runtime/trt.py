@@ -15,14 +15,13 @@ import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.clock.board.machine import read_environment
 from edgenas.clock.board.runs import make_inputs
-from edgenas.onnx_graph.forms import Form
 from edgenas.runtime.checks import (
     Array,
     check_batch,
@@ -35,6 +34,9 @@ from edgenas.runtime.checks import (
 )
 from edgenas.runtime.contract import Kernel
 from edgenas.runtime.cuda import Cuda, why_no_cuda
+
+if TYPE_CHECKING:
+    from edgenas.onnx_graph.forms import Form
 
 _PROFILED_RUNS = 20
 _WORKSPACE = 1 << 30
@@ -55,7 +57,7 @@ class TensorRT:
     install: str
 
     @property
-    def forms(self) -> Mapping[str, Form]:
+    def forms(self) -> "Mapping[str, Form]":
         """The form of graph for each precision, of a library that types networks strongly."""
         return {"fp32": "fp32", "fp16": "fp16", "int8": "int8-signed"}
 
@@ -64,7 +66,7 @@ class TensorRT:
         """The precisions that engines compute in."""
         return tuple(self.forms)
 
-    def choose_form(self, precision: str) -> Form:
+    def choose_form(self, precision: str) -> "Form":
         """The form for a precision. TensorRT 8 chooses fp16 kernels for an fp32 graph."""
         if precision == "fp16" and self.why_not_build() is None and self.is_weakly_typed():
             return "fp32"
