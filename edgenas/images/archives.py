@@ -149,10 +149,10 @@ def _check_size(size: int) -> None:
 def _list_zip(path: Path) -> Members:
     files, folders, left = list[Member](), list[str](), Counter[str]()
     with zipfile.ZipFile(path) as archive:
-        found = archive.infolist()
-        _check_count(len(found))
-        _check_total(sum(info.file_size for info in found), path)
-        for info in found:
+        infos = archive.infolist()
+        _check_count(len(infos))
+        _check_total(sum(info.file_size for info in infos), path)
+        for info in infos:
             mode = info.external_attr >> 16
             # Some packers of Windows write their own separator.
             name = info.filename if "/" in info.filename else info.filename.replace("\\", "/")
@@ -195,11 +195,11 @@ def _list_tar(path: Path) -> Members:
                     places[info.name] = files[-1]
             _check_end(archive, stream)
     for link in links:
-        found = places.get(_resolve_link(link))
-        if found is None:
+        target = places.get(_resolve_link(link))
+        if target is None:
             left["links that lead to no file in the archive"] += 1
         else:
-            files.append(Member(link.name, found.head, found.handle))
+            files.append(Member(link.name, target.head, target.handle))
     return Members(files, folders, left)
 
 

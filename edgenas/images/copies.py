@@ -103,12 +103,12 @@ def find_copies(pixels: Tensor, learnt: Sketches) -> NDArray[np.bool_]:
         pixels: stored images, uint8, shape (n, 3, height, width).
         learnt: of images kept at any size.
     """
-    found = np.zeros(len(pixels), bool)
+    copies = np.zeros(len(pixels), bool)
     if not len(pixels) or not len(learnt):
-        return found
+        return copies
     mine = Sketches.of(pixels)
     known = {row.tobytes() for row in learnt.hashes.numpy()}
-    found[:] = [row.tobytes() in known for row in mine.hashes.numpy()]
+    copies[:] = [row.tobytes() in known for row in mine.hashes.numpy()]
     theirs, spread = _normalise(learnt.grey)
     theirs = theirs[spread >= _FLAT]
     which = torch.nonzero(spread >= _FLAT)[:, 0]
@@ -116,9 +116,9 @@ def find_copies(pixels: Tensor, learnt: Sketches) -> NDArray[np.bool_]:
         shapes, flat = _normalise(mine.grey[start : start + _PART])
         for i, j in torch.nonzero(shapes @ theirs.T >= LEAST_CORRELATION).tolist():
             row, other = start + i, int(which[j])
-            if flat[i] >= _FLAT and not found[row]:
-                found[row] = _agree(mine, row, learnt, other)
-    return found
+            if flat[i] >= _FLAT and not copies[row]:
+                copies[row] = _agree(mine, row, learnt, other)
+    return copies
 
 
 def _normalise(grey: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,8 +150,8 @@ class LearntImages:
 
 def save_learnt(folder: Path, learnt: LearntImages) -> None:
     """Write ``learnt.safetensors`` beside a supernet."""
-    found = learnt.sketches
-    tensors = {name: getattr(found, name).contiguous() for name in _SHAPES}
+    sketches = learnt.sketches
+    tensors = {name: getattr(sketches, name).contiguous() for name in _SHAPES}
     facts = {"schema": SCHEMA, "whole": json.dumps(learnt.whole)}
     with new_file(folder / LEARNT_FILE) as temporary:
         temporary.write_bytes(save(tensors, facts))

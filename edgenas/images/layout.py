@@ -52,10 +52,10 @@ def detect_role(name: str) -> tuple[Role, bool]:
     for whole in (joined, *(_drop_filler(joined) if len(words) == 1 else ())):
         if whole in _ROLE_OF:
             return _ROLE_OF[whole], True
-    found: list[Role] = [
+    roles: list[Role] = [
         _ROLE_OF[word] for word in (*words[:1], *words[1:][-1:]) if word in _ROLE_OF
     ]
-    return (found[0], False) if len(found) == 1 else ("", False)
+    return (roles[0], False) if len(roles) == 1 else ("", False)
 
 
 def _drop_filler(word: str) -> list[str]:
@@ -142,13 +142,13 @@ def sort_into_classes(
     top = tree.top()
     parts = _find_parts(tree, top, source)
     if parts is not None:
-        found = _divide_by_parts(tree, parts)
+        layout = _divide_by_parts(tree, parts)
         checked = [place for place, role in parts.items() if role in ("training", "validation")]
     else:
-        found, checked = _divide_inside_classes(tree, top), []
-        if found is None:
-            found, checked = _take_classes(tree, top), [top]
-    for place in checked if found.entries else ():
+        layout, checked = _divide_inside_classes(tree, top), []
+        if layout is None:
+            layout, checked = _take_classes(tree, top), [top]
+    for place in checked if layout.entries else ():
         # Nothing would tell the class of a folder without images from the others.
         if tree.inside(place) and (empty := tree.empty(place)):
             raise EdgenasError(
@@ -156,10 +156,10 @@ def sort_into_classes(
                 f"{make_printable(str(source))} has no images that are read",
                 hint=hint,
             )
-    left = Counter(found.left)
-    if outside := len(tree.images) - len(found.entries) - left.total():
+    left = Counter(layout.left)
+    if outside := len(tree.images) - len(layout.entries) - left.total():
         left["outside the class folders"] += outside
-    return ClassLayout(sorted(found.entries, key=lambda e: (e[0], e[1])), left)
+    return ClassLayout(sorted(layout.entries, key=lambda e: (e[0], e[1])), left)
 
 
 def _find_parts(tree: _Tree, top: Parts, source: Path) -> dict[Parts, Role] | None:
@@ -225,11 +225,11 @@ def _divide_inside_classes(tree: _Tree, top: Parts) -> ClassLayout | None:
     """Class folders that are divided themselves, every one into the same kinds of parts."""
     roles: dict[Parts, Role] = {}
     for name in tree.inside(top):
-        found = {inner: detect_role(inner) for inner in tree.inside((*top, name))}
-        kinds = {role for role, exact in found.values() if exact}
-        if len(kinds) < 2 or "training" not in kinds or not all(e for _, e in found.values()):
+        inner_roles = {inner: detect_role(inner) for inner in tree.inside((*top, name))}
+        kinds = {role for role, exact in inner_roles.values() if exact}
+        if len(kinds) < 2 or "training" not in kinds or not all(e for _, e in inner_roles.values()):
             return None
-        roles |= {(*top, name, inner): role for inner, (role, _) in found.items()}
+        roles |= {(*top, name, inner): role for inner, (role, _) in inner_roles.items()}
     level = len(top) + 2
     if len(tree.inside(top)) < 2 or any(len(top) < len(p) < level for p, _, _ in tree.images):
         return None

@@ -48,10 +48,10 @@ def load_images(
         pixels, labels, classes = load_cifar10(source)
         return _images(_restore(pixels, stored), labels, classes, source)
     path = Path(source)
-    found = list_images(path)
-    entries = found.entries
+    listing = list_images(path)
+    entries = listing.entries
     classes = sorted({name for name, *_ in entries})
-    check_listing(found, classes, source)
+    check_listing(listing, classes, source)
     kept = cache_folder() / "images" / f"{fingerprint(path, entries, stored)}.npz"
     partly = kept.with_suffix(".skipped.npz")  # for those alone who ask for that
     for file in (kept, partly) if skip_bad_images else (kept,):
@@ -73,7 +73,8 @@ def load_images(
         source,
         held=again.get("held"),
         skipped=again.get("skipped", ()),
-        untaken=found.untaken and found.untaken + (f" ({found.hint})" if found.hint else ""),
+        untaken=listing.untaken
+        and listing.untaken + (f" ({listing.hint})" if listing.hint else ""),
     )
 
 
@@ -126,13 +127,13 @@ def _read(
             f"class {classes[empty[0]]!r} in {path} has no image that can be read",
             hint="add images or remove the folder",
         )
-    found: dict[str, Any] = {"pixels": pixels[order], "labels": labels[order]}
+    arrays: dict[str, Any] = {"pixels": pixels[order], "labels": labels[order]}
     aside = {where for _, where, _, held in entries if held}
     if aside:
-        found["held"] = np.array([names[i] in aside for i in order], bool)
+        arrays["held"] = np.array([names[i] in aside for i in order], bool)
     if bad:
-        found["skipped"] = np.array(bad, str)
-    return found
+        arrays["skipped"] = np.array(bad, str)
+    return arrays
 
 
 def _reason(error: Exception) -> str:

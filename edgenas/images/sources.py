@@ -130,18 +130,18 @@ def list_images(path: Path) -> Listing:
     return _take_images(list_members(path), path)
 
 
-def _take_images(found: Members, path: Path) -> Listing:
+def _take_images(members: Members, path: Path) -> Listing:
     """The images among files, with their classes."""
-    left = _LeftOut(found.left)
+    left = _LeftOut(members.left)
     images: list[tuple[str, object]] = []
-    for member in found.files:
+    for member in members.files:
         if is_hidden(member.name):
             continue
         if not _is_utf8(member.name):
             left.count["with names that are not UTF-8"] += 1
         elif left.takes(member.name, member.head):
             images.append((member.name, member.handle))
-    folders = [name for name in found.folders if not is_hidden(name) and _is_utf8(name)]
+    folders = [name for name in members.folders if not is_hidden(name) and _is_utf8(name)]
     if left.count[_OUT]:
         left.hints.add("links out of a folder are not followed: name the images in a CSV")
     hint = "; ".join(sorted(left.hints))
@@ -204,12 +204,12 @@ def _read_csv(path: Path) -> Listing:
 
 def _role_of_row(row: dict[str, str | None], path: Path, line: int) -> Role:
     """What a row of a CSV file is for; training, where there is no column for that."""
-    found = (row.get("split", "train") or "").strip()
-    role, exact = detect_role(found)
+    word = (row.get("split", "train") or "").strip()
+    role, exact = detect_role(word)
     if role not in ("training", "validation", "test") or not exact:
         raise EdgenasError(
             f"{path}, line {line}: split must be train, val or test, "
-            f"found {make_printable(found)!r}",
+            f"found {make_printable(word)!r}",
             hint="or leave the column split out: then a part of every class is set aside",
         )
     return role
@@ -308,13 +308,13 @@ def _base_folder(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def check_listing(found: Listing, classes: list[str], source: str) -> None:
+def check_listing(listing: Listing, classes: list[str], source: str) -> None:
     """Refuse what no classifier can learn from: no images, or a single class."""
     listed = source.lower().endswith(".csv")
     hint = "one line per image: path,label" if listed else "one folder per class, images inside"
-    hint = found.hint or hint
-    left = f"; {found.untaken}" if found.untaken else ""
-    if not found.entries:
+    hint = listing.hint or hint
+    left = f"; {listing.untaken}" if listing.untaken else ""
+    if not listing.entries:
         raise EdgenasError(f"no images in {source}{left}", hint=hint)
     if len(classes) < 2:
         raise EdgenasError(

@@ -119,27 +119,27 @@ def declared(model: ModelProto) -> tuple[Declared, ...]:
     Raises:
         EdgenasError: an input is no tensor, is there twice, or has more than 32 extents.
     """
-    found: list[Declared] = []
+    declared: list[Declared] = []
     for value in values_of(model):
         if value.type.WhichOneof("value") != "tensor_type":
             raise EdgenasError(
                 f"the input {shown(value.name)} has a type that cannot be made up: it is no tensor"
             )
-        if any(other.name == value.name for other in found):
+        if any(other.name == value.name for other in declared):
             raise EdgenasError(f"the input {shown(value.name)} is declared twice")
         extents = _extents(value)
         if extents is None:
             extents = _read_by_conv(model, value.name)
-        found.append(Declared(value.name, value.type.tensor_type.elem_type, extents))
-    states = {one.name for one in found} & _carried(model.graph.node)
-    if states == {one.name for one in found}:
+        declared.append(Declared(value.name, value.type.tensor_type.elem_type, extents))
+    states = {one.name for one in declared} & _carried(model.graph.node)
+    if states == {one.name for one in declared}:
         states = set()
-    named = {one.name for one in found if _STATE_NAME.search(one.name)}
-    if named | states != {one.name for one in found}:
+    named = {one.name for one in declared if _STATE_NAME.search(one.name)}
+    if named | states != {one.name for one in declared}:
         states |= named
-    if not found:
+    if not declared:
         return ()
-    main = _main([one for one in found if one.name not in states] or found)
+    main = _main([one for one in declared if one.name not in states] or declared)
     symbol = _batch_symbol(main)
     return tuple(
         Declared(
@@ -149,7 +149,7 @@ def declared(model: ModelProto) -> tuple[Declared, ...]:
             state=one.name in states,
             batch_at=_batch_at(one, symbol=symbol, is_main=one is main, state=one.name in states),
         )
-        for one in found
+        for one in declared
     )
 
 
@@ -177,15 +177,15 @@ def _extents(value: ValueInfoProto) -> tuple[Extent, ...] | None:
             f"the input {shown(value.name)} must have at most {LONGEST_SHAPE} extents, "
             f"found {len(dims)}"
         )
-    found: list[Extent] = []
+    extents: list[Extent] = []
     for dim in dims:
         if dim.dim_value > LARGEST_EXTENT:
             raise EdgenasError(
                 f"the input {shown(value.name)} has an extent of {dim.dim_value}, "
                 f"at most {LARGEST_EXTENT} is read"
             )
-        found.append(dim.dim_value if dim.dim_value > 0 else dim.dim_param or None)
-    return tuple(found)
+        extents.append(dim.dim_value if dim.dim_value > 0 else dim.dim_param or None)
+    return tuple(extents)
 
 
 def _read_by_conv(model: ModelProto, name: str) -> tuple[Extent, ...] | None:
@@ -298,7 +298,7 @@ def fill(
         for extent, length in zip(one.extents or (), given.get(one.name, ()), strict=False):
             if isinstance(extent, str):
                 symbols[extent] = length
-    found = tuple(
+    values = tuple(
         Input(
             one.name,
             _filled(one, batch, given.get(one.name), size, symbols, where=where, hint=hint),
@@ -307,7 +307,7 @@ def fill(
         )
         for one in inputs
     )
-    return found
+    return values
 
 
 def _filled(

@@ -42,13 +42,13 @@ def inline(model: ModelProto, *, where: str) -> ModelProto:
         return sizes[key]
 
     def count(nodes: Iterable[NodeProto], above: tuple[tuple[str, str], ...]) -> int:
-        found = 0
+        count = 0
         for node in _all(nodes):
             key = node.domain, node.op_type
-            found += size(key, above) if key in bodies else 1
-            if found > MOST_NODES:
+            count += size(key, above) if key in bodies else 1
+            if count > MOST_NODES:
                 raise _too_many(where)
-        return found
+        return count
 
     count(model.graph.node, ())
     return inliner.inline_local_functions(model)
@@ -66,8 +66,8 @@ def _all(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
 
 def inner(node: NodeProto) -> list[GraphProto]:
     """The graphs inside an operator."""
-    found = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
-    return found + [graph for attribute in node.attribute for graph in attribute.graphs]
+    graphs = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    return graphs + [graph for attribute in node.attribute for graph in attribute.graphs]
 
 
 def _too_many(where: str) -> EdgenasError:

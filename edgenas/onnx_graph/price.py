@@ -44,20 +44,20 @@ class ForeignNetwork:
 
     def cautions(self) -> list[str]:
         """What a reader of numbers about it should know, one line each."""
-        found: list[str] = []
+        reasons: list[str] = []
         if self.unknown:
             named = ", ".join(f"{n} {kind}" for kind, n in sorted(self.unknown.items())[:6])
             more = ", ..." if len(self.unknown) > 6 else ""
-            found.append(
+            reasons.append(
                 f"{sum(self.unknown.values())} operators without multiplications ({named}{more}) "
                 "have sizes that depend on the data: their time is not in the numbers"
             )
         if self.batch > 1:
-            found.append(
+            reasons.append(
                 f"a run is {self.batch} images: prices were fitted to runs of one, and a run of "
                 "many is priced as one large image"
             )
-        return found
+        return reasons
 
 
 def read_network(

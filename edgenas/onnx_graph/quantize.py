@@ -146,7 +146,7 @@ def parts(model: ModelProto) -> dict[str, list[str]]:
     ``first`` is the first conv, ``squeeze`` the convs behind pools (squeeze-and-excitation),
     ``depthwise`` the depthwise convs, ``classifier`` the last matrix product.
     """
-    found: dict[str, list[str]] = {part: [] for part in PARTS}
+    names: dict[str, list[str]] = {part: [] for part in PARTS}
     writers = {output: node for node in model.graph.node for output in node.output}
     image = model.graph.input[0].name
     small = {node.output[0] for node in model.graph.node if node.op_type == "GlobalAveragePool"}
@@ -154,17 +154,17 @@ def parts(model: ModelProto) -> dict[str, list[str]]:
         if node.op_type != "GlobalAveragePool" and node.op_type != "Mul" and node.input[0] in small:
             small.update(node.output)
         if node.op_type in ("Gemm", "MatMul"):
-            found["classifier"] = [node.name]
+            names["classifier"] = [node.name]
         if node.op_type != "Conv":
             continue
         groups = next((a.i for a in node.attribute if a.name == "group"), 1)
         if node.input[0] == image and writers.get(image) is None and _images(model):
-            found["first"].append(node.name)
+            names["first"].append(node.name)
         elif node.input[0] in small:
-            found["squeeze"].append(node.name)
+            names["squeeze"].append(node.name)
         elif groups > 1:
-            found["depthwise"].append(node.name)
-    return found
+            names["depthwise"].append(node.name)
+    return names
 
 
 def _images(model: ModelProto) -> bool:
@@ -201,13 +201,13 @@ def _activation_ranges(
     """
     nodes = [node for node in model.graph.node if _is_integer_activation(node)]
     swishes = {node.input[0]: node.output[0] for node in nodes if node.op_type == "HardSwish"}
-    found = {} if signed else {node.input[0]: _affine(6 / 254, 127) for node in nodes}
+    ranges = {} if signed else {node.input[0]: _affine(6 / 254, 127) for node in nodes}
     for name, values in _values(model, list(swishes), images).items():
         top = _top(values, signed=signed)
         if not signed:
-            found[name] = _affine(3 / _middle(top), _middle(top))
-        found[swishes[name]] = _swish_steps(top, signed=signed)
-    return {name: [value] for name, value in found.items()}
+            ranges[name] = _affine(3 / _middle(top), _middle(top))
+        ranges[swishes[name]] = _swish_steps(top, signed=signed)
+    return {name: [value] for name, value in ranges.items()}
 
 
 def _values(model: ModelProto, names: list[str], images: Array) -> dict[str, Array]:

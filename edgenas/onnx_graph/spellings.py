@@ -9,7 +9,7 @@ from edgenas.onnx_graph.graph import Graph
 
 def gates(graph: Graph, maker: Mapping[str, NodeProto]) -> dict[int, str]:
     """Nodes that are part of an activation spelt out; the last of each holds its name."""
-    found: dict[int, str] = {}
+    kinds: dict[int, str] = {}
     for node in graph.nodes:
         factors = graph.varying(node)
         if node.op_type != "Mul" or len(factors) != 2:
@@ -19,13 +19,13 @@ def gates(graph: Graph, maker: Mapping[str, NodeProto]) -> dict[int, str]:
             if gate is None or graph.users[name] != 1:
                 continue
             if gate.op_type in ("Sigmoid", "HardSigmoid") and gate.input[0] == x:
-                found |= {id(gate): "", id(node): _GATED[gate.op_type]}
+                kinds |= {id(gate): "", id(node): _GATED[gate.op_type]}
             chain = _ramp(graph, maker, name, x)
             if chain:
                 last = _scaled(graph, node) if len(chain) == 2 else None
-                found |= dict.fromkeys(map(id, (*chain, node)), "")
-                found[id(last or node)] = "hswish"
-    return found
+                kinds |= dict.fromkeys(map(id, (*chain, node)), "")
+                kinds[id(last or node)] = "hswish"
+    return kinds
 
 
 _GATED = {"Sigmoid": "silu", "HardSigmoid": "hswish"}

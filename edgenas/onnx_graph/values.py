@@ -102,10 +102,10 @@ def computed(
             evaluator: Any = ReferenceEvaluator(
                 _alone(node, inputs, opsets) if node.domain or len(opsets) > 0 else node
             )
-            found = evaluator.run(None, {name: inputs[name] for name in node.input if name})
+            outputs = evaluator.run(None, {name: inputs[name] for name in node.input if name})
     except _REFUSALS:
         return None
-    arrays = [np.asarray(value) for value in found]
+    arrays = [np.asarray(value) for value in outputs]
     return None if any(a.dtype.kind not in _NUMERIC for a in arrays) else arrays
 
 

@@ -102,10 +102,10 @@ def extents_of(kind: TypeProto | None) -> Extents | None:
 
 
 def _closed(kind: TypeProto) -> Shape | None:
-    found = extents_of(kind)
-    if found is None or None in found:
+    extents = extents_of(kind)
+    if extents is None or None in extents:
         return None
-    return tuple(extent for extent in found if extent is not None)
+    return tuple(extent for extent in extents if extent is not None)
 
 
 class _Walk:
@@ -211,13 +211,13 @@ class _Walk:
     def compute(self, node: NodeProto) -> None:
         """The values of a constant that a node makes, where they are few and known."""
         shape = extents_of(self.types.get(node.input[0])) if node.input else None
-        found: Sequence[Values] | None = None
+        results: Sequence[Values] | None = None
         if node.op_type in ("Shape", "Size"):
-            found = _measured(node, shape)
+            results = _measured(node, shape)
         elif all(name in self.values for name in node.input if name):
             outputs = [extents_of(self.types.get(name)) for name in node.output if name]
-            found = values.computed(node, self.values, shapes=outputs, opsets=self.opsets)
-        for name, value in zip(filter(None, node.output), found or (), strict=False):
+            results = values.computed(node, self.values, shapes=outputs, opsets=self.opsets)
+        for name, value in zip(filter(None, node.output), results or (), strict=False):
             element = self.types[name].tensor_type.elem_type if name in self.types else 0
             self.types[name] = helper.make_tensor_type_proto(
                 element or helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
@@ -277,11 +277,11 @@ class _Walk:
         except (IndexError, KeyError, TypeError, ValueError) as error:
             raise self.misfit(node) from error
         outputs = list(node.output)
-        found = {name: _unknown() for name in outputs if name}
+        types = {name: _unknown() for name in outputs if name}
         for name, (element, shape) in zip(outputs, told or (), strict=False):
             if name:
-                found[name] = _type(element, shape)
-        return found
+                types[name] = _type(element, shape)
+        return types
 
     def misfit(self, node: NodeProto) -> EdgenasError:
         """The error for an operator that lacks inputs or attributes."""
@@ -306,10 +306,10 @@ class _Walk:
         if other.op_type == "LSTM" and given[1] is not None and len(given[1]) == 3:
             given[1] = (given[1][0], given[1][2], given[1][1])
         kinds = {f"i{i}": _type(TensorProto.FLOAT, shape) for i, shape in enumerate(given)}
-        found = self.asked(onnx.defs.get_schema(other.op_type, 13), other, kinds, {})
+        answer = self.asked(onnx.defs.get_schema(other.op_type, 13), other, kinds, {})
         element, told = rules.element_of(node, elements), []
         for name in other.output:
-            shape = extents_of(found.get(name))
+            shape = extents_of(answer.get(name))
             if last and shape is not None and len(shape) > 2:
                 shape = (shape[0], *shape[2:], shape[1])
             told.append((element, shape))
