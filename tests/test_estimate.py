@@ -28,11 +28,12 @@ from edgenas.latency.estimate import (
     NetworkEstimate,
     cautions_of,
     device_model,
+    factors,
     quantile,
 )
 from edgenas.latency.features import AT, NAMES, WORDS, Kernels, Prices
 from edgenas.latency.fitting import build_predictor
-from edgenas.latency.source import compile_spread, expand_model
+from edgenas.latency.source import compile_bounds, expand_model
 from edgenas.space.cost import compile_tables
 from edgenas.space.layer import Layer, primitives
 from edgenas.space.plan import plan
@@ -105,16 +106,28 @@ def test_a_network_is_the_sum_of_its_layers_on_both_paths():
     assert found.run_overhead + found.seconds_of(whole) == pytest.approx(walked[1])
 
 
+def simple(*, seconds: float = 1.0, spread: float, noise: float = 0.01) -> NetworkEstimate:
+    """A network whose prices are known, and whose family is not."""
+    return NetworkEstimate(
+        parts=np.array([seconds]),
+        covariance=np.zeros((1, 1)),
+        size=0.0,
+        family=spread**2 - noise**2,
+        noise=noise**2,
+        reason="",
+    )
+
+
 @given(spread=st.floats(0.01, 1), low=st.floats(0.5, 0.9), more=st.floats(0, 0.09))
 def test_more_confidence_never_narrows_the_interval(spread: float, low: float, more: float):
-    network = NetworkEstimate(seconds=1.0, spread=spread, noise=0.01, distance=0.0, reason="")
+    network = simple(seconds=1.0, spread=spread, noise=0.01)
     narrow, wide = (network.interval(confidence=c) for c in (low, low + more))
     assert wide[0] <= narrow[0] <= 1 <= narrow[1] <= wide[1]
     assert network.upper(confidence=low) <= network.upper(confidence=low + more)
 
 
 def test_the_interval_is_the_one_of_students_t():
-    network = NetworkEstimate(seconds=2.0, spread=0.1, noise=0.01, distance=0.0, reason="")
+    network = simple(seconds=2.0, spread=0.1, noise=0.01)
     # 2.0150 is the 95% quantile of Student's t with 5 degrees of freedom, from the tables.
     assert DEGREES == 5
     low, high = network.interval(confidence=0.9)
@@ -125,7 +138,7 @@ def test_the_interval_is_the_one_of_students_t():
 
 def test_an_interval_covers_what_it_promises():
     rng = np.random.default_rng(4)
-    network = NetworkEstimate(seconds=1.0, spread=0.2, noise=0.01, distance=0.0, reason="")
+    network = simple(seconds=1.0, spread=0.2, noise=0.01)
     low, high = network.interval(confidence=0.9)
     draws = np.exp(0.2 * rng.standard_t(DEGREES, size=4000))
     # Four standard errors of a share of 0.9 of 4,000 draws.
@@ -174,6 +187,40 @@ def test_the_farther_outside_the_published_counts_the_wider(times: float):
     assert below.describe(conv).distance == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("confidence", [0.75, 0.9, 0.95])
+@pytest.mark.parametrize("unsure", [*NAMES])
+def test_a_bound_grows_with_all_work_that_is_added(unsure: str, confidence: float):
+    one = model(unsure=unsure)
+    convs = [CONV, Layer(kind="conv", inputs=16, outputs=16, size=16, kernel=3)]
+    few = list(primitives(convs[0]))
+    more = [*few, *primitives(convs[1])]
+    small, large = one.describe(few), one.describe(more)
+    assert large.upper(confidence=confidence) > small.upper(confidence=confidence)
+    for small_end, large_end in zip(small.interval(), large.interval(), strict=True):
+        assert large_end > small_end
+
+
+def test_bounds_hold_where_prices_are_hardly_known():
+    # Prices that are Gaussian on the log scale, of which one may be off by a factor of three.
+    rng = np.random.default_rng(6)
+    root = np.diag([1.1, 0.3, 0.2, 0.05])
+    root[1, 0] = 0.2
+    further = 0.01
+    for parts in np.exp(rng.normal(size=(6, 4))):
+        draws = rng.normal(size=(40_000, 5))
+        times = (parts * np.exp(draws[:, :4] @ root.T)).sum(axis=1) / parts.sum()
+        times *= np.exp(draws[:, 4] * math.sqrt(further))
+        for deviations, share in ((1.2816, 0.9), (1.6449, 0.95), (-1.2816, 0.1), (-1.6449, 0.05)):
+            (bound,) = factors(
+                parts[None],
+                covariance=root @ root.T,
+                further=np.array([further]),
+                deviations=deviations,
+            )
+            # The direction in which prices go turns on the way: five points of what is promised.
+            assert np.mean(times <= bound) == pytest.approx(share, abs=0.05)
+
+
 def test_a_known_family_has_its_effect_and_a_narrower_interval():
     effects = {"mobilenet": FamilyEffect(0.2, 0.01)}
     one = model(families=effects, family_own=0.02)
@@ -186,10 +233,10 @@ def test_a_known_family_has_its_effect_and_a_narrower_interval():
 
 
 def test_timing_a_network_leaves_noise_alone():
-    sure = NetworkEstimate(seconds=1.0, spread=0.5, noise=0.03, distance=0.0, reason="")
+    sure = simple(seconds=1.0, spread=0.5, noise=0.03)
     after = math.log(sure.factor_once_timed) / quantile(0.95)
     assert 0.03 < after < 0.03 * math.sqrt(2) * 1.001
-    known = NetworkEstimate(seconds=1.0, spread=0.03, noise=0.03, distance=0.0, reason="")
+    known = simple(seconds=1.0, spread=0.03, noise=0.03)
     assert known.factor_once_timed == pytest.approx(known.interval(confidence=0.9)[1])
 
 
@@ -210,13 +257,13 @@ def test_each_network_of_a_space_has_its_own_bound():
     space = PRESETS["ofa-mbv3-w1.0"]()
     board = device_model(load("rk3588s"), load("rk3588s").target(runtime="tflite"))
     rows = space.sample(12, rng=np.random.default_rng(1))
-    spreads = compile_spread(board, space)(rows)
+    bounds = compile_bounds(board, space)(rows, 0.9)
     predictor = build_predictor(space, expand_model(board))
     upper = predictor.upper(rows, confidence=0.9) / predictor.predict(rows)
     for i, arch in enumerate(space.decode(rows)):
         parts = [p for _, layer in plan(space, arch) for p in primitives(layer)]
         network = board.describe(parts)
-        assert spreads[i] == pytest.approx(network.spread)
+        assert bounds[i] == pytest.approx(upper[i])
         assert upper[i] == pytest.approx(network.upper(confidence=0.9) / network.seconds)
         assert predictor.predict(rows[i : i + 1])[0] == pytest.approx(network.seconds)
     assert len(set(upper.round(6))) > 6
@@ -235,7 +282,7 @@ def test_networks_unlike_the_published_ones_have_a_wider_interval():
 
 
 def test_an_impossible_confidence_is_refused():
-    network = NetworkEstimate(seconds=1.0, spread=0.2, noise=0.01, distance=0.0, reason="")
+    network = simple(seconds=1.0, spread=0.2, noise=0.01)
     for confidence in (0.4, 1.0):
         with pytest.raises(EdgenasError, match=r"confidence must be from 0\.5 to below 1, found"):
             network.upper(confidence=confidence)

@@ -34,45 +34,100 @@ def quantile(probability: float) -> float:
     return student_quantile(probability, DEGREES)
 
 
+def factors(parts: Array, *, covariance: Array, further: Array, deviations: float) -> Array:
+    """By which factor times lie above their estimates at so many standard deviations.
+
+    The prices go so far in the direction in which log seconds grow fastest. Where the doubt is
+    small this is exp(deviations * standard deviation); where it is large it still grows with the
+    work that is added to a network, which that would not.
+
+    Args:
+        parts: seconds of n networks by price, shape (n, d).
+        covariance: of the logarithms of the prices, shape (d, d).
+        further: variance of log seconds for other reasons, shape (n,).
+        deviations: below zero for a lower bound.
+
+    Returns:
+        Shape (n,).
+    """
+    total = parts.sum(axis=1)
+    shares = parts / total[:, None]
+    spread = shares @ covariance
+    deviation = np.sqrt(np.maximum(1e-12, (shares * spread).sum(axis=1) + further))
+    logs = deviations * spread / deviation[:, None]
+    moved = (parts * np.exp(logs)).sum(axis=1)
+    return moved / total * np.exp(deviations * further / deviation)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkEstimate:
     """The estimated latency of one network.
 
     Args:
-        seconds: the estimate.
-        spread: standard deviation of log(measured / estimated).
-        noise: the part of ``spread`` that even a measured network has.
-        distance: the part of it that grows with how far the network is from what was published.
+        parts: seconds by price, shape (15,).
+        covariance: of the logarithms of the prices, shape (15, 15).
+        size: variance of log seconds because of the size of the network.
+        family: variance because of the effect of its family.
+        noise: variance of one measurement.
         reason: what most of the doubt is, a clause in words.
     """
 
-    seconds: float
-    spread: float
+    parts: Array
+    covariance: Array
+    size: float
+    family: float
     noise: float
-    distance: float
     reason: str
+
+    @property
+    def seconds(self) -> float:
+        """The estimate."""
+        return float(self.parts.sum())
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of log(measured / estimated), to first order."""
+        return math.sqrt(self.distance**2 + self.family + self.noise)
+
+    @property
+    def distance(self) -> float:
+        """The part of it that grows with how far the network is from what was published."""
+        shares = self.parts / self.seconds
+        return math.sqrt(max(0.0, float(shares @ self.covariance @ shares)) + self.size)
+
+    def _factor(self, deviations: float, *, further: float) -> float:
+        return float(
+            factors(
+                self.parts[None],
+                covariance=self.covariance,
+                further=np.array([further]),
+                deviations=deviations,
+            )[0]
+        )
 
     def interval(self, *, confidence: float = 0.9) -> tuple[float, float]:
         """The interval in seconds that holds the true latency with a given confidence."""
         check_confidence(confidence)
-        wide = quantile((1 + confidence) / 2) * self.spread
-        return self.seconds * math.exp(-wide), self.seconds * math.exp(wide)
+        wide, further = quantile((1 + confidence) / 2), self.size + self.family + self.noise
+        low, high = (self._factor(sign * wide, further=further) for sign in (-1, 1))
+        return self.seconds * low, self.seconds * high
 
     def upper(self, *, confidence: float = 0.9) -> float:
         """The latency that the true one does not exceed with a given confidence (one-sided)."""
         check_confidence(confidence)
-        return self.seconds * math.exp(quantile(confidence) * self.spread)
+        further = self.size + self.family + self.noise
+        return self.seconds * self._factor(quantile(confidence), further=further)
 
     @property
     def extrapolated(self) -> bool:
         """Whether the distance from what was published alone leaves a doubt of a third."""
-        return math.exp(quantile(0.95) * self.distance) > FAR
+        return self._factor(quantile(0.95), further=self.size) > FAR
 
     @property
     def factor_once_timed(self) -> float:
         """Half width of the 90% interval, as a factor, after the network itself was timed once."""
-        unknown = self.spread**2 - self.noise**2
-        square = unknown * self.noise**2 / max(self.spread**2, 1e-12) + self.noise**2
+        unknown = self.spread**2 - self.noise
+        square = unknown * self.noise / max(self.spread**2, 1e-12) + self.noise
         return math.exp(quantile(0.95) * math.sqrt(square))
 
     @property
@@ -119,17 +174,20 @@ class DeviceModel:
         counts[AT["run"]] = 1
         return counts
 
-    def spread(self, counts: Array) -> Array:
-        """Standard deviation of log(measured / estimated) of networks.
+    def upper_factors(self, counts: Array, *, confidence: float) -> Array:
+        """Upper bound / estimate of networks.
 
         Args:
             counts: of n networks, shape (n, 15).
+            confidence: of the bound.
 
         Returns:
             Shape (n,).
         """
-        further = self.evidence.family**2 + self.evidence.noise**2
-        return np.sqrt(self._distances(counts) + further)
+        parts = counts * vector(self.prices)
+        further = self._sizes(counts) + self.evidence.family**2 + self.evidence.noise**2
+        deviations = quantile(confidence)
+        return factors(parts, covariance=self.covariance, further=further, deviations=deviations)
 
     def for_family(self, family: str) -> "DeviceModel":
         """The model of one family of networks: with its effect, where the family was measured.
@@ -149,14 +207,14 @@ class DeviceModel:
     def describe(self, operators: Sequence[Primitive]) -> NetworkEstimate:
         """The estimate of a network with its interval, and the reason for the interval's width."""
         counts = self.count(operators)
-        distance = float(self._distances(counts[None])[0])
-        evidence = self.evidence
+        size = float(self._sizes(counts[None])[0])
         return NetworkEstimate(
-            seconds=float(counts @ vector(self.prices)),
-            spread=math.sqrt(distance + evidence.family**2 + evidence.noise**2),
-            noise=evidence.noise,
-            distance=math.sqrt(distance),
-            reason=self._reason(counts),
+            parts=counts * vector(self.prices),
+            covariance=self.covariance,
+            size=size,
+            family=self.evidence.family**2,
+            noise=self.evidence.noise**2,
+            reason=self._reason(counts, size=size),
         )
 
     def nearest(self, macs: float) -> PublishedRow:
@@ -169,37 +227,33 @@ class DeviceModel:
         power = self.evidence.power
         return None if power is None else seconds * power.value
 
-    def _shares(self, counts: Array) -> Array:
-        parts = counts * vector(self.prices)
-        return parts / parts.sum(axis=-1, keepdims=True)
+    def _sizes(self, counts: Array) -> Array:
+        """The variance because networks are larger or smaller than the published ones.
 
-    def _distances(self, counts: Array) -> Array:
-        """The variance that grows with the distance of networks from what was published."""
-        shares = self._shares(counts)
-        doubt = np.einsum("ni,ij,nj->n", shares, self.covariance, shares)
-        return np.maximum(0, doubt) + (OUTSIDE * self._outside(counts, shares)) ** 2
-
-    def _outside(self, counts: Array, shares: Array) -> Array:
-        """Logarithm of the factor outside of the published counts, a mean by shares of time."""
+        The logarithm of the factor outside of the published counts, a mean by shares of time.
+        """
         if not self.evidence.most:
             return np.zeros(len(counts))
+        parts = counts * vector(self.prices)
+        shares = parts / parts.sum(axis=1, keepdims=True)
         least, most = np.array(self.evidence.least), np.array(self.evidence.most)
         with np.errstate(divide="ignore", invalid="ignore"):
             above, below = np.log(counts / most), np.log(least / counts)
         # A thing that no row has is no matter of size: the doubt about its price is larger.
         met = (counts > 0) & (most > 0)
-        return (shares * np.where(met, np.maximum(0, np.maximum(above, below)), 0)).sum(axis=1)
+        outside = np.where(met, np.maximum(0, np.maximum(above, below)), 0)
+        return (OUTSIDE * (shares * outside).sum(axis=1)) ** 2
 
-    def _reason(self, counts: Array) -> str:
+    def _reason(self, counts: Array, *, size: float) -> str:
         """The largest part of the doubt about a network, in words."""
-        shares = self._shares(counts)
+        parts_of_time = counts * vector(self.prices)
+        shares = parts_of_time / parts_of_time.sum()
         evidence = self.evidence
         prices = shares * (self.covariance @ shares)
-        size = (OUTSIDE * float(self._outside(counts[None], shares[None])[0])) ** 2
         worst = int(np.argmax(prices))
         rows = "measured" if evidence.measured else "published"
         parts = {
-            f"few {rows} networks of this target spend time on {WORDS[NAMES[worst]]}": float(
+            f"the {rows} networks of this target say little about {WORDS[NAMES[worst]]}": float(
                 prices[worst]
             ),
             f"it is of another size than the {rows} networks of this target": size,

@@ -25,7 +25,6 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.held_out import HeldOut, compare_with_truth
 from edgenas.latency.bound import BoundKind, check_confidence, split_networks
 from edgenas.latency.device import Target
-from edgenas.latency.estimate import quantile
 from edgenas.latency.line import Line, add_bound
 from edgenas.latency.linear import check_measured, combine_tables
 from edgenas.latency.source import EstimatedSource
@@ -226,14 +225,14 @@ class EstimatedPredictor(SumPredictor):
     def upper(self, networks: Networks, *, confidence: float = 0.95) -> Vector:
         """The bound of the device model."""
         check_confidence(confidence)
-        if self.source.spread_on is None:
+        if self.source.upper_on is None:
             return SumPredictor.upper(self, networks, confidence=confidence)
-        spread = self.source.spread_on(self.space)(rows_of(networks, self.space))
-        return self.predict(networks) * np.exp(quantile(confidence) * spread)
+        factors = self.source.upper_on(self.space)(rows_of(networks, self.space), confidence)
+        return self.predict(networks) * factors
 
     def bound_kind(self, confidence: float = 0.95) -> BoundKind:
         """``estimate``, or ``none`` where the device model has no bound."""
-        return "none" if self.source.spread_on is None else "estimate"
+        return "none" if self.source.upper_on is None else "estimate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

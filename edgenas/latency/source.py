@@ -48,14 +48,14 @@ class EstimatedSource:
         target: what they belong to.
         layer_seconds: the time of one layer.
         constant: added once a run.
-        spread_on: for a space, rows to the standard deviation of log(measured / estimated) of
-            those networks; None: it is not known.
+        upper_on: for a space, rows and a confidence to upper bound / estimate of those networks;
+            None: it is not known.
     """
 
     target: Target
     layer_seconds: Callable[[Layer], float]
     constant: float = 0.0
-    spread_on: Callable[[Space], Callable[[Codes], Vector]] | None = None
+    upper_on: Callable[[Space], Callable[[Codes, float], Vector]] | None = None
 
     @property
     def provenance(self) -> Provenance:
@@ -77,15 +77,15 @@ def expand_model(model: DeviceModel) -> EstimatedSource:
         target=model.target,
         layer_seconds=model.seconds,
         constant=model.run_overhead,
-        spread_on=functools.lru_cache(maxsize=8)(functools.partial(compile_spread, model)),
+        upper_on=functools.lru_cache(maxsize=8)(functools.partial(compile_bounds, model)),
     )
 
 
-def compile_spread(model: DeviceModel, space: Space) -> Callable[[Codes], Vector]:
-    """The doubt of a device model about the networks of a space.
+def compile_bounds(model: DeviceModel, space: Space) -> Callable[[Codes, float], Vector]:
+    """The upper bounds of a device model on the networks of a space.
 
     Returns:
-        Rows, shape (n, genes), to the standard deviation of log(measured / estimated), shape (n,).
+        Rows, shape (n, genes), and a confidence to upper bound / estimate, shape (n,).
     """
     priced = [name for name in NAMES if name != "run" and getattr(model.prices, name) > 0]
 
@@ -95,11 +95,11 @@ def compile_spread(model: DeviceModel, space: Space) -> Callable[[Codes], Vector
 
     tables = compile_features(space, count)
 
-    def spread(rows: Codes) -> Vector:
+    def upper(rows: Codes, confidence: float) -> Vector:
         counts = np.zeros((len(rows), len(NAMES)))
         counts[:, AT["run"]] = 1
         for name, table in tables.items():
             counts[:, AT[name]] = table(rows)
-        return model.spread(counts).astype(np.float64)
+        return model.upper_factors(counts, confidence=confidence).astype(np.float64)
 
-    return spread
+    return upper
