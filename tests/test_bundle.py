@@ -439,7 +439,7 @@ def test_a_page_of_another_network_fails(bundle: Path):
     ("change", "error"),
     [
         ({"front": 3}, "search.json: front must be a list, found 3"),
-        ({"latencies": [1]}, "search.json: accuracies and latencies must be of the same networks"),
+        ({"latencies": [1]}, "search.json: there must be as many latencies as accuracies"),
         ({"overhead": "much"}, "search.json: overhead must be a number, found 'much'"),
         ({"searches": [{}]}, "search.json: searches[0]: the field 'name' is missing"),
     ],
@@ -597,7 +597,7 @@ def test_remains_without_a_manifest_are_refused_and_may_be_replaced(bundle: Path
 @pytest.mark.parametrize("force", [False, True])
 def test_what_is_no_bundle_is_never_replaced(bundle: Path, force: bool):
     (bundle / "thesis.tex").write_text("years of work")
-    with pytest.raises(EdgenasError, match=r"holds what is no part of a bundle: thesis.tex"):
+    with pytest.raises(EdgenasError, match=r"holds a file that is no part of a bundle: thesis.tex"):
         check_output(bundle, request=REQUEST, force=force)
     with pytest.raises(EdgenasError, match="is a file"):
         check_output(bundle / "thesis.tex", request=REQUEST, force=force)
@@ -624,7 +624,7 @@ def test_what_does_not_belong_together_is_not_delivered(tmp_path: Path):
 
 
 def test_labels_must_be_the_classes(tmp_path: Path):
-    with pytest.raises(EdgenasError, match="labels must be 10, one a class, found 9"):
+    with pytest.raises(EdgenasError, match="labels must be 10 names, one for each class, found 9"):
         write(tmp_path / "b", labels=LABELS[:-1])
 
 

@@ -255,7 +255,7 @@ def test_other_errors_of_the_writer_pass(tmp_path: Path):
             "{path} must have schema 'edgenas.thing/1', found None",
             "this file is of another kind or of another edgenas version",
         ),
-        (b"[1]", "{path} must hold one object, found list", ""),
+        (b"[1]", "{path} must hold an object, found list", ""),
     ],
 )
 def test_a_file_that_is_not_what_it_should_be_is_refused(
@@ -281,7 +281,7 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
 def test_a_folder_and_a_path_below_a_file_are_refused(tmp_path: Path):
     with pytest.raises(EdgenasError) as caught:
         files.read_toml(tmp_path, schema="edgenas.device/1")
-    assert caught.value.message == f"{tmp_path} is a folder, a file was expected"
+    assert caught.value.message == f"{tmp_path} is a folder; a file is needed here"
     (tmp_path / "a").write_text("")
     with pytest.raises(EdgenasError, match=r"^cannot read .*/a/b: Not a directory"):
         files.read_json(tmp_path / "a/b", schema="edgenas.thing/1")

@@ -227,7 +227,7 @@ def test_what_is_no_file_of_tensors_is_refused(tmp_path: Path, capsys: pytest.Ca
             import_supernet(path, space=space)
         return caught.value.message
 
-    assert refusal() == f"no file {path}"
+    assert refusal() == f"there is no file {path}"
     for content in (b"", b"no weights", b"PK\x03\x04 torn"):
         path.write_bytes(content)
         assert refusal() == f"{path} is damaged, or is no PyTorch file of plain tensors"
@@ -240,7 +240,7 @@ def test_what_is_no_file_of_tensors_is_refused(tmp_path: Path, capsys: pytest.Ca
     assert refusal() == f"{path} must hold a state dict, found dict"
     path.unlink()
     path.mkdir()
-    assert refusal() == f"{path} is a folder, a file was expected"
+    assert refusal() == f"{path} is a folder; a file is needed here"
 
 
 # Download

@@ -73,7 +73,7 @@ def test_help_shows_every_option_with_its_words_and_range():
     [
         (("--top", "-1"), "top must be at least 0, found -1"),
         (("--top", "1", "--rate", "0"), "rate must be above 0, found 0.0"),
-        (("--rate", "0.5"), "rate says nothing without top"),
+        (("--rate", "0.5"), "rate has no effect without top"),
         (("--start", "middle"), "start must be one of near, far, found 'middle'"),
     ],
 )

@@ -382,7 +382,7 @@ def test_a_fleet_can_be_retrained(tmp_path: Path, tiny: Path, photos: Path):
             {"retrain_from": "nothing"},
             "retrain_from must be one of inherited, scratch, found 'nothing'",
         ),
-        ({"retrain_top": 0}, "says nothing without retrain_top"),
+        ({"retrain_top": 0}, "has no effect without retrain_top"),
         ({"weights": "some"}, "weights must be one of fixed, joint, found 'some'"),
         ({"weights": "joint"}, "weights joint needs a strategy that learns by gradients, found ev"),
         ({"weights": "joint", "strategy": "gumbel"}, "both train the weights that are delivered"),

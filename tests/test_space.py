@@ -404,8 +404,11 @@ BLOCK = StageSpace(kind="mbconv", widths=(16,), kernels=(3, 5), expands=(2.0, 3.
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"resolutions": ()}, "resolutions must be pixels of at least 8, ascending, each once"),
-        ({"resolutions": (16, 8)}, "resolutions must be pixels of at least 8, ascending"),
+        (
+            {"resolutions": ()},
+            "resolutions must be pixels of at least 8, in ascending order, each once",
+        ),
+        ({"resolutions": (16, 8)}, "resolutions must be pixels of at least 8, in ascending order"),
         ({"stages": ()}, "stages must not be empty"),
         ({"classes": 1}, "classes must be an integer >= 2, found 1"),
         ({"inputs": 0}, "inputs must be an integer >= 1, found 0"),
@@ -431,11 +434,26 @@ def test_an_illegal_space_is_refused(fields: dict, message: str):
     [
         ({"kind": "vit"}, "stages[1].kind must be one of conv, mbconv, bottleneck, found 'vit'"),
         ({"activation": "gelu"}, "stages[1].activation must be one of relu, relu6, hswish"),
-        ({"widths": (0,)}, "stages[1].widths must be positive integers, ascending, each once"),
-        ({"depths": (2, 1)}, "stages[1].depths must be positive integers, ascending, each once"),
-        ({"depths": (0, 1)}, "stages[1].depths must be positive integers, ascending, each once"),
-        ({"kernels": (3, 4)}, "stages[1].kernels must be odd integers, ascending, each once"),
-        ({"expands": (0.0,)}, "stages[1].expands must be positive numbers, ascending, each once"),
+        (
+            {"widths": (0,)},
+            "stages[1].widths must be positive integers, in ascending order, each once",
+        ),
+        (
+            {"depths": (2, 1)},
+            "stages[1].depths must be positive integers, in ascending order, each once",
+        ),
+        (
+            {"depths": (0, 1)},
+            "stages[1].depths must be positive integers, in ascending order, each once",
+        ),
+        (
+            {"kernels": (3, 4)},
+            "stages[1].kernels must be odd integers, in ascending order, each once",
+        ),
+        (
+            {"expands": (0.0,)},
+            "stages[1].expands must be positive numbers, in ascending order, each once",
+        ),
         ({"stride": 0}, "stages[1].stride must be an integer >= 1, found 0"),
         ({"pool": 0}, "stages[1].pool must be an integer >= 1, found 0"),
         ({"squeeze": -1}, "stages[1].squeeze must be an integer >= 0, found -1"),

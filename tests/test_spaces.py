@@ -133,7 +133,10 @@ def stage(**fields) -> dict:
         (changed(resolutions=16), "space: resolutions must be a list, found 16"),
         (stage(width=[8]), "space: stages[0]: unknown field 'width'"),
         (stage(kernels=["3"]), "space: stages[0].kernels[0] must be an integer, found '3'"),
-        (stage(kernels=[3, 4]), "stages[0].kernels must be odd integers, ascending, each once"),
+        (
+            stage(kernels=[3, 4]),
+            "stages[0].kernels must be odd integers, in ascending order, each once",
+        ),
         (stage(shortcut=1), "space: stages[0].shortcut must be true or false, found 1"),
         (changed(epsilon=float("nan")), "space: epsilon must be a finite number, found nan"),
         (changed(classes=10**9), "space: classes must be at most 1e+06, found 1000000000"),

@@ -221,7 +221,7 @@ def _regular(path: Path) -> Generator[io.BufferedReader]:
     except OSError as error:
         raise EdgenasError(f"cannot read {path}: {error.strerror}") from error
     what = "a folder" if path.is_dir() else "no regular file"
-    raise EdgenasError(f"{path} is {what}, a file was expected")
+    raise EdgenasError(f"{path} is {what}; a file is needed here")
 
 
 def read_text(path: Path, *, most: int = LARGEST) -> str:
@@ -310,7 +310,7 @@ def check_schema(value: Any, *, schema: str, where: str) -> dict[str, Any]:
         EdgenasError: the value is no object, or it has another schema.
     """
     if not isinstance(value, dict):
-        raise EdgenasError(f"{where} must hold one object, found {type(value).__name__}")
+        raise EdgenasError(f"{where} must hold an object, found {type(value).__name__}")
     fields = cast(dict[Any, Any], value)
     if fields.get("schema") != schema:
         raise EdgenasError(

@@ -131,7 +131,7 @@ def check_request(request: Any) -> None:
         needs = field.option.needs
         if field.name in changed and needs and needs not in changed:
             raise EdgenasError(
-                f"{field.name} says nothing without {needs}",
+                f"{field.name} has no effect without {needs}",
                 hint=f"add --{needs.replace('_', '-')}, or leave out {field.flag}",
             )
 

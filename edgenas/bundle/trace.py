@@ -131,7 +131,7 @@ class Trace:
 
     def __post_init__(self) -> None:
         if len(self.accuracies) != len(self.latencies):
-            raise EdgenasError("accuracies and latencies must be of the same networks")
+            raise EdgenasError("there must be as many latencies as accuracies")
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object, schema first."""

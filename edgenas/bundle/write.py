@@ -120,7 +120,8 @@ def _require_sound(parts: BundleParts) -> None:
         raise EdgenasError(f"no bundle is made of a network that breaks its budget: {broken[0]}")
     if len(parts.labels) != parts.space.classes:
         raise EdgenasError(
-            f"labels must be {parts.space.classes}, one a class, found {len(parts.labels)}"
+            f"labels must be {parts.space.classes} names, one for each class, "
+            f"found {len(parts.labels)}"
         )
     parts.parity.require()
     parts.space.check(parts.arch)
@@ -182,7 +183,7 @@ def check_output(
     if strangers:
         # Also with force: replacing means deleting, and the user may want to keep this file.
         raise EdgenasError(
-            f"--out {folder} holds what is no part of a bundle: {strangers[0]}",
+            f"--out {folder} holds a file that is no part of a bundle: {strangers[0]}",
             hint="choose another --out, or remove the folder yourself",
         )
     if force or not any(folder.iterdir()):

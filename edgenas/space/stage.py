@@ -130,7 +130,7 @@ def check_choices(
     """Refuse choices that do not ascend, or that are not all ``ok``; ``rule`` names that rule."""
     ascending = all(a < b for a, b in itertools.pairwise(values))
     if not values or not ascending or not all(ok(v) for v in values):
-        raise EdgenasError(f"{path} must be {rule}, ascending, each once, found {values}")
+        raise EdgenasError(f"{path} must be {rule}, in ascending order, each once, found {values}")
 
 
 def at_least(least: int) -> Callable[[float], bool]:
