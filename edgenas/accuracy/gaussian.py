@@ -77,15 +77,15 @@ class Gaussian:
         for start in range(0, len(rows), _CHUNK):
             part = rows[start : start + _CHUNK]
             inputs = one_hot(part, self.columns, self.codes)
-            found = (inputs @ linear).astype(np.float64) + self.constant
+            values = (inputs @ linear).astype(np.float64) + self.constant
             if len(points):
                 sizes = np.stack([np.log(self.macs(part)), np.log(self.params(part))], 1)
                 z = (np.hstack([inputs @ totals, sizes]) - self.shift) * self.scale
                 z = (z / self.length).astype(np.float32)
                 near = z @ points.T - offset
                 near -= ((z * z).sum(1) / 2)[:, None]
-                found += np.exp(near, out=near) @ alphas
-            result[start : start + _CHUNK] = found
+                values += np.exp(near, out=near) @ alphas
+            result[start : start + _CHUNK] = values
         return result
 
     def on(self, space: Space, narrow: Space) -> "Gaussian":

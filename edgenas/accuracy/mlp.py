@@ -36,9 +36,9 @@ def one_hot(rows: Codes, columns: Indices, codes: Indices) -> Array:
     decided = columns < 0
     wanted = np.where(decided, _NEVER, codes).astype(np.uint8)
     read = rows if rows.shape[1] else np.zeros((len(rows), 1), np.uint8)
-    found = (read.take(np.maximum(columns, 0), 1) == wanted).astype(np.float32)
-    found[:, decided & (codes > 0)] = 1
-    return found
+    inputs = (read.take(np.maximum(columns, 0), 1) == wanted).astype(np.float32)
+    inputs[:, decided & (codes > 0)] = 1
+    return inputs
 
 
 @dataclass(frozen=True, slots=True, eq=False)

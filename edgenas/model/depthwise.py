@@ -83,7 +83,7 @@ def _of_weight(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
 def _gradients(
     grad: Tensor, x: Tensor, weight: Tensor, stride: int, *, pad: int, of_weight: bool
 ) -> Tensor:
-    found = torch.ops.aten.convolution_backward(
+    gradients = torch.ops.aten.convolution_backward(
         grad,
         x,
         weight,
@@ -96,4 +96,4 @@ def _gradients(
         len(weight),
         [not of_weight, of_weight, False],
     )
-    return found[int(of_weight)]
+    return gradients[int(of_weight)]

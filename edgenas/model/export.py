@@ -181,13 +181,13 @@ class Parity:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object; ``share`` where it is not 1."""
-        found = {
+        values = {
             "max_abs_difference": self.max_abs_difference,
             "same_top1": self.same_top1,
             "n": self.n,
             "tolerance": self.tolerance,
         }
-        return found if self.share == 1 else found | {"share": self.share}
+        return values if self.share == 1 else values | {"share": self.share}
 
 
 def parity(
@@ -212,22 +212,22 @@ def parity(
         parts = [network(part.to(device)).cpu() for part in images.split(_CHUNK)]
     network.train(mode)
     wanted = torch.cat(parts).numpy()
-    found = run_onnx(onnx_bytes, images.contiguous().numpy(), precision=precision)
-    return compared(found, wanted, precision=precision)
+    logits = run_onnx(onnx_bytes, images.contiguous().numpy(), precision=precision)
+    return compared(logits, wanted, precision=precision)
 
 
-def compared(found: Array, wanted: Array, *, precision: str = "fp32") -> Parity:
+def compared(logits: Array, wanted: Array, *, precision: str = "fp32") -> Parity:
     """How far logits are from those that are wanted, with the gate of a precision.
 
     Args:
-        found: shape (n, classes).
+        logits: shape (n, classes).
         wanted: shape (n, classes).
         precision: ``fp32`` must agree; lower ones nearly so.
     """
     relative, share = LOWER.get(precision, (0.0, 1.0))
     return Parity(
-        max_abs_difference=float(np.abs(found - wanted).max()),
-        same_top1=int((found.argmax(1) == wanted.argmax(1)).sum()),
+        max_abs_difference=float(np.abs(logits - wanted).max()),
+        same_top1=int((logits.argmax(1) == wanted.argmax(1)).sum()),
         n=len(wanted),
         tolerance=relative * float(np.abs(wanted).max()) or TOLERANCE,
         share=share,

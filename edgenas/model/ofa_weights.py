@@ -48,15 +48,15 @@ def import_supernet(path: Path, *, space: Space) -> Supernet:
         EdgenasError: no file, no weights in it, or weights that do not fit the space; names the
             first tensor that is missing, misshapen or unknown.
     """
-    found = released_tensors(path)
+    released = released_tensors(path)
     supernet = Supernet(space)
     tensors: dict[str, Tensor] = {}
     for key, wanted in supernet.state_dict().items():
         name = released_name(space, key)
-        if name not in found and key.endswith("num_batches_tracked"):
+        if name not in released and key.endswith("num_batches_tracked"):
             tensors[key] = wanted  # files of old PyTorch versions have no such counter
             continue
-        tensor = found.pop(name, None)
+        tensor = released.pop(name, None)
         if tensor is None:
             raise EdgenasError(
                 f"{path} does not fit space {space.name}: the tensor {name} is missing",
@@ -69,10 +69,10 @@ def import_supernet(path: Path, *, space: Space) -> Supernet:
                 hint=_other_space(space),
             )
         tensors[key] = tensor
-    if found:
+    if released:
         raise EdgenasError(
             f"{path} does not fit space {space.name}: it has no place for the tensor "
-            f"{next(iter(found))}",
+            f"{next(iter(released))}",
             hint=_other_space(space),
         )
     supernet.load_state_dict(tensors)
@@ -121,7 +121,7 @@ def released_tensors(path: Path) -> dict[str, Tensor]:
     inner = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(inner, Mapping) or not inner:
         raise EdgenasError(f"{path} must hold a state dict, found {type(content).__name__}")
-    found: dict[str, Tensor] = {}
+    tensors_by_name: dict[str, Tensor] = {}
     for key, tensor in inner.items():
         where = f"{path}: {quote(key)}"
         if not isinstance(tensor, Tensor):
@@ -130,10 +130,10 @@ def released_tensors(path: Path) -> dict[str, Tensor]:
         rule = _broken(tensor)
         if rule:
             raise EdgenasError(f"{where} must {rule}", hint="fetch the file again")
-        if name in found:
+        if name in tensors_by_name:
             raise EdgenasError(f"{path} holds the tensor {name} twice")
-        found[name] = tensor
-    return found
+        tensors_by_name[name] = tensor
+    return tensors_by_name
 
 
 def _single(key: str) -> str:

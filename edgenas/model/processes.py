@@ -39,19 +39,19 @@ def processes(device: str) -> Iterator[torch.device]:
         device: ``cpu`` or ``cuda``.
     """
     place = int(os.environ.get("LOCAL_RANK", "0"))
-    found = torch.device(device, place) if device == "cuda" else torch.device(device)
+    own_device = torch.device(device, place) if device == "cuda" else torch.device(device)
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        yield found
+        yield own_device
         return
     if device == "cuda":
-        torch.cuda.set_device(found)
+        torch.cuda.set_device(own_device)
     # This module has the group of the moment as a default of its functions. Optimisers import it,
     # late: then the group outlives its end here, and a thread of gloo that gives a tensor back
     # while the interpreter closes ends the process with SIGABRT (pytorch/pytorch issue 190489).
     importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
-        yield found
+        yield own_device
     except (EdgenasError, OSError) as error:
         # Only the first process talks; what another one alone has met, torchrun tells at the end.
         if rank() > 0:
@@ -65,12 +65,12 @@ def processes(device: str) -> Iterator[torch.device]:
 
 def add_up(tensors: Iterable[Tensor]) -> None:
     """Replace every tensor by its sum over the processes, in one message, in place."""
-    found = list(tensors)
-    if world() == 1 or not found:
+    listed = list(tensors)
+    if world() == 1 or not listed:
         return
-    flat = torch.cat([t.reshape(-1) for t in found])
+    flat = torch.cat([t.reshape(-1) for t in listed])
     dist.all_reduce(flat)
-    for tensor, part in zip(found, flat.split([t.numel() for t in found]), strict=True):
+    for tensor, part in zip(listed, flat.split([t.numel() for t in listed]), strict=True):
         tensor.copy_(part.view_as(tensor))
 
 
@@ -92,8 +92,8 @@ def share_out(
         items: the same in every process.
         work: done by every process with its own part of them.
     """
-    found = gather(list(work(items[rank() :: world()])))
-    return [found[i % len(found)][i // len(found)] for i in range(len(items))]
+    gathered = gather(list(work(items[rank() :: world()])))
+    return [gathered[i % len(gathered)][i // len(gathered)] for i in range(len(items))]
 
 
 def broadcast(value: Any) -> Any:

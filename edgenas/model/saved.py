@@ -291,11 +291,11 @@ def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, Any] | None = None
 ) -> None:
     """Write tensors atomically, with their digest; metadata values become JSON."""
-    found = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     texts = {key: json.dumps(value) for key, value in (metadata or {}).items()}
     with new_file(path) as temporary:
         # Not save_file: it hides a full disk in an error of its own.
-        temporary.write_bytes(save(found, texts | {DIGEST: json.dumps(_digest(found, texts))}))
+        temporary.write_bytes(save(stored, texts | {DIGEST: json.dumps(_digest(stored, texts))}))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -39,13 +39,13 @@ class Supernet(nn.Module):
     def __init__(self, space: Space, *, seed: int = 0) -> None:
         super().__init__()
         self.space = space
-        found = iter(slots(space))
+        all_slots = iter(slots(space))
         stages: list[nn.ModuleList] = []
         for stage in space.stages:
-            places = itertools.islice(found, max(stage.depths))
+            places = itertools.islice(all_slots, max(stage.depths))
             stages.append(nn.ModuleList([_largest(space, slot) for slot in places]))
         self.stages = nn.ModuleList(stages)
-        self.head = _largest(space, next(found))
+        self.head = _largest(space, next(all_slots))
         initialise(self, generator=torch.Generator().manual_seed(seed))
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
@@ -136,14 +136,14 @@ class Supernet(nn.Module):
 
 
 def _largest(space: Space, slot: Slot) -> nn.Module:
-    found = [layer for layer in slot.layers.values() if layer is not None]
+    layers = [layer for layer in slot.layers.values() if layer is not None]
     layer = replace(
-        found[0],
-        inputs=max(x.inputs for x in found),
-        outputs=max(x.outputs for x in found),
-        mid=max(x.mid for x in found),
-        kernel=max(x.kernel for x in found),
-        squeeze=max(x.squeeze for x in found),
+        layers[0],
+        inputs=max(x.inputs for x in layers),
+        outputs=max(x.outputs for x in layers),
+        mid=max(x.mid for x in layers),
+        kernel=max(x.kernel for x in layers),
+        squeeze=max(x.squeeze for x in layers),
     )
     block = build(layer, epsilon=space.epsilon)
     stage = slot.name.split(".")

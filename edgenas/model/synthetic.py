@@ -89,8 +89,8 @@ def synthesise(
         part, optimiser = parts[which], optimisers[which]
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
-        found = statistics(network, _inputs(part, archs[number], preprocessing))
-        loss = distance(found, targets[number])
+        values = statistics(network, _inputs(part, archs[number], preprocessing))
+        loss = distance(values, targets[number])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -127,14 +127,14 @@ def statistics(network: Network, inputs: Tensor) -> list[Tensor]:
         One tensor a batch norm, shape (2, channels): means, and variances over n - 1 as batch
         norms store them.
     """
-    found: dict[nn.Module, Tensor] = {}
+    by_norm: dict[nn.Module, Tensor] = {}
 
     def look(module: nn.Module, given: tuple[Any, ...]) -> None:
         # Far faster than torch.var_mean over three dimensions.
         rows = given[0].movedim(1, 3).flatten(0, 2)
         mean = rows.mean(0)
         variance = (rows - mean).square().sum(0) / (len(rows) - 1)
-        found[module] = torch.stack([mean, variance])
+        by_norm[module] = torch.stack([mean, variance])
 
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     handles = [norm.register_forward_pre_hook(look) for norm in norms]
@@ -144,21 +144,21 @@ def statistics(network: Network, inputs: Tensor) -> list[Tensor]:
     network(inputs)
     for handle in handles:
         handle.remove()
-    return [found[norm] for norm in norms]
+    return [by_norm[norm] for norm in norms]
 
 
-def distance(found: list[Tensor], wanted: list[Tensor]) -> Tensor:
+def distance(values: list[Tensor], wanted: list[Tensor]) -> Tensor:
     """How far statistics are apart, averaged over channels and then over batch norms.
 
     Means differ in units of the wanted standard deviation, variances by the logarithm of their
     ratio; both squared.
     """
     terms: list[Tensor] = []
-    for (mean, variance), (mean_wanted, variance_wanted) in zip(found, wanted, strict=True):
+    for (mean, variance), (mean_wanted, variance_wanted) in zip(values, wanted, strict=True):
         scale = variance_wanted + 1e-5
         terms.append(((mean - mean_wanted).square() / scale).mean())
         terms.append(((variance + 1e-5) / scale).log().square().mean() / 4)
-    return torch.stack(terms).sum() / len(found)
+    return torch.stack(terms).sum() / len(values)
 
 
 def make_coloured_noise(pixels: Tensor, *, count: int, rng: np.random.Generator) -> Tensor:

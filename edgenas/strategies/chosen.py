@@ -32,7 +32,7 @@ def choose_networks(predictor: AccuracyPredictor, *, count: int, seed: int) -> C
     least, most = macs(space.encode([space.smallest(), space.largest()])).tolist()
     limits = [least * (most / least) ** (i / count) for i in range(1, count + 1)]
     limits[-1] = most  # exactly: the largest network keeps it
-    found = [
+    results = [
         search(
             space,
             maximize=predictor,
@@ -42,6 +42,6 @@ def choose_networks(predictor: AccuracyPredictor, *, count: int, seed: int) -> C
         ).best.arch
         for limit in limits
     ]
-    rows = np.unique(space.encode(found), axis=0)
+    rows = np.unique(space.encode(results), axis=0)
     fitted = rows[:0] if predictor.rows is None else predictor.rows
     return rows[~(rows[:, None] == fitted[None]).all(2).any(1)]

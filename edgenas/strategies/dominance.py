@@ -170,9 +170,9 @@ def _ranks_of_many(costs: Matrix, *, enough: int) -> Indices:
 def _sorted_in(second: Vector) -> Indices:
     """Ranks of vectors by their second costs, in the order of their first."""
     # Per rank its least second cost so far; the next rank's is never below it.
-    least, found = list[float](), list[int]()
+    least, ranks = list[float](), list[int]()
     for value in second.tolist():
         at = bisect_right(least, value)
         least[at : at + 1] = [value]
-        found.append(at)
-    return np.array(found, np.intp)
+        ranks.append(at)
+    return np.array(ranks, np.intp)

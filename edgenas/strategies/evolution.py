@@ -91,8 +91,8 @@ def _generations(
         mutated = space.mutate(parent, rng=rng, probability=_MUTATION)
         crossed = space.crossover(first, second, rng=rng)
         fresh = account.fresh(np.concatenate([mutated, crossed]), most=children, rng=rng)
-        found = account.score(fresh, phase="evolve")
-        rows, scores = np.concatenate([rows, fresh]), np.concatenate([scores, found])
+        new_scores = account.score(fresh, phase="evolve")
+        rows, scores = np.concatenate([rows, fresh]), np.concatenate([scores, new_scores])
         rows, scores = _best(space, rows, scores, count=population)
         stale = 0 if scores[0] > best else stale + 1
     return rows, scores

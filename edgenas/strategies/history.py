@@ -66,8 +66,8 @@ class SearchHistory:
 
     def scores(self, rows: Codes, *, phase: str, maximize: Callable[[Codes], Vector]) -> Vector:
         """The scores of the next step, as ``values``."""
-        found = self.values(rows, phase=phase, score=lambda rows: _column(maximize(rows)))
-        return found[:, 0]
+        values = self.values(rows, phase=phase, score=lambda rows: _column(maximize(rows)))
+        return values[:, 0]
 
     def values(self, rows: Codes, *, phase: str, score: Callable[[Codes], Matrix]) -> Matrix:
         """The values of the next step: from the file, or else from the function and written.
@@ -201,9 +201,9 @@ def _column(values: Vector) -> Matrix:
 def _other(path: Path, first: str, asked: Mapping[str, Any]) -> EdgenasError:
     """What differs between the search that a file tells of and the one asked for."""
     hint = "give another file, or search as it was begun"
-    _, found, text = first.partition(f"# {SCHEMA} ")
+    _, rest, text = first.partition(f"# {SCHEMA} ")
     try:
-        begun: Any = parse_json(text, where=str(path)) if found and len(text) < _HEAD else None
+        begun: Any = parse_json(text, where=str(path)) if rest and len(text) < _HEAD else None
     except EdgenasError:
         begun = None
     if not isinstance(begun, dict):

@@ -46,7 +46,7 @@ def list_neighbours(space: Space, row: Codes, *, genes: Literal[1, 2] = 2) -> Co
     if not space.genes:
         return row[:0]
     columns, codes, first, second, deeper = _changes(space)
-    found: list[Codes] = []
+    parts: list[Codes] = []
     for i, base in enumerate(_filled(space, row[0])):
         # Which values an absent block would have matters only where a depth changes.
         meant = np.ones(len(first), bool) if i == 0 else deeper
@@ -57,8 +57,8 @@ def list_neighbours(space: Space, row: Codes, *, genes: Literal[1, 2] = 2) -> Co
         lines = np.arange(len(one))
         changed[lines, columns[other]] = codes[other]
         changed[lines, columns[one]] = codes[one]
-        found.append(changed)
-    rows = space.canonical(np.concatenate(found))
+        parts.append(changed)
+    rows = space.canonical(np.concatenate(parts))
     return rows[(rows != row).any(1)]
 
 

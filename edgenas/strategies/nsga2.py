@@ -49,7 +49,7 @@ def nsga2(
     rows = ledger.fresh(first_population(problem, rng, size=population, ends=ends), most=population)
     values = costs(rows)
     ledger.scored += len(rows)
-    scored, found = [rows], [values]
+    scored, all_values = [rows], [values]
     stale = 0
     rows, values = _best(rows, values, most=population)
     while ledger.left > 0 and stale < _STALE and len(rows):
@@ -61,10 +61,10 @@ def nsga2(
         scores = costs(children)
         ledger.scored += len(children)
         scored.append(children)
-        found.append(scores)
+        all_values.append(scores)
         rows, values = np.concatenate([rows, children]), np.concatenate([values, scores])
         rows, values = _best(rows, values, most=population)
-    return np.concatenate(scored), np.concatenate(found)
+    return np.concatenate(scored), np.concatenate(all_values)
 
 
 def select_survivors(costs: Matrix, *, most: int) -> Indices:
@@ -101,7 +101,7 @@ def _children(
     count: int,
 ) -> Codes:
     """New rows that keep the limits, as many as asked for where so many are found."""
-    found, made = list[Codes](), 0
+    parts, made = list[Codes](), 0
     matings = count + 3 * count // 8  # a quarter of the children, about, is not new
     for _ in range(_TRIES):
         # The best come first: the winner of a binary tournament is the lower of two places.
@@ -111,14 +111,14 @@ def _children(
         one, suitors = winners[0], winners[1:]
         other = _nearest(costs, one, suitors)
         children = _mated(genes, rows[one], rows[other], rng=rng)
-        found.append(ledger.fresh(children, most=count))
-        count -= len(found[-1])
+        parts.append(ledger.fresh(children, most=count))
+        count -= len(parts[-1])
         made += matings
         if not count:
             break
-        share = sum(map(len, found)) / made  # of those made that were new and kept the limits
+        share = sum(map(len, parts)) / made  # of those made that were new and kept the limits
         matings = min(made, 1 + int(1.2 * count / max(share, 0.1)))
-    return np.concatenate(found)
+    return np.concatenate(parts)
 
 
 def _nearest(costs: Matrix, one: Indices, suitors: Indices) -> Indices:

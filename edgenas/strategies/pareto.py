@@ -156,12 +156,12 @@ def pareto(
             "no network has a value in every objective: they gave no numbers",
             hint="fit the predictors again",
         )
-    found = find_front(values)
-    found = found[np.lexsort(values[found].T[::-1])]
-    columns = {limit.constraint.name: limit.of(rows[found]) for limit in limits}
-    columns |= dict(zip(goals, (values[found] * _signs(objectives)).T, strict=True))
+    places = find_front(values)
+    places = places[np.lexsort(values[places].T[::-1])]
+    columns = {limit.constraint.name: limit.of(rows[places]) for limit in limits}
+    columns |= dict(zip(goals, (values[places] * _signs(objectives)).T, strict=True))
     return Front(
-        points=_points(space, rows[found], columns),
+        points=_points(space, rows[places], columns),
         goals=goals,
         exact=exact,
         evaluations=scored,
@@ -204,10 +204,10 @@ def _costs(objectives: Sequence[Objective], *, history: SearchHistory | None, ph
 
     def costs(rows: Codes) -> NDArray[np.float64]:
         if history is None:
-            found = values(rows)
+            values_of = values(rows)
         else:
-            found = history.values(rows, phase=next(phases), score=values)
-        return np.where(np.isnan(found), np.inf, signs * found)
+            values_of = history.values(rows, phase=next(phases), score=values)
+        return np.where(np.isnan(values_of), np.inf, signs * values_of)
 
     return costs
 

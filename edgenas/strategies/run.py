@@ -94,12 +94,12 @@ def search(
         )
     front = _candidates(problem, account.front, account.front_scores)
     best = _candidates(problem, account.best, np.array([account.best_score]))[0]
-    found = _candidates(problem, account.top, account.top_scores)
+    best_rows = _candidates(problem, account.top, account.top_scores)
     assert problem.kept(account.best).all()
     return SearchResult(
         best=best,
         front=front,
-        top=found,
+        top=best_rows,
         history=tuple(account.steps),
         evaluations=account.scored,
         seconds=time.perf_counter() - started,

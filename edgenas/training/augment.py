@@ -76,15 +76,15 @@ def randaugment(
         magnitude: 0 to 30, of every operation that has a strength.
         rng: the source of chance.
     """
-    found: list[np.ndarray] = []
+    arrays: list[np.ndarray] = []
     for array in pixels.permute(0, 2, 3, 1).numpy():
         image = Image.fromarray(np.ascontiguousarray(array))
         for _ in range(operations):
             name = _OPERATIONS[int(rng.integers(len(_OPERATIONS)))]
             sign = 1 if rng.random() < 0.5 else -1
             image = _changed(image, name, magnitude / _MOST, sign)
-        found.append(np.asarray(image))
-    return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).contiguous()
+        arrays.append(np.asarray(image))
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 
 
 _OPERATIONS = (

@@ -58,10 +58,14 @@ def read_history(folder: Path) -> TrainingHistory:
     accuracies: tuple[float, ...] = ()
     source = ""
     if (folder / ACCURACY_FILE).exists():
-        found = load_accuracy(folder / ACCURACY_FILE)
-        if found.space == space and found.rows is not None and found.accuracies is not None:
-            macs = tuple(macs_table(space)(found.rows).tolist())
-            accuracies, source = tuple(found.accuracies.tolist()), found.source
+        predictor = load_accuracy(folder / ACCURACY_FILE)
+        if (
+            predictor.space == space
+            and predictor.rows is not None
+            and predictor.accuracies is not None
+        ):
+            macs = tuple(macs_table(space)(predictor.rows).tolist())
+            accuracies, source = tuple(predictor.accuracies.tolist()), predictor.source
     return TrainingHistory(
         space=space,
         configuration=configuration,

@@ -46,14 +46,14 @@ class Run:
 
     def open(self, *, resume: bool) -> bool:
         """Start a run or make an old one ready to be gone on with; whether it has a checkpoint."""
-        found = self._open(resume=resume)
+        has_checkpoint = self._open(resume=resume)
         if Scalars.possible():
             self.scalars = Scalars(
                 self.out / TENSORBOARD,
                 lines=read_metrics(self.out),
                 began=(self.out / RUN).stat().st_mtime,
             )
-        return found
+        return has_checkpoint
 
     def close(self) -> None:
         """Nothing more will be logged."""
@@ -66,12 +66,12 @@ class Run:
         if not path.exists():
             write_json(path, {"schema": RUN_SCHEMA, **self.configuration})
             return False
-        found = _BEFORE | read_run_file(path)
+        record = _BEFORE | read_run_file(path)
         usual = json.loads(json.dumps(dataclasses.asdict(Recipe())))
-        found["recipe"] = usual | found["recipe"]
+        record["recipe"] = usual | record["recipe"]
         for name, value in self.configuration.items():
-            if found.get(name) != value:
-                name, old, new = _difference(name, found.get(name), value)
+            if record.get(name) != value:
+                name, old, new = _difference(name, record.get(name), value)
                 raise EdgenasError(
                     f"--resume: {name} of the run in {self.out} is {_short(old)}, "
                     f"now it is {_short(new)}",

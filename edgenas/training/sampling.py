@@ -47,12 +47,12 @@ def draw_archs(space: Space, recipe: Recipe, *, seed: int, step: int) -> Draw:
     rng = np.random.default_rng((seed, 1, step))
     first, count = step * recipe.random_archs, recipe.random_archs
     if recipe.sampling in ("best-up", "worst-up"):
-        found = [draw_similar(space, recipe.candidates, rng=rng) for _ in range(count)]
+        candidates = [draw_similar(space, recipe.candidates, rng=rng) for _ in range(count)]
     elif recipe.sampling == "fair":
-        found = draw_fairly(space, first, count, seed=seed)[:, None]
+        candidates = draw_fairly(space, first, count, seed=seed)[:, None]
     else:
-        found = space.sample(count, rng=rng, by="gene")[:, None]
-    groups = [space.decode(rows) for rows in found]
+        candidates = space.sample(count, rng=rng, by="gene")[:, None]
+    groups = [space.decode(rows) for rows in candidates]
     largest, smallest = space.largest(), space.smallest()
     if largest.stages == smallest.stages:  # nothing but the resolution is elastic yet
         return Draw([replace(largest, resolution=int(rng.choice(space.resolutions)))], [], rng)
@@ -122,13 +122,13 @@ def select_attentively(
         losses: says which is which.
         worst: which of them.
     """
-    found: list[Arch] = []
+    archs: list[Arch] = []
     for group in groups:
         values = np.array(losses(group)) if len(group) > 1 else np.zeros(1)
         values = -values if worst else values
         # Of those that differ by rounding alone the first, so that rounding decides nothing.
-        found.append(group[int(np.argmax(values <= values.min() + _ALIKE))])
-    return found
+        archs.append(group[int(np.argmax(values <= values.min() + _ALIKE))])
+    return archs
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ def scalars(line: Mapping[str, Any]) -> dict[str, float]:
         line: of ``metrics.jsonl``. Losses and accuracies are of the largest network, the smallest
             one and random ones, of which the mean is taken.
     """
-    found: dict[str, float] = {
+    numbers: dict[str, float] = {
         name: line[name] for name in ("learning_rate", "images_per_second") if name in line
     }
     for kind, values in (
@@ -28,10 +28,10 @@ def scalars(line: Mapping[str, Any]) -> dict[str, float]:
         ("validation", (*line.get("validation", ()), *line.get("random", ()))),
     ):
         names = ("largest", "smallest")
-        found |= {f"{kind}/{name}": v for name, v in zip(names, values, strict=False)}
+        numbers |= {f"{kind}/{name}": v for name, v in zip(names, values, strict=False)}
         if others := values[2:]:
-            found[f"{kind}/random"] = sum(others) / len(others)
-    return found
+            numbers[f"{kind}/random"] = sum(others) / len(others)
+    return numbers
 
 
 class Scalars:

@@ -52,13 +52,13 @@ class State(Generic[Model]):
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of a checkpoint, by name."""
-        found = {f"model.{n}": t for n, t in self.model.state_dict().items()}
-        found |= {f"average.{n}": t for n, t in self.average.items()}
+        by_name = {f"model.{n}": t for n, t in self.model.state_dict().items()}
+        by_name |= {f"average.{n}": t for n, t in self.average.items()}
         for name, parameter in self.model.named_parameters():
             momentum = self.optimiser.state[parameter].get("momentum_buffer")
             if momentum is not None:
-                found[f"momentum.{name}"] = momentum
-        return found | ({} if self.guide is None else self.guide.tensors())
+                by_name[f"momentum.{name}"] = momentum
+        return by_name | ({} if self.guide is None else self.guide.tensors())
 
     def take(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bool:
         """Take up a checkpoint; False, and nothing changed, if it is of another training."""

@@ -319,18 +319,18 @@ def _torchscript(path: Path, place: torch.device) -> Callable[[Tensor], Tensor]:
         try:
             # What its optimiser does in the first runs of a process would change the last bits.
             with jit.optimized_execution(False):
-                found = module(inputs.to(place))
+                answer = module(inputs.to(place))
         except RuntimeError as error:
             raise EdgenasError(
                 f"--teacher {path} does not take inputs of shape {tuple(inputs.shape)}: "
                 f"{_last(error)}",
                 hint="give the size that it was made for: --teacher-size 224",
             ) from error
-        if not isinstance(found, Tensor):
+        if not isinstance(answer, Tensor):
             raise EdgenasError(
-                f"--teacher {path} must answer one tensor, found {type(found).__name__}"
+                f"--teacher {path} must answer one tensor, found {type(answer).__name__}"
             )
-        return found
+        return answer
 
     return run
 

@@ -18,11 +18,11 @@ from edgenas.training.state import State
 
 def digest(texts: Iterable[str], tensors: Iterable[Tensor]) -> str:
     """SHA-256 over texts and tensors, in order, as hexadecimal digits."""
-    found = hashlib.sha256("\n".join(texts).encode())
+    hasher = hashlib.sha256("\n".join(texts).encode())
     for tensor in tensors:
-        found.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        hasher.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        hasher.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
 
 
 class Checkpoint:

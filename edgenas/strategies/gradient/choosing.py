@@ -29,7 +29,7 @@ def list_ceilings(space: Space, limits: Sequence[Limit]) -> list[Ceiling]:
         limits: as for ``search``; each can be kept.
     """
     rows = space.sample(_SAMPLES, rng=np.random.default_rng(0), by="gene")
-    found = list[Ceiling]()
+    ceilings = list[Ceiling]()
     for limit in limits:
         tables = limit.tables
         if tables is None or tables.reduce != "sum":
@@ -39,8 +39,8 @@ def list_ceilings(space: Space, limits: Sequence[Limit]) -> list[Ceiling]:
             some = np.concatenate([rows, find_least(space, tables)])
             kept = limit.of(some) <= limit.constraint.limit
             highest = float(tables(some)[kept].max(initial=tables(some).min()))
-        found.append(Ceiling(name=limit.constraint.name, tables=tables, limit=highest))
-    return found
+        ceilings.append(Ceiling(name=limit.constraint.name, tables=tables, limit=highest))
+    return ceilings
 
 
 def find_most_preferred(
@@ -60,7 +60,7 @@ def find_most_preferred(
     Raises:
         EdgenasError: no network keeps the limits.
     """
-    found = search(
+    result = search(
         space,
         maximize=preference,
         subject_to=limits,
@@ -68,4 +68,4 @@ def find_most_preferred(
         evaluations=_EVALUATIONS,
         top=count,
     )
-    return found.top
+    return result.top

@@ -64,12 +64,12 @@ def tilt(
 
     for _ in range(_STEPS):
         chances = [p.detach().double().requires_grad_() for p in policy.probabilities()]
-        found = [part(i, chances) for i in range(len(ceilings))]
-        parts = [float(value.detach()) for value in found]
+        tensors = [part(i, chances) for i in range(len(ceilings))]
+        parts = [float(value.detach()) for value in tensors]
         worst = max(range(len(parts)), key=parts.__getitem__, default=-1)
         if worst < 0 or parts[worst] <= 1 + _CLOSE:
             break
-        costs = torch.autograd.grad(found[worst], chances, materialize_grads=True)
+        costs = torch.autograd.grad(tensors[worst], chances, materialize_grads=True)
         above = [(c - (c * p).sum()).detach() for c, p in zip(costs, chances, strict=True)]
         slope = sum(
             float((p * a.square()).sum().detach()) for a, p in zip(above, chances, strict=True)
