@@ -356,7 +356,10 @@ def machine_lock_path() -> Path:
 @contextlib.contextmanager
 def file_lock(path: Path) -> Generator[None]:
     """Hold the lock of a file; other processes wait for it. The file is created if it is absent."""
-    with path.open("a") as stream:
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("a")
+    with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         try:
             yield
