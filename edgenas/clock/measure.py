@@ -48,8 +48,8 @@ class Measurement:
     Args:
         name: of the unit.
         median: at full speed of the machine (behind the gate).
-        p10: 10th percentile, likewise.
-        p90: 90th percentile, likewise.
+        p10: 10th percentile at full speed.
+        p90: 90th percentile at full speed.
         n: gated runs.
         half_width: of the 95% interval of the median, as a part of it; None: too few runs.
         wall_p50: median of all runs, whatever the machine did meanwhile.
