@@ -193,7 +193,7 @@ def test_two_ways_to_use_a_device_have_names_of_their_own():
     [
         (("--devices", "x.toml", "--latency", "2ms"), "--latency cannot be given beside --devices"),
         (("--devices", "x.toml", "--device", "rpi4"), "--device cannot be given beside --devices"),
-        (("--devices", "x.toml"), "no file x.toml"),
+        (("--devices", "x.toml"), "there is no file x.toml"),
         ((), "missing option '--device', or '--devices' with a file"),
     ],
 )
