@@ -824,6 +824,20 @@ def test_estimate_makes_a_device_of_a_few_measured_networks(edgenas, tiny: Path)
     assert found["latency_ms"] == pytest.approx(0.5, rel=0.2)
     told = json.loads(edgenas(*words, "--out", "other.toml", "--json").out)
     assert [check["model"] for check in told["checks"]] == ["small.onnx", "large.onnx"]
+    assert told["time_next"] == []
+    following = (*words, "--space", "tiny", "--next", "to-time")
+    lines = edgenas(*following, "--out", "next.toml").out
+    assert "time next: to-time/next-1.onnx; the 90% intervals of space tiny would go from" in lines
+    Path("more.csv").write_text(
+        "model,latency_ms,family\nsmall.onnx,0.2,\nlarge.onnx,0.5,\nto-time/next-1.onnx,0.4,tiny\n"
+    )
+    more = ("estimate", "more.csv", *following[2:], "--out", "more.toml", "--json")
+    (first, second) = json.loads(edgenas(*more).out)["time_next"]
+    assert first["interval_factor"] > second["interval_factor"] > 1
+    Path("seconds.csv").write_text("model,latency_ms\nsmall.onnx,2e-6\n")
+    wrong = ("estimate", "seconds.csv", *words[2:], "--out", "wrong.toml")
+    refused(edgenas(*wrong), "times as fast as a typical board", "milliseconds")
+    refused(edgenas(*words, "--next", "x", "--out", "x.toml"), "next has no effect without space", "")
     specialize = ("specialize", "--device", "board.toml", "--supernet", tiny, "--latency", "0.6ms")
     assert edgenas(*specialize, "--out", "bundle").code == 0
     refused(edgenas(*words, "--out", "board.toml"), "--out board.toml exists", "another --out")

@@ -5,7 +5,6 @@ four times as long as those of its successors. It learns from the others, they d
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,7 @@ KERNELS = Kernels(fused=frozenset({"relu", "relu6", "add", "concat", "slice"}))
 # standard deviation of its logarithm. `run` and `kernel` are seconds: copies and a synchronised
 # launch; a launch of a kernel. Wide enough that ten rows outweigh each.
 _PRIOR = {
-    "run": (3e-4, 0.7),
+    "run": (3e-4, 0.5),
     "kernel": (1.2e-5, 0.5),
     "dense": (2.0, 0.7),
     "winograd": (1.5, 0.7),
@@ -108,16 +107,11 @@ def pool_of(folder: Path, profiles: Path, *, foreign: bool = False) -> Pool:
 
 
 OLD = "TensorRT 3"
-_NEWER_DEPTHWISE = 0.8  # in place of the standard deviation in _PRIOR
 
 
 def without_old(pool: Pool) -> Pool:
-    """The pool without TensorRT 3, and without the doubt about its depthwise kernels."""
-    newer = pool.before.covariance.copy()
-    newer[USED.index(AT["depthwise"]), USED.index(AT["depthwise"])] = _NEWER_DEPTHWISE**2
-    return replace(
-        pool.select(lambda log, row: OLD not in log.name), before=Prior(pool.before.mean, newer)
-    )
+    """The pool without TensorRT 3."""
+    return pool.select(lambda log, row: OLD not in log.name)
 
 
 def left_out(pool: Pool) -> list[Prediction]:
