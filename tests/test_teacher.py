@@ -407,4 +407,7 @@ def test_from_the_command_line(edgenas, tiny: Path, photos: Path, tmp_path: Path
     bad = edgenas(*words, "--out", tmp_path / "no", "--teacher", path, "--teacher-std", "1,2")
     assert bad.code == 2
     assert "--teacher-std must be three numbers" in bad.log
-    assert "teacher_size has no effect without teacher" in edgenas(*words, "--out", "no", "--teacher-size", 3).log
+    assert (
+        "teacher_size has no effect without teacher"
+        in edgenas(*words, "--out", "no", "--teacher-size", 3).log
+    )

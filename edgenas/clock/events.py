@@ -41,7 +41,7 @@ class _Ready:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _State:
+class _MachineState:
     """What changes while a machine works; Celsius, hertz."""
 
     temperature: Annotated[float, Range(-300, 1000, "number")] | None = None
@@ -52,7 +52,7 @@ class _State:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Environment(_State):
+class _Environment(_MachineState):
     machine: _Text | None
     board: _Text | None
     cpu: _Text | None
@@ -132,7 +132,7 @@ class _Error:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _End(_State):
+class _End(_MachineState):
     seconds: Annotated[float, Range(0, 1e9, "seconds")]
     readings: Count
     passes: Count

@@ -349,7 +349,7 @@ def _skip_pair(model: ModelProto, name: str, *, to: str) -> None:
 
 
 def _drop_unused(model: ModelProto) -> None:
-    """Remove nodes whose outputs nothing reads, and constants likewise."""
+    """Remove the nodes and the constants whose outputs nothing reads."""
     graph, wanted = model.graph, {value.name for value in model.graph.output}
     for node in reversed(list(graph.node)):
         if wanted.isdisjoint(node.output):

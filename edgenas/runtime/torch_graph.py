@@ -73,7 +73,7 @@ class OnnxModule(nn.Module):
         """The outputs, in the order of the graph.
 
         Args:
-            inputs: likewise, all of the type of the constants.
+            inputs: the tensors by name, all of the type of the constants.
         """
         return self._walk(inputs, lambda name: contextlib.nullcontext())
 

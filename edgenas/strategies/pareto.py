@@ -120,15 +120,12 @@ def pareto(
     started = time.perf_counter()
     limits = tuple(subject_to)
     goals: dict[str, Literal["max", "min"]] = {o.name: o.goal for o in objectives}
+    search = {"strategy": "nsga2", "objectives": goals, "population": population}
+    search |= {"seed": seed, "evaluations": evaluations}
     written = None
     if history is not None:
-        search = {"strategy": "nsga2", "objectives": goals, "population": population}
         written = open_history(
-            history,
-            space=space,
-            limits=limits,
-            search=search | {"seed": seed, "evaluations": evaluations},
-            found=list(goals),
+            history, space=space, limits=limits, search=search, found=list(goals)
         )
     exact = space.size <= evaluations
     costs = _costs(objectives, history=written, phase="every" if exact else "sample")
@@ -140,11 +137,7 @@ def pareto(
         seed=seed,
     )
     if exact:
-        rows = list_all(space)
-        rows = rows[problem.kept(rows)]
-        if not len(rows):
-            find_feasible(problem, np.random.default_rng(seed))  # says what binds
-        values = costs(rows)
+        rows, values = _score_every(problem, costs)
     else:
         ends = [find_least(space, t) for o in objectives if (t := _tables(o)) is not None]
         rows, values = nsga2(problem, costs, population=population, ends=ends)
@@ -168,6 +161,19 @@ def pareto(
         seconds=time.perf_counter() - started,
         seed=seed,
     )
+
+
+def _score_every(problem: Problem, costs: Callable[[Codes], Vector]) -> tuple[Codes, Vector]:
+    """All networks of a space that keep the limits, and their costs.
+
+    Raises:
+        EdgenasError: no network keeps the limits.
+    """
+    rows = list_all(problem.space)
+    rows = rows[problem.kept(rows)]
+    if not len(rows):
+        find_feasible(problem, np.random.default_rng(problem.seed))  # says what binds
+    return rows, costs(rows)
 
 
 def _check(objectives: Sequence[Objective], *, population: int, evaluations: int) -> None:
