@@ -837,7 +837,9 @@ def test_estimate_makes_a_device_of_a_few_measured_networks(edgenas, tiny: Path)
     Path("seconds.csv").write_text("model,latency_ms\nsmall.onnx,2e-6\n")
     wrong = ("estimate", "seconds.csv", *words[2:], "--out", "wrong.toml")
     refused(edgenas(*wrong), "times as fast as a typical board", "milliseconds")
-    refused(edgenas(*words, "--next", "x", "--out", "x.toml"), "next has no effect without space", "")
+    refused(
+        edgenas(*words, "--next", "x", "--out", "x.toml"), "next has no effect without space", ""
+    )
     specialize = ("specialize", "--device", "board.toml", "--supernet", tiny, "--latency", "0.6ms")
     assert edgenas(*specialize, "--out", "bundle").code == 0
     refused(edgenas(*words, "--out", "board.toml"), "--out board.toml exists", "another --out")

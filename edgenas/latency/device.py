@@ -13,7 +13,7 @@ from typing import Annotated, Literal, get_args
 
 from edgenas.basics.decode import decode
 from edgenas.basics.errors import EdgenasError, unknown_name
-from edgenas.basics.files import data_folders, read_toml
+from edgenas.basics.files import data_folders, read_text, read_toml
 from edgenas.basics.ranges import (
     ALWAYS,
     Batch,
@@ -333,22 +333,28 @@ def load(name: str) -> Device:
         path = folder / f"{name}.toml"
         if "/" not in name and path.is_file():
             return read(path)
-    devices = list_devices()
-    for device in devices:
-        if name.lower() in (device.name, *device.aliases):
-            return device
-    names = [each for device in devices for each in (device.name, *device.aliases)]
+    for path in _profile_paths():
+        # Only files that hold the word can have it as an alias: the others are not parsed.
+        if name.lower() in read_text(path).lower():
+            device = read(path)
+            if name.lower() in (device.name, *device.aliases):
+                return device
+    names = [each for device in list_devices() for each in (device.name, *device.aliases)]
     raise unknown_name("device", name, names=names, listing="edgenas list devices")
 
 
 def list_devices() -> tuple[Device, ...]:
     """Read all devices, sorted by name. Raises EdgenasError where a profile is damaged."""
-    devices: dict[str, Device] = {}
+    return tuple(read(path) for path in _profile_paths())
+
+
+def _profile_paths() -> list[Path]:
+    """The profile of each device, sorted by name; the user's own comes before a shipped one."""
+    paths: dict[str, Path] = {}
     for folder in data_folders("device_profiles"):
-        for path in sorted(folder.glob("*.toml")):
-            if path.stem not in devices:
-                devices[path.stem] = read(path)
-    return tuple(devices[name] for name in sorted(devices))
+        for path in folder.glob("*.toml"):
+            paths.setdefault(path.stem, path)
+    return [paths[name] for name in sorted(paths)]
 
 
 def read(path: Path) -> Device:

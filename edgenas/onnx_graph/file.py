@@ -5,6 +5,7 @@ at before it is parsed, so that neither its size nor what it unpacks to can fill
 weights beside a file are only taken from the folder of that file.
 """
 
+import functools
 import mmap
 import os
 import stat
@@ -89,8 +90,14 @@ def parse(data: bytes, *, where: str) -> ModelProto:
         EdgenasError: they are no ONNX file, or unpack to too much.
     """
     if len(data) > _SCANNED_FROM:
-        _Scan(where).message(memoryview(data), onnx.ModelProto.DESCRIPTOR, depth=0)
+        _scan(data, where=where)
     return _parsed(data, where=where)
+
+
+@functools.lru_cache(maxsize=4)
+def _scan(data: bytes, *, where: str) -> None:
+    """Walk over bytes before they are unpacked; the same bytes once."""
+    _Scan(where).message(memoryview(data), onnx.ModelProto.DESCRIPTOR, depth=0)
 
 
 def _parsed(data: bytes, *, where: str) -> ModelProto:

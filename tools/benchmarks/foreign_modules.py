@@ -1,3 +1,5 @@
+# pyright: reportIndexIssue=false, reportArgumentType=false
+# torch types what nn.ModuleDict and nn.Module hold as plain modules.
 """Small networks of torch of the kinds that torchvision does not have, with random weights."""
 
 import itertools

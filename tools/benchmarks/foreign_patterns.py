@@ -1,6 +1,7 @@
 """Networks as tf2onnx and paddle2onnx write them, rebuilt by hand with random weights."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -38,7 +39,7 @@ class Sketch:
         """Store whole numbers; their name."""
         return self.constant(values, np.int64)
 
-    def add(self, kind: str, *inputs: str, outputs: int = 1, **attributes: object) -> str:
+    def add(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
         """Add an operator; the name of its first output."""
         self.count += 1
         names = [f"t{self.count}_{i}" for i in range(outputs)]
@@ -147,7 +148,11 @@ def _paddle_conv(
     s: Sketch, x: str, inputs: int, outputs: int, *, kernel: int, stride: int = 1, group: int = 1
 ) -> str:
     weight = s.weight(outputs, inputs // group, kernel, kernel)
-    pads = {"pads": [kernel // 2] * 4, "kernel_shape": [kernel] * 2, "dilations": [1, 1]}
+    pads: dict[str, Any] = {
+        "pads": [kernel // 2] * 4,
+        "kernel_shape": [kernel] * 2,
+        "dilations": [1, 1],
+    }
     x = s.add("Conv", x, weight, strides=[stride] * 2, group=group, **pads)
     norm = [s.constant(np.full(outputs, 0.5)) for _ in range(4)]
     return s.add("BatchNormalization", x, *norm, epsilon=1e-5, momentum=0.9)
