@@ -363,9 +363,9 @@ MOST = {
 MOST_ENTRIES = 16
 # Modules of the command line that are no verb.
 NO_VERBS = {"__init__", "command", "console"}
-# Options that `specialize` alone has, and one that it shares: their field, and where they matter.
+# Options of `specialize` that are no common words: their field, and where they matter.
 OPTIONS = "retrain_top retrain_from retrain_epochs retrain_rate allow_accuracy_drop".split()
-MOST_USES = dict.fromkeys(OPTIONS, 4) | {"allow_accuracy_drop": 6}  # `export` has it too
+MOST_USES = dict.fromkeys(OPTIONS, 4)
 
 
 def texts() -> dict[str, str]:

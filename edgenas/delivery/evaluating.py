@@ -12,7 +12,7 @@ from torch import Tensor
 from edgenas.basics.errors import EdgenasError
 from edgenas.clock import measure
 from edgenas.delivery.images import ImageSets
-from edgenas.delivery.request import AUTO, SpecializeRequest
+from edgenas.delivery.request import AUTO, ExportRequest, SpecializeRequest
 from edgenas.images.data import Images
 from edgenas.latency.device import Target
 from edgenas.model.calibration import BATCH, predict_logits
@@ -66,6 +66,11 @@ class Evaluated:
     notes: tuple[str, ...] = ()
 
 
+def may_lose_accuracy(request: SpecializeRequest | ExportRequest) -> bool:
+    """Whether int8 may ship whatever accuracy it loses."""
+    return request.allow_accuracy_drop
+
+
 def check_images(
     request: SpecializeRequest, images: ImageSets, *, target: Target, here: bool
 ) -> None:
@@ -75,7 +80,7 @@ def check_images(
         EdgenasError: there are no labelled images.
     """
     quantised = here and target.precision == "int8"
-    if quantised and images.evaluation is None and not request.allow_accuracy_drop:
+    if quantised and images.evaluation is None and not may_lose_accuracy(request):
         raise no_images("int8")
 
 
@@ -143,7 +148,7 @@ def evaluate(prepared: "Prepared", built: "BuiltNetwork") -> Evaluated:
             notes += (_describe_agreement(prepared, built),)
         return Evaluated(evaluation=None, notes=notes)
     evaluation = _count_correct(prepared, built, images, lowered=lowered)
-    if evaluation.drop > LARGEST_DROP and not prepared.request.allow_accuracy_drop:
+    if evaluation.drop > LARGEST_DROP and not may_lose_accuracy(prepared.request):
         raise EdgenasError(
             f"{target.precision} costs {100 * evaluation.drop:.2f} points of accuracy, more than "
             f"{100 * LARGEST_DROP:.1f}: {evaluation.note}",

@@ -22,7 +22,7 @@ from edgenas.bundle.verify import is_litter
 from edgenas.bundle.write import load_bundle
 from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.measure import NETWORK, environment
-from edgenas.delivery.evaluating import LARGEST_DROP, no_images
+from edgenas.delivery.evaluating import LARGEST_DROP, may_lose_accuracy, no_images
 from edgenas.delivery.images import ImageSets, read_image_sets
 from edgenas.delivery.request import ExportRequest, SpecializeRequest
 from edgenas.latency.device import Target
@@ -163,7 +163,7 @@ def _read_source(
             hint="make one with --precision fp32",
         )
     with_images = request.data or request.test
-    if kind.precision == "int8" and not (with_images or request.allow_accuracy_drop):
+    if kind.precision == "int8" and not (with_images or may_lose_accuracy(request)):
         raise no_images(request.to)
     if why_not := checker.available():
         raise EdgenasError(f"runtime {checker.name} is not available here: {why_not}")
@@ -196,7 +196,7 @@ def _check_accuracy(
         right["export"] += int((logits(graph, values).argmax(1) == true).sum())
     accuracy = {which: count / len(labels) for which, count in right.items()}
     drop = accuracy["bundle"] - accuracy["export"]
-    if drop > LARGEST_DROP and not request.allow_accuracy_drop:
+    if drop > LARGEST_DROP and not may_lose_accuracy(request):
         raise EdgenasError(
             f"{request.to} costs {100 * drop:.2f} points of accuracy, more than "
             f"{100 * LARGEST_DROP:.1f}, on {len(labels)} images",
