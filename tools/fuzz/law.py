@@ -14,6 +14,7 @@ SECONDS = 5.0  # of computing: on a busy machine the clock on the wall says litt
 PATIENCE = 30.0  # seconds on the wall after which an input counts as a hang
 MEMORY = 1 << 30  # bytes in memory, the libraries of the product included
 LINE = 300  # characters of a message
+MEASURING = ("export", "bench", "check", "profile")  # verbs that time networks
 _LATENCIES = ("latency_ms", "latency_upper_ms")
 
 
@@ -47,7 +48,8 @@ def broken(seen: Seen, *, verb: str) -> list[str]:
         faults.append(f"traceback: {_place(seen.error or seen.said + seen.out)}")
     elif seen.code not in ((0, 1, 2) if verb == "check" else (0, 2)):
         faults.append(f"exit: code {seen.code}")
-    if seen.seconds > SECONDS:
+    # A verb that accepts its input and times a network computes as long as timing takes.
+    if seen.seconds > SECONDS and not (seen.code == 0 and verb in MEASURING):
         faults.append("slow: more seconds of computing than allowed")
     if seen.memory > MEMORY:
         faults.append("memory: more than allowed")

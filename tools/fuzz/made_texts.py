@@ -44,7 +44,7 @@ def _device(base: Base, folder: Path, rng: random.Random) -> Reader:
 def _relatives(base: Base, folder: Path, rng: random.Random) -> Reader:
     from edgenas.latency.relatives import relatives_of
 
-    name = rng.choice(("cpu", "ncnn", "tflite"))
+    name = rng.choice(("cpu", "ncnn", "tflite-fp32", "tflite-int8"))
     tree = json.loads((base.root / f"device_profiles/relatives/{name}.json").read_text())
     made = folder / "device_profiles" / "relatives"
     made.mkdir(parents=True)
@@ -55,7 +55,8 @@ def _relatives(base: Base, folder: Path, rng: random.Random) -> Reader:
 
         os.environ["EDGENAS_PATH"] = str(folder)
         try:
-            return relatives_of({"cpu": "onnxruntime"}.get(name, name))
+            runtime, _, precision = name.partition("-")
+            return relatives_of({"cpu": "onnxruntime"}.get(runtime, runtime), precision or "fp32")
         finally:
             del os.environ["EDGENAS_PATH"]
 
