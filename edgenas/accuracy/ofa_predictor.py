@@ -30,7 +30,7 @@ def import_accuracy(path: Path, *, space: Space) -> AccuracyPredictor:
     Raises:
         EdgenasError: the file is no such predictor, or is of another space.
     """
-    tensors = {key: value.numpy() for key, value in released_tensors(path).items()}
+    tensors = {key: value.float().numpy() for key, value in released_tensors(path).items()}
     weights = [value for key, value in tensors.items() if key.endswith("weight")]
     biases = [value for key, value in tensors.items() if key.endswith("bias")]
     if not weights or any(weight.ndim != 2 for weight in weights):

@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgenas.basics.files import read_json
 from edgenas.bundle import manifest
@@ -62,3 +66,15 @@ def read_trace(folder: Path) -> Trace:
     """Read ``search.json`` of a bundle. Raises EdgenasError as ``Trace.from_json``."""
     fields = read_json(folder / TRACE_FILE, schema=TRACE_SCHEMA)
     return Trace.from_json({"schema": TRACE_SCHEMA, **fields}, where=TRACE_FILE)
+
+
+def load_array(path: Path) -> NDArray[Any]:
+    """Read an array of a bundle. Raises ValueError where the file holds anything else."""
+    with path.open("rb") as stream:
+        try:
+            array = np.load(stream, allow_pickle=False)
+        except (TokenError, SyntaxError) as error:  # numpy reads the header as Python's tokens
+            raise ValueError(f"{path.name} has a damaged header") from error
+        if stream.read(1):
+            raise ValueError(f"{path.name} has bytes behind its array")
+    return array

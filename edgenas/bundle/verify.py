@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from edgenas.basics.errors import EdgenasError, quote
@@ -21,7 +20,14 @@ from edgenas.basics.units import milliseconds
 from edgenas.basics.version import name_build
 from edgenas.bundle import example, manifest, signing
 from edgenas.bundle.card import model_card
-from edgenas.bundle.contents import TRACE_FILE, Contents, read_contents, read_record, read_trace
+from edgenas.bundle.contents import (
+    TRACE_FILE,
+    Contents,
+    load_array,
+    read_contents,
+    read_record,
+    read_trace,
+)
 from edgenas.bundle.record import Record
 from edgenas.images.pictures import MOST_PIXELS
 from edgenas.model.export import OperatorCount, operator_counts, read_metadata, run_onnx
@@ -361,21 +367,13 @@ def _check_picture(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
     return ClaimCheck("picture", True, "sample_image.png holds pixels and nothing else")
 
 
-def _load_array(path: Path) -> NDArray[Any]:
-    with path.open("rb") as stream:
-        array = np.load(stream, allow_pickle=False)
-        if stream.read(1):
-            raise ValueError(f"{path.name} has bytes behind its array")
-    return array
-
-
 def _check_sample(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
     path = folder / "sample_image.png"
     with Image.open(path, formats=["PNG"]) as image:
         if image.width * image.height > MOST_PIXELS:
             return ClaimCheck("preprocessing", False, f"{path.name} has {image.size} pixels")
     x = example.load_image(path, fields["preprocessing"])
-    stored = _load_array(folder / "sample_input.npy")
+    stored = load_array(folder / "sample_input.npy")
     if stored.shape[1:] != x.shape[1:]:
         return ClaimCheck("preprocessing", False, f"input of shape {stored.shape}, not {x.shape}")
     levels = float(np.abs(stored - x).max()) * min(fields["preprocessing"]["std"]) * 255
@@ -384,8 +382,8 @@ def _check_sample(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
 
 
 def _check_output(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
-    x = _load_array(folder / "sample_input.npy")
-    expected = _load_array(folder / "expected_output.npy")
+    x = load_array(folder / "sample_input.npy")
+    expected = load_array(folder / "expected_output.npy")
     if x.dtype != np.float32 or x.shape[0] < 1:
         return ClaimCheck("output", False, f"sample_input.npy is {x.dtype}, not float32")
     logits = run_onnx((folder / "model.onnx").read_bytes(), x)

@@ -102,8 +102,12 @@ def load_latency(path: Path) -> SumPredictor | LinePredictor:
         predictor = LearnedPredictor(
             base=base, sums=sums, line=header.line, chosen=header.chosen, rates=header.rates
         )
-    check_probes(header, predict=predictor.predict, path=path)
     sampled = space.sample(_SAMPLED, rng=np.random.default_rng(0))
-    if not np.isfinite(predictor.predict(sampled)).all():
+    try:
+        check_probes(header, predict=predictor.predict, path=path)
+        finite = np.isfinite(predictor.predict(sampled)).all()
+    except IndexError as error:
+        raise EdgenasError(f"{path} holds tables that do not fit {space.name}") from error
+    if not finite:
         raise EdgenasError(f"{path} has no latency for some networks of {space.name}")
     return predictor

@@ -206,7 +206,7 @@ def check_units(relatives: Relatives, measured: Sequence[Measured], *, threads: 
     for network, seconds in zip(measured, np.exp(typical), strict=True):
         speed = float(seconds) / network.seconds
         if not slowest / _BEYOND <= speed <= fastest * _BEYOND:
-            rate = f"{count(int(network.macs / network.seconds))} MACs a second"
+            rate = f"{count(int(min(network.macs / network.seconds, 1e30)))} MACs a second"
             raise EdgenasError(
                 f"{network.name}: {milliseconds(network.seconds)} would be {rate}, {speed:.3g} "
                 f"times as fast as a typical board; {relatives.boards} relatives reach from "

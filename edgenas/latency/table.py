@@ -207,6 +207,8 @@ class LatencyTable:
             measured = network.timing.statistic(statistic)
             if not network.belongs_to(space) or measured is None:
                 continue
+            if len(network.arch.stages) != len(space.stages):
+                continue
             timings = [
                 self._timing(layer, resolution=network.arch.resolution)
                 for _, layer in plan(space, network.arch)

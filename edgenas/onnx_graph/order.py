@@ -51,7 +51,13 @@ def inline(model: ModelProto, *, where: str) -> ModelProto:
         return count
 
     count(model.graph.node, ())
-    return inliner.inline_local_functions(model)
+    try:
+        return inliner.inline_local_functions(model)
+    except RuntimeError as error:  # the library asserts what a damaged call breaks
+        raise EdgenasError(
+            f"{where} calls a function of its own in a way that does not fit it: {shown(error)}",
+            hint="export it again",
+        ) from error
 
 
 def _all(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:

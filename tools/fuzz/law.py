@@ -6,6 +6,7 @@ a hint; no traceback; at most ``SECONDS`` of computing and ``MEMORY`` bytes; not
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ PATIENCE = 30.0  # seconds on the wall after which an input counts as a hang
 MEMORY = 1 << 30  # bytes in memory, the libraries of the product included
 LINE = 300  # characters of a message
 MEASURING = ("export", "bench", "check", "profile")  # verbs that time networks
+_PROGRESS = re.compile(r"[a-z ]+: \d+/\d+")
 _LATENCIES = ("latency_ms", "latency_upper_ms")
 
 
@@ -76,7 +78,12 @@ def _said(seen: Seen, *, verb: str) -> list[str]:
         faults.append("long: a message of more characters than allowed")
     if any(len(line) - len("hint: ") > LINE for line in lines if line.startswith("hint: ")):
         faults.append("long: a hint of more characters than allowed")
-    others = [line for line in lines if not line.startswith(("error: ", "hint: "))]
+    # Progress of work that was begun is no error: "searching: 0/1 ...".
+    others = [
+        line
+        for line in lines
+        if not line.startswith(("error: ", "hint: ")) and not _PROGRESS.match(line)
+    ]
     if others:
         faults.append(f"lines: beside the error stands {_short(others[0])}")
     return faults

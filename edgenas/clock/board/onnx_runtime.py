@@ -95,7 +95,7 @@ def _session_options(ort: Any, *, threads: int, optimized: str, profile: str) ->
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # a failed run raises; its log would stand beside our line
     if optimized:
         options.optimized_model_filepath = optimized
     if profile:
