@@ -1,5 +1,6 @@
 """Mutations of trees: the values of JSON and TOML files, and the texts that hold them."""
 
+import copy
 import json
 import math
 import random
@@ -51,7 +52,8 @@ def leaf(rng: random.Random) -> Any:
     group = rng.choice((NUMBERS, NUMBERS, TEXTS, OTHERS))
     if rng.random() < 0.03:
         return Raw("[" * _DEEP + "]" * _DEEP)
-    return rng.choice(group)
+    # A copy: a later change of a list or an object must not reach the next input.
+    return copy.deepcopy(rng.choice(group))
 
 
 def mutated(tree: Any, rng: random.Random) -> Any:
