@@ -1,6 +1,7 @@
 """Mutations of trees: the values of JSON and TOML files, and the texts that hold them."""
 
 import copy
+import itertools
 import json
 import math
 import random
@@ -45,6 +46,7 @@ TEXTS: tuple[str, ...] = (
 )
 OTHERS: tuple[Any, ...] = (None, True, False, [], {}, [[]], {"": {}}, [0] * 3, {"a": 1})
 _DEEP = 100_000
+_MOST_NODES = 20_000
 
 
 def leaf(rng: random.Random) -> Any:
@@ -65,7 +67,9 @@ def mutated(tree: Any, rng: random.Random) -> Any:
 
 
 def _changed(tree: Any, rng: random.Random) -> Any:
-    nodes = list(_nodes(tree))
+    nodes = list(itertools.islice(_nodes(tree), _MOST_NODES))
+    if len(nodes) == _MOST_NODES:  # large enough: a repeated repetition would take minutes to write
+        return tree
     if not nodes or rng.random() < 0.01:
         return leaf(rng)
     # Every depth is equally likely, so that a long list does not draw all the changes.
