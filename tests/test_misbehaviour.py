@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from edgenas.basics.errors import EdgenasError
 from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.events import EventError, read_event
-from edgenas.clock.link import Place
 from edgenas.clock.measure import ClockStoppedError, WrongAnswerError
 from edgenas.clock.remote import Board
+from edgenas.clock.ssh import Place
 from edgenas.clock.streams import Lines, Tail, TooLongError, write_all
 from edgenas.latency.device import Target
 from edgenas.latency.table_file import table_path

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import loopback
 import pytest
@@ -20,9 +21,9 @@ from edgenas.clock import link, measure
 from edgenas.clock.board.ncnn_cpu import find_precision, load_network
 from edgenas.clock.board.serve import hold_machine
 from edgenas.clock.board.settings import WORK_SCHEMA, TimingSettings
-from edgenas.clock.link import LinkError, Place
 from edgenas.clock.measure import ClockStoppedError
 from edgenas.clock.remote import Board
+from edgenas.clock.ssh import LinkError, Place
 from edgenas.latency.device import Target, load
 from edgenas.model.saved import load_supernet
 from edgenas.onnx_graph.build import layer_graph
@@ -41,7 +42,7 @@ ORT = runtimes.get("onnxruntime")
 QUICK = TimingSettings(
     baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0
 )
-FEW = {"networks": 3, "further": 2, "visits": 1}
+FEW: dict[str, Any] = {"networks": 3, "further": 2, "visits": 1}
 PLAN = ProfilePlan(settings=QUICK, **FEW)
 UNITS = 3 * len(layers(TINY)) + 5  # each layer alone and in two numbers of copies, and networks
 PROFILE = """
@@ -209,6 +210,7 @@ def test_a_profile_that_is_killed_leaves_nothing_on_the_board(there):
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE
     ) as process:
+        assert process.stdout is not None
         process.stdout.readline()
         while not there.workers():
             assert process.poll() is None
@@ -219,8 +221,11 @@ def test_a_profile_that_is_killed_leaves_nothing_on_the_board(there):
 
 def test_the_clock_ends_when_nobody_speaks_to_it():
     code = "from edgenas.clock.board.serve import serve; serve(silence=0.4)"
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
         ready = json.loads(process.stdout.readline())
         assert ready == {"event": "ready", "schema": WORK_SCHEMA}
         start = time.monotonic()
@@ -262,6 +267,7 @@ def test_a_network_is_specialised_for_a_board(there, tiny, tmp_path, monkeypatch
     tell = lambda step, done, total, words: said.append(step)  # noqa: E731
     result = specialize(request, out=tmp_path / "bundle", progress=tell)
     assert result.record.target == TARGET
+    assert result.record.measured is not None
     assert result.record.measured.n >= 6
     assert result.record.measured.environment["runtime_version"]
     assert "profiling" not in said

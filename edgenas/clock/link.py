@@ -1,7 +1,6 @@
 """The clock on a board, at the other end of the OpenSSH client of the user.
 
-Host, port, keys, jump hosts and the check of host keys are what ``~/.ssh/config`` says; ssh never
-asks for anything (``BatchMode``). The command that runs on the board is always ``COMMAND``.
+`edgenas.clock.ssh` starts it. The command that runs on the board is always ``COMMAND``.
 Everything that varies goes through its stdin, as JSON: first the command line of a Python there,
 then the clock as one text (`edgenas.clock.pack`), then orders. Nothing is written to the board's
 disk, so nothing is left there, however the session ends.
@@ -10,12 +9,9 @@ disk, so nothing is left there, however the session ends.
 import contextlib
 import json
 import os
-import re
-import shutil
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.units import duration
@@ -23,9 +19,8 @@ from edgenas.clock.events import Event, EventError, plain, read_event
 from edgenas.clock.guard import Guarded
 from edgenas.clock.measure import ClockStoppedError, WrongAnswerError
 from edgenas.clock.pack import BOOT, pack_clock
+from edgenas.clock.ssh import PYTHON, Place, explain_ssh, start_ssh
 from edgenas.clock.streams import Lines, Tail, TooLongError, write_all
-
-PYTHON = "python3"
 
 # Becomes the Python that the first line of stdin names; -I: nothing in the home folder is imported.
 COMMAND = (
@@ -40,15 +35,6 @@ _ARGUMENTS = (
     BOOT,
     "serve",
 )
-# The port and all else is a matter of the user's config; these keep it from getting in the way.
-_OPTIONS = ("-T", "-a", "-x", "-C", "-oBatchMode=yes", "-oLogLevel=ERROR", "-oConnectTimeout=20")
-_OPTIONS += ("-oServerAliveInterval=15", "-oServerAliveCountMax=3", "-oClearAllForwardings=yes")
-_OPTIONS += ("-oRemoteCommand=none", "-oPermitLocalCommand=no")
-
-_USER = r"[A-Za-z0-9_.][A-Za-z0-9_.+\-]*"
-_HOST = r"(?:[A-Za-z0-9_][A-Za-z0-9_.\-]*|\[?[0-9A-Fa-f:]+(?:%[A-Za-z0-9_.\-]+)?\]?)"
-_ADDRESS = re.compile(rf"(?:ssh://)?(?:{_USER}@)?{_HOST}(?::[0-9]+)?")
-
 _LINE = 1 << 22  # bytes of an event at most; those of a clock have a tenth of that
 _NOISE = 1000  # lines that a login shell may print before the clock is ready
 _ALIVE_SECONDS = 10.0
@@ -57,36 +43,6 @@ _PATIENCE = 10.0  # seconds until ssh, asked to end, is made to
 _WAIT = 12 * 3600.0  # seconds that another session may have the board, where no time is given
 # More events than this are no clock's: it tells how far it is about once a second.
 _EVENTS, _EVENTS_A_UNIT, _EVENTS_A_SECOND = 200, 20, 5.0
-
-
-class LinkError(EdgenasError):
-    """The board could not be reached, or the link to it dropped; it may work later."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a clock is to run.
-
-    Args:
-        address: ``user@host``, a name of the user's ssh config, or ``ssh://user@host:port``.
-        python: on the board, a name or a path; ``~`` is the home folder there.
-
-    Raises:
-        EdgenasError: the address has characters that no address has.
-    """
-
-    address: str
-    python: str = PYTHON
-
-    def __post_init__(self) -> None:
-        if not _ADDRESS.fullmatch(self.address):
-            raise EdgenasError(
-                f"an ssh address must be user@host or a name of ~/.ssh/config, "
-                f"found {self.address!r}",
-                hint="ports, keys and jump hosts go into ~/.ssh/config: man ssh_config",
-            )
-        if not self.python or "\0" in self.python:
-            raise EdgenasError(f"python must be a name or a path, found {self.python!r}")
 
 
 @contextlib.contextmanager
@@ -106,12 +62,7 @@ def session(
         EdgenasError: ssh, the board or its Python refuse, in plain words.
         LinkError: the board cannot be reached now; another attempt may succeed.
     """
-    if shutil.which("ssh") is None:
-        raise EdgenasError(
-            "there is no ssh client here: ssh is not on the PATH",
-            hint="install OpenSSH's client, for example: apt install openssh-client",
-        )
-    ssh = Guarded(["ssh", *_OPTIONS, "--", place.address, COMMAND])
+    ssh = start_ssh(place, COMMAND)
     running, over = ClockSession(ssh, place=place, say=say, silence=silence), False
     try:
         running.start(part)
@@ -291,12 +242,7 @@ def _failure(code: int, said: str, *, on: Place, ready: bool) -> EdgenasError:
     where = on.address
     last = plain(said.splitlines()[-1]) if said else "nothing was said"
     if code == 255 or code < 0:
-        for words, error, message, hint in _SAID_BY_SSH:
-            if any(word in said for word in words):
-                host = re.sub(r"^ssh://|^[^@]*@", "", where)
-                return error(f"{where} {message}", hint=hint.format(where=where, host=host))
-        what = "the link dropped" if ready else f"ssh failed: {last}"
-        return LinkError(f"{where}: {what}", hint=f"does this work? ssh {where} true")
+        return explain_ssh(said, where=where, dropped=ready)
     if ready:
         return ClockStoppedError(
             f"the clock on {where} stopped with code {code}: {last}",
@@ -315,44 +261,3 @@ def _failure(code: int, said: str, *, on: Place, ready: bool) -> EdgenasError:
             hint="the clock needs Python 3.8 or newer; name another: --python '~/venv/bin/python'",
         )
     return EdgenasError(f"{name} on {where} stopped with code {code}: {last}")
-
-
-_SAID_BY_SSH: tuple[tuple[tuple[str, ...], type[EdgenasError], str, str], ...] = (
-    (
-        ("REMOTE HOST IDENTIFICATION HAS CHANGED",),
-        EdgenasError,
-        "shows another host key than the one that is known: it is not trusted",
-        "if the board was set up anew: ssh-keygen -R {host}, then ssh {where} and compare; if "
-        "not, something else answers at that address",
-    ),
-    (
-        ("Host key verification failed", "host key is known"),
-        EdgenasError,
-        "shows a host key that is not known: it is not trusted",
-        "connect once by hand and compare the fingerprint: ssh {where}",
-    ),
-    (
-        ("Permission denied", "Too many authentication failures"),
-        EdgenasError,
-        "lets nobody in with your keys",
-        "ssh-copy-id {where}; a key with a passphrase goes into the agent: ssh-add",
-    ),
-    (
-        ("Could not resolve hostname",),
-        LinkError,
-        "is a name that nobody knows",
-        "use its number, or give it a name in ~/.ssh/config",
-    ),
-    (
-        ("Connection refused",),
-        LinkError,
-        "refuses the connection",
-        "does sshd run there? a port other than 22 goes into ~/.ssh/config",
-    ),
-    (
-        ("timed out", "No route to host", "unreachable"),
-        LinkError,
-        "does not answer",
-        "is it switched on, and in this network?",
-    ),
-)

@@ -12,10 +12,11 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.clock import link, measure
 from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.events import Event, plain
-from edgenas.clock.link import ClockSession, LinkError, Place
+from edgenas.clock.link import ClockSession
 from edgenas.clock.measure import DEFAULT, ClockStoppedError, Measurement
 from edgenas.clock.order import TimedRuntime, make_order, require_part
 from edgenas.clock.spool import Span, Spool, bytes_of, size_of
+from edgenas.clock.ssh import LinkError, Place
 
 # What a board may take where nobody limits the time, in seconds: to tell what it is (it loads the
 # runtime), and for each visit to a unit (some runtimes build an engine first).

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.clock import measure
-from edgenas.clock.link import PYTHON, Place
 from edgenas.clock.remote import Board
+from edgenas.clock.ssh import PYTHON, Place
 from edgenas.latency.device import Device, Target
 from edgenas.profiling.work import Clock
 from edgenas.runtime import registry as runtimes

@@ -169,8 +169,8 @@ def _board(base: Base, folder: Path, rng: random.Random) -> Reader:
 
 def _measured(base: Base, folder: Path) -> Any:
     from edgenas.clock.board.settings import TimingSettings
-    from edgenas.clock.link import Place
     from edgenas.clock.remote import Board
+    from edgenas.clock.ssh import Place
     from edgenas.runtime import registry as runtimes
 
     board = Board(place=Place(address="board"), pauses=())
