@@ -1,8 +1,10 @@
 """Training of one network alone: what it is, and that it can be cut off anywhere."""
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.network import Network
 from edgenas.model.supernet import Supernet
 from edgenas.space.presets import tiny
-from edgenas.training.alone import train_alone
+from edgenas.training.alone import Pace, train_alone
 from edgenas.training.augment import augment_images
 from edgenas.training.recipe import Recipe, learning_rate
 
@@ -131,3 +133,50 @@ def test_fewer_images_than_a_batch_are_one_batch():
     recipe = Recipe(epochs=2, batch=512, learning_rate=0.01)
     trained(network(), recipe=recipe, tell=lambda done, total, words: steps.append(total))
     assert steps == [2, 2]
+
+
+def test_the_classifier_has_a_rate_of_its_own():
+    start = network()
+    quick = dataclasses.replace(RECIPE, epochs=1, warmup=0.0, momentum=0.0, weight_decay=0.0)
+    once = dataclasses.replace(quick, batch=52)
+    steps = {}
+    for factor in (1.0, 5.0):
+        found = trained(start, recipe=dataclasses.replace(once, head_rate=factor))
+        steps[factor] = {
+            name: (after - before).abs().sum().item()
+            for (name, after), before in zip(
+                found.named_parameters(), start.parameters(), strict=True
+            )
+        }
+    for name, moved in steps[1.0].items():
+        factor = 5.0 if name.startswith("head.classifier") else 1.0
+        assert steps[5.0][name] == pytest.approx(factor * moved, rel=1e-3), name
+
+
+def test_a_pace_may_end_a_training_sooner_and_stays_with_it(tmp_path: Path):
+    looks: list[tuple[int, int]] = []
+
+    def look(seen: Network, step: int, steps: int) -> int:
+        assert not seen.training
+        looks.append((step, steps))
+        return 9 if step == 6 else steps
+
+    def run(state: Path, **rest: Any) -> Network:
+        return train_alone(
+            network(), IMAGES, recipe=RECIPE, preprocessing=PREPARED, state=state,
+            pace=Pace(steps=15, look=look), **rest,
+        )  # fmt: skip
+
+    found = run(tmp_path / "whole")
+    assert looks == [(3, 15), (6, 15), (9, 9)]
+
+    def cut(step: str, done: int, total: int, words: str) -> None:
+        if done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", progress=cut)
+    looks.clear()
+    again = run(tmp_path / "cut")
+    assert looks == [(9, 9)], "it goes on with the shorter pace"
+    assert same(found, again)

@@ -26,7 +26,7 @@ from edgenas.space.layer import Layer
 from edgenas.space.narrow import map_codes
 from edgenas.space.plan import layers, plan
 from edgenas.space.presets import load_space, space_from_json, space_to_json, tiny
-from edgenas.training.augment import crop_or_shift
+from edgenas.training.augment import crop, shift
 from edgenas.training.loop import train
 from edgenas.training.recipe import Recipe, default_recipe
 
@@ -138,7 +138,7 @@ def test_images_of_another_shape_are_refused(tmp_path: Path):
 @pytest.mark.parametrize("kind", ["shift", "crop"])
 def test_narrow_images_have_views_too(kind: str):
     pixels = torch.randint(256, (5, 3, 64, 8), dtype=torch.uint8)
-    views = crop_or_shift(pixels, kind=kind, rng=np.random.default_rng(0))
+    views = {"shift": shift, "crop": crop}[kind](pixels, rng=np.random.default_rng(0))
     assert views.shape == pixels.shape
     assert not torch.equal(views, pixels)
 
@@ -163,7 +163,7 @@ def test_noise_has_the_shape_and_the_mean_of_images():
 def test_views_have_the_shape_of_their_images(kind: str):
     ramp = (torch.arange(40) * 6).to(torch.uint8)
     pixels = ramp.expand(300, 3, 24, 40).contiguous()
-    views = crop_or_shift(pixels, kind=kind, rng=np.random.default_rng(0))
+    views = {"shift": shift, "crop": crop}[kind](pixels, rng=np.random.default_rng(0))
     assert views.shape == pixels.shape
     if kind == "crop":
         # The slope of a view along the ramp is the width of its crop.

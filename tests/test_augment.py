@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import toy_images
 
-from edgenas.training.augment import mix_images, randaugment
+from edgenas.images.preprocessing import resize
+from edgenas.training.augment import crop, mix_images, randaugment
 from edgenas.training.recipe import Recipe
 
 
@@ -54,3 +55,23 @@ def test_random_operations():
     )
     distance = [(x.float() - toys.pixels).abs().mean() for x in (weak, strong)]
     assert distance[0] < distance[1]
+
+
+def test_crops_go_straight_to_the_size_of_a_network():
+    pixels = torch.randint(256, (6, 3, 64, 48), dtype=torch.uint8)
+    views = crop(pixels, smallest=0.7, size=(32, 24), rng=np.random.default_rng(0))
+    assert views.shape == (6, 3, 32, 24)
+    # The same parts of the same images: what the longer way gives differs by what resampling twice
+    # blurs. Noise shows that most.
+    longer = resize(crop(pixels, smallest=0.7, rng=np.random.default_rng(0)), size=(32, 24))
+    one, two = ((v.float() - v.float().mean((1, 2, 3), keepdim=True)) for v in (views, longer))
+    cosine = torch.nn.functional.cosine_similarity(one.flatten(1), two.flatten(1))
+    assert (cosine > 0.7).all()
+
+
+def test_the_smallest_crop_is_as_the_recipe_says():
+    ramp = (torch.arange(64) * 3).to(torch.uint8)
+    pixels = ramp.expand(400, 3, 64, 64).contiguous()
+    views = crop(pixels, smallest=0.9, rng=np.random.default_rng(0))[:, 0, 32].float()
+    widths = (views[:, 48] - views[:, 16]).abs() / 32 / 3 * 64
+    assert widths.min() >= np.sqrt(0.9 * 3 / 4) * 64 - 1.5

@@ -34,7 +34,7 @@ from edgenas.space.plan import plan
 from edgenas.space.presets import mbv3_cifar, mbv3_photo, tiny
 from edgenas.space.space import Space
 from edgenas.training import start
-from edgenas.training.augment import crop_or_shift
+from edgenas.training.augment import crop, shift
 from edgenas.training.course import choose_indices
 from edgenas.training.division import split_as_trained
 from edgenas.training.loop import TrainingProgress, train
@@ -719,8 +719,8 @@ def test_augmenting_keeps_shape_kind_and_range(kind: str, seed: int, n: int, sid
     rng = np.random.default_rng(seed)
     pixels = torch.from_numpy(rng.integers(50, 200, (n, 3, side, side), dtype=np.uint8))
     before = pixels.clone()
-    views = crop_or_shift(pixels, kind=kind, rng=np.random.default_rng(seed))
-    again = crop_or_shift(pixels, kind=kind, rng=np.random.default_rng(seed))
+    views = {"shift": shift, "crop": crop}[kind](pixels, rng=np.random.default_rng(seed))
+    again = {"shift": shift, "crop": crop}[kind](pixels, rng=np.random.default_rng(seed))
     assert views.shape == pixels.shape
     assert views.dtype == torch.uint8
     assert torch.equal(views, again)
@@ -735,7 +735,7 @@ def test_a_shift_is_a_window_of_the_image_reflected_at_its_borders(seed: int):
     side, margin = 16, 2
     pixels = torch.arange(3 * side * side).reshape(1, 3, side, side) % 251
     pixels = pixels.to(torch.uint8)
-    view = crop_or_shift(pixels, kind="shift", rng=np.random.default_rng(seed))[0]
+    view = shift(pixels, rng=np.random.default_rng(seed))[0]
     columns = np.arange(-margin, side + margin)
     columns = np.abs(columns)
     columns = np.where(columns >= side, 2 * (side - 1) - columns, columns)
@@ -753,7 +753,7 @@ def test_a_shift_is_a_window_of_the_image_reflected_at_its_borders(seed: int):
 def test_half_of_the_images_are_mirrored_and_all_shifts_occur():
     ramp = torch.arange(16, dtype=torch.uint8) * 10
     pixels = ramp.expand(4000, 3, 16, 16).contiguous()
-    views = crop_or_shift(pixels, kind="shift", rng=np.random.default_rng(0))
+    views = shift(pixels, rng=np.random.default_rng(0))
     row = views[:, 0, 8].int()
     mirrored = (row[:, 4] > row[:, 12]).float().mean().item()
     assert 0.46 < mirrored < 0.54
@@ -768,7 +768,7 @@ def test_crops_cover_35_to_100_percent_of_the_image():
     side = 32
     ramp = (torch.arange(side) * 7).to(torch.uint8)
     pixels = ramp.expand(500, 3, side, side).contiguous()
-    views = crop_or_shift(pixels, kind="crop", rng=np.random.default_rng(0))[:, 0, 16].float()
+    views = crop(pixels, rng=np.random.default_rng(0))[:, 0, 16].float()
     widths = (views[:, 24] - views[:, 8]).abs() / 16 / 7 * side
     assert widths.max() <= side + 1
     assert widths.min() >= np.sqrt(0.35 * 3 / 4) * side - 1.5

@@ -8,6 +8,8 @@ import copy
 import dataclasses
 import math
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,28 @@ from edgenas.training.recipe import Recipe, learning_rate
 from edgenas.training.state import State
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How long a training goes on, where its recipe does not say it.
+
+    Args:
+        steps: in all.
+        look: called after every epoch and after the last step with the network as it would be
+            taken now, in evaluation mode but not calibrated; with the steps done; and with those
+            in all. It returns the steps in all from now on: fewer, where the training shall end
+            sooner.
+    """
+
+    steps: int
+    look: Callable[[Network, int, int], int]
+
+
+def count_steps(recipe: Recipe, *, images: int) -> tuple[int, int]:
+    """The images of a step, and the steps of an epoch, of a network that is trained alone."""
+    step_images = min(recipe.batch * recipe.accumulate, images)
+    return step_images, images // step_images
+
+
 def train_alone(
     network: Network,
     images: Images,
@@ -38,6 +62,7 @@ def train_alone(
     seed: int = 0,
     state: Path | None = None,
     progress: Progress = no_progress,
+    pace: Pace | None = None,
 ) -> Network:
     """Train one network.
 
@@ -51,6 +76,7 @@ def train_alone(
         state: a file where the training is kept: one that was cut off goes on, one that ended is
             only read. It belongs to these very arguments. None: nowhere.
         progress: called with ("training", steps done, steps in all, words).
+        pace: how long the training goes on; None: the epochs of the recipe.
 
     Returns:
         Another network, in evaluation mode; the statistics of its batch norms are to be computed
@@ -64,13 +90,13 @@ def train_alone(
     # Networks are trained on the processor, which has no fp16.
     precision = "fp32" if recipe.precision == "fp16" else recipe.precision
     recipe = dataclasses.replace(recipe, batch=min(recipe.batch, len(images)), precision=precision)
-    step_images = min(recipe.batch * recipe.accumulate, len(images))
-    steps_per_epoch = len(images) // step_images
-    steps = recipe.epochs * steps_per_epoch
+    step_images, steps_per_epoch = count_steps(recipe, images=len(images))
     training = State.of(network, recipe)
-    start = _loaded(training, state) if state is not None and state.exists() else 0
+    step, steps = 0, recipe.epochs * steps_per_epoch if pace is None else pace.steps
+    if state is not None and state.exists():
+        step, steps = _loaded(training, state, steps=steps)
     saved = time.monotonic()
-    for step in range(start, steps):
+    while step < steps:
         saved += wait_for_machine()
         lines = choose_indices(images, recipe, step_images, seed, step)
         loss = _step(
@@ -83,22 +109,27 @@ def train_alone(
                 f"the training of {network.arch} diverged at step {step}: the loss is {loss}",
                 hint="train with a smaller learning rate",
             )
-        progress("training", step + 1, steps, f"loss {loss:.3f}")
+        step += 1
+        progress("training", step, steps, f"loss {loss:.3f}")
+        if pace is not None and (step % steps_per_epoch == 0 or step == steps):
+            steps = max(step, pace.look(training.final_model().eval(), step, steps))
+            network.train()
         late = time.monotonic() - saved > recipe.checkpoint_seconds
-        if state is not None and (late or step + 1 == steps):
-            save_tensors(state, training.tensors() | {"step": torch.tensor(step + 1)})
+        if state is not None and (late or step == steps):
+            counts = {"step": torch.tensor(step), "steps": torch.tensor(steps)}
+            save_tensors(state, training.tensors() | counts)
             saved = time.monotonic()
     return training.final_model().eval()
 
 
-def _loaded(training: State[Network], path: Path) -> int:
-    """Take up what was written last; the steps done."""
+def _loaded(training: State[Network], path: Path, *, steps: int) -> tuple[int, int]:
+    """Take up what was written last; the steps done and those in all."""
     tensors = load_tensors(path)
     if "step" not in tensors or not training.take(tensors, {}):
         raise EdgenasError(
             f"{path} is no checkpoint of this training", hint="remove it to start over"
         )
-    return int(tensors["step"])
+    return int(tensors["step"]), int(tensors.get("steps", steps))
 
 
 def _step(
@@ -114,7 +145,8 @@ def _step(
     rng, total = np.random.default_rng(seed), 0.0
     parts = lines.split(recipe.batch)
     for part in parts:
-        pixels = augment_images(images.pixels[part], recipe=recipe, rng=rng)
+        size = preprocessing.size(network.arch.resolution)
+        pixels = augment_images(images.pixels[part], recipe=recipe, rng=rng, size=size)
         pixels, labels = mix_images(
             pixels, images.labels[part], recipe=recipe, classes=len(images.classes), rng=rng
         )

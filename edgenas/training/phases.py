@@ -53,6 +53,9 @@ class Phase:
 
 def plan_phases(space: Space, recipe: Recipe, *, steps: int) -> list[Phase]:
     """The phases of a training, in order; together they have all its steps."""
+    if recipe.largest_resolution:
+        few = [r for r in space.resolutions if r <= recipe.largest_resolution]
+        space = replace(space, resolutions=tuple(few) or (min(space.resolutions),))
     if recipe.method == "sandwich":
         return [Phase(first=0, steps=steps, space=space)]
     names = [n for n in _DIMENSIONS if any(len(getattr(s, n)) > 1 for s in space.stages)]

@@ -24,6 +24,8 @@ class Recipe:
         epochs: passes over the training images.
         batch: images of a step.
         learning_rate: at its peak; a linear warm-up, then a cosine to zero.
+        head_rate: the classifier's learning rate is so many times as high: its weights are new
+            where those of the body are trained already.
         warmup: epochs of the warm-up.
         momentum: Nesterov's.
         weight_decay: of conv and linear weights; none on biases, norms and kernel transforms.
@@ -45,8 +47,8 @@ class Recipe:
         ema: decay of a moving average of the weights, which then is what is evaluated and saved;
             0: none.
         augmentation: ``shift``: random shifts by an eighth of the shorter side and mirroring, for
-            images of objects that fill the frame; ``crop``: random resized crops (scale 0.35 to 1)
-            and mirroring.
+            images of objects that fill the frame; ``crop``: random resized crops and mirroring.
+        smallest_crop: the least part of an image's area that such a crop keeps.
         randaugment: random operations on every image (RandAugment, arXiv 1909.13719).
         magnitude: of those operations, 0 to 30.
         mixup: parameter of the Beta distribution that mixes pairs of images (arXiv 1710.09412);
@@ -57,6 +59,8 @@ class Recipe:
         balance: 0: every image is learnt from once an epoch; 1: images are drawn, every class
             equally often; between them, images are drawn with probability count ** -balance.
         validation: the fraction of every class that is set aside and never learnt from.
+        largest_resolution: supernets are trained at resolutions up to this one, as far as the
+            space has any; larger inputs of the same weights are only evaluated. 0: at all.
         watched: random networks that are evaluated after every epoch, always the same ones, beside
             the largest and the smallest.
         judge_every: epochs from one such evaluation to the next. The last epoch always has one.
@@ -69,6 +73,7 @@ class Recipe:
     epochs: Annotated[int, Range(1, 100_000, "count")] = 30
     batch: Annotated[int, Range(2, 65_536, "count")] = 128
     learning_rate: Annotated[float, Range(0, 1000, "number")] = 0.12
+    head_rate: Annotated[float, Range(0, 1000, "number")] = 1.0
     warmup: Annotated[float, Range(0, 100_000, "count")] = 1.0
     momentum: Annotated[float, Range(0, 1, "fraction")] = 0.9
     weight_decay: Annotated[float, Range(0, 1000, "number")] = 1e-4
@@ -82,6 +87,7 @@ class Recipe:
     accumulate: Annotated[int, Range(1, 65_536, "count")] = 1
     ema: Annotated[float, Range(0, 0.99999, "fraction")] = 0.0
     augmentation: Literal["shift", "crop"] = "shift"
+    smallest_crop: Annotated[float, Range(0.01, 1, "fraction")] = 0.35
     randaugment: Annotated[int, Range(0, 100, "count")] = 0
     magnitude: Annotated[int, Range(0, 30, "number")] = 9
     mixup: Annotated[float, Range(0, 1000, "number")] = 0.0
@@ -89,6 +95,7 @@ class Recipe:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     balance: Fraction = 0.0
     validation: Annotated[float, Range(0.001, 0.9, "fraction")] = 0.1
+    largest_resolution: Annotated[int, Range(0, 10_000, "pixels")] = 0
     watched: Annotated[int, Range(0, 10_000, "count")] = 4
     judge_every: Annotated[int, Range(1, 100_000, "count")] = 1
     calibration: Annotated[int, Range(2, 10_000_000, "count")] = 2000

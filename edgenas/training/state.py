@@ -86,7 +86,7 @@ class State(Generic[Model]):
     def step(self, learning_rate: float) -> None:
         """Move the weights along their gradients, which are forgotten."""
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["factor"]
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
@@ -119,15 +119,18 @@ class State(Generic[Model]):
 
 def _optimiser(module: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     """The optimiser of a recipe: no weight decay on biases, norms and kernel transforms."""
-    named = list(module.named_parameters())
-    decayed = [p for n, p in named if p.ndim > 1 and "kernel_" not in n]
-    others = [p for n, p in named if not (p.ndim > 1 and "kernel_" not in n)]
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        decays = parameter.ndim > 1 and "kernel_" not in name
+        factor = recipe.head_rate if name.startswith("head.classifier") else 1.0
+        key = recipe.weight_decay if decays else 0.0, factor
+        groups.setdefault(key, []).append(parameter)
     return torch.optim.SGD(
         [
-            {"params": decayed, "weight_decay": recipe.weight_decay},
-            {"params": others, "weight_decay": 0.0},
+            {"params": parameters, "weight_decay": decay, "factor": factor}
+            for (decay, factor), parameters in groups.items()
         ],
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
-        nesterov=True,
+        nesterov=recipe.momentum > 0,  # which torch demands
     )
