@@ -10,10 +10,11 @@ import trtexec_law
 import trtexec_program
 from trtexec_options import OptionError, parse
 
-from edgenas.onnx_graph.build import network_graph
+from edgenas.onnx_graph.build import layer_graph, network_graph
 from edgenas.onnx_graph.forms import convert_to_form
 from edgenas.space import presets as spaces
 from edgenas.space.cost import total
+from edgenas.space.plan import layers
 
 VERSIONS = ("8.0.1", "8.2.1", "8.5.2", "8.6.2", "10.3.0", "10.16.2", "11.1.0")
 TINY = spaces.tiny()
@@ -21,9 +22,9 @@ USUAL = ("--warmUp=500", "--duration=0", "--iterations=60", "--avgRuns=60")
 
 
 def relu_graph() -> bytes:
-    """A network without hard swishes, which old versions lack."""
-    space = spaces.ofa_resnet50()
-    return network_graph(space, space.smallest())
+    """A block without hard swishes, which old versions lack."""
+    blocks = (each for each in layers(TINY) if each.kind == "mbconv")
+    return layer_graph(next(each for each in blocks if each.activation == "relu"))
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +139,8 @@ def test_a_profile_without_a_run_of_its_own_exports_no_times(start, model):
 
 
 def test_precisions_come_from_flags_or_from_the_types_of_the_graph(start, tmp_path):
-    space = spaces.ofa_resnet50()
-    plain = network_graph(space, space.smallest())
+    space = spaces.mbv3_cifar()
+    plain = network_graph(space, space.largest())
     paths = {}
     for form in ("fp32", "fp16"):
         paths[form] = tmp_path / f"{form}.onnx"

@@ -56,9 +56,12 @@ class Measurement:
         wall_p95: 95th percentile of all runs.
         wall_n: all runs.
         flag: empty, ``wide``, ``few`` or ``noisy``; see `edgenas.clock.board.statistics.summarize`.
-        canary: typical seconds of the canary when this was measured: the speed of the machine.
+            ``doubtful``: what ran was not what should be timed; the note says why.
+        canary: typical seconds of the canary when this was measured: the speed of the machine; 0:
+            not known.
         samples: gated runs, in order.
         wall_samples: all runs, in order.
+        note: what else is known of these runs, in words.
     """
 
     name: str
@@ -74,17 +77,20 @@ class Measurement:
     canary: float
     samples: tuple[float, ...] = ()
     wall_samples: tuple[float, ...] = ()
+    note: str = ""
 
     @property
     def noisy(self) -> bool:
-        """Whether the median rests on too few runs at full speed to be relied on."""
-        return self.flag in ("few", "noisy")
+        """Whether the median cannot be relied on."""
+        return self.flag in ("few", "noisy", "doubtful")
 
     def judgement(self) -> str:
         """Whether to trust the median; if not: why probably, and what to try. One line."""
         if not self.flag:
             assert self.half_width is not None
             return f"stable: median known to {self.half_width:.1%} (n={self.n})"
+        if self.flag == "doubtful":
+            return f"doubtful: {self.note}"
         share = self.n / self.wall_n
         if self.flag == "noisy":
             found = f"only {self.n} of {self.wall_n} runs met the machine at full speed"

@@ -61,6 +61,27 @@ class Lines:
                 return rest
             self._pending += chunk
 
+    def take(self, count: int, *, seconds: float) -> bytes:
+        """So many bytes, whatever they are; fewer where the stream ends before.
+
+        Args:
+            count: how many.
+            seconds: how long nothing may come.
+
+        Raises:
+            TimeoutError: nothing came for longer.
+        """
+        while len(self._pending) < count:
+            _wait(self._handle, select.POLLIN, seconds=seconds)
+            chunk = os.read(self._handle, _CHUNK)
+            if not chunk:
+                break
+            self._pending += chunk
+        data = bytes(self._pending[:count])
+        del self._pending[:count]
+        self._searched = 0
+        return data
+
 
 class Tail:
     """The last bytes of a pipe. A thread reads it, so that whoever writes to it never waits.

@@ -164,6 +164,8 @@ class Journal:
         """
         value = asdict(record) | asdict(record.measurement)
         del value["measurement"], value["name"]
+        if not value["note"]:
+            del value["note"]
         for name in _NANOSECONDS:
             value[name] = [round(seconds * 1e9) for seconds in value[name]]
         self._append(value)
@@ -237,6 +239,7 @@ class _Line:
     canary: SecondsOrZero
     samples: Any
     wall_samples: Any
+    note: Words = ""
 
 
 def _decode_record(value: Any, *, runs: int, where: str) -> UnitRecord:
