@@ -45,6 +45,7 @@ def spaces(draw: st.DrawFn, most: int = 3) -> Space:
     inputs = 16 if chain[0].kind == "mbconv" else draw(st.sampled_from((1, 3)))
     shapes = [((1, 1), (9, 12, 16)), ((3, 5), (9, 12, 15)), ((2, 1), (16, 18, 24))]
     aspect, heights = draw(st.sampled_from(shapes))
+    plain = all(stage.kind != "bottleneck" and stage.pool == 1 for stage in chain)
     return Space(
         name="random",
         resolutions=draw(some(*heights)),
@@ -57,6 +58,7 @@ def spaces(draw: st.DrawFn, most: int = 3) -> Space:
         inputs=inputs,
         kernel_transform=draw(st.sampled_from(("linear", "crop"))),
         kept_in_float=draw(st.sampled_from(((), ("depthwise", "first")))),
+        padding=draw(st.sampled_from(("symmetric", "same"))) if plain else "symmetric",
     )
 
 

@@ -5,6 +5,7 @@ import operator
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from strategies import archs_of, rows_of, seeds, spaces
 from torch import fx, nn
@@ -30,7 +31,8 @@ def counted(space: Space, arch: Arch) -> cost.Cost:
             assert network.eval()(images).shape == (1, space.classes)
     parts = [p for p in network.modules() if isinstance(p, (nn.Conv2d, nn.Linear))]
     # Deployed convs have a bias: their own or that of the batch norm. Only `mix` has neither.
-    without = network.head.mix.out_channels if network.head.mix is not None else 0
+    mixes = [p for name, p in network.named_modules() if name == "head.mix"]
+    without = sum(len(p.get_parameter("weight")) for p in mixes)
     return cost.Cost(
         macs=counter.get_total_flops() // 2,
         params=sum(p.numel() for p in network.parameters()),
@@ -51,7 +53,8 @@ def peak(network: nn.Module, images: torch.Tensor) -> int:
     last: dict[fx.Node, int] = {}
     nodes = list(traced.graph.nodes)
     for i, node in enumerate(nodes):
-        view = node.op == "call_method" and node.target == "flatten"
+        # A deployed conv pads while it reads.
+        view = node.target is F.pad or (node.op, node.target) == ("call_method", "flatten")
         if view or (node.op == "call_module" and isinstance(modules[node.target], IN_PLACE)):
             owner[node] = owner[node.all_input_nodes[0]]
         else:

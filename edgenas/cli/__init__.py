@@ -31,6 +31,7 @@ VERBS = (
     "report",
     "pareto",
     "proxies",
+    "import",
     "import-ofa",
     "import-ofa-table",
     "import-ofa-accuracy",

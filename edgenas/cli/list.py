@@ -16,7 +16,8 @@ class ListRequest:
     kind: Annotated[
         str,
         Option(
-            "devices, spaces, supernets, runtimes or formats (of edgenas export).", positional=True
+            "devices, spaces, backbones, supernets, runtimes or formats (of edgenas export).",
+            positional=True,
         ),
     ]
 

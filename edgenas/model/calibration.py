@@ -17,7 +17,8 @@ def calibrate(network: Network, pixels: Tensor, *, preprocessing: Preprocessing)
     """Set the batch-norm statistics of a network to those of its inputs, in place.
 
     Mean and variance are averaged over batches of equal size (precise BN, arXiv 2105.07576,
-    section 3). The network is left in evaluation mode.
+    section 3). The network is left in evaluation mode. A published network whose weights nobody
+    has trained further keeps the statistics that were published with them.
 
     Args:
         network: an extracted network.
@@ -27,6 +28,8 @@ def calibrate(network: Network, pixels: Tensor, *, preprocessing: Preprocessing)
     assert len(pixels) >= 2, "the variance of a single image is none"
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     network.eval()
+    if network.keeps_statistics:
+        return
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over batches

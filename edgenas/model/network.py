@@ -7,11 +7,12 @@ slices of its weights.
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgenas.model.depthwise import conv2d
 from edgenas.space.arch import Arch
-from edgenas.space.layer import Layer
+from edgenas.space.layer import Layer, primitives
 from edgenas.space.plan import plan
 from edgenas.space.space import Space
 
@@ -23,7 +24,7 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 class ConvNorm(nn.Module):
-    """A conv without bias and its batch norm; padding keeps the size (kernel // 2).
+    """A conv without bias and its batch norm; zeros around the input keep its size.
 
     Args:
         inputs: input channels.
@@ -32,6 +33,7 @@ class ConvNorm(nn.Module):
         stride: stride.
         groups: groups of the conv.
         epsilon: of the batch norm.
+        pads: zeros at the top, left, bottom and right; None: ``kernel // 2`` on all sides.
     """
 
     def __init__(
@@ -43,16 +45,20 @@ class ConvNorm(nn.Module):
         stride: int = 1,
         groups: int = 1,
         epsilon: float = 1e-5,
+        pads: tuple[int, int, int, int] | None = None,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False
-        )
+        self.pads = None
+        around = kernel // 2
+        if pads is not None and pads != (around,) * 4:
+            top, left, bottom, right = pads
+            self.pads, around = (left, right, top, bottom), 0  # in the order of F.pad
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, around, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(outputs, eps=epsilon)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs, h, w) -> (n, outputs, ceil(h / stride), ceil(w / stride))."""
-        return self.bn(conv2d(self.conv, x))
+        return self.bn(conv2d(self.conv, x if self.pads is None else F.pad(x, self.pads)))
 
 
 class SqueezeExcite(nn.Module):
@@ -78,7 +84,12 @@ class Conv(nn.Module):
         super().__init__()
         self.residual = layer.residual
         self.unit = ConvNorm(
-            layer.inputs, layer.outputs, kernel=layer.kernel, stride=layer.stride, epsilon=epsilon
+            layer.inputs,
+            layer.outputs,
+            kernel=layer.kernel,
+            stride=layer.stride,
+            epsilon=epsilon,
+            pads=_pads(layer),
         )
         self.activation = _ACTIVATIONS[layer.activation]()
         self.pool = _pool(layer)
@@ -108,6 +119,7 @@ class MBConv(nn.Module):
             stride=layer.stride,
             groups=layer.mid,
             epsilon=epsilon,
+            pads=_pads(layer),
         )
         self.squeeze = SqueezeExcite(layer.mid, layer.squeeze) if layer.squeeze else None
         self.project = ConvNorm(layer.mid, layer.outputs, epsilon=epsilon)
@@ -199,6 +211,9 @@ class Network(nn.Module):
     Args:
         space: the space of the arch.
         arch: the arch; its layers are built with fresh weights.
+
+    ``keeps_statistics`` says that the statistics of its batch norms belong to its weights, as those
+    of a published network do. Then calibration leaves them alone. Training ends it.
     """
 
     def __init__(self, space: Space, arch: Arch) -> None:
@@ -206,6 +221,7 @@ class Network(nn.Module):
         space.check(arch)
         self.space = space
         self.arch = arch
+        self.keeps_statistics = False
         modules = [build(layer, epsilon=space.epsilon) for _, layer in plan(space, arch)]
         self.head = modules.pop()
         stages: list[nn.ModuleList] = []
@@ -220,6 +236,11 @@ class Network(nn.Module):
             for block in cast(nn.ModuleList, stage):
                 x = block(x)
         return self.head(x)
+
+    def train(self, mode: bool = True) -> "Network":
+        """Set the mode, as of any module."""
+        self.keeps_statistics = self.keeps_statistics and not mode
+        return super().train(mode)
 
 
 def initialise(module: nn.Module, *, generator: torch.Generator | None = None) -> None:
@@ -242,6 +263,11 @@ def initialise(module: nn.Module, *, generator: torch.Generator | None = None) -
             nn.init.zeros_(part.bias)
         elif isinstance(part, nn.BatchNorm2d):
             part.reset_parameters()
+
+
+def _pads(layer: Layer) -> tuple[int, int, int, int]:
+    """Of the conv with the kernel; they depend on the size of the input."""
+    return next(p.pads for p in primitives(layer) if p.kernel[0] == layer.kernel)
 
 
 def _pool(layer: Layer) -> nn.Module:

@@ -1,19 +1,13 @@
 """Released weights: their files, and their names for the tensors of a supernet."""
 
-import struct
-import warnings
-import zipfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from edgenas.basics.download import ADDRESSES
-from edgenas.basics.errors import EdgenasError, quote
-from edgenas.basics.files import check_regular
+from edgenas.basics.errors import EdgenasError
 from edgenas.model.supernet import Supernet
+from edgenas.model.weights_file import read_weights
 from edgenas.space.space import Space
 
 # Parts of a block: ours -> released.
@@ -116,20 +110,14 @@ def _residual_stem(space: Space) -> bool:
 
 
 def released_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by their names, doubled parts written once."""
-    content = _load(path)
-    inner = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(inner, Mapping) or not inner:
-        raise EdgenasError(f"{path} must hold a state dict, found {type(content).__name__}")
+    """The tensors of a file by their names, doubled parts written once.
+
+    Raises:
+        EdgenasError: as ``read_weights``, or a tensor is there twice.
+    """
     tensors_by_name: dict[str, Tensor] = {}
-    for key, tensor in inner.items():
-        where = f"{path}: {quote(key)}"
-        if not isinstance(tensor, Tensor):
-            raise EdgenasError(f"{where} must be a tensor, found {type(tensor).__name__}")
-        name = _single(str(key))
-        rule = _broken(tensor)
-        if rule:
-            raise EdgenasError(f"{where} must {rule}", hint="fetch the file again")
+    for key, tensor in read_weights(path).items():
+        name = _single(key)
         if name in tensors_by_name:
             raise EdgenasError(f"{path} holds the tensor {name} twice")
         tensors_by_name[name] = tensor
@@ -142,57 +130,6 @@ def _single(key: str) -> str:
     parts = key.split(".")
     kept = [p for i, p in enumerate(parts) if i == 0 or p != parts[i - 1]]
     return ".".join(kept)
-
-
-def _broken(tensor: Tensor) -> str:
-    """The rule that a tensor of a file breaks, in words after "must"; empty: none."""
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
-        return f"be a plain tensor, found {tensor.layout} of {tensor.dtype}"
-    if tensor.device.type != "cpu":
-        return f"hold its values, found one on {tensor.device}"
-    size = tensor.numel() * tensor.element_size()
-    if size > tensor.untyped_storage().nbytes():  # a few bytes, repeated by strides of 0
-        return f"hold all its values, found {size} bytes of which the file has fewer"
-    if tensor.is_floating_point() and not tensor.isfinite().all():
-        return "have finite values, found NaN or infinity"
-    return ""
-
-
-def _check_archive(path: Path) -> None:
-    """Refuse a file whose parts become more than the file: PyTorch compresses nothing."""
-    check_regular(path)
-    if not zipfile.is_zipfile(path):
-        return  # the format before PyTorch 1.6
-    with zipfile.ZipFile(path) as archive:
-        size = sum(part.file_size for part in archive.infolist())
-    if size > 2 * path.stat().st_size + (1 << 20):
-        raise EdgenasError(f"{path} must not be compressed, its parts become {size} bytes")
-
-
-def _load(path: Path) -> Any:
-    try:
-        _check_archive(path)
-        with warnings.catch_warnings():
-            # What torch thinks of an old kind of storage says nothing to a user; refusals follow.
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        RuntimeError,
-        MemoryError,
-        OSError,
-        zipfile.BadZipFile,
-        EOFError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        TypeError,
-        struct.error,
-        torch.serialization.pickle.PickleError,  # pyright: ignore[reportPrivateImportUsage]
-    ):
-        raise EdgenasError(
-            f"{path} is damaged, or is no PyTorch file of plain tensors",
-            hint="fetch it again; files that need code to be run are not read",
-        ) from None
 
 
 def _shape(tensor: Tensor) -> str:

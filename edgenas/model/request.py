@@ -1,4 +1,4 @@
-"""What ``import-ofa`` can be asked for. This module loads nothing heavy."""
+"""What ``import`` and ``import-ofa`` can be asked for. This module loads nothing heavy."""
 
 import re
 from dataclasses import dataclass
@@ -7,6 +7,24 @@ from typing import Annotated
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.options import Option, check_request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportRequest:
+    """A published network, and the folder of the supernet around it."""
+
+    backbone: Annotated[
+        str, Option("Published network, e.g. lite0; see: list backbones.", positional=True)
+    ]
+    file: Annotated[
+        Path | None,
+        Option("File of its weights. Default: the package that brings them.", positional=True),
+    ] = None
+    out: Annotated[Path, Option("Folder of the supernet.")]
+    labels: Annotated[
+        Path | None,
+        Option("File of class names, one a line. Default: those of ImageNet."),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

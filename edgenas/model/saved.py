@@ -1,6 +1,7 @@
 """A trained supernet on disk: a folder that ``specialize`` can work from.
 
-- ``supernet.json``: space, class names, preprocessing and the record of its training;
+- ``supernet.json``: space, class names, preprocessing and the record of its training, and of
+  an imported network its arch (``original``);
 - ``weights.safetensors``: the tensors of the supernet;
 - ``calibration.safetensors`` (optional): synthetic uint8 images for batch-norm calibration;
 - ``accuracy.safetensors`` (optional): the accuracy predictor;
@@ -32,6 +33,7 @@ from edgenas.basics.ranges import Length, Name, Seed
 from edgenas.images.copies import LEARNT_FILE, LearntImages, load_learnt, save_learnt
 from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.supernet import Supernet
+from edgenas.space.arch import Arch
 from edgenas.space.presets import space_from_json, space_to_json
 from edgenas.space.space import Space
 
@@ -72,6 +74,7 @@ class SupernetFile:
     preprocessing: Any
     weights: _WeightsFile
     training: Mapping[str, Any]
+    original: Any = None
 
     def __post_init__(self) -> None:
         names = [f.name for f in fields(_TrainingFacts) if f.name in self.training]
@@ -186,17 +189,17 @@ def save_supernet(folder: Path, trained: TrainedSupernet, *, dtype: torch.dtype)
     (folder / LEARNT_FILE).unlink(missing_ok=True)
     if trained.learnt is not None:
         save_learnt(folder, trained.learnt)
-    write_json(
-        folder / "supernet.json",
-        {
-            "schema": SCHEMA,
-            "space": space_to_json(trained.supernet.space),
-            "classes": list(trained.classes),
-            "preprocessing": trained.preprocessing.to_json(),
-            "weights": {"sha256": sha256(folder / "weights.safetensors")},
-            "training": dict(trained.training),
-        },
-    )
+    fields = {
+        "schema": SCHEMA,
+        "space": space_to_json(trained.supernet.space),
+        "classes": list(trained.classes),
+        "preprocessing": trained.preprocessing.to_json(),
+        "weights": {"sha256": sha256(folder / "weights.safetensors")},
+        "training": dict(trained.training),
+    }
+    if trained.supernet.original is not None:
+        fields["original"] = trained.supernet.original.to_json()
+    write_json(folder / "supernet.json", fields)
 
 
 def add_calibration(folder: Path, pixels: Tensor) -> None:
@@ -257,6 +260,7 @@ def load_supernet(folder: Path) -> TrainedSupernet:
     supernet = Supernet(space)
     usual = supernet.state_dict()  # of statistics that are not in the file
     supernet.load_state_dict({name: t.float() for name, t in {**usual, **tensors}.items()})
+    supernet.original = _read_original(file, space=space, where=f"{path}: original")
     return TrainedSupernet(
         supernet=supernet.eval(),
         classes=file.classes,
@@ -265,6 +269,17 @@ def load_supernet(folder: Path) -> TrainedSupernet:
         folder=folder,
         learnt=load_learnt(folder),
     )
+
+
+def _read_original(file: SupernetFile, *, space: Space, where: str) -> Arch | None:
+    if file.original is None:
+        return None
+    original = Arch.from_json(file.original, where=where)
+    try:
+        space.check(original)
+    except EdgenasError as error:
+        raise EdgenasError(f"{where}: {error.message}") from error
+    return original
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], *, space: Space, weights: Path) -> None:

@@ -34,11 +34,15 @@ class Supernet(nn.Module):
     Args:
         space: the space.
         seed: of the initial weights.
+
+    ``original`` is the published network that weights and statistics come from; None where there is
+    none. At every resolution its statistics are those that are stored.
     """
 
     def __init__(self, space: Space, *, seed: int = 0) -> None:
         super().__init__()
         self.space = space
+        self.original: Arch | None = None
         all_slots = iter(slots(space))
         stages: list[nn.ModuleList] = []
         for stage in space.stages:
@@ -132,7 +136,12 @@ class Supernet(nn.Module):
                 name, fresh.to(parameter.dtype) if fresh.is_floating_point() else fresh
             )
         network.load_state_dict(tensors, assign=True)
-        return network.train(self.training)
+        network.train(self.training)
+        original = self.original
+        network.keeps_statistics = (
+            not self.training and original is not None and arch.stages == original.stages
+        )
+        return network
 
 
 def _largest(space: Space, slot: Slot) -> nn.Module:

@@ -230,9 +230,9 @@ class _Builder:
         return [self.constant(value) for value in values]
 
     def operator(self, part: Primitive, x: str, *, gain: float = 1.0) -> str:
-        """The nodes of a primitive that has one input; padding is half the kernel."""
+        """The nodes of a primitive that has one input."""
         sizes = {"kernel_shape": list(part.kernel), "strides": [part.stride] * 2}
-        pads = [part.kernel[0] // 2, part.kernel[1] // 2] * 2
+        pads = list(part.pads)
         match part.op, part.activation:
             case "conv", _:
                 weights = self.weights(part, gain=gain)

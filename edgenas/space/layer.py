@@ -11,6 +11,7 @@ from edgenas.basics.errors import EdgenasError, quote
 
 Size = tuple[int, int]
 _ONE: Size = (1, 1)
+PADDINGS = ("symmetric", "same")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class Layer:
         final: head only: channels of the 1x1 conv before global pooling; 0: none.
         mix: head only: channels of the 1x1 conv behind global pooling; 0: none.
         columns: width of the input in pixels; 0: the same as its height.
+        padding: of the conv with the kernel: ``symmetric`` or ``same``, see ``pads``.
     """
 
     kind: Literal["conv", "mbconv", "bottleneck", "head"]
@@ -51,6 +53,7 @@ class Layer:
     final: int = 0
     mix: int = 0
     columns: int = 0
+    padding: str = "symmetric"
 
     @property
     def in_size(self) -> tuple[int, int]:
@@ -95,6 +98,13 @@ class Layer:
                 raise EdgenasError(f"layer {quote(text)}: unknown part {quote(part)}")
             if name == "activation":
                 values[name] = value
+            elif name == "padding":
+                if value not in PADDINGS:
+                    raise EdgenasError(
+                        f"layer {quote(text)}: padding must be one of {', '.join(PADDINGS)}, "
+                        f"found {quote(value)}"
+                    )
+                values[name] = value
             elif not value.isdecimal() or len(value) > 9:
                 raise EdgenasError(
                     f"layer {quote(text)}: {name} must be a number below 10^9, found {quote(value)}"
@@ -120,6 +130,7 @@ class Primitive:
         outputs: output channels.
         kernel: height and width.
         stride: in both directions.
+        padding: of a conv: ``symmetric`` or ``same``, see ``pads``.
         groups: of a conv; equal to ``inputs`` in a depthwise one.
         in_size: height and width of the input.
         out_size: height and width of the output.
@@ -133,12 +144,22 @@ class Primitive:
     outputs: int
     kernel: tuple[int, int] = (1, 1)
     stride: int = 1
+    padding: str = "symmetric"
     groups: int = 1
     in_size: tuple[int, int]
     out_size: tuple[int, int]
     bias: bool = False
     norm: bool = False
     activation: str = ""
+
+    @property
+    def pads(self) -> tuple[int, int, int, int]:
+        """Rows and columns of zeros around the input: top, left, bottom, right."""
+        sides = [
+            pad_side(n, kernel=k, stride=self.stride, padding=self.padding)
+            for n, k in zip(self.in_size, self.kernel, strict=True)
+        ]
+        return sides[0][0], sides[1][0], sides[0][1], sides[1][1]
 
     @property
     def macs(self) -> int:
@@ -183,13 +204,13 @@ def _primitives(layer: Layer) -> Iterator[Primitive]:
     size, out, stride = layer.in_size, divide_size(layer.in_size, layer.stride), layer.stride
     mid, outputs = layer.mid, layer.outputs
     if layer.kind == "conv":
-        yield _conv(layer.inputs, outputs, size, kernel=layer.kernel, stride=stride)
+        yield _spatial(layer, layer.inputs, outputs)
         yield _act(outputs, out, layer.activation)
     elif layer.kind == "mbconv":
         if mid != layer.inputs:
             yield _conv(layer.inputs, mid, size)
             yield _act(mid, size, layer.activation)
-        yield _conv(mid, mid, size, kernel=layer.kernel, stride=stride, groups=mid)
+        yield _spatial(layer, mid, mid, groups=mid)
         yield _act(mid, out, layer.activation)
         if layer.squeeze:
             yield _simple("globalpool", mid, out, to=_ONE)
@@ -208,7 +229,7 @@ def _primitives(layer: Layer) -> Iterator[Primitive]:
             yield _conv(layer.inputs, outputs, out)
         yield _conv(layer.inputs, mid, size)
         yield _act(mid, size, layer.activation)
-        yield _conv(mid, mid, size, kernel=layer.kernel, stride=stride)
+        yield _spatial(layer, mid, mid)
         yield _act(mid, out, layer.activation)
         yield _conv(mid, outputs, out)
         yield _simple("add", outputs, out, to=out)
@@ -238,19 +259,22 @@ def _primitives(layer: Layer) -> Iterator[Primitive]:
         yield _simple("maxpool", outputs, out, to=layer.out_size, kernel=3, stride=layer.pool)
 
 
-def _conv(
-    inputs: int, outputs: int, size: Size, *, kernel: int = 1, stride: int = 1, groups: int = 1
-) -> Primitive:
+def _conv(inputs: int, outputs: int, size: Size) -> Primitive:
+    """A 1x1 conv with a batch norm."""
     return Primitive(
-        op="conv",
-        inputs=inputs,
-        outputs=outputs,
-        kernel=(kernel, kernel),
-        stride=stride,
+        op="conv", inputs=inputs, outputs=outputs, in_size=size, out_size=size, norm=True
+    )
+
+
+def _spatial(layer: Layer, inputs: int, outputs: int, *, groups: int = 1) -> Primitive:
+    """The conv of a layer that has its kernel, stride and padding."""
+    return dataclasses.replace(
+        _conv(inputs, outputs, layer.in_size),
+        kernel=(layer.kernel, layer.kernel),
+        stride=layer.stride,
+        padding=layer.padding,
         groups=groups,
-        in_size=size,
-        out_size=divide_size(size, stride),
-        norm=True,
+        out_size=divide_size(layer.in_size, layer.stride),
     )
 
 
@@ -270,6 +294,19 @@ def _simple(
         in_size=size,
         out_size=to,
     )
+
+
+def pad_side(size: int, *, kernel: int, stride: int, padding: str) -> tuple[int, int]:
+    """Zeros before and behind one side of the input of a conv.
+
+    ``symmetric``: half the kernel at both ends. ``same``: TensorFlow's rule, as few as give
+    ``ceil(size / stride)`` outputs, the smaller half first: max((ceil(n / s) - 1) * s + k - n, 0)
+    (tensorflow.org, ``tf.nn``, "Notes on padding"). They differ where the stride is above 1.
+    """
+    if padding == "symmetric":
+        return kernel // 2, kernel // 2
+    zeros = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return zeros // 2, zeros - zeros // 2
 
 
 def divide_size(size: Size, stride: int) -> Size:

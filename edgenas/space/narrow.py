@@ -34,6 +34,11 @@ def map_codes(space: Space, narrow: Space) -> tuple[tuple[int, Indices], ...]:
             f"space {narrow.name} must have the aspect {[*space.aspect]} of space {space.name}, "
             f"found {[*narrow.aspect]}"
         )
+    if narrow.padding != space.padding:
+        raise EdgenasError(
+            f"space {narrow.name} must have the {space.padding} padding of space {space.name}, "
+            f"found {narrow.padding}"
+        )
     try:
         decided = space.encode([narrow.largest()])[0]
     except EdgenasError as error:

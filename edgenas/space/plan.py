@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edgenas.space.arch import Arch, Block
 from edgenas.space.genes import layout
-from edgenas.space.layer import Layer, Size, divide_size
+from edgenas.space.layer import Layer, Size, divide_size, pad_side
 from edgenas.space.space import Space
 from edgenas.space.stage import StageSpace, make_divisible, middle_channels
 
@@ -143,7 +143,17 @@ def _block(
         residual=_residual(stage, stride, inputs, width),
         downsample=stage.kind == "bottleneck" and j == 0,
         pool=stage.pool if last else 1,
+        padding=_padding(space, size, kernel=block.kernel, stride=stride),
     )
+
+
+def _padding(space: Space, size: Size, *, kernel: int, stride: int) -> str:
+    """The padding of a layer; ``symmetric`` wherever that is the same, so that equal layers are."""
+
+    def pads(padding: str) -> list[tuple[int, int]]:
+        return [pad_side(n, kernel=kernel, stride=stride, padding=padding) for n in size]
+
+    return space.padding if pads(space.padding) != pads("symmetric") else "symmetric"
 
 
 def _residual(stage: StageSpace, stride: int, inputs: int, width: int) -> bool:

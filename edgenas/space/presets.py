@@ -27,7 +27,8 @@ from typing import Any
 from edgenas.basics.decode import decode
 from edgenas.basics.errors import unknown_name
 from edgenas.basics.files import check_schema, read_json, read_toml
-from edgenas.space.space import Space
+from edgenas.space.backbones import lite0, lite1, lite2
+from edgenas.space.space import NEWER, Space
 from edgenas.space.stage import StageSpace
 
 SCHEMA = "edgenas.space/1"
@@ -249,6 +250,9 @@ PRESETS: Mapping[str, Callable[[], Space]] = {
     "ofa-mbv3-w1.2": ofa_mbv3_w12,
     "ofa-proxyless-w1.3": ofa_proxyless_w13,
     "ofa-resnet50": ofa_resnet50,
+    "lite0": lite0,
+    "lite1": lite1,
+    "lite2": lite2,
 }
 
 
@@ -271,7 +275,7 @@ def load_space(name: str) -> Space:
 def space_to_json(space: Space) -> dict[str, Any]:
     """The JSON object of a space, schema first; newer fields only where they say something."""
     fields = {"schema": SCHEMA, **dataclasses.asdict(space)}
-    for field, usual in (("kept_in_float", ()), ("aspect", (1, 1))):
+    for field, usual in (("kept_in_float", ()), *NEWER.items()):
         if fields[field] == usual:
             del fields[field]
     return fields

@@ -6,7 +6,7 @@ the gene. A row is canonical when exactly the absent blocks carry 0.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Literal
 
@@ -25,6 +25,7 @@ from edgenas.basics.ranges import (
 )
 from edgenas.space.arch import Arch, Block, Stage
 from edgenas.space.genes import Codes, Gene, clear_absent, layout, rules
+from edgenas.space.layer import PADDINGS
 from edgenas.space.stage import (
     ACTIVATIONS,
     StageSpace,
@@ -37,6 +38,10 @@ from edgenas.space.stage import (
 
 # The first conv, the convs of squeeze-and-excitation, the depthwise ones, the classifier.
 PARTS = ("first", "squeeze", "depthwise", "classifier")
+
+# Fields that spaces of older versions lack. Files and digests have them only where they are not as
+# here, so that those of older versions stay what they are.
+NEWER: Mapping[str, object] = {"aspect": (1, 1), "padding": "symmetric"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +63,8 @@ class Space:
         kept_in_float: parts of the networks, from ``PARTS``, that stay in float when the rest is
             int8. The space fixes them, so that latency tables and models agree.
         aspect: height to width of the inputs, in lowest terms: (3, 5) for 96x160.
+        padding: of convs with a stride: ``symmetric`` (half the kernel on both sides) or ``same``
+            (TensorFlow's rule, which EfficientNet-Lite and others were trained with).
 
     Raises:
         EdgenasError: a choice is illegal, or two choices would give the same network.
@@ -75,14 +82,18 @@ class Space:
     epsilon: Annotated[float, Range(0, 1, "number", above=True)] = 1e-5
     kept_in_float: tuple[Id, ...] = ()
     aspect: tuple[Pixels, Pixels] = (1, 1)
+    padding: Literal["symmetric", "same"] = "symmetric"
 
     def __post_init__(self) -> None:
         _check_space(self)
 
     def __repr__(self) -> str:
-        """As of any dataclass, but without the ``aspect`` of squares: old digests contain it."""
-        names = [f.name for f in fields(self) if f.name != "aspect" or self.aspect != (1, 1)]
+        """As of any dataclass, without newer fields at their default: old digests contain it."""
+        names = [f.name for f in fields(self) if not self._is_silent(f.name)]
         return f"Space({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
+
+    def _is_silent(self, name: str) -> bool:
+        return name in NEWER and getattr(self, name) == NEWER[name]
 
     @property
     def filed_as(self) -> str:
@@ -318,6 +329,13 @@ def _check_space(space: Space) -> None:
         raise EdgenasError(
             f"kernel_transform must be linear or crop, found {space.kernel_transform!r}"
         )
+    if space.padding not in PADDINGS:
+        raise EdgenasError(f"padding must be one of {', '.join(PADDINGS)}, found {space.padding!r}")
+    for i, stage in enumerate(space.stages):
+        if space.padding == "same" and (stage.kind == "bottleneck" or stage.pool > 1):
+            raise EdgenasError(
+                f"padding must be symmetric where there are bottlenecks or pools: stages[{i}]"
+            )
     for part in space.kept_in_float:
         if part not in PARTS:
             raise EdgenasError(f"kept_in_float must be of {', '.join(PARTS)}, found {part!r}")

@@ -66,6 +66,7 @@ class Weights:
         self._recipe = dataclasses.replace(recipe, batch=batch, precision=precision)
         self._preprocessing, self._seed, self._steps = preprocessing, seed, steps
         copied = copy.deepcopy(supernet).to(memory_format=torch.channels_last)
+        copied.original = None  # what is trained further is no longer the published network
         self.state = State.of(copied, self._recipe)
 
     def step(self, arch: Arch, step: int) -> None:
