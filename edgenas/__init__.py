@@ -32,13 +32,20 @@ if TYPE_CHECKING:
     from edgenas.latency.estimating import estimate
     from edgenas.latency.request import EstimateRequest, PredictRequest
     from edgenas.profiling.answering import bench, check, profile
-    from edgenas.profiling.request import BenchRequest, CheckRequest, ProfileRequest
+    from edgenas.profiling.doctor import doctor
+    from edgenas.profiling.request import (
+        BenchRequest,
+        CheckRequest,
+        DoctorRequest,
+        ProfileRequest,
+    )
     from edgenas.strategies.request import SearchRequest
     from edgenas.training.request import TrainRequest
 
 __all__ = [
     "BenchRequest",
     "CheckRequest",
+    "DoctorRequest",
     "EdgenasError",
     "EstimateRequest",
     "ExportRequest",
@@ -52,6 +59,7 @@ __all__ = [
     "VerifyRequest",
     "bench",
     "check",
+    "doctor",
     "estimate",
     "export",
     "fit_accuracy",
@@ -69,6 +77,7 @@ __all__ = [
 _PLACES = {
     "BenchRequest": "edgenas.profiling.request:BenchRequest",
     "CheckRequest": "edgenas.profiling.request:CheckRequest",
+    "DoctorRequest": "edgenas.profiling.request:DoctorRequest",
     "EdgenasError": "edgenas.basics.errors:EdgenasError",
     "EstimateRequest": "edgenas.latency.request:EstimateRequest",
     "ExportRequest": "edgenas.delivery.request:ExportRequest",
@@ -82,6 +91,7 @@ _PLACES = {
     "VerifyRequest": "edgenas.bundle.request:VerifyRequest",
     "bench": "edgenas.profiling.answering:bench",
     "check": "edgenas.profiling.answering:check",
+    "doctor": "edgenas.profiling.doctor:doctor",
     "estimate": "edgenas.latency.estimating:estimate",
     "export": "edgenas.delivery.exporting:export",
     "fit_accuracy": "edgenas.delivery.fitting:fit_accuracy",

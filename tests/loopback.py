@@ -140,8 +140,13 @@ def _free_port() -> int:
 
 
 @contextmanager
-def loopback(folder: Path) -> Iterator[Loopback]:
-    """Such a board; its ssh client, which knows the names above, is in ``folder/client``."""
+def loopback(folder: Path, **variables: str) -> Iterator[Loopback]:
+    """Such a board; its ssh client, which knows the names above, is in ``folder/client``.
+
+    Args:
+        folder: an empty folder for all of it.
+        variables: further variables of the environment that programs on the board have.
+    """
     mark = f"EDGENAS_TEST_BOARD={uuid.uuid4().hex}"
     for name in ("home", "tmp", "client"):
         (folder / name).mkdir()
@@ -164,7 +169,7 @@ def loopback(folder: Path) -> Iterator[Loopback]:
         "KbdInteractiveAuthentication": "no",
         "PermitRootLogin": "prohibit-password",
         "SetEnv": f"PATH={folder}/venv/bin:/usr/bin:/bin HOME={folder}/home TMPDIR={folder}/tmp "
-        f"{mark}",
+        f"{mark}" + "".join(f" {name}={value}" for name, value in variables.items()),
     }
     lines = [f"{name} {value}\n" for name, value in settings.items()]
     (folder / "sshd_config").write_text("".join(lines))

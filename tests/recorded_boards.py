@@ -1,7 +1,7 @@
 """Boards as folders: what their files and their commands say, written from published records.
 
 `EDGENAS_BOARD_ROOT` makes the text that reads a board's state read such a folder instead of ``/``.
-The records are the pieces that docs/reference/boards.md names with their sources, with numbers of
+The records are the pieces that docs/reference/jetson.md names with their sources, with numbers of
 our own. No board was at hand.
 """
 

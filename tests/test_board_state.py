@@ -1,17 +1,18 @@
 """The state of boards: recorded ones, this machine, and answers that are none."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import loopback
 import pytest
 import recorded_boards
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,7 +45,10 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[loopback.Loopbac
     if reason := loopback.why_not():
         pytest.skip(reason)
     try:
-        with loopback.loopback(tmp_path_factory.mktemp("board")) as running:
+        folder = tmp_path_factory.mktemp("board")
+        (folder / "ssh").mkdir()
+        root = str(folder / "root")  # a link to one of the recorded boards
+        with loopback.loopback(folder / "ssh", EDGENAS_BOARD_ROOT=root) as running:
             yield running
     except loopback.NotLetInError as error:
         pytest.skip(f"sshd does not let this user in: {error}")
@@ -113,46 +117,21 @@ def test_a_nano_with_jetpack_4_6(tmp_path, monkeypatch):
     assert state.python == "3.6.9"
 
 
-def test_a_board_tells_the_same_over_ssh_and_keeps_nothing(there, recorded, tmp_path, monkeypatch):
+def test_a_board_tells_the_same_over_ssh_and_keeps_nothing(there, recorded, monkeypatch):
     monkeypatch.setenv("PATH", f"{there.folder / 'client'}:{os.environ['PATH']}")
     here = read_state(with_python=True)
-    config = (there.folder / "sshd_config").read_text()
-    root = os.environ["EDGENAS_BOARD_ROOT"]
-    set_env = re.sub(r"(SetEnv .*)", rf"\1 EDGENAS_BOARD_ROOT={root}", config)
-    (there.folder / "home" / ".bashrc").write_text("echo welcome\n")
-    with serving(there, set_env):
-        over_ssh = read_state(Place(address="loop"), with_python=True)
-        assert there.quiet()
-    assert over_ssh == here
+    root = there.folder.parent / "root"
+    root.unlink(missing_ok=True)
+    root.symlink_to(os.environ["EDGENAS_BOARD_ROOT"])
+    (there.home / ".bashrc").write_text("echo welcome\n")
+    over_ssh = read_state(Place(address="loop"), with_python=True)
+    assert there.quiet()
     assert there.left() == []
-    (there.folder / "home" / ".bashrc").unlink()
-
-
-class serving:  # noqa: N801
-    """Meanwhile the board's sshd has other settings: it reads its file again on SIGHUP."""
-
-    def __init__(self, there: loopback.Loopback, config: str) -> None:
-        self._there, self._path = there, there.folder / "sshd_config"
-        self._other, self._kept = config, self._path.read_text()
-
-    def __enter__(self) -> None:
-        self._apply(self._other)
-
-    def __exit__(self, *error: object) -> None:
-        self._apply(self._kept)
-
-    def _apply(self, config: str) -> None:
-        self._path.write_text(config)
-        self._there.server.send_signal(1)
-        end = time.monotonic() + 20
-        mark = "EDGENAS_BOARD_ROOT" in config
-        while time.monotonic() < end:
-            command = [self._there.folder / "client" / "ssh", "loop", "echo ${EDGENAS_BOARD_ROOT-}"]
-            found = subprocess.run(command, capture_output=True, text=True, timeout=60)
-            if found.returncode == 0 and ("/" in found.stdout) == mark:
-                return
-            time.sleep(0.05)
-        raise AssertionError("sshd did not read its settings again")
+    (there.home / ".bashrc").unlink()
+    assert replace(over_ssh, trtexec="") == replace(here, trtexec="")
+    assert over_ssh.trtexec.removeprefix(str(root)) == here.trtexec.removeprefix(
+        str(root.resolve())
+    )
 
 
 def test_this_machine_tells_what_the_kernel_says():
@@ -348,3 +327,13 @@ def test_the_text_is_posix_sh():
             words = [found, "sh", "-n"] if name == "busybox" else [found, "-n"]
             subprocess.run(words, input=STATE_TEXT, text=True, check=True, timeout=20)
     assert shell._LINE < 1 << 20
+
+
+def test_the_page_has_the_table_of_jetpacks():
+    page = (ROOT / "docs/reference/jetson.md").read_text().split("## Where a board")[0]
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    for each in JETPACKS:
+        tail = [each.tensorrt, each.cuda, each.python, each.trtexec]
+        (row,) = [r for r in rows if r[2:] == tail and each.l4t[0] in r[1].split(", ")]
+        assert each.name in row[0].split(", ")
+        assert set(each.l4t) <= set(row[1].split(", "))

@@ -25,6 +25,7 @@ VERBS = (
     "bench",
     "export",
     "check",
+    "doctor",
     "estimate",
     "search",
     "predict",
@@ -52,7 +53,7 @@ class _Verbs(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Their names."""
-        return list(VERBS)
+        return [*VERBS]  # list is the module of a verb, once that was imported
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of a verb, or None."""

@@ -67,10 +67,10 @@ _BANNER = re.compile(r"&&&& RUNNING TensorRT\.trtexec \[TensorRT v(\d{4,6})\](?:
 
 def read_l4t(line: str) -> str:
     """The version in the first line of ``/etc/nv_tegra_release``, as ``36.4.3``; empty: none."""
-    found = _RELEASE.match(line)
-    if found is None:
+    match = _RELEASE.match(line)
+    if match is None:
         return ""
-    parts = [found[1], *found[2].split(".")]
+    parts = [match[1], *match[2].split(".")]
     return ".".join(parts + ["0"] * (3 - len(parts)))
 
 
@@ -88,9 +88,9 @@ def read_tensorrt(line: str) -> tuple[str, str]:
     Returns:
         Both as texts; empty: the line does not tell it.
     """
-    found = _BANNER.match(line)
-    if found is None:
+    match = _BANNER.match(line)
+    if match is None:
         return "", ""
-    number = int(found[1])
+    number = int(match[1])
     major, rest = divmod(number, 1000 if number < 10_000 else 10_000)
-    return f"{major}.{rest // 100}.{rest % 100}", found[2] or ""
+    return f"{major}.{rest // 100}.{rest % 100}", match[2] or ""

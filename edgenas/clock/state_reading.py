@@ -173,8 +173,8 @@ class _Answer:
 
     def _power_modes(self) -> tuple[PowerMode, ...]:
         pattern = re.compile(r"< *POWER_MODEL .*\bID=(\d{1,3}) +NAME=([\w.\-]{1,40})")
-        found = (pattern.search(text) for text in self._texts("mode"))
-        modes = {int(each[1]): each[2] for each in found if each}
+        matches = (pattern.search(text) for text in self._texts("mode"))
+        modes = {int(each[1]): each[2] for each in matches if each}
         return tuple(PowerMode(number, name) for number, name in sorted(modes.items()))
 
     def _power_mode(self, modes: tuple[PowerMode, ...]) -> PowerMode | None:
@@ -182,9 +182,9 @@ class _Answer:
         names = [t.partition(":")[2].strip() for t in said if t.startswith("NV Power Mode:")]
         numbers = [int(text) for text in said if re.fullmatch(r"\d{1,3}", text)]
         numbers += [
-            int(found[1])
+            int(match[1])
             for text in self._texts("nvpmodel-status")
-            if (found := re.match(r"pmode:(\d{1,4})\b", text))
+            if (match := re.match(r"pmode:(\d{1,4})\b", text))
         ]
         if not numbers:
             same = [mode for mode in modes if names and mode.name == names[0]]
@@ -203,7 +203,7 @@ class _Answer:
     def _cpus(self) -> Iterable[Frequency]:
         for cores, least, most, now, governor, _ in (row[:6] for row in self._rows("cpufreq")):
             yield Frequency(
-                of=f"cpu {cores}",
+                of=f"cpu {_range(cores)}",
                 least=_kilo(least),
                 most=_kilo(most),
                 now=_kilo(now),
@@ -226,8 +226,8 @@ class _Answer:
                 if alarm == "1":
                     yield f"the {kind} current limit of {row[0]} is reached"
         for text in self._texts("throttled"):
-            found = re.fullmatch(r"throttled=0x([0-9a-fA-F]{1,8})", text)
-            bits = int(found[1], 16) if found else 0
+            match = re.fullmatch(r"throttled=0x([0-9a-fA-F]{1,8})", text)
+            bits = int(match[1], 16) if match else 0
             yield from (words for bit, words in _THROTTLED_NOW.items() if bits >> bit & 1)
 
     def _rails(self) -> Iterable[Rail]:
@@ -247,9 +247,9 @@ class _Answer:
 
     def _file_system(self, path: str) -> Room | None:
         for name, line, *_ in self._rows("disk"):
-            found = re.search(r" (\d{1,15}) +\d{1,15} +(-?\d{1,15}) +\d{1,3}%", line)
-            if name == path and found:
-                return Room(int(found[1]) << 10, max(0, int(found[2])) << 10)
+            match = re.search(r" (\d{1,15}) +\d{1,15} +(-?\d{1,15}) +\d{1,3}%", line)
+            if name == path and match:
+                return Room(int(match[1]) << 10, max(0, int(match[2])) << 10)
         return None
 
     def _modules(self) -> Iterable[Module]:
@@ -271,6 +271,14 @@ def _pairs(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
             yield name.strip(), value.strip()
 
 
+def _range(cores: str) -> str:
+    """Numbers of cores as a person writes them: ``0 1 2 3`` is ``0-3``."""
+    numbers = [int(text) for text in cores.split(" ") if text.isdecimal()]
+    if len(numbers) > 1 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]}-{numbers[-1]}"
+    return cores
+
+
 def _told_version(said: str) -> tuple[str, str]:
     """What Python says of a package as (version and providers, why it is missing)."""
     if said.startswith("ok "):
@@ -279,10 +287,10 @@ def _told_version(said: str) -> tuple[str, str]:
 
 
 def _room(memory: Mapping[str, str], size: str, free: str) -> Room | None:
-    found = [re.fullmatch(r"(\d{1,15}) kB", memory.get(name, "")) for name in (size, free)]
-    if found[0] is None:
+    both = [re.fullmatch(r"(\d{1,15}) kB", memory.get(name, "")) for name in (size, free)]
+    if both[0] is None:
         return None
-    return Room(int(found[0][1]) << 10, int(found[1][1]) << 10 if found[1] else 0)
+    return Room(int(both[0][1]) << 10, int(both[1][1]) << 10 if both[1] else 0)
 
 
 def _number(text: str) -> float | None:

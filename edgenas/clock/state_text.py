@@ -3,7 +3,7 @@
 It needs no Python there and no file of its own: `edgenas.clock.shell` sends it. It reads files of
 ``/proc``, ``/sys`` and ``/etc``, and runs commands that only tell. Each command has a limit of
 time, and each answer a limit of bytes. It prints lines of a key and fields between tabs, which
-`edgenas.clock.state_reading` reads. Where boards keep all this: ``docs/reference/boards.md``.
+`edgenas.clock.state_reading` reads. Where boards keep all this: ``docs/reference/jetson.md``.
 
 The first line of its stdin names the Python whose packages it tells; ``-`` for none. The variable
 ``EDGENAS_BOARD_ROOT`` names a folder that stands for ``/``, for a board that is recorded in files.

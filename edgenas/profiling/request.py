@@ -1,4 +1,7 @@
-"""What ``profile``, ``bench`` and ``check`` can be asked for. This module loads nothing heavy."""
+"""What ``profile``, ``bench``, ``check`` and ``doctor`` can be asked for.
+
+This module loads nothing heavy.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,3 +120,19 @@ class CheckRequest:
         check_request(self)
         if not 0 < self.allowed < 1:
             raise EdgenasError(f"tolerance must be between 0% and 100%, found {self.tolerance}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoctorRequest:
+    """Which board is looked at; without an address and a device it is this machine."""
+
+    device: Annotated[
+        str | None,
+        Option("Device that the board is to be timed as. Default: found by the board's model."),
+    ] = None
+    ssh: BoardAddress = None
+    python: BoardPython = None
+
+    def check(self) -> None:
+        """Refuse a value that breaks a rule. Raises EdgenasError with the option and the rule."""
+        check_request(self)
