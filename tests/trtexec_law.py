@@ -365,3 +365,18 @@ def truth(data: bytes, *, law: str = "tiles", size: int = 2, scale: float = 1.0)
     with open(law, encoding="utf-8") as stream:
         exec(compile(stream.read(), law, "exec"), names)
     return names["seconds"](kernels, size=size) * scale
+
+
+def energy(data: bytes, *, seconds: float, idle: float = 4.0) -> float:
+    """The joules of one run of a graph: what the board draws anyway, the arithmetic, the memory.
+
+    Args:
+        data: the ONNX file.
+        seconds: of the run.
+        idle: watts.
+    """
+    joules = idle * seconds
+    for kernel in kernels_of(read_graph(data)):
+        joules += kernel.macs * (9e-12 if kernel.kind == "depthwise" else 3e-12)
+        joules += (kernel.read + kernel.written) * 8e-11 + kernel.weights * 1.2e-10
+    return joules

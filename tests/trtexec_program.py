@@ -11,6 +11,8 @@ The first argument is the path of its settings, a JSON object that is read at ea
 * ``noise``, ``spread``: standard deviations of single runs and of engines built anew, as ratios.
 * ``fault``: a name of `FAULTS`; ``fault_on``: only where the ONNX file holds these bytes.
 * ``sleep``: seconds that each build really takes.
+* ``power``: ``folder`` of a rail's files, ``idle`` watts, ``noise``. Runs without exported times
+  then really take their time, and draw the power that ``trtexec_law.energy`` says.
 * ``python``: a Python with ONNX Runtime, which computes what ``--exportOutput`` writes.
 * ``log``: a file that gets a JSON line for each start.
 """
@@ -26,7 +28,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from trtexec_law import kernels_of, read_graph, truth
+from trtexec_law import energy, kernels_of, read_graph, truth
 from trtexec_options import OptionError, parse
 
 FAULTS = (
@@ -284,6 +286,8 @@ class Program:
         profiles = {"exportProfile", "dumpProfile"} & set(self.options)
         if profiles:
             seconds *= 1.3
+        if "exportTimes" not in self.options and "power" in self.settings:
+            self.draw_power(seconds)
         times = self.times(seconds)
         hidden = (8, 5) <= self.version < (11, 0) and "separateProfileRun" not in self.options
         if not (profiles and hidden):
@@ -292,6 +296,24 @@ class Program:
                 self.export_times(times)
         if "exportOutput" in self.options:
             self.export_outputs()
+
+    def draw_power(self, seconds: float) -> None:
+        """Really take the time of the runs, and meanwhile draw power from the board's rails."""
+        power, options = self.settings["power"], self.options
+        joules = energy(self.model, seconds=seconds, idle=power["idle"])
+        took = float(options.get("warmUp", 200)) / 1e3 + float(options.get("duration", 3))
+        end = time.monotonic() + took
+        while time.monotonic() < end:
+            self.set_rails(joules / seconds * (1 + self.random.gauss(0, power.get("noise", 0.0))))
+            time.sleep(0.02)
+        self.set_rails(power["idle"])
+
+    def set_rails(self, watts: float) -> None:
+        for name, value in (("in1_input", 5000), ("curr1_input", round(watts / 5 * 1e3))):
+            path = os.path.join(self.settings["power"]["folder"], name)
+            with open(path + ".new", "w") as stream:
+                stream.write(f"{value}\n")
+            os.replace(path + ".new", path)
 
     def times(self, seconds: float) -> list[tuple[float, float]]:
         """Start and duration of each run, in ms; the clock rises in the first 0.2 s."""

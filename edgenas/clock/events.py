@@ -127,6 +127,12 @@ class _Result:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Steady:
+    runs: Count
+    seconds: SecondsOrZero
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Error:
     message: _Text
 
@@ -147,12 +153,13 @@ _KINDS: Mapping[str, type] = {
     "baseline": _Baseline,
     "progress": _Progress,
     "result": _Result,
+    "steady": _Steady,
     "error": _Error,
     "end": _End,
 }
 # Names of units, which may hold anything: who reads them compares them with the names that were
 # sent. And words of a runtime, which may be coloured.
-_NAMED = {"result": "id", "error": "id", "end": "unvisited"}
+_NAMED = {"result": "id", "steady": "id", "error": "id", "end": "unvisited"}
 _SAID = ("message", "runtime_missing")
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgenas.clock.jetpack import TRTEXEC_PACKAGE
+from edgenas.clock.power import TOTAL_RAILS
 from edgenas.clock.state import BoardState, Frequency, PowerMode, Room
 from edgenas.latency.device import Device
 from edgenas.profiling.boards import is_of_one_board, profile_of
@@ -23,8 +24,6 @@ _SWAPPED = 64 << 20  # bytes on swap that are no remains of a quiet start
 _DISK = 2 << 30  # bytes; building engines writes temporary files
 _SHARED = 128 << 20  # bytes of /dev/shm: a model, a timing cache, times
 _BUSY = 1.0  # load of other work
-# A rail of the whole module, by the names that boards have for it.
-TOTAL_RAILS = ("VDD_IN", "POM_5V_IN", "VIN")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,7 @@ class TimingSettings:
             needs seconds, the gated median does not.
         stale_seconds: the baseline is taken anew where hardly a batch counts for so long.
         seconds: end of everything; 0 is no end. A unit that was not visited has no result.
+        steady: run each unit for so long without a pause instead of timing it; 0: time it.
     """
 
     threads: int = 1
@@ -50,3 +51,4 @@ class TimingSettings:
     min_seconds: float = 0.0
     stale_seconds: float = 20.0
     seconds: float = 0.0
+    steady: float = 0.0

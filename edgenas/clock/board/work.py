@@ -14,6 +14,7 @@ from edgenas.clock.board.processors import choose_processors
 from edgenas.clock.board.runs import choose_canary, evict_caches_before
 from edgenas.clock.board.settings import WORK_SCHEMA, TimingSettings
 from edgenas.clock.board.statistics import Baseline
+from edgenas.clock.board.steady import run_steadily
 from edgenas.clock.board.timing import time_units
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def do_work(text: str | bytes) -> Iterator[dict[str, Any]]:
             are read before each run. ``baseline`` repeats a ``baseline`` event of a moment ago.
 
     Yields:
-        ``environment``, then the events of `time_units`, ``end`` with the state of the machine.
+        ``environment``, then the events of `time_units` or, where the settings say so, of
+        `run_steadily`; ``end`` with the state of the machine.
     """
     order = json.loads(text)
     if order.get("schema") != WORK_SCHEMA:
@@ -53,8 +55,12 @@ def do_work(text: str | bytes) -> Iterator[dict[str, Any]]:
     del order  # it holds the graphs again, as text
     if not units:
         return
-    read = choose_canary(part)
-    for event in time_units(units, settings=settings, baseline=baseline, read=read):
+    if settings.steady:
+        events = run_steadily(units, settings=settings)
+    else:
+        read = choose_canary(part)
+        events = time_units(units, settings=settings, baseline=baseline, read=read)
+    for event in events:
         yield {**event, **state()} if event["event"] == "end" else event
 
 

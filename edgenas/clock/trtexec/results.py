@@ -79,7 +79,7 @@ def read_times(answer: Answer, *, name: str, version: TensorrtVersion, runs: int
         EngineError: there is no engine, or there are no times that can be relied on.
     """
     if answer.code:
-        raise _failure(answer, name=name)
+        raise failure(answer, name=name)
     rows = _read_rows(answer.times)
     if rows is not None and version.exports_warm_up:
         rows = [row for row in rows if row[2] >= WARM_UP]
@@ -115,7 +115,8 @@ def _read_rows(text: str) -> list[list[float]] | None:
     return rows
 
 
-def _failure(answer: Answer, *, name: str) -> EngineError:
+def failure(answer: Answer, *, name: str) -> EngineError:
+    """Why an answer has an exit code that is not 0, in plain words."""
     code, words = answer.code, last_error(answer)
     if code == 124:
         return RanOutError(
