@@ -16,8 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -43,7 +41,7 @@ from edgenas.bundle.trace import (
 from edgenas.bundle.verify import ClaimCheck, verify_bundle
 from edgenas.bundle.write import BundleParts, check_output, load_bundle, sample_image, write_bundle
 from edgenas.clock.measure import Measurement
-from edgenas.images.preprocessing import Preprocessing, Size, decode_stored
+from edgenas.images.preprocessing import Preprocessing, decode_stored
 from edgenas.latency.device import Target
 from edgenas.model.export import parity, to_onnx
 from edgenas.model.supernet import Supernet
@@ -237,42 +235,17 @@ def test_the_sample_goes_through_every_step(pristine: Path):
     """The steps of the example are those of training: decode, crop, resize twice, normalise."""
     path = pristine / "sample_image.png"
     with Image.open(path) as image:
-        assert image.width > image.height > PREPROCESSING.stored
+        assert image.width > image.height > max(PREPROCESSING.kept)
     theirs = as_in_training(path, PREPROCESSING)
     ours = np.load(pristine / "sample_input.npy")
     assert ours.shape == (1, 3, 16, 16)
     assert ours.dtype == np.float32
-    assert levels(ours, theirs).max() <= 1.001
-    assert levels(ours, theirs).mean() < 0.1
+    assert np.array_equal(ours, theirs)
 
 
 def as_in_training(path: Path, preprocessing: Preprocessing) -> np.ndarray:
     pixels = torch.tensor(decode_stored(path.read_bytes(), stored=preprocessing.stored))
     return preprocessing.prepare(pixels.permute(2, 0, 1)[None], resolution=16).numpy()
-
-
-def levels(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The differences of two inputs, in levels of an 8-bit image."""
-    return np.abs(first - second) * 255 * np.reshape(PREPROCESSING.std, (1, 3, 1, 1))
-
-
-@given(
-    width=st.integers(4, 60),
-    height=st.integers(4, 60),
-    stored=st.integers(4, 40) | st.tuples(st.integers(8, 40), st.integers(8, 40)),
-)
-def test_the_example_prepares_as_training_does(
-    tmp_path_factory: pytest.TempPathFactory, width: int, height: int, stored: Size
-):
-    pixels = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
-    path = tmp_path_factory.mktemp("images") / "image.png"
-    Image.fromarray(pixels).save(path)
-    preprocessing = dataclasses.replace(PREPROCESSING, stored=stored)
-    told = manifest.describe_preprocessing(preprocessing, resolution=16)
-    found = levels(example.load_image(path, told), as_in_training(path, preprocessing))
-    # PyTorch weighs 8-bit pixels in 16 bits, Pillow in 22: noise, the worst case, shows it.
-    assert found.max() <= 2.001
-    assert found.mean() < 0.25 + found.size**-0.5
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])

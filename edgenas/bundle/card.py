@@ -80,11 +80,21 @@ def _describe_latency(record: Record) -> str:
 
 def _describe_steps(preprocessing: Mapping[str, Any]) -> list[str]:
     stored, resolution = preprocessing["resize"]
+    fit = preprocessing.get("fit", "crop")
+    crop, interpolation = preprocessing["crop"], preprocessing["interpolation"]
+    sizes = f"to {pixels(stored)}, then to {pixels(resolution)} pixels, {interpolation}"
+    if "crop_fraction" in preprocessing:
+        framed = [
+            f"cut the {crop}; this resizing is {interpolation}",
+            f"resize to {pixels(resolution)} pixels, {interpolation}",
+        ]
+    elif fit == "crop":
+        framed = [f"cut the {crop}", f"resize {sizes}"]
+    else:
+        framed = [f"{fit}: {crop}", f"resize {sizes}"]
     return [
         f"decode to {preprocessing['decode']}",
-        f"cut the {preprocessing['crop']}",
-        f"resize to {pixels(stored)}, then to {pixels(resolution)} pixels, "
-        f"{preprocessing['interpolation']}",
+        *framed,
         f"divide by 255, subtract {preprocessing['mean']}, divide by {preprocessing['std']} "
         f"({preprocessing['channel_order']})",
     ]

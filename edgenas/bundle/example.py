@@ -12,6 +12,7 @@ Copy what you need into your app: ``load_image`` does all of the preprocessing.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -47,18 +48,57 @@ def load_image(path: Path, preprocessing: dict[str, Any]) -> np.ndarray:
         pixels = ImageOps.exif_transpose(image).convert("RGB")
     # A number is the side of a square, a list holds height and width.
     sizes = [s if isinstance(s, list) else [s, s] for s in preprocessing["resize"]]
-    height, width = sizes[0]
-    high = max(1, min(pixels.height, pixels.width * height // width))
-    wide = max(1, min(pixels.width, pixels.height * width // height))
-    left, top = (pixels.width - wide) // 2, (pixels.height - high) // 2
-    pixels = pixels.crop((left, top, left + wide, top + high))
+    bicubic = preprocessing["interpolation"].startswith("bicubic")
+    resampling = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
     # In two steps, as in training: to the size of stored images, then to the size of the model.
+    pixels = frame(pixels, preprocessing, sizes[0], resampling)
     for height, width in sizes:
         if pixels.size != (width, height):
-            pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
+            pixels = pixels.resize((width, height), resampling)
     x = np.asarray(pixels, np.float32) / np.float32(255)
     x = (x - np.float32(preprocessing["mean"])) / np.float32(preprocessing["std"])
     return np.ascontiguousarray(x.transpose(2, 0, 1)[None])
+
+
+def frame(
+    pixels: Image.Image, preprocessing: dict[str, Any], size: list[int], resampling: Any
+) -> Image.Image:
+    """Bring an RGB picture to the shape (height, width) of ``size``, as the manifest says."""
+    height, width = size
+    fit, fraction = preprocessing.get("fit", "crop"), preprocessing.get("crop_fraction", 1)
+    if fit == "stretch":
+        return pixels  # what follows resizes it
+    if fit == "pad":
+        high = max(1, (2 * pixels.height * width + pixels.width) // (2 * pixels.width))
+        wide = max(1, (2 * pixels.width * height + pixels.height) // (2 * pixels.height))
+        if pixels.width * height >= pixels.height * width:
+            wide = width
+        else:
+            high = height
+        if pixels.size != (wide, high):
+            pixels = pixels.resize((wide, high), resampling)
+        padded = Image.new("RGB", (width, height), tuple(preprocessing["fill"]))
+        padded.paste(pixels, ((width - wide) // 2, (height - high) // 2))
+        return padded
+    if fraction == 1:
+        high = max(1, min(pixels.height, pixels.width * height // width))
+        wide = max(1, min(pixels.width, pixels.height * width // height))
+        return cut(pixels, high, wide, (pixels.height - high) // 2, (pixels.width - wide) // 2)
+    # Resize, then cut. Of a picture that is extremely long, the ends are cut off first.
+    high, wide = min(pixels.height, 16 * pixels.width), min(pixels.width, 16 * pixels.height)
+    pixels = cut(pixels, high, wide, (pixels.height - high) // 2, (pixels.width - wide) // 2)
+    high, wide = math.floor(height / fraction), math.floor(width / fraction)
+    if pixels.width * high >= pixels.height * wide:
+        wide = max(wide, int(high * pixels.width / pixels.height))
+    else:
+        high = max(high, int(wide * pixels.height / pixels.width))
+    pixels = pixels.resize((wide, high), resampling)
+    return cut(pixels, height, width, round((high - height) / 2), round((wide - width) / 2))
+
+
+def cut(pixels: Image.Image, high: int, wide: int, top: int, left: int) -> Image.Image:
+    """Cut a part out of a picture."""
+    return pixels.crop((left, top, left + wide, top + high))
 
 
 def run(session: onnxruntime.InferenceSession, x: np.ndarray) -> np.ndarray:

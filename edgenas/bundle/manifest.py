@@ -39,6 +39,7 @@ from edgenas.basics.ranges import (
 from edgenas.basics.units import sides_to_json
 from edgenas.bundle.record import Promise
 from edgenas.latency.device import Target
+from edgenas.space.framing import FILL, CropFraction, Fit, Framing, find_filter
 
 if TYPE_CHECKING:  # it needs torch, a bundle does not
     from edgenas.images.preprocessing import Preprocessing
@@ -62,6 +63,7 @@ _FORMATS = {
     "edgenas.bundle/1": tuple(n for n in FILES if n not in ("search.json", "report.html")),
 }
 _Side = Pixels | tuple[Pixels, Pixels]  # of a square; height and width
+_Level = Annotated[int, Range(0, 255, "count")]  # of a colour
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,14 @@ class _PreprocessingSteps:
     std: tuple[Deviation, Deviation, Deviation]
     layout: Id
     dtype: Id
+    fit: Fit = "crop"
+    crop_fraction: CropFraction = 1.0
+    fill: tuple[_Level, _Level, _Level] | None = None
+
+    def __post_init__(self) -> None:
+        Framing(fit=self.fit, crop_fraction=self.crop_fraction)  # refuses what does not fit
+        if (self.fit == "pad") != (self.fill is not None):
+            raise EdgenasError("fill must be given with fit pad, and with no other")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,25 +130,63 @@ class _Manifest:
 
 
 def describe_preprocessing(preprocessing: "Preprocessing", *, resolution: int) -> dict[str, Any]:
-    """List every step from an image file to the input of the model, in order."""
+    """List every step from an image file to the input of the model, in order.
+
+    ``fit``, ``crop_fraction`` and ``fill`` are there only where they say something. They are what
+    ``example.py`` goes by; ``crop`` says the same in words.
+    """
+    told = preprocessing.to_json()
+    framing = {name: told[name] for name in ("fit", "crop_fraction") if name in told}
+    if preprocessing.framing.fit == "pad":
+        framing["fill"] = list(FILL)
     return {
         "decode": "8-bit RGB, turned as its EXIF orientation says; transparency is dropped",
-        "crop": _crop(preprocessing),
+        "crop": _describe_framing(preprocessing),
         "resize": [
             sides_to_json(preprocessing.kept),
             sides_to_json(preprocessing.size(resolution)),
         ],
-        "interpolation": preprocessing.to_json()["interpolation"],
+        "interpolation": told["interpolation"],
         "channel_order": "RGB",
         "scale": 1 / 255,
         "mean": list(preprocessing.mean),
         "std": list(preprocessing.std),
         "layout": "NCHW",
         "dtype": "float32",
+        **framing,
     }
 
 
-def _crop(preprocessing: "Preprocessing") -> str:
+def find_framing(steps: Mapping[str, Any], *, where: str) -> Framing:
+    """How pictures get the shape of the inputs, as the ``preprocessing`` of a manifest says.
+
+    Raises:
+        EdgenasError: the fields contradict each other, or the interpolation is not ours.
+    """
+    return Framing(
+        fit=steps.get("fit", "crop"),
+        crop_fraction=steps.get("crop_fraction", 1.0),
+        filter=find_filter(steps["interpolation"], where=where),
+    )
+
+
+def _describe_framing(preprocessing: "Preprocessing") -> str:
+    framing = preprocessing.framing
+    height, width = preprocessing.kept
+    if framing.fit == "stretch":
+        return "nothing is cut: the whole picture is stretched to the first size"
+    if framing.fit == "pad":
+        return (
+            "nothing is cut: the whole picture is brought inside the first size, in its own shape, "
+            f"and centred on the colour {list(FILL)}; offsets rounded down"
+        )
+    if framing.crop_fraction != 1:
+        high, wide = (math.floor(side / framing.crop_fraction) for side in (height, width))
+        whole = f"shorter side has {high}" if high == wide else f"sides have at least {high}x{wide}"
+        return (
+            f"centre of {height}x{width} pixels, once the picture is resized so that its {whole} "
+            "pixels and the other side the same share, rounded down; offsets rounded half to even"
+        )
     height, width = (size // math.gcd(*preprocessing.kept) for size in preprocessing.kept)
     if height == width:
         return "centre square of the shorter side, offsets rounded down"

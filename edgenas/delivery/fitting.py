@@ -78,6 +78,7 @@ def fit_accuracy(
     images = read_images(
         request.data,
         stored=trained.preprocessing.stored,
+        framing=trained.preprocessing.framing,
         skip_bad_images=request.skip_bad_images,
         progress=progress,
         say=say,

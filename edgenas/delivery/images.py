@@ -67,6 +67,7 @@ def read_image_sets(
         images = load_images(
             source,
             stored=trained.preprocessing.stored,
+            framing=trained.preprocessing.framing,
             skip_bad_images=request.skip_bad_images,
             progress=lambda done, of: progress("reading images", done, of, Path(source).name),
         )

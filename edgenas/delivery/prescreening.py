@@ -91,8 +91,10 @@ def rate_proxies(
     if request.data is None:
         batch = draw_synthetic_batch(trained, count=request.images, seed=seed)
     else:
-        stored = trained.preprocessing.stored
-        images = read_images(request.data, stored=stored, progress=progress, say=say)
+        steps = trained.preprocessing
+        images = read_images(
+            request.data, stored=steps.stored, framing=steps.framing, progress=progress, say=say
+        )
         batch = draw_batch(
             images, count=request.images, preprocessing=trained.preprocessing, seed=seed
         )

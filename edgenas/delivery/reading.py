@@ -6,6 +6,7 @@ from edgenas.images.data import Images
 from edgenas.images.loading import load_images
 from edgenas.images.preprocessing import Size
 from edgenas.model.saved import TrainedSupernet
+from edgenas.space.framing import Framing
 
 _NAMED = 5  # files that were left out
 
@@ -14,6 +15,7 @@ def read_images(
     source: str,
     *,
     stored: Size,
+    framing: Framing,
     skip_bad_images: bool = False,
     progress: Progress,
     say: Say,
@@ -23,6 +25,7 @@ def read_images(
     Args:
         source: folder, archive, list of files, or name of a data set.
         stored: height and width that the images are kept at.
+        framing: how they get that shape.
         skip_bad_images: whether images that cannot be read are left out.
         progress: called with (step, done, total, words).
         say: called with lines that a person should read.
@@ -33,6 +36,7 @@ def read_images(
     images = load_images(
         source,
         stored=stored,
+        framing=framing,
         skip_bad_images=skip_bad_images,
         progress=lambda done, total: progress("reading images", done, total, ""),
     )

@@ -204,6 +204,7 @@ def _read_inputs(
     read = partial(
         read_images,
         stored=stored,
+        framing=space.framing,
         skip_bad_images=request.skip_bad_images,
         progress=progress,
         say=say,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.images.copies import Sketches, find_copies
+from edgenas.space.framing import USUAL_FRAMING, Framing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class Images:
             not say.
         skipped: files that could not be decoded and were left out.
         untaken: how many other files of the source were not taken and why, in words; may be empty.
+        framing: how the pictures got the shape of the pixels.
     """
 
     pixels: Tensor
@@ -36,6 +38,7 @@ class Images:
     held: Tensor | None = None
     skipped: tuple[str, ...] = ()
     untaken: str = ""
+    framing: Framing = USUAL_FRAMING
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,6 +52,7 @@ class Images:
             source=self.source,
             digest=self.digest,
             held=None if self.held is None else self.held[indices],
+            framing=self.framing,
         )
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

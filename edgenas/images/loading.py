@@ -16,9 +16,10 @@ from edgenas.images.archives import DAMAGED
 from edgenas.images.cifar10 import load_cifar10
 from edgenas.images.data import Images
 from edgenas.images.layout import Entry, make_printable
-from edgenas.images.pictures import Pixels, cut_and_resize
+from edgenas.images.pictures import Pixels, frame_image
 from edgenas.images.preprocessing import Size, decode_stored, sides
 from edgenas.images.sources import check_listing, fingerprint, list_images, open_entries
+from edgenas.space.framing import USUAL_FRAMING, Framing
 
 Progress = Callable[[int, int], None]
 
@@ -27,6 +28,7 @@ def load_images(
     source: str,
     *,
     stored: Size,
+    framing: Framing = USUAL_FRAMING,
     skip_bad_images: bool = False,
     progress: Progress | None = None,
 ) -> Images:
@@ -37,6 +39,7 @@ def load_images(
             (``cifar10-test`` for its test split). Folders ``train`` and ``val`` of class folders
             say what is for validation.
         stored: pixels of the square to keep every image at, or height and width.
+        framing: how an image gets that shape.
         skip_bad_images: leave out what cannot be decoded instead of refusing.
         progress: called with (images read, images in all).
 
@@ -46,20 +49,27 @@ def load_images(
     """
     if source in ("cifar10", "cifar10-test"):
         pixels, labels, classes = load_cifar10(source)
-        return _images(_restore(pixels, stored), labels, classes, source)
+        pixels = _restore(pixels, stored, framing)
+        return _images(pixels, labels, classes, source, framing=framing)
     path = Path(source)
     listing = list_images(path)
     entries = listing.entries
     classes = sorted({name for name, *_ in entries})
     check_listing(listing, classes, source)
-    kept = cache_folder() / "images" / f"{fingerprint(path, entries, stored)}.npz"
+    form = f"{stored}" if framing == USUAL_FRAMING else f"{stored} {framing}"
+    kept = cache_folder() / "images" / f"{fingerprint(path, entries, form)}.npz"
     partly = kept.with_suffix(".skipped.npz")  # for those alone who ask for that
     for file in (kept, partly) if skip_bad_images else (kept,):
         if (again := _kept(file)) is not None:
             break
     else:
         again = _read(
-            path, entries, stored=stored, skip_bad_images=skip_bad_images, progress=progress
+            path,
+            entries,
+            stored=stored,
+            framing=framing,
+            skip_bad_images=skip_bad_images,
+            progress=progress,
         )
         with (
             new_file(partly if "skipped" in again else kept) as temporary,
@@ -71,6 +81,7 @@ def load_images(
         again["labels"],
         classes,
         source,
+        framing=framing,
         held=again.get("held"),
         skipped=again.get("skipped", ()),
         untaken=listing.untaken
@@ -95,6 +106,7 @@ def _read(
     entries: list[Entry],
     *,
     stored: Size,
+    framing: Framing,
     skip_bad_images: bool,
     progress: Progress | None,
 ) -> dict[str, Any]:
@@ -106,7 +118,7 @@ def _read(
     names, bad = list[str](), list[str]()
     for done, (name, where, read) in enumerate(open_entries(path, entries)):
         try:
-            pixels[len(names)] = decode_stored(read(), stored=stored)
+            pixels[len(names)] = decode_stored(read(), stored=stored, framing=framing)
         except DAMAGED as error:
             if not skip_bad_images:
                 raise EdgenasError(
@@ -149,6 +161,7 @@ def _images(
     classes: list[str],
     source: str,
     *,
+    framing: Framing,
     held: NDArray[np.bool_] | None = None,
     skipped: Iterable[str] = (),
     untaken: str = "",
@@ -164,13 +177,15 @@ def _images(
         classes=tuple(classes),
         source=source,
         digest=digest.hexdigest(),
+        framing=framing,
         held=None if held is None else torch.from_numpy(held),
         skipped=tuple(map(str, skipped)),
         untaken=untaken,
     )
 
 
-def _restore(pixels: Pixels, stored: Size) -> Pixels:
-    if pixels.shape[1:3] == sides(stored):
+def _restore(pixels: Pixels, stored: Size, framing: Framing) -> Pixels:
+    if pixels.shape[1:3] == sides(stored) and framing.crop_fraction == 1:
         return pixels
-    return np.stack([cut_and_resize(Image.fromarray(p), sides(stored)) for p in pixels])
+    size = sides(stored)
+    return np.stack([frame_image(Image.fromarray(p), size, framing) for p in pixels])

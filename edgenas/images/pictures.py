@@ -14,6 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from edgenas.space.framing import FILL, LONGEST, Framing, cover_size, inner_size
+
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
 Pixels = NDArray[np.uint8]
 
 # How images are decoded, so that what was kept in the cache is decoded anew when it changes.
@@ -136,12 +140,13 @@ def _halve(image: Image.Image) -> bool:
     return image.width * image.height <= MOST_PIXELS
 
 
-def decode_image(data: bytes, *, size: tuple[int, int]) -> Pixels:
-    """An image file, turned as its EXIF orientation says, its centre cut out and resized.
+def decode_image(data: bytes, *, size: tuple[int, int], framing: Framing) -> Pixels:
+    """An image file, turned as its EXIF orientation says, and framed.
 
     Args:
         data: the bytes of the file.
         size: height and width of the result.
+        framing: how it gets that shape.
 
     Returns:
         Shape (height, width, 3).
@@ -156,28 +161,58 @@ def decode_image(data: bytes, *, size: tuple[int, int]) -> Pixels:
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"its grey has more than 8 bits (Pillow's mode {image.mode})")
             ImageOps.exif_transpose(image, in_place=True)
-            return cut_and_resize(image, size)
+            return frame_image(image, size, framing)
 
 
-def cut_and_resize(image: Image.Image, size: tuple[int, int]) -> Pixels:
-    """The centre of an image in RGB, resized.
+def frame_image(image: Image.Image, size: tuple[int, int], framing: Framing) -> Pixels:
+    """An image in RGB, brought to a height and width.
 
     Args:
         image: of any mode that Pillow turns into RGB.
         size: height and width.
+        framing: how it gets that shape.
 
     Returns:
         Shape (height, width, 3).
     """
     height, width = size
-    high = max(1, min(image.height, image.width * height // width))
-    wide = max(1, min(image.width, image.height * width // height))
-    left, top = (image.width - wide) // 2, (image.height - high) // 2
-    # Cut first: what is cut off need not be turned into RGB. Both orders give the same pixels.
-    if image.size != (wide, high):
-        image = image.crop((left, top, left + wide, top + high))
+    resampling = RESAMPLING[framing.filter]
+    if framing.fit == "crop":
+        # What is cut off need not be turned into RGB. Both orders give the same pixels.
+        image = _cut_first(image, size, framing)
     if image.mode != "RGB":
         image = image.convert("RGB")
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    if framing.crop_fraction != 1:
+        picture = (image.height, image.width)
+        high, wide = cover_size(picture, size=size, fraction=framing.crop_fraction)
+        # As torchvision's CenterCrop: halves are rounded to the even number.
+        top, left = round((high - height) / 2), round((wide - width) / 2)
+        image = image.resize((wide, high), resampling)
+        image = image.crop((left, top, left + width, top + height))
+    elif framing.fit == "pad":
+        high, wide = inner_size((image.height, image.width), size=size)
+        if image.size != (wide, high):
+            image = image.resize((wide, high), resampling)
+        padded = Image.new("RGB", (width, height), FILL)
+        padded.paste(image, ((width - wide) // 2, (height - high) // 2))
+        image = padded
+    elif image.size != (width, height):
+        image = image.resize((width, height), resampling)
     return np.asarray(image, np.uint8)
+
+
+def _cut_first(image: Image.Image, size: tuple[int, int], framing: Framing) -> Image.Image:
+    """The largest centre part of a shape, or what is left of a picture that is extremely long."""
+    height, width = size
+    if framing.crop_fraction == 1:
+        high = max(1, min(image.height, image.width * height // width))
+        wide = max(1, min(image.width, image.height * width // height))
+    else:
+        high, wide = (
+            min(image.height, LONGEST * image.width),
+            min(image.width, LONGEST * image.height),
+        )
+    if image.size == (wide, high):
+        return image
+    left, top = (image.width - wide) // 2, (image.height - high) // 2
+    return image.crop((left, top, left + wide, top + high))

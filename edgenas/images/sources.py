@@ -330,9 +330,15 @@ def check_listing(listing: Listing, classes: list[str], source: str) -> None:
             )
 
 
-def fingerprint(path: Path, entries: list[Entry], stored: int | tuple[int, int]) -> str:
-    """A name for what would be decoded now: it changes with the path, a size or a time."""
-    digest = hashlib.sha256(os.fsencode(f"{DECODING} {stored} {path.resolve()}"))
+def fingerprint(path: Path, entries: list[Entry], form: str) -> str:
+    """A name for what would be decoded now: it changes with the path, a size or a time.
+
+    Args:
+        path: of the source.
+        entries: its images.
+        form: what they are decoded to, in words.
+    """
+    digest = hashlib.sha256(os.fsencode(f"{DECODING} {form} {path.resolve()}"))
     if any(held for *_, held in entries):
         digest.update(bytes(held for *_, held in entries))
     digest.update("\0".join(name for name, *_ in entries).encode())

@@ -12,7 +12,7 @@ from edgenas.basics.files import cache_folder, check_absent, new_folder, sha256
 from edgenas.basics.options import check_request
 from edgenas.basics.progress import Progress, no_progress
 from edgenas.images.imagenet import read_class_names
-from edgenas.images.preprocessing import Preprocessing, choose_stored_size
+from edgenas.images.preprocessing import choose_preprocessing
 from edgenas.model.backbones import Backbone, find_backbone
 from edgenas.model.importance import sort_channels
 from edgenas.model.imported_weights import fill_supernet
@@ -85,9 +85,7 @@ def import_backbone(request: ImportRequest) -> ImportedBackbone:
     trained = TrainedSupernet(
         supernet=supernet,
         classes=names,
-        preprocessing=Preprocessing(
-            stored=choose_stored_size(space), mean=backbone.mean, std=backbone.std
-        ),
+        preprocessing=choose_preprocessing(space, usual=(backbone.mean, backbone.std)),
         training={
             "imported": {
                 "backbone": request.backbone,
@@ -163,7 +161,7 @@ def import_ofa(request: ImportOfaRequest, *, progress: Progress = no_progress) -
     trained = TrainedSupernet(
         supernet=import_supernet(file, space=space),
         classes=names,
-        preprocessing=Preprocessing(stored=choose_stored_size(space), mean=_MEAN, std=_STD),
+        preprocessing=choose_preprocessing(space, usual=(_MEAN, _STD)),
         training={"imported": {"file": file.name, "sha256": digest, "address": address}},
     )
     with new_folder(request.out.resolve()) as folder:

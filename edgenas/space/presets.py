@@ -274,9 +274,9 @@ def load_space(name: str) -> Space:
 
 def space_to_json(space: Space) -> dict[str, Any]:
     """The JSON object of a space, schema first; newer fields only where they say something."""
-    fields = {"schema": SCHEMA, **dataclasses.asdict(space)}
+    fields = {"schema": SCHEMA, **dataclasses.asdict(space), "framing": space.framing.to_json()}
     for field, usual in (("kept_in_float", ()), *NEWER.items()):
-        if fields[field] == usual:
+        if getattr(space, field) == usual:
             del fields[field]
     return fields
 

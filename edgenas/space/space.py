@@ -17,6 +17,8 @@ from edgenas.basics.ranges import (
     Channels,
     ChannelsOrNone,
     Classes,
+    Deviation,
+    Fraction,
     Id,
     Length,
     Name,
@@ -24,6 +26,7 @@ from edgenas.basics.ranges import (
     Range,
 )
 from edgenas.space.arch import Arch, Block, Stage
+from edgenas.space.framing import USUAL_FRAMING, Framing
 from edgenas.space.genes import Codes, Gene, clear_absent, layout, rules
 from edgenas.space.layer import PADDINGS
 from edgenas.space.stage import (
@@ -41,7 +44,13 @@ PARTS = ("first", "squeeze", "depthwise", "classifier")
 
 # Fields that spaces of older versions lack. Files and digests have them only where they are not as
 # here, so that those of older versions stay what they are.
-NEWER: Mapping[str, object] = {"aspect": (1, 1), "padding": "symmetric"}
+NEWER: Mapping[str, object] = {
+    "aspect": (1, 1),
+    "padding": "symmetric",
+    "framing": USUAL_FRAMING,
+    "mean": None,
+    "std": None,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +74,10 @@ class Space:
         aspect: height to width of the inputs, in lowest terms: (3, 5) for 96x160.
         padding: of convs with a stride: ``symmetric`` (half the kernel on both sides) or ``same``
             (TensorFlow's rule, which EfficientNet-Lite and others were trained with).
+        framing: how pictures get the shape of the inputs, unless a training says otherwise.
+        mean: of the inputs, per channel (R, G, B), of values in [0, 1]: what the weights to start
+            from were trained with. None: a training takes that of its images.
+        std: standard deviation of the inputs, as ``mean``. Both are given, or none.
 
     Raises:
         EdgenasError: a choice is illegal, or two choices would give the same network.
@@ -83,6 +96,9 @@ class Space:
     kept_in_float: tuple[Id, ...] = ()
     aspect: tuple[Pixels, Pixels] = (1, 1)
     padding: Literal["symmetric", "same"] = "symmetric"
+    framing: Framing = USUAL_FRAMING
+    mean: tuple[Fraction, Fraction, Fraction] | None = None
+    std: tuple[Deviation, Deviation, Deviation] | None = None
 
     def __post_init__(self) -> None:
         _check_space(self)
@@ -94,6 +110,11 @@ class Space:
 
     def _is_silent(self, name: str) -> bool:
         return name in NEWER and getattr(self, name) == NEWER[name]
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Mean and standard deviation of the inputs; None: the space states none."""
+        return None if self.mean is None or self.std is None else (self.mean, self.std)
 
     @property
     def filed_as(self) -> str:
@@ -339,6 +360,8 @@ def _check_space(space: Space) -> None:
     for part in space.kept_in_float:
         if part not in PARTS:
             raise EdgenasError(f"kept_in_float must be of {', '.join(PARTS)}, found {part!r}")
+    if (space.mean is None) != (space.std is None):
+        raise EdgenasError("mean and std must be given together")
     if not 0 < space.epsilon < 1:
         raise EdgenasError(f"epsilon must be between 0 and 1, found {space.epsilon}")
     for i, stage in enumerate(space.stages):

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from edgenas.images.preprocessing import resize
 from edgenas.training.recipe import Recipe
 
 _MOST = 30  # the largest magnitude
@@ -194,7 +193,13 @@ def crop(
     tops = (rng.random(n) * (height - heights + 1)).astype(int)
     lefts = (rng.random(n) * (width - widths + 1)).astype(int)
     parts = [
-        resize(p[None, :, t : t + h, x : x + w], size=size or (height, width))[0]
+        # Random views need not be Pillow's to the bit, and one by one this is several times faster.
+        F.interpolate(
+            p[None, :, t : t + h, x : x + w],
+            size or (height, width),
+            mode="bilinear",
+            antialias=True,
+        )[0]
         for p, t, h, x, w in zip(pixels, tops, heights, lefts, widths, strict=True)
     ]
     views = torch.stack(parts)

@@ -17,7 +17,7 @@ from edgenas.model.supernet import Supernet
 from edgenas.space.presets import space_to_json
 from edgenas.space.space import Space
 from edgenas.training.course import Course, choose_calibration
-from edgenas.training.options import TrainingOptions
+from edgenas.training.options import Normalisation, TrainingOptions
 from edgenas.training.recipe import Recipe
 
 
@@ -46,14 +46,16 @@ def make_course(space: Space, parts: Split, recipe: Recipe, options: TrainingOpt
             f"found {height}x{width} pixels",
             hint="load them with stored=choose_stored_size(space)",
         )
-    mean, std = options.normalisation or parts.train.statistics()
+    mean, std = _choose_normalisation(space, parts, options)
     rng = np.random.default_rng((options.seed, 6))
     return Course(
         space=space,
         recipe=recipe,
         seed=options.seed,
         parts=parts,
-        preprocessing=Preprocessing(stored=as_size(height, width), mean=mean, std=std),
+        preprocessing=Preprocessing(
+            stored=as_size(height, width), mean=mean, std=std, framing=parts.train.framing
+        ),
         calibration=choose_calibration(parts.train, recipe, seed=options.seed),
         watched=(
             space.largest(),
@@ -63,6 +65,17 @@ def make_course(space: Space, parts: Split, recipe: Recipe, options: TrainingOpt
         teacher=options.teacher,
         steps_per_epoch=count // step_images,
     )
+
+
+def _choose_normalisation(space: Space, parts: Split, options: TrainingOptions) -> Normalisation:
+    """The one that was asked for, else that of the weights to start from, else of the images.
+
+    A space states one where its weights were trained with it.
+    """
+    stated = options.normalisation or space.normalisation
+    if stated is None and options.init is not None:
+        stated = options.init.supernet.space.normalisation
+    return stated or parts.train.statistics()
 
 
 def make_supernet(course: Course, options: TrainingOptions) -> Supernet:
@@ -128,8 +141,8 @@ def copy_weights(init: TrainedSupernet, supernet: Supernet, *, classes: tuple[st
     """Copy the weights of a trained supernet into another one.
 
     Batch-norm statistics are not copied, because they belong to networks of the old training.
-    Classes, resolutions, aspect and strides may differ: only weights of the classifier depend on
-    them.
+    Classes, resolutions, aspect, strides and preprocessing may differ: only weights of the
+    classifier depend on them.
 
     Args:
         init: the weights.
@@ -146,6 +159,9 @@ def copy_weights(init: TrainedSupernet, supernet: Supernet, *, classes: tuple[st
         name=space.name,
         resolutions=space.resolutions,
         aspect=space.aspect,
+        framing=space.framing,
+        mean=space.mean,
+        std=space.std,
         stages=tuple(dataclasses.replace(one, stride=other.stride) for one, other in pairs),
     )
     if alike != space or len(old.stages) != len(space.stages):
