@@ -16,6 +16,7 @@ def read_images(
     *,
     stored: Size,
     framing: Framing,
+    labelled: bool = True,
     skip_bad_images: bool = False,
     progress: Progress,
     say: Say,
@@ -26,6 +27,7 @@ def read_images(
         source: folder, archive, list of files, or name of a data set.
         stored: height and width that the images are kept at.
         framing: how they get that shape.
+        labelled: whether folders are classes.
         skip_bad_images: whether images that cannot be read are left out.
         progress: called with (step, done, total, words).
         say: called with lines that a person should read.
@@ -37,6 +39,7 @@ def read_images(
         source,
         stored=stored,
         framing=framing,
+        labelled=labelled,
         skip_bad_images=skip_bad_images,
         progress=lambda done, total: progress("reading images", done, total, ""),
     )

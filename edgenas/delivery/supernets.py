@@ -1,6 +1,7 @@
 """``train``: a supernet, its accuracy predictor and the page of the training."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from edgenas.training.request import TrainRequest
 from edgenas.training.runs import check_out
 from edgenas.training.start import find_split_seed
 from edgenas.training.teacher import Teacher, load_teacher
+from edgenas.training.unlabelled import label_images, teach_by_original
 
 _FEW = 100  # validation images
 PAGE = "report.html"
@@ -209,18 +211,23 @@ def _read_inputs(
         progress=progress,
         say=say,
     )
+    if request.unlabelled and init is not None:
+        return _read_unlabelled(
+            request, read, space=space, init=init, place=place, progress=progress, say=say
+        )
     images = read(request.data)
     say(f"{len(images)} images of {len(images.classes)} classes from {request.data}")
-    recipe = default_recipe(space, images=len(images))
-    if request.recipe is not None:
-        recipe = load_recipe(request.recipe, recipe)
+    recipe = _recipe_of(request, space, images)
     seed = find_split_seed(images, recipe=recipe, seed=request.seed, init=init)
     test = read(request.test) if request.test else None
     inputs = TrainInputs(
         space=space, images=images, test=test, recipe=recipe, init=init, teacher=None
     )
     if request.teacher is not None:
-        teacher = _load_teacher(request.teacher, request, images, stored=stored, place=place)
+        classes = len(images.classes)
+        teacher = _load_teacher(
+            request.teacher, request, classes=classes, stored=stored, place=place
+        )
         _introduce(teacher, images, recipe=recipe, seed=seed, say=say)
         inputs = replace(inputs, teacher=teacher)
     if test is not None:
@@ -229,13 +236,54 @@ def _read_inputs(
     return inputs
 
 
+def _recipe_of(request: TrainRequest, space: Space, images: Images) -> Recipe:
+    recipe = default_recipe(space, images=len(images))
+    return recipe if request.recipe is None else load_recipe(request.recipe, recipe)
+
+
+def _read_unlabelled(
+    request: TrainRequest,
+    read: Callable[..., Images],
+    *,
+    space: Space,
+    init: TrainedSupernet,
+    place: torch.device,
+    progress: Progress,
+    say: Say,
+) -> TrainInputs:
+    """Read images without labels, and let a teacher answer them."""
+    stored = choose_stored_size(space)
+    images = read(request.data, labelled=False)
+    say(f"{len(images)} images without labels from {request.data}")
+    recipe = replace(_recipe_of(request, space, images), distillation=1.0)
+    if request.teacher is None:
+        teacher = teach_by_original(init, stored=stored, size=request.teacher_size, place=place)
+    else:
+        teacher = _load_teacher(
+            request.teacher, request, classes=len(init.classes), stored=stored, place=place
+        )
+    images = label_images(
+        images,
+        teacher,
+        classes=init.classes,
+        place=place,
+        progress=lambda done, total: progress("answers of the teacher", done, total, ""),
+    )
+    test = read(request.test) if request.test else None
+    if test is not None:
+        check_classes(test, images.classes)
+    return TrainInputs(
+        space=space, images=images, test=test, recipe=recipe, init=init, teacher=teacher
+    )
+
+
 def _load_teacher(
-    path: Path, request: TrainRequest, images: Images, *, stored: Size, place: torch.device
+    path: Path, request: TrainRequest, *, classes: int, stored: Size, place: torch.device
 ) -> Teacher:
     mean, std = request.teacher_normalisation
     return load_teacher(
         path,
-        classes=len(images.classes),
+        classes=classes,
         stored=stored,
         place=place,
         size=request.teacher_size,
@@ -301,6 +349,10 @@ def _train_and_save(
         words = f"{state.images_per_second:.0f} images/s  loss {state.loss:.3f}"
         progress("training", state.step, state.steps, words)
 
+    normalisation = request.normalisation
+    if normalisation is None and inputs.init is not None and not inputs.images.labelled:
+        preprocessing = inputs.init.preprocessing
+        normalisation = preprocessing.mean, preprocessing.std
     with explain_stop("to go on, run the same command with --resume"):
         trained = loop.train(
             inputs.space,
@@ -311,7 +363,7 @@ def _train_and_save(
                 seed=request.seed,
                 init=inputs.init,
                 teacher=inputs.teacher,
-                normalisation=request.normalisation,
+                normalisation=normalisation,
                 time_budget=request.seconds,
                 device=place,
             ),

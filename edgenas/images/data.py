@@ -28,6 +28,8 @@ class Images:
         skipped: files that could not be decoded and were left out.
         untaken: how many other files of the source were not taken and why, in words; may be empty.
         framing: how the pictures got the shape of the pixels.
+        labelled: whether people gave the labels. Otherwise they are a teacher's answers, and
+            "accuracy" on such images is agreement with that teacher.
     """
 
     pixels: Tensor
@@ -39,6 +41,7 @@ class Images:
     skipped: tuple[str, ...] = ()
     untaken: str = ""
     framing: Framing = USUAL_FRAMING
+    labelled: bool = True
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,6 +56,7 @@ class Images:
             digest=self.digest,
             held=None if self.held is None else self.held[indices],
             framing=self.framing,
+            labelled=self.labelled,
         )
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -89,6 +93,8 @@ def split(images: Images, *, validation: float, seed: int) -> Split:
     """
     if images.held is not None:
         return _by_folder(images, images.held)
+    if not images.labelled:
+        return _at_random(images, part=validation, seed=seed)
     rng, chosen = np.random.default_rng((seed, 7)), list[NDArray[np.int64]]()
     labels = images.labels.numpy()
     for label, name in enumerate(images.classes):
@@ -106,6 +112,18 @@ def split(images: Images, *, validation: float, seed: int) -> Split:
         images.take(torch.from_numpy(np.flatnonzero(~held))),
         images.take(torch.from_numpy(np.flatnonzero(held))),
     )
+
+
+def _at_random(images: Images, *, part: float, seed: int) -> Split:
+    """Set a part of all images aside: classes that nobody gave need not be in both parts."""
+    if len(images) < 2:
+        raise EdgenasError(
+            f"{images.source} must have at least 2 images to be split, found {len(images)}",
+            hint="add images",
+        )
+    order = torch.from_numpy(np.random.default_rng((seed, 7)).permutation(len(images)))
+    count = min(max(1, round(len(images) * part)), len(images) - 1)
+    return Split(images.take(order[count:].sort().values), images.take(order[:count].sort().values))
 
 
 def _by_folder(images: Images, held: Tensor) -> Split:

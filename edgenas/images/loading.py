@@ -1,4 +1,4 @@
-"""Reads labelled images: each is decoded once and then kept in the cache."""
+"""Reads images: each is decoded once and then kept in the cache."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -29,10 +29,11 @@ def load_images(
     *,
     stored: Size,
     framing: Framing = USUAL_FRAMING,
+    labelled: bool = True,
     skip_bad_images: bool = False,
     progress: Progress | None = None,
 ) -> Images:
-    """Read labelled images, from the cache if they were read before.
+    """Read images, from the cache if they were read before.
 
     Args:
         source: a folder of class folders, a .tar(.gz/.xz/.bz2) or .zip of one, or ``cifar10``
@@ -40,6 +41,8 @@ def load_images(
             say what is for validation.
         stored: pixels of the square to keep every image at, or height and width.
         framing: how an image gets that shape.
+        labelled: whether folders are classes. Images without labels may lie in any folders; all
+            get the label 0, and there are no classes.
         skip_bad_images: leave out what cannot be decoded instead of refusing.
         progress: called with (images read, images in all).
 
@@ -52,10 +55,10 @@ def load_images(
         pixels = _restore(pixels, stored, framing)
         return _images(pixels, labels, classes, source, framing=framing)
     path = Path(source)
-    listing = list_images(path)
+    listing = list_images(path, labelled=labelled)
     entries = listing.entries
     classes = sorted({name for name, *_ in entries})
-    check_listing(listing, classes, source)
+    check_listing(listing, classes, source, labelled=labelled)
     form = f"{stored}" if framing == USUAL_FRAMING else f"{stored} {framing}"
     kept = cache_folder() / "images" / f"{fingerprint(path, entries, form)}.npz"
     partly = kept.with_suffix(".skipped.npz")  # for those alone who ask for that
@@ -79,7 +82,7 @@ def load_images(
     return _images(
         again["pixels"],
         again["labels"],
-        classes,
+        classes if labelled else [],
         source,
         framing=framing,
         held=again.get("held"),

@@ -108,30 +108,40 @@ class _LeftOut:
         return f"{left} of {taken + left} files were not taken: {', '.join(named)}"
 
 
-def list_images(path: Path) -> Listing:
+def list_images(path: Path, *, labelled: bool = True) -> Listing:
     """The images of a folder, archive or list, with their class, sorted by both.
+
+    Args:
+        path: the folder, archive or list.
+        labelled: whether folders are classes. Images without labels may lie anywhere, and their
+            class is empty.
 
     Raises:
         EdgenasError: nothing there, no archive, a damaged one, or a class folder without images.
     """
     if os.path.isdir(path):
-        return _take_images(_walk_folder(path), path)
+        return _take_images(_walk_folder(path), path, labelled=labelled)
     if not os.path.exists(path):
         raise EdgenasError(f"no images at {path}", hint=_GIVE)
     if not os.path.isfile(path):
         raise EdgenasError(f"{path} is neither a folder nor a file", hint=_GIVE)
     if path.suffix.lower() == ".csv":
+        if not labelled:
+            raise EdgenasError(
+                f"images without labels must be a folder or an archive, found {path}",
+                hint="give the folder of the images",
+            )
         return _read_csv(path)
     if not path.name.lower().endswith(ARCHIVES):
         raise EdgenasError(
             f"images must be a folder or one of {', '.join(ARCHIVES)}, .csv, found {path}",
             hint="give a folder of class folders, an archive of one, or a CSV of path,label",
         )
-    return _take_images(list_members(path), path)
+    return _take_images(list_members(path), path, labelled=labelled)
 
 
-def _take_images(members: Members, path: Path) -> Listing:
-    """The images among files, with their classes."""
+def _take_images(members: Members, path: Path, *, labelled: bool) -> Listing:
+    """The images among files, with their classes if they are labelled."""
     left = _LeftOut(members.left)
     images: list[tuple[str, object]] = []
     for member in members.files:
@@ -145,6 +155,9 @@ def _take_images(members: Members, path: Path) -> Listing:
     if left.count[_OUT]:
         left.hints.add("links out of a folder are not followed: name the images in a CSV")
     hint = "; ".join(sorted(left.hints))
+    if not labelled:
+        entries = [("", name, handle, False) for name, handle in sorted(images, key=lambda i: i[0])]
+        return Listing(entries, left.told(len(entries)), hint)
     layout = sort_into_classes(
         images, folders, path, hint=hint or "add images or remove the folder"
     )
@@ -308,7 +321,9 @@ def _base_folder(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def check_listing(listing: Listing, classes: list[str], source: str) -> None:
+def check_listing(
+    listing: Listing, classes: list[str], source: str, *, labelled: bool = True
+) -> None:
     """Refuse what no classifier can learn from: no images, or a single class."""
     listed = source.lower().endswith(".csv")
     hint = "one line per image: path,label" if listed else "one folder per class, images inside"
@@ -316,13 +331,15 @@ def check_listing(listing: Listing, classes: list[str], source: str) -> None:
     left = f"; {listing.untaken}" if listing.untaken else ""
     if not listing.entries:
         raise EdgenasError(f"no images in {source}{left}", hint=hint)
-    if len(classes) < 2:
+    if labelled and len(classes) < 2:
         raise EdgenasError(
             f"{source} must have at least 2 classes, found {len(classes)} "
             f"({make_printable(classes[0])!r}){left}",
             hint=hint,
         )
-    for name in classes:  # they are written to supernets and bundles, whose readers have this rule
+    for name in (
+        classes if labelled else ()
+    ):  # they are written to supernets and bundles, whose readers have this rule
         if rule := Length(1, 1000).broken_by(name, "characters"):
             raise EdgenasError(
                 f"{source}: the name of a class must {rule}, found {quote(name)}",

@@ -28,6 +28,14 @@ class TrainRequest:
         ),
     ]
     out: Annotated[Path, Option("Folder of the run and of its supernet.")]
+    unlabelled: Annotated[
+        bool,
+        Option(
+            "The images have no labels. The networks learn the answers of the teacher; without "
+            "--teacher it is the original network of --init.",
+            needs="init",
+        ),
+    ] = False
     test: Annotated[
         str | None, Option("Test images. Accuracy is measured on them; nothing learns from them.")
     ] = None
@@ -40,7 +48,7 @@ class TrainRequest:
     ] = None
     teacher_size: Annotated[
         Annotated[int, Range(1, LARGEST_SIDE, "pixels")] | None,
-        Option("Pixels of the teacher's inputs.", needs="teacher"),
+        Option("Pixels of the teacher's inputs."),
     ] = None
     teacher_mean: Annotated[
         str | None, Option("Mean of the teacher's inputs: R,G,B, from 0 to 1.", needs="teacher")
@@ -100,6 +108,8 @@ class TrainRequest:
         """
         check_request(self)
         _ = self.seconds, self.normalisation, self.teacher_normalisation
+        if self.teacher_size is not None and self.teacher is None and not self.unlabelled:
+            raise EdgenasError("--teacher-size needs --teacher or --unlabelled")
         if (self.mean is None) != (self.std is None):
             raise EdgenasError("mean and std must be given together", hint=_example("mean", "std"))
 

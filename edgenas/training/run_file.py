@@ -43,6 +43,7 @@ class RunImages:
     digest: Words
     classes: Classes
     images: Count
+    labels: Words | None = None  # who gave them, where that was not people
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

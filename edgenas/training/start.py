@@ -112,6 +112,7 @@ def describe_run(
             "digest": images.digest,
             "classes": len(images.classes),
             "images": len(images),
+            **({} if images.labelled else {"labels": "answers of the teacher"}),
         },
         "threads": torch.get_num_threads(),
         "processes": parallel.world(),
@@ -196,6 +197,8 @@ def find_split_seed(
     """
     if init is None or images.held is not None or init.classes != images.classes:
         return seed
+    if not images.labelled:
+        return seed  # nobody has learnt a label of them
     record = init.training
     if record.get("data", {}).get("images") != len(images):
         return seed
