@@ -232,8 +232,8 @@ def test_wide_images_from_a_folder_to_a_bundle(
     assert manifest["preprocessing"]["resize"] == [[15, 25], shape[2:]]
     assert "largest centre part of 3:5" in manifest["preprocessing"]["crop"]
     assert f"resize to 15x25, then to {shape[2]}x{shape[3]} pixels" in (
-        Path("bundle/MODEL_CARD.md").read_text()
+        Path("bundle/MODEL_CARD.md").read_text(encoding="utf-8")
     )
     assert json.loads(Path("bundle/report.json").read_text())["accuracy"]["value"] > 0.6
-    assert f"{shape[2]}x{shape[3]} pixels" in Path("bundle/report.html").read_text()
+    assert f"{shape[2]}x{shape[3]} pixels" in Path("bundle/report.html").read_text(encoding="utf-8")
     assert edgenas("verify", "bundle").code == 0

@@ -317,7 +317,7 @@ def test_another_way_to_write_the_manifest_fails(bundle: Path, change):
     path = bundle / "manifest.json"
     text = change(path.read_text())
     assert text != path.read_text()
-    path.write_text(text, newline="")
+    path.write_bytes(text.encode())
     assert failure(bundle) == (f"manifest: {path} was changed or damaged after it was written")
 
 
@@ -515,7 +515,7 @@ def test_another_sample_fails(bundle: Path):
 
 def test_a_card_without_the_promise_fails(bundle: Path):
     card = bundle / "MODEL_CARD.md"
-    card.write_text(card.read_text().replace("latency<=2ms", "latency<=1ms"))
+    card.write_bytes(card.read_bytes().replace(b"latency<=2ms", b"latency<=1ms"))
     resign(bundle)
     assert failure(bundle).startswith("card: MODEL_CARD.md does not say: latency<=2ms: kept")
 
@@ -752,15 +752,15 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def run_example(
-    folder: Path, *python: str, images: tuple[Path, ...] = ()
+    folder: Path, *python: str, images: tuple[Path, ...] = (), encoding: str = "utf-8"
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*python, str(folder / "example.py"), *map(str, images)],
         cwd=folder.parent,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=300,
-        env={"PATH": "", "PYTHONIOENCODING": "utf-8"},
+        env={"PATH": "", "PYTHONIOENCODING": encoding},
     )
 
 
@@ -774,6 +774,12 @@ def test_the_example_runs_without_edgenas(bundle: Path):
     assert "sample input: as expected" in done.stdout
     assert "sample output: as expected" in done.stdout
     assert all(check.passed for check in verify_bundle(bundle))  # it leaves nothing behind
+
+
+def test_the_example_escapes_labels_that_a_terminal_lacks(bundle: Path):
+    done = run_example(bundle, sys.executable, encoding="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "L\\xf6we" in done.stdout
 
 
 def test_the_example_classifies_images(bundle: Path, tmp_path: Path):
@@ -917,7 +923,7 @@ def of(folder: Path, name: str) -> ClaimCheck:
 def test_a_generated_file_that_was_changed_fails(bundle: Path, name: str, file: str):
     assert of(bundle, name).passed
     path = bundle / file
-    path.write_text(path.read_text() + "\n")
+    path.write_bytes(path.read_bytes() + b"\n")
     resign(bundle)
     check = of(bundle, name)
     assert not check.passed

@@ -27,6 +27,7 @@ from edgenas.accuracy.predictor import load_accuracy
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import sha256
 from edgenas.cli.console import time_left
+from edgenas.space.arch import save_arch
 from edgenas.space.presets import load_space, space_to_json
 from edgenas.training.runs import check_out
 
@@ -575,6 +576,19 @@ def test_a_reader_who_goes_away_is_no_error(tiny: Path):
 
 
 # Terminals
+
+
+def test_a_terminal_that_lacks_characters_gets_escapes(tmp_path: Path):
+    save_arch(load_space("tiny").largest(), tmp_path / "arch.json")
+    words = ("predict", "--device", "jetson", "--space", "tiny", "--arch")
+    done = spawn(*words, tmp_path / "arch.json", PYTHONIOENCODING="ascii")
+    out, log = done.communicate(timeout=60)
+    assert done.returncode == 0, log
+    assert "x/\\xf7 " in out
+    done = spawn(*words, tmp_path / "北.json", PYTHONIOENCODING="ascii")
+    out, log = done.communicate(timeout=60)
+    assert (done.returncode, out) == (2, "")
+    assert "\\u5317.json" in log.splitlines()[0]
 
 
 def test_a_pipe_gets_no_escape_codes():

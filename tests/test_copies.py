@@ -226,8 +226,8 @@ def test_specialize_tells_how_many_test_images_were_learnt_from(
         ),
         out=tmp_path / "bundle",
     )
-    card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
-    page = (tmp_path / "bundle" / "report.html").read_text()
+    card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    page = (tmp_path / "bundle" / "report.html").read_text(encoding="utf-8")
     record = read_contents(tmp_path / "bundle").record
     assert record == result.record
     assert all(check.passed for check in verify_bundle(tmp_path / "bundle"))

@@ -63,7 +63,9 @@ def test_one_bundle_for_each_device_and_budget(edgenas, tiny: Path):
             json.loads(json.dumps(record.to_json())),
         )
         assert entry["name"] in done.out
-    links = [a["href"] for a in Tree((folder / "index.html").read_text()).named("a")]
+    links = [
+        a["href"] for a in Tree((folder / "index.html").read_text(encoding="utf-8")).named("a")
+    ]
     assert all((folder / unquote(link)).is_file() for link in links)
     assert len(links) == 3
     assert "3 of 3 bundles" in done.out
@@ -109,7 +111,7 @@ def test_one_that_fails_loses_no_other_and_the_exit_code_says_it(edgenas, tiny: 
     assert [entry["passed"] for entry in told["entries"]] == [False, True, True]
     assert [entry.get("existed") for entry in told["entries"]] == [None, True, True]
     assert told["entries"][0]["hint"].startswith("allow at least latency<=")
-    page = Tree(Path("all/index.html").read_text())
+    page = Tree(Path("all/index.html").read_text(encoding="utf-8"))
     assert len(page.named("a")) == 2
     assert any("no network of space tiny keeps" in text for text in page.texts)
 

@@ -1,11 +1,16 @@
-"""The fuzzer sees what breaks its law, and makes the same inputs from the same seed."""
+"""The fuzzer sees what breaks its law, and a few hundred inputs of each kind keep it."""
 
 import random
+import subprocess
+import sys
 
 import pytest
+from conftest import ROOT
 
+from tools.fuzz import made_folders, made_models, made_texts
+from tools.fuzz.kinds import all_kinds
 from tools.fuzz.law import LINE, MEMORY, SECONDS, Seen, broken
-from tools.fuzz.trees import json_text, mutated, toml_text
+from tools.fuzz.trees import Unchanged, json_text, mutated, toml_text
 
 KEPT = {"code": 2, "out": "", "said": "error: a is wrong\nhint: b\n", "error": ""}
 KEPT |= {"seconds": 0.1, "memory": 1 << 28, "left": ()}
@@ -49,3 +54,40 @@ def test_one_seed_makes_the_same_inputs_and_others_make_others():
     assert len(set(texts)) > 20
     assert all(toml_text(mutated(tree, random.Random(seed))) is not None for seed in range(40))
     assert tree == {"a": [1, {"b": "text"}], "c": {"d": 2.5}, "e": True}
+
+
+def test_a_good_input_has_to_be_accepted():
+    tree = {"a": [1, {"b": "text"}]}
+    assert mutated(tree, Unchanged(3)) == tree
+    assert broken(Seen(**{**KEPT, "code": 0, "said": ""}), verb="predict", good=True) == []
+    assert broken(Seen(**KEPT), verb="predict", good=True)[0].startswith("good: refused")
+
+
+def run_fuzz(kinds: list[str], *options: str, each: int) -> None:
+    """Run the command: it forks, which a process with the threads of many tests should not."""
+    pytest.importorskip("yaml", reason="published tables need the extra ofa")
+    command = [sys.executable, "-m", "tools.fuzz", "--kinds", ",".join(kinds), *options]
+    command += ["--inputs", str(each * len(kinds))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{each * len(kinds)} inputs of seed" in done.stdout
+
+
+@pytest.mark.slow
+def test_good_inputs_of_every_kind_are_accepted():
+    run_fuzz(list(all_kinds()), "--unchanged", each=4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kinds", "each"),
+    [
+        ([*made_texts.KINDS], 200),
+        ([*made_models.KINDS], 200),
+        ([kind for kind in made_folders.KINDS if kind != "board"], 200),
+        (["board"], 16),  # a silent one is waited for
+    ],
+    ids=["texts", "models", "folders", "board"],
+)
+def test_hostile_inputs_keep_the_law(kinds: list[str], each: int):
+    run_fuzz(kinds, each=each)

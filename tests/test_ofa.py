@@ -273,7 +273,7 @@ def server() -> Generator[SimpleNamespace]:
             self.end_headers()
             self.wfile.write(content[: state.cut])
 
-        def log_message(self, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
@@ -490,7 +490,7 @@ ENTRY = "expanded_conv-input:80x80x24-output:80x80x24"
     ids=itertools.count(),
 )
 def test_a_broken_table_is_refused_with_the_entry(text: str, message: str, tmp_path: Path):
-    (tmp_path / "160_lookup_table.yaml").write_text(text)
+    (tmp_path / "160_lookup_table.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(EdgenasError) as caught:
         import_latency_tables(tmp_path)
     assert message in caught.value.message

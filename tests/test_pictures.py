@@ -221,13 +221,14 @@ def test_a_large_jpeg_is_decoded_at_half_its_size(monkeypatch: pytest.MonkeyPatc
 # What is no photo
 
 
-def test_pipes_sockets_and_odd_names_are_left_out(tmp_path: Path):
+def test_pipes_sockets_and_odd_names_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     root = two_classes(tmp_path / "photos")
     plain = load_images(str(root), stored=16)
     os.mkfifo(root / "cat" / "pipe.jpg")
     os.mkfifo(root / "fifo")
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(os.path.relpath(root / "dog" / "s.png"))
+        monkeypatch.chdir(root / "dog")  # the path of a socket is short
+        server.bind("s.png")
     (root / "dog" / "zero.png").symlink_to("/dev/zero")
     odd = os.fsencode(root / "cat") + b"/\xff\xfe.jpg"
     with open(odd, "wb") as stream:

@@ -135,7 +135,7 @@ def test_the_delivered_network_is_the_best_retrained_one(
     calibrate(inherited, calibration, preprocessing=trained.preprocessing)
     given = {"preprocessing": trained.preprocessing, "split": "test"}
     assert told.before.value == measure_accuracy(inherited, images, **given).value
-    assert str(told) in (found.folder / "MODEL_CARD.md").read_text()
+    assert str(told) in (found.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
     page = bundle_page(read_contents(found.folder))
     assert "Retraining" in page
     assert all(one.arch_id in page for one in told.candidates)

@@ -4,6 +4,8 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,11 +26,13 @@ from edgenas.delivery.evaluating import explain_absence
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.run import specialize
 from edgenas.latency.device import Target
+from edgenas.latency.predictor import LearnedPredictor
 from edgenas.latency.table_file import table_path
 from edgenas.model.calibration import calibrate
 from edgenas.model.export import compared, run_onnx, to_onnx
 from edgenas.model.saved import CALIBRATION_FILE, find_supernet, load_supernet, load_tensors
 from edgenas.onnx_graph.build import INPUT, layer_graph, network_graph
+from edgenas.profiling import run as profiling_run
 from edgenas.profiling.check import check
 from edgenas.profiling.networks import random_archs
 from edgenas.profiling.run import ProfilePlan, profile
@@ -240,6 +244,7 @@ def test_a_profile_times_networks_alone_and_learns_what_layers_cost():
     assert "layer costs are learned" in table.method
     assert json.loads(table_path(TARGET).read_text())["target"]["runtime"] == "ncnn"
     predictor = predictor_for(table_for(TINY, target=TARGET), TINY)
+    assert isinstance(predictor, LearnedPredictor)
     assert predictor.rates
     rows = TINY.encode([network.arch for network in table.networks])
     assert (predictor.predict(rows) > 0).all()
@@ -249,11 +254,25 @@ def test_a_profile_times_networks_alone_and_learns_what_layers_cost():
     assert {row.kind for row in found.rows} == {"network"}
 
 
-def test_with_little_time_it_takes_the_networks_that_say_most():
+def test_with_little_time_it_takes_the_networks_that_say_most(monkeypatch: pytest.MonkeyPatch):
+    """Real timings, however long they take; of the time of the plan, each part takes a third."""
+    seconds, parts = 0.0, list[int]()
+    monkeypatch.setattr(profiling_run, "time", SimpleNamespace(monotonic=lambda: seconds))
+
+    def patiently(units, *, settings, **rest):
+        nonlocal seconds
+        graphs = list(units)
+        parts.append(len(graphs))
+        yield from measure.measure(graphs, settings=replace(settings, seconds=600.0), **rest)
+        seconds += 4 / 3
+
+    clock: Any = SimpleNamespace(environment=measure.environment, measure=patiently)
     plan = ProfilePlan(networks=3, further=2, visits=1, settings=QUICK, time_budget=4)
-    table = profile(TINY, target=TARGET, plan=plan)
+    table = profile(TINY, target=TARGET, plan=plan, clock=clock)
     assert not table.layers
-    assert 1 <= len(table.networks) <= 102
+    assert parts[0] == 3 + 2
+    assert 1 <= len(parts) <= 3
+    assert len(table.networks) == sum(parts) <= 102
 
 
 def test_a_network_is_specialised_for_it(tiny: Path, tmp_path: Path, monkeypatch):
@@ -277,6 +296,7 @@ def test_a_network_is_specialised_for_it(tiny: Path, tmp_path: Path, monkeypatch
     result = specialize(request, out=tmp_path / "bundle")
     assert all(check.passed for check in verify_bundle(tmp_path / "bundle"))
     assert result.record.target == target
+    assert result.record.measured is not None
     assert result.record.measured.n >= 6
     assert any("edgenas export --to ncnn" in note for note in result.record.notes)
     agreement = any("in bf16 the class is the same on" in note for note in result.record.notes)
@@ -290,7 +310,7 @@ def test_without_the_converter_it_is_said_how_to_get_it(monkeypatch):
     graph = network_graph(TINY, TINY.smallest())
     ncnn_cpu._parts.cache_clear()
     monkeypatch.setattr(ncnn_cpu, "_pnnx", lambda: None)
-    assert "pip install pnnx" in ncnn_cpu.available()
+    assert "pip install pnnx" in (ncnn_cpu.available() or "")
     with pytest.raises(EdgenasError, match="cannot be converted for ncnn: pnnx, which"):
         ncnn_cpu.convert(graph)
 

@@ -16,6 +16,7 @@ from edgenas.accuracy.evaluation import evaluate_archs, measure_accuracy
 from edgenas.accuracy.predictor import load_accuracy
 from edgenas.basics.errors import EdgenasError
 from edgenas.bundle.contents import read_contents
+from edgenas.bundle.record import MeasuredLatency
 from edgenas.bundle.verify import verify_bundle
 from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.measure import Measurement
@@ -127,9 +128,14 @@ def left_over(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
+def measured(result: Result) -> MeasuredLatency:
+    assert result.record.measured is not None
+    return result.record.measured
+
+
 def all_text(result: Result) -> dict[str, str]:
     names = ("MODEL_CARD.md", "report.json", "manifest.json")
-    return {name: (result.folder / name).read_text() for name in names}
+    return {name: (result.folder / name).read_text(encoding="utf-8") for name in names}
 
 
 # Where nothing can be measured
@@ -601,7 +607,7 @@ def test_the_report_tells_how_the_network_was_found(tiny: Path):
     assert {f.latency for f in told.trace.front} <= set(seconds[best])
     assert result.arch.id in {f.arch_id for f in told.trace.front}
     assert [search.name for search in told.trace.searches] == ["without the latency budget"]
-    assert bundle_page(told) == Path("bundle/report.html").read_text()
+    assert bundle_page(told) == Path("bundle/report.html").read_text(encoding="utf-8")
 
 
 # Where the device is at hand
@@ -746,9 +752,9 @@ def test_a_machine_slower_than_its_table_is_waited_for(
     assert said == steady
     scores = load_accuracy(rising / ACCURACY_FILE)(rows)
     if steady:  # the budget is kept at the speed there is
-        assert result.record.measured.median == pytest.approx(1.5 * took)
+        assert measured(result).median == pytest.approx(1.5 * took)
     else:
-        assert result.record.measured.median == pytest.approx(took)
+        assert measured(result).median == pytest.approx(took)
         within = scores[clock.true(rows) <= budget * choosing.AIM].max()
         assert scores[(rows == clock.space.encode([result.arch])[0]).all(1)][0] >= within - 1e-5
 
@@ -759,10 +765,12 @@ def test_the_number_reported_is_the_fresh_one(rising: Path, machine):
     result = specialize(host(rising, budget), out=Path("bundle"))
     arch, seconds, final = clock.told[-1]
     assert (arch, final) == (result.arch.id, True)
-    assert result.record.measured.median == result.record.promises[0].value == seconds
+    assert measured(result).median == result.record.promises[0].value == seconds
     assert min(s for _, s, _ in clock.told) < seconds
-    assert result.record.measured.n == 100
-    assert "measured (median, n=100" in (Path("bundle") / "MODEL_CARD.md").read_text()
+    assert measured(result).n == 100
+    assert "measured (median, n=100" in (Path("bundle") / "MODEL_CARD.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_a_winner_whose_fresh_measurement_misses_is_not_delivered(rising: Path, machine):
@@ -829,13 +837,13 @@ def test_percentile_p95_is_held_to_all_runs(rising: Path, machine):
     result = specialize(host(rising, budget, percentile="p95"), out=Path("bundle"))
     (promise,) = result.record.promises
     assert promise.rests_on == "measured p95, ungated"
-    assert promise.value == result.record.measured.wall_p95 <= budget
+    assert promise.value == measured(result).wall_p95 <= budget
 
 
 def test_a_budget_that_does_not_bind_is_told_from_the_measurement(rising: Path, machine):
     clock = machine()
     result = specialize(host(rising, 0.05), out=Path("bundle"))
-    seconds = result.record.measured.median
+    seconds = measured(result).median
     (note,) = result.record.notes
     assert "does not bind" in note
     assert f"about {0.05 / seconds:.1f} times as slow" in note

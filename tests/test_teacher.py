@@ -403,7 +403,7 @@ def test_from_the_command_line(edgenas, tiny: Path, photos: Path, tmp_path: Path
     assert "of 9 validation images right, at 16x16 pixels" in done.log
     told = json.loads((tmp_path / "run" / "run.json").read_text())
     assert told["teacher"]["mean"] == list(trained.preprocessing.mean)
-    assert "asked at 16x16 pixels" in (tmp_path / "run" / "report.html").read_text()
+    assert "asked at 16x16 pixels" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     bad = edgenas(*words, "--out", tmp_path / "no", "--teacher", path, "--teacher-std", "1,2")
     assert bad.code == 2
     assert "--teacher-std must be three numbers" in bad.log

@@ -137,7 +137,7 @@ def test_the_verb_writes_the_page(edgenas, tiny: Path, tmp_path: Path):
     for _ in range(2):  # its own page is replaced
         done: SimpleNamespace = edgenas("report", folder)
         assert done.code == 0
-        assert (folder / "report.html").read_text() == wanted
+        assert (folder / "report.html").read_text(encoding="utf-8") == wanted
     assert edgenas("report", folder, "--out", page).code == 0
     assert page.read_text() == wanted
     assert "is there already" in edgenas("report", folder, "--out", page).log

@@ -11,6 +11,7 @@ Copy what you need into your app: ``load_image`` does all of the preprocessing.
 # JetPack 5 has Python 3.8, which cannot evaluate dict[str, Any]; with this it never tries.
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -130,6 +131,8 @@ def check(session: onnxruntime.InferenceSession, manifest: dict[str, Any]) -> bo
 
 def main(paths: list[str]) -> int:
     """Classify images, or check the bundle if there are none; returns the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack characters of the labels
+        sys.stdout.reconfigure(errors="backslashreplace")
     manifest = json.loads((FOLDER / "manifest.json").read_text(encoding="utf-8"))
     options = onnxruntime.SessionOptions()
     # Without it, int8 models are less accurate on x86 processors that lack VNNI.

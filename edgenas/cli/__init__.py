@@ -3,6 +3,7 @@
 import errno
 import functools
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -142,8 +143,16 @@ def _load_numpy() -> None:
         del os.environ[name]
 
 
+def _escape_unknown_characters() -> None:
+    """Write what the encoding of a terminal lacks as an escape, such as the code of a letter."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main() -> None:
     """Run a verb. A user's mistake is one line, a hint and exit code 2; never a traceback."""
+    _escape_unknown_characters()
     _load_numpy()
     words = sys.argv[1:] or ["--help"]
     try:

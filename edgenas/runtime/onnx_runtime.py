@@ -101,7 +101,7 @@ class OrtSession:
             )
             for _ in range(runs):
                 session.run(None, inputs)
-            profile = json.loads(Path(session.end_profiling()).read_text())
+            profile = json.loads(Path(session.end_profiling()).read_bytes())
         return [
             event
             for event in profile

@@ -5,6 +5,7 @@ python -m tools.fuzz --inputs 10000 [--kinds bundle,board] [--seed 0] [--keep FO
 
 import argparse
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ os.environ.setdefault("NO_COLOR", "1")
 
 from tools.fuzz.kinds import Base, all_kinds
 from tools.fuzz.law import SECONDS
+from tools.fuzz.trees import Unchanged
 from tools.fuzz.worker import Outcome, import_all, outcomes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,6 +70,7 @@ def main() -> int:
     parser.add_argument("--kinds", default="", help="default: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first input of a kind")
+    parser.add_argument("--unchanged", action="store_true", help="good inputs, all to be accepted")
     parser.add_argument("--keep", type=Path, help="folder for the inputs that break the law")
     given = parser.parse_args()
     kinds = given.kinds.split(",") if given.kinds else list(all_kinds())
@@ -80,7 +83,9 @@ def main() -> int:
         for kind in kinds:
             numbers = range(given.first, given.first + each)
             keep = None if given.keep is None else given.keep.resolve()
-            found = list(outcomes(kind, numbers, base=base, seed=given.seed, keep=keep))
+            chance = Unchanged if given.unchanged else random.Random
+            every_input = {"base": base, "seed": given.seed, "keep": keep, "chance": chance}
+            found = list(outcomes(kind, numbers, **every_input))
             every += found
             print(" ".join(f"{cell:>10}" for cell in row(kind, found)), flush=True)
     print(" ".join(f"{cell:>10}" for cell in row("all", every)))

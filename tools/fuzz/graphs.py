@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tools.fuzz.raw import mutated_bytes
+from tools.fuzz.trees import Unchanged
 
 _WHOLE = (0, -1, 1, 2, 7, 2**31, 2**40, -(2**63), 2**63 - 1)
 _NAMES = ("", "x" * 100_000, "\x1b[2J", "missing", "a/b", "input", "\u202e")
@@ -80,6 +81,8 @@ def _model(nodes: Any, weights: dict[str, Any], shape: list[Any]) -> onnx.ModelP
 
 def mutated_model(model: onnx.ModelProto, rng: random.Random) -> bytes:
     """The bytes of a copy with one to three changes; a fifth of them are changed as bytes too."""
+    if isinstance(rng, Unchanged):
+        return model.SerializeToString()
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     changes: list[Callable[[onnx.ModelProto, random.Random], None]] = [

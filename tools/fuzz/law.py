@@ -43,9 +43,17 @@ class Seen:
     left: tuple[str, ...]
 
 
-def broken(seen: Seen, *, verb: str) -> list[str]:
-    """How an input breaks the law, a word and its evidence each; empty: it keeps it."""
+def broken(seen: Seen, *, verb: str, good: bool = False) -> list[str]:
+    """How an input breaks the law, a word and its evidence each; empty: it keeps it.
+
+    Args:
+        seen: what it did.
+        verb: that read it; empty: a reader alone.
+        good: whether it has to be accepted, because nothing in it was changed.
+    """
     faults = list[str]()
+    if good and seen.code != 0:
+        faults.append(f"good: refused: {_short(seen.said)}")
     if seen.error or "Traceback (most recent call last)" in seen.said + seen.out:
         faults.append(f"traceback: {_place(seen.error or seen.said + seen.out)}")
     elif seen.code not in ((0, 1, 2) if verb == "check" else (0, 2)):

@@ -10,29 +10,37 @@ from tools.fuzz.graphs import models, mutated_model
 from tools.fuzz.kinds import Base, Maker, Reader
 from tools.fuzz.made_texts import search
 from tools.fuzz.tensors import mutated_pickle, mutated_safetensors
+from tools.fuzz.trees import Unchanged
+
+_CLASSIFIERS = slice(2)  # of the models
 
 
-def _model(folder: Path, rng: random.Random) -> None:
-    (folder / "m.onnx").write_bytes(mutated_model(rng.choice(models()), rng))
+def _model(folder: Path, rng: random.Random, *, of: slice = slice(None)) -> None:
+    (folder / "m.onnx").write_bytes(mutated_model(rng.choice(models()[of]), rng))
 
 
 def _predicted(base: Base, folder: Path, rng: random.Random) -> Reader:
     _model(folder, rng)
-    more = rng.choice(([], ["--size=32"], ["--batch=2"]))
+    more = [] if isinstance(rng, Unchanged) else rng.choice(([], ["--size=32"], ["--batch=2"]))
     return ["predict", "--device=rpi4", "--model=m.onnx", *more, "--json"]
 
 
 def _benched(base: Base, folder: Path, rng: random.Random) -> Reader:
+    import typer
+
     from edgenas import cli
     from edgenas.clock import measure
 
     _model(folder, rng)
-    more = rng.choice(([], ["--shape=input=1x3x16x16"], ["--batch=2"]))
+    shape = ["--shape=input=1x3x16x16"]
+    more = rng.choice(([], shape) if isinstance(rng, Unchanged) else ([], shape, ["--batch=2"]))
 
     def read() -> None:
         # Seconds of timing say nothing of the reader: the clock is left out.
         with mock.patch.object(measure, "measure", _untimed):
-            cli.app(["bench", "m.onnx", *more, "--json"], standalone_mode=False)
+            code = cli.app(["bench", "m.onnx", *more, "--json"], standalone_mode=False)
+        if code:  # without standalone mode an exit is a value
+            raise typer.Exit(code)
 
     return read
 
@@ -46,7 +54,7 @@ def _taught(base: Base, folder: Path, rng: random.Random) -> Reader:
 
     from edgenas.training.teacher import load_teacher
 
-    _model(folder, rng)
+    _model(folder, rng, of=_CLASSIFIERS)
     place = torch.device("cpu")
     return lambda: load_teacher(
         folder / "m.onnx", classes=4, stored=16, place=place, mean=(0.5,) * 3, std=(0.5,) * 3

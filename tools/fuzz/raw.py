@@ -2,7 +2,7 @@
 
 import random
 
-from tools.fuzz.trees import TEXTS
+from tools.fuzz.trees import TEXTS, Unchanged
 
 _CELLS = (
     *("", "nan", "inf", "-1", "0", "1e308", "-1e308", "1e-320", "1" + "0" * 5000, "true", "１２"),
@@ -12,6 +12,8 @@ _CELLS = (
 
 def mutated_bytes(data: bytes, rng: random.Random) -> bytes:
     """Bytes that were cut, flipped, repeated, or are of another file altogether."""
+    if isinstance(rng, Unchanged):
+        return data
     for _ in range(rng.choice((1, 1, 2, 5))):
         data = _changed(data, rng)
     return data
@@ -46,6 +48,8 @@ def _changed(data: bytes, rng: random.Random) -> bytes:
 
 def mutated_lines(text: str, rng: random.Random, *, between: str = ",") -> bytes:
     """Lines of cells with changed cells, lines dropped and repeated, other ends and encodings."""
+    if isinstance(rng, Unchanged):
+        return text.encode()
     lines = text.split("\n")
     for _ in range(rng.choice((1, 1, 2, 3))):
         at = rng.randrange(len(lines))
@@ -73,6 +77,8 @@ def mutated_lines(text: str, rng: random.Random, *, between: str = ",") -> bytes
 
 def option(good: str, rng: random.Random) -> str:
     """A word of a command line in place of a good one. No word can hold a zero byte."""
+    if isinstance(rng, Unchanged):
+        return good
     numbers = ("nan", "inf", "-1", "0", "1e308", "1e-320", "9" * 5000, "1e999", "0x10", "1_0")
     units = ("ms", "s", "M", "%", "", "kB", "light-years", "m s", "ＭＢ")
     kind = rng.randrange(5)

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 
 from tools.fuzz.raw import mutated_bytes
-from tools.fuzz.trees import json_text, mutated
+from tools.fuzz.trees import Unchanged, json_text, mutated
 
 
 def mutated_safetensors(data: bytes, rng: random.Random) -> bytes:
     """A file whose header, whose numbers or whose bytes were changed."""
+    if isinstance(rng, Unchanged):
+        return data
     (length,) = struct.unpack("<Q", data[:8])
     header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
     kind = rng.randrange(10)
@@ -46,8 +48,8 @@ def mutated_pickle(content: Any, rng: random.Random) -> bytes:
     tensors = changed.get("state_dict", changed)
     tensors = dict(tensors)
     name = rng.choice(list(tensors))
-    kind = rng.randrange(8)
-    if kind <= 2:
+    kind = None if isinstance(rng, Unchanged) else rng.randrange(8)
+    if kind in (0, 1, 2):
         tensors[name] = _strange(tensors[name], rng)
     elif kind == 3:
         del tensors[name]

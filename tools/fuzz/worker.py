@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,6 +20,9 @@ from typing import Any
 import edgenas
 from tools.fuzz.kinds import Base, Reader, all_kinds
 from tools.fuzz.law import PATIENCE, Seen, broken, listing
+from tools.fuzz.trees import Unchanged
+
+Chance = Callable[[str], random.Random]
 
 _ADDRESSES = 4 << 30  # bytes of addresses beyond those taken at the start: a guard, not the law
 _LOCK = ".timing.lock"
@@ -51,7 +54,13 @@ def import_all() -> None:
 
 
 def outcomes(
-    kind: str, numbers: range, *, base: Base, seed: int, keep: Path | None
+    kind: str,
+    numbers: range,
+    *,
+    base: Base,
+    seed: int,
+    keep: Path | None = None,
+    chance: Chance = random.Random,
 ) -> Iterator[Outcome]:
     """The inputs of a kind, one after the other, each in a process that can be killed.
 
@@ -61,12 +70,13 @@ def outcomes(
         base: what they are made from.
         seed: of all inputs.
         keep: a folder for those that break the law; None: none is kept.
+        chance: from a seed; with ``Unchanged`` the inputs are good, and all must be accepted.
     """
     fork = multiprocessing.get_context("fork")
     left = list(numbers)
     while left:
         here, there = fork.Pipe(duplex=False)
-        process = fork.Process(target=_serve, args=(there, kind, left, base, seed, keep))
+        process = fork.Process(target=_serve, args=(there, kind, left, base, seed, keep, chance))
         process.start()
         there.close()
         while left:
@@ -93,14 +103,20 @@ def _next(here: Connection, process: Any, kind: str, number: int) -> Outcome:
 
 
 def _serve(
-    there: Connection, kind: str, numbers: list[int], base: Base, seed: int, keep: Path | None
+    there: Connection,
+    kind: str,
+    numbers: list[int],
+    base: Base,
+    seed: int,
+    keep: Path | None,
+    chance: Chance,
 ) -> None:
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + _ADDRESSES, taken + _ADDRESSES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     make = all_kinds()[kind]
     for number in numbers:
-        rng = random.Random(f"{seed}/{kind}/{number}")
+        rng = chance(f"{seed}/{kind}/{number}")
         home = Path(tempfile.mkdtemp(prefix="input-", dir=base.folder))
         try:
             for name in ("work", "tmp", "cache"):
@@ -109,7 +125,7 @@ def _serve(
             reader = make(base, home / "work", rng)
             seen = _seen(reader, home)
             verb = "" if callable(reader) else reader[0]
-            faults = tuple(broken(seen, verb=verb))
+            faults = tuple(broken(seen, verb=verb, good=isinstance(rng, Unchanged)))
             if faults and keep is not None:
                 _keep(home, keep / f"{kind}-{number}", reader, seen, faults)
         finally:
