@@ -92,6 +92,8 @@ class Stored:
 
 Seconds = Annotated[float, Range(0, 1e6, "seconds", above=True)]
 SecondsOrZero = Annotated[float, Range(0, 1e6, "seconds")]
+Joules = Annotated[float, Range(0, 1e6, "joules", above=True)]
+Watts = Annotated[float, Range(0, 1e6, "watts")]
 Fraction = Annotated[float, Range(0, 1, "fraction")]
 PredictedAccuracy = Annotated[float, Range(-1, 2, "fraction")]  # predictors do not clip
 PredictedSeconds = Annotated[float, Range(-1e6, 1e6, "seconds")]

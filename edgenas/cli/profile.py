@@ -26,6 +26,12 @@ def run(request: ProfileRequest, shown: Shown) -> None:
     if result.error is not None:
         error = result.error
         print_line(f"expected error {error.error:.1%}, as on {error.n} {error.method}")
+    if result.energy_error is not None:
+        error, watts = result.energy_error, table.environment.get("idle_watts", 0.0)
+        print_line(
+            f"energy: expected error {error.error:.1%}, as on {error.n} {error.method}; the board "
+            f"draws {watts:.1f} W when nothing runs ({table.environment.get('power_sensor')})"
+        )
 
 
 VERB = Verb(run=run, kinds=(ProfileRequest, Shown))

@@ -36,6 +36,9 @@ class MeterSettings:
     interval: float = 0.1
 
 
+METER = MeterSettings()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SteadyRun:
     """A network that ran without a pause.
@@ -81,7 +84,7 @@ def meter(
     *,
     place: Place | None,
     run: Callable[[str], SteadyRun],
-    settings: MeterSettings = MeterSettings(),
+    settings: MeterSettings = METER,
 ) -> Iterator[MeasuredEnergy]:
     """The energy of one run of each network.
 

@@ -6,15 +6,19 @@ from dataclasses import dataclass
 from edgenas.basics.errors import EdgenasError, unknown_name
 from edgenas.basics.progress import Progress
 from edgenas.clock import measure
+from edgenas.clock.power import open_meter
+from edgenas.clock.ssh import LinkError
 from edgenas.latency import device as devices
 from edgenas.latency.device import Device, Target
+from edgenas.latency.energy import fit_energy
 from edgenas.latency.estimate import DeviceModel, cautions_of, device_model
 from edgenas.latency.fitting import build_predictor
 from edgenas.latency.predictor import LatencyPredictor, LearnedPredictor
 from edgenas.latency.source import expand_model
 from edgenas.latency.table import LatencyTable, Statistic
 from edgenas.latency.table_file import find_table
-from edgenas.profiling.run import profile
+from edgenas.profiling.energy import place_of
+from edgenas.profiling.run import ProfilePlan, profile
 from edgenas.profiling.tables import NoTableError, predictor_for, table_for
 from edgenas.profiling.work import Clock
 from edgenas.runtime import registry as runtimes
@@ -39,6 +43,8 @@ class TargetLatency:
         clock: where networks are timed on the device; None where the device is out of reach.
         canary: the typical seconds of the clock's canary while the table was measured. They tell
             the speed at which its numbers hold. None where they are not known.
+        energy: predicts joules of a run, from networks whose energy was measured; None where the
+            table has none.
     """
 
     device: Device
@@ -48,6 +54,7 @@ class TargetLatency:
     source: str
     clock: Clock | None
     canary: float | None = None
+    energy: LatencyPredictor | None = None
 
     @property
     def reachable(self) -> bool:
@@ -65,16 +72,27 @@ class TargetLatency:
             return "bound from published networks that the model had not seen"
         return f"{kind} bound from measured networks"
 
-    def watts(self) -> float:
-        """The power of the device while it runs.
+    def upper_energy(self, confidence: float) -> Callable[[Codes], Vector]:
+        """The function from rows to the joules that a run does not exceed, at a confidence.
+
+        Measured energies give a bound of their own. Otherwise it is that of the latency at the
+        published power of the device.
 
         Raises:
-            EdgenasError: nobody published it.
+            EdgenasError: no energy was measured, and nobody published the power.
         """
+        energy, upper = self.energy, self.upper(confidence)
+        if energy is not None:
+            return lambda rows: energy.upper(rows, confidence=confidence)
         watts = None if self.model is None else self.model.joules(1.0)
         if watts is None:
             raise no_energy(self.target)
-        return watts
+        return lambda rows: upper(rows) * watts
+
+    @property
+    def energy_words(self) -> str:
+        """What a predicted energy rests on."""
+        return "at the published wall power" if self.energy is None else "from measured energies"
 
     def cautions(self, arch: Arch, *, space: Space) -> list[str]:
         """What a reader of a predicted latency should know, one line each.
@@ -106,12 +124,30 @@ class TargetLatency:
         return f"{command} {runs} --threads {self.target.threads} --ssh user@board"
 
 
-def no_energy(target: Target) -> EdgenasError:
+def no_energy(
+    target: Target, why: str = "no wall power was published, and no energy measured"
+) -> EdgenasError:
     """The error for a budget of energy that nothing can be held to."""
     return EdgenasError(
-        f"no energy is known for {target}: no wall power was published or measured",
-        hint="leave out the budget of energy",
+        f"no energy is known for {target}: {why}",
+        hint="leave out the budget of energy, or measure it on the board: edgenas profile --device "
+        f"{target.device} --space SPACE --energy --ssh user@board",
     )
+
+
+def check_sensor(target: Target, clock: Clock) -> None:
+    """Refuse a machine that tells nobody its power, before it is profiled.
+
+    Raises:
+        EdgenasError: says so.
+    """
+    try:
+        with open_meter(place_of(clock)):
+            pass
+    except LinkError:
+        raise
+    except EdgenasError as error:
+        raise no_energy(target, error.message) from None
 
 
 def check_runtime(name: str) -> None:
@@ -169,6 +205,7 @@ def find_latency(
             source=f"{kind}, {table.provenance} {table.date}".rstrip(),
             clock=clock,
             canary=table.environment.get("canary"),
+            energy=fit_energy(space, table, latency=predictor),
         )
     model = device_model(device, target).for_family(space.name)
     return TargetLatency(
@@ -189,13 +226,22 @@ def find_or_profile_latency(
     statistic: Statistic,
     clock: Clock | None,
     progress: Progress,
+    energy: bool = False,
 ) -> TargetLatency:
-    """As ``find_latency``; a device that can be timed is profiled first where it was not yet."""
+    """As ``find_latency``; a device that can be timed is profiled first where it was not yet.
+
+    With ``energy`` that is so too where no energy of networks is known yet.
+    """
     try:
-        return find_latency(space, device=device, target=target, statistic=statistic, clock=clock)
+        latency = find_latency(
+            space, device=device, target=target, statistic=statistic, clock=clock
+        )
+        if not energy or latency.energy is not None or clock is None:
+            return latency
+        progress("profiling", 0, 1, "no energy was measured yet")
     except NoTableError as missing:
         if clock is None:
             raise
         progress("profiling", 0, 1, missing.message)
-        profile(space, target=target, clock=clock, progress=progress)
+    profile(space, target=target, plan=ProfilePlan(energy=energy), clock=clock, progress=progress)
     return find_latency(space, device=device, target=target, statistic=statistic, clock=clock)

@@ -47,11 +47,9 @@ def count_for(space: Space, constraint: Constraint, *, precision: str, batch: in
 
 def bound_for(latency: TargetLatency, constraint: Constraint, *, confidence: float) -> Seconds:
     """The upper bound of a predicted latency, or of the energy of such a run."""
-    upper = latency.upper(confidence)
     if constraint.metric == "latency":
-        return upper
-    watts = latency.watts()
-    return lambda rows: upper(rows) * watts
+        return latency.upper(confidence)
+    return latency.upper_energy(confidence)
 
 
 def limits_for(prepared: "Prepared", *, own: Seconds | None) -> list[Limit]:
@@ -75,6 +73,7 @@ def limits_for(prepared: "Prepared", *, own: Seconds | None) -> list[Limit]:
         elif constraint.metric == "energy" or constraint.target:
             latency = prepared.latency_for(constraint)
             values = bound_for(latency, constraint, confidence=confidence)
-            guide = latency.predictor.tables()
+            measured = latency.energy if constraint.metric == "energy" else None
+            guide = (measured or latency.predictor).tables()
             limits.append(Limit(constraint=constraint, values=values, guide=guide))
     return limits

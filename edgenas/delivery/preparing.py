@@ -11,7 +11,7 @@ from edgenas.basics.progress import Progress
 from edgenas.bundle.signing import check_key
 from edgenas.delivery.evaluating import check_images
 from edgenas.delivery.images import ImageSets
-from edgenas.delivery.latency import TargetLatency, check_runtime, no_energy
+from edgenas.delivery.latency import TargetLatency, check_runtime, check_sensor
 from edgenas.delivery.limits import check_reachable
 from edgenas.delivery.request import AUTO, SpecializeRequest
 from edgenas.delivery.shared import SharedInputs
@@ -192,9 +192,9 @@ def prepare(resolved: Resolved, inputs: SharedInputs, *, progress: Progress) -> 
         others.append((name, latency))
     for constraint in resolved.constraints:
         if constraint.metric == "energy" and constraint.target:
-            dict(others)[constraint.target].watts()
-        elif constraint.metric == "energy" and resolved.reachable:
-            raise no_energy(target)  # before it is profiled
+            dict(others)[constraint.target].upper_energy(request.confidence)
+        elif constraint.metric == "energy" and resolved.clock is not None:
+            check_sensor(target, resolved.clock)
     images = inputs.images(request, progress)
     check_images(request, images, target=target, here=resolved.reachable)
     latency = inputs.latency(
@@ -204,6 +204,7 @@ def prepare(resolved: Resolved, inputs: SharedInputs, *, progress: Progress) -> 
         statistic="typical" if request.percentile == "p50" else "wall_p95",
         clock=resolved.clock,
         progress=progress,
+        energy=any(c.metric == "energy" and not c.target for c in resolved.constraints),
     )
     return Prepared(
         request=request,

@@ -108,7 +108,7 @@ def _describe_promise(
         evidence = f"upper bound of the {'estimate' if kind == 'estimated' else 'prediction'} at "
         evidence += f"{request.confidence:.0%} confidence"
         if constraint.metric == "energy":
-            evidence += ", at the published wall power"
+            evidence += f", {latency.energy_words}"
         if constraint.target:
             evidence += f", {latency.target} ({kind})"
     return Promise(

@@ -57,6 +57,7 @@ class SharedInputs:
         statistic: Statistic = "typical",
         clock: Clock | None = None,
         progress: Progress | None = None,
+        energy: bool = False,
     ) -> TargetLatency:
         """The latency of a target.
 
@@ -67,11 +68,13 @@ class SharedInputs:
             statistic: see ``find_latency``.
             clock: where the device is timed; see ``find_latency``.
             progress: where it is given, a device that can be timed is profiled if it was not yet.
+            energy: whether the energy of networks must be known too.
 
         Raises:
             EdgenasError: as ``find_latency``.
         """
-        key = (supernet, device.path, target, statistic, clock and getattr(clock, "place", True))
+        place = clock and getattr(clock, "place", True)
+        key = (supernet, device.path, target, statistic, place, energy)
         if key not in self._latencies:
             space = self.supernet(supernet).supernet.space
             if progress is None:
@@ -86,6 +89,7 @@ class SharedInputs:
                     statistic=statistic,
                     clock=clock,
                     progress=progress,
+                    energy=energy,
                 )
             self._latencies[key] = latency
         return self._latencies[key]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.basics.ranges import Count, Seconds, SecondsOrZero
+from edgenas.basics.ranges import Count, Joules, Seconds, SecondsOrZero
 from edgenas.latency.device import Target
 from edgenas.space.arch import Arch
 from edgenas.space.cost import Tables, compile_tables
@@ -80,12 +80,14 @@ class MeasuredNetwork:
         classes: its number of classes, part of the last layer.
         arch: the network.
         timing: its timing.
+        joules: energy of one run, with all that the board draws meanwhile; None: not measured.
     """
 
     space: str
     classes: int
     arch: Arch
     timing: Timing
+    joules: Joules | None = None
 
     def belongs_to(self, space: Space) -> bool:
         """Whether it is filed as a network of this space."""
@@ -269,7 +271,12 @@ def merge(older: LatencyTable, newer: LatencyTable) -> LatencyTable:
     def key(network: MeasuredNetwork) -> tuple[str, int, Arch]:
         return network.space, network.classes, network.arch
 
-    networks = {key(network): network for network in (*older.networks, *newer.networks)}
+    networks = {key(network): network for network in older.networks}
+    for network in newer.networks:
+        before = networks.get(key(network))
+        if network.joules is None and before is not None:
+            network = replace(network, joules=before.joules)
+        networks[key(network)] = network
     return replace(
         newer,
         layers={**older.layers, **newer.layers},

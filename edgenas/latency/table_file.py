@@ -16,6 +16,7 @@ from edgenas.basics.files import cache_folder, data_folders, read_json, write_te
 from edgenas.basics.ranges import (
     LARGEST_SIDE,
     Classes,
+    Joules,
     Length,
     Name,
     Words,
@@ -85,7 +86,8 @@ def _timing_json(timing: Timing) -> dict[str, Any]:
 
 def _network_json(network: MeasuredNetwork) -> dict[str, Any]:
     own = {"space": network.space, "classes": network.classes, "arch": network.arch.to_json()}
-    return own | _timing_json(network.timing)
+    energy = {} if network.joules is None else {"joules": network.joules}
+    return own | _timing_json(network.timing) | energy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +111,10 @@ class _Network:
     space: Name
     classes: Classes
     arch: Any
+    joules: Joules | None = None
 
 
-_OWN = ("space", "classes", "arch")
+_OWN = ("space", "classes", "arch", "joules")
 
 
 def load_table(path: Path) -> LatencyTable:
@@ -166,4 +169,5 @@ def _network(row: Mapping[str, Any], where: str) -> MeasuredNetwork:
         classes=network.classes,
         arch=Arch.from_json(network.arch, where=f"{where}.arch"),
         timing=decode(Timing, rest, where=where),
+        joules=network.joules,
     )

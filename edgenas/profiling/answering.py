@@ -10,6 +10,7 @@ from edgenas.basics.held_out import HeldOut
 from edgenas.basics.progress import Progress, Say, no_progress, say_nothing
 from edgenas.clock.measure import NETWORK
 from edgenas.latency.device import Device, Target, load
+from edgenas.latency.energy import fit_energy
 from edgenas.latency.table import LatencyTable
 from edgenas.latency.table_file import table_path
 from edgenas.onnx_graph.inputs import parse_shape
@@ -34,11 +35,13 @@ class ProfileResult:
         path: of the table.
         table: what it holds.
         error: expected of predictions from it; None where too few networks are in it.
+        energy_error: the same for predicted energies; None where too few have one.
     """
 
     path: Path
     table: LatencyTable
     error: HeldOut | None
+    energy_error: HeldOut | None = None
 
     @property
     def noisy(self) -> int:
@@ -54,6 +57,8 @@ class ProfileResult:
             "layers": len(self.table.layers),
             "networks": len(self.table.networks),
             "error": self.error and self.error.to_json(),
+            "energies": sum(n.joules is not None for n in self.table.networks),
+            "energy_error": self.energy_error and self.energy_error.to_json(),
         }
 
 
@@ -102,13 +107,24 @@ def profile(
     table = profile_space(
         space,
         target=target,
-        plan=ProfilePlan(seed=request.seed, time_budget=request.seconds, fresh=request.fresh),
+        plan=ProfilePlan(
+            seed=request.seed,
+            time_budget=request.seconds,
+            fresh=request.fresh,
+            energy=request.energy,
+        ),
         clock=clock,
         progress=progress,
         say=say,
     )
     predictor = predictor_for(table, space)
-    return ProfileResult(path=table_path(target), table=table, error=predictor.error)
+    energy = fit_energy(space, table, latency=predictor)
+    return ProfileResult(
+        path=table_path(target),
+        table=table,
+        error=predictor.error,
+        energy_error=energy and energy.error,
+    )
 
 
 def check(

@@ -20,7 +20,18 @@ from typing import Annotated, Any
 from edgenas.basics.decode import decode
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import check_schema, disk_errors, parse_json
-from edgenas.basics.ranges import Count, Id, Name, Range, Seconds, SecondsOrZero, Words
+from edgenas.basics.ranges import (
+    Count,
+    Id,
+    Joules,
+    Name,
+    Range,
+    Seconds,
+    SecondsOrZero,
+    Watts,
+    Words,
+)
+from edgenas.clock.energy import MeasuredEnergy
 from edgenas.clock.measure import Measurement
 from edgenas.latency.device import Target
 from edgenas.latency.table import environment_mismatches
@@ -48,6 +59,17 @@ class UnitRecord:
     run: int
     at: str
     measurement: Measurement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnergyRecord:
+    """The energy of one run of one unit, as the journal holds it; see ``UnitRecord``."""
+
+    unit: str
+    graph: str
+    run: int
+    at: str
+    energy: MeasuredEnergy
 
 
 def journal_path(target: Target) -> Path:
@@ -94,6 +116,7 @@ class Journal:
     def __init__(self, handle: int, *, path: Path) -> None:
         self.path = path
         self.records: list[UnitRecord] = []
+        self.energies: list[EnergyRecord] = []
         self._runs: list[Mapping[str, Any]] = []
         self._withdrawn: set[int] = set()
         self._handle = handle
@@ -123,17 +146,27 @@ class Journal:
             self._runs.append(decode(_Run, value, where=where).environment)
         elif isinstance(value, dict) and "withdrawn" in value:
             self._withdrawn.add(decode(_Withdrawn, value, where=where).run)
+        elif isinstance(value, dict) and "joules" in value:
+            self.energies.append(_decode_energy(value, runs=len(self._runs), where=where))
         else:
             self.records.append(_decode_record(value, runs=len(self._runs), where=where))
 
     def usable(self, environment: Mapping[str, Any]) -> list[UnitRecord]:
         """The records from the same kind of machine and runtime, oldest first."""
-        good = {
+        good = self._good_runs(environment)
+        return [record for record in self.records if record.run in good]
+
+    def usable_energies(self, environment: Mapping[str, Any]) -> list[EnergyRecord]:
+        """The energies from the same kind of machine and runtime, oldest first."""
+        good = self._good_runs(environment)
+        return [record for record in self.energies if record.run in good]
+
+    def _good_runs(self, environment: Mapping[str, Any]) -> set[int]:
+        return {
             number
             for number, other in enumerate(self._runs)
             if number not in self._withdrawn and not differences(other, environment)
         }
-        return [record for record in self.records if record.run in good]
 
     def outdated(self, environment: Mapping[str, Any]) -> list[str]:
         """The fields in which the latest run differs from a machine, one line each."""
@@ -170,6 +203,17 @@ class Journal:
             value[name] = [round(seconds * 1e9) for seconds in value[name]]
         self._append(value)
         self.records.append(record)
+
+    def add_energy(self, record: EnergyRecord) -> None:
+        """Append an energy.
+
+        Raises:
+            EdgenasError: the disk is full; the journal is as it was.
+        """
+        value = asdict(record.energy) | asdict(record)
+        del value["energy"], value["name"]
+        self._append(value)
+        self.energies.append(record)
 
     def withdraw(self, run: int, *, because: str) -> None:
         """Never use the records of a run again; they stay in the file."""
@@ -240,6 +284,32 @@ class _Line:
     samples: Any
     wall_samples: Any
     note: Words = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _EnergyLine:
+    """An energy, see ``EnergyRecord`` and ``MeasuredEnergy``."""
+
+    unit: Name
+    graph: Id
+    run: Count
+    at: Words
+    joules: Joules
+    watts: Watts
+    idle_watts: Watts
+    seconds: Seconds
+    drift: Annotated[float, Range(-1e9, 1e9, "number")]
+    samples: Count
+    sensor: Words
+
+
+def _decode_energy(value: Any, *, runs: int, where: str) -> EnergyRecord:
+    line = decode(_EnergyLine, value, where=where)
+    if line.run >= runs:
+        raise EdgenasError(f"{where}: there is no run {line.run}")
+    names = [field.name for field in dataclass_fields(MeasuredEnergy) if field.name != "name"]
+    energy = MeasuredEnergy(name=line.unit, **{name: getattr(line, name) for name in names})
+    return EnergyRecord(unit=line.unit, graph=line.graph, run=line.run, at=line.at, energy=energy)
 
 
 def _decode_record(value: Any, *, runs: int, where: str) -> UnitRecord:

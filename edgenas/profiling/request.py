@@ -44,6 +44,9 @@ class ProfileRequest:
         Option("Stop after so long, e.g. 60s. The same command goes on from there."),
     ] = None
     fresh: Annotated[bool, Option("Measure everything anew.")] = False
+    energy: Annotated[
+        bool, Option("Measure the energy of networks too, by the board's power sensor.")
+    ] = False
     seed: Annotated[Seed, Option("Seed of the order and of the sampled networks.")] = 0
 
     @property

@@ -12,12 +12,14 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.progress import Progress, Say, no_progress, say_nothing
 from edgenas.clock import measure
 from edgenas.clock.board.settings import TimingSettings
+from edgenas.clock.energy import METER, MeterSettings
 from edgenas.clock.measure import DEFAULT
 from edgenas.latency.device import Target
 from edgenas.latency.table import LatencyTable, merge, mismatches
 from edgenas.latency.table_file import load_table, save_table, table_path
 from edgenas.onnx_graph.build import network_graph
 from edgenas.onnx_graph.forms import convert_to_form
+from edgenas.profiling.energy import add_energies, choose_metered, meter_networks
 from edgenas.profiling.journal import Journal, open_journal
 from edgenas.profiling.method import choose_method, unify_words
 from edgenas.profiling.networks import (
@@ -58,6 +60,8 @@ class ProfilePlan:
             first then, see `edgenas.profiling.order`. None: all units are timed.
         settings: of the clock; the target gives threads and precision, the plan the seed.
         fresh: whether everything is timed again that was timed before.
+        energy: whether the energy of some networks is measured too.
+        meter: how long each of them is metered.
     """
 
     networks: int | None = None
@@ -68,6 +72,8 @@ class ProfilePlan:
     time_budget: float | None = None
     settings: TimingSettings = DEFAULT
     fresh: bool = False
+    energy: bool = False
+    meter: MeterSettings = METER
 
     def check(self) -> None:
         """Refuse numbers that no profile can be made with.
@@ -114,6 +120,24 @@ class PlannedProfile:
     lines: tuple[Arch, ...]
     fewest: int
     random: tuple[Arch, ...]
+
+    def metered(self) -> dict[str, Unit]:
+        """The networks whose energy is measured where that is asked for."""
+        names = {unit.of: name for name, unit in self.units.items()}
+        lines = (names[arch] for arch in self.lines)
+        return {
+            name: self.units[name]
+            for name in choose_metered(lines, (names[arch] for arch in self.random))
+        }
+
+    def time_left(self, started: float) -> Callable[[], float]:
+        """Tells the seconds that are left of the time budget.
+
+        Args:
+            started: when it began, by the monotonic clock.
+        """
+        budget = self.time_budget
+        return lambda: math.inf if budget is None else budget - (time.monotonic() - started)
 
     def iterate_parts(
         self, work: Work, *, left: Callable[[], float]
@@ -185,7 +209,22 @@ def profile(
             say=say,
         )
         _visit_units(planned, work, clock=clock, started=started, say=say)
-        newer = work.table(space, target=target, method=planned.method)
+        if plan.energy:
+            meter_networks(
+                planned.metered(),
+                journal=journal,
+                environment=environment,
+                target=target,
+                clock=clock,
+                left=planned.time_left(started),
+                report=progress,
+                settings=plan.meter,
+            )
+        newer = add_energies(
+            work.table(space, target=target, method=planned.method),
+            planned.metered(),
+            records=journal.usable_energies(environment),
+        )
         table = _merge_or_set_aside(older, newer, say=say)
         save_table(table, table_path(target))
     work.say_doubts()
@@ -245,11 +284,7 @@ def _visit_units(
 ) -> None:
     """Visit the units until each has its visits, or the time is over."""
     settings, budget = planned.settings, planned.time_budget
-
-    def left() -> float:
-        spent = time.monotonic() - started
-        return math.inf if budget is None else budget - spent
-
+    left = planned.time_left(started)
     try:
         for names, visits in planned.iterate_parts(work, left=left):
             work.select(names, visits=visits)

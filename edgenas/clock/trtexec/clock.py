@@ -9,7 +9,7 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,12 @@ _ATTEMPTS = 2  # of a build that the memory or the time ended
 _CYCLES = 1e6  # of the GPU: the canary
 
 Fit = Callable[[bytes, TensorrtVersion], bytes]
+
+
+def cache_key(environment: Mapping[str, Any]) -> str:
+    """What a timing cache belongs to: the version of TensorRT, the GPU, the board and its mode."""
+    names = ("runtime_version", "gpu", "board", "power_mode")
+    return " ".join(str(environment[name]) for name in names)
 
 
 class TimingCaches:
@@ -154,9 +160,7 @@ class _Work:
         self.missing, self._total = missing, len(missing)
         self._clock, self._settings, self._environment = clock, settings, environment
         self._version = TensorrtVersion.parse(environment["runtime_version"])
-        self._key = " ".join(
-            str(environment[name]) for name in ("runtime_version", "gpu", "board", "power_mode")
-        )
+        self._key = cache_key(environment)
         self._cache = b"" if clock.fresh else clock.caches.read(self._key)
         self._slowest = 0.0
         self._after: dict[str, Any] = {}

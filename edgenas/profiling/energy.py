@@ -1,0 +1,181 @@
+"""The energy of whole networks, as part of a profile: some of its networks are metered.
+
+A network runs some seconds without a pause, and the board's power sensor is read meanwhile
+(`edgenas.clock.energy`). Each energy goes into the journal at once, as timings do, and a network
+that has one is not metered again.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.progress import Progress
+from edgenas.clock import measure
+from edgenas.clock.energy import METER, MeterSettings, SteadyRun, meter, run_steadily
+from edgenas.clock.remote import Board
+from edgenas.clock.ssh import Place
+from edgenas.clock.trtexec.clock import TrtexecClock, cache_key
+from edgenas.clock.trtexec.energy import run_engine
+from edgenas.clock.trtexec.options import TensorrtVersion
+from edgenas.latency.device import Target
+from edgenas.latency.table import LatencyTable
+from edgenas.profiling.journal import EnergyRecord, Journal, differences, now
+from edgenas.profiling.units import Unit, digest
+from edgenas.profiling.work import Clock
+from edgenas.runtime import registry as runtimes
+from edgenas.space.arch import Arch
+
+METERED = 30  # networks: ten that carry the line, and random ones
+_LINES = 10
+SENSOR, IDLE = "power_sensor", "idle_watts"  # in the environment of a table
+
+
+def choose_metered(lines: Iterable[str], random: Iterable[str]) -> list[str]:
+    """The networks of a profile that are metered: those of its line first, then random ones.
+
+    Args:
+        lines: names of the networks for the line, the most informative first.
+        random: names of the random networks.
+    """
+    chosen = [*lines][:_LINES]
+    return [*chosen, *[*random][: METERED - len(chosen)]]
+
+
+def meter_networks(
+    units: Mapping[str, Unit],
+    *,
+    journal: Journal,
+    environment: Mapping[str, Any],
+    target: Target,
+    clock: Clock,
+    left: Callable[[], float],
+    report: Progress,
+    settings: MeterSettings = METER,
+) -> None:
+    """Meter the networks that have no energy in the journal yet.
+
+    Args:
+        units: by name, in their order.
+        journal: of the target.
+        environment: the machine.
+        target: what runs.
+        clock: where.
+        left: seconds that are left.
+        report: called after each network.
+        settings: how long each is metered.
+
+    Raises:
+        EdgenasError: the machine has no power sensor, or it changed meanwhile.
+    """
+    graphs = {name: unit.build() for name, unit in units.items()}
+    known = {(record.unit, record.graph) for record in journal.usable_energies(environment)}
+    missing = [name for name in units if (name, digest(graphs[name])) not in known]
+    if not missing:
+        return
+    run_number, done = journal.begin(environment), len(units) - len(missing)
+    runner = _runner(clock, graphs, target=target, environment=environment, settings=settings)
+    for energy in meter(
+        _while(missing, lambda: left() > settings.steady),
+        place=place_of(clock),
+        run=runner,
+        settings=settings,
+    ):
+        record = EnergyRecord(
+            unit=energy.name,
+            graph=digest(graphs[energy.name]),
+            run=run_number,
+            at=now(),
+            energy=energy,
+        )
+        journal.add_energy(record)
+        done += 1
+        report("metering energy", done, len(units), energy.name)
+    after = clock.environment(runtimes.get(target.runtime), threads=target.threads)
+    if changed := differences(environment, after):
+        journal.withdraw(run_number, because="; ".join(changed))
+        raise EdgenasError(
+            f"the machine changed while its energy was metered: {'; '.join(changed)}",
+            hint="hold it steady and run the same command again; this round does not count",
+        )
+
+
+def _while(names: Iterable[str], goes_on: Callable[[], bool]) -> Iterable[str]:
+    for name in names:
+        if not goes_on():
+            return
+        yield name
+
+
+def place_of(clock: Clock) -> Place | None:
+    """Where a clock runs; None: on this machine."""
+    return clock.place if isinstance(clock, (Board, TrtexecClock)) else None
+
+
+def _runner(
+    clock: Clock,
+    graphs: Mapping[str, bytes],
+    *,
+    target: Target,
+    environment: Mapping[str, Any],
+    settings: MeterSettings,
+) -> Callable[[str], SteadyRun]:
+    """What runs a network without a pause, by its name."""
+    if isinstance(clock, TrtexecClock):
+        version = TensorrtVersion.parse(str(environment["runtime_version"]))
+        cache = clock.caches.read(cache_key(environment))
+
+        def run_tool(name: str) -> SteadyRun:
+            return run_engine(
+                clock,
+                (name, graphs[name]),
+                version=version,
+                precision=target.precision,
+                cache=cache,
+                seconds=settings.steady,
+            )
+
+        return run_tool
+
+    def run(name: str) -> SteadyRun:
+        graph = runtimes.convert_for_clock(target.runtime, graphs[name], batch=target.batch)
+        return run_steadily(
+            clock.measure,
+            (name, graph),
+            runtime=runtimes.get(target.runtime),
+            settings=replace(measure.DEFAULT, threads=target.threads, precision=target.precision),
+            batch=target.batch,
+            seconds=settings.steady,
+        )
+
+    return run
+
+
+def add_energies(
+    table: LatencyTable, units: Mapping[str, Unit], *, records: Iterable[EnergyRecord]
+) -> LatencyTable:
+    """The table with the energies of its networks, and the idle power of the board.
+
+    Args:
+        table: of the networks' times.
+        units: of the profile, by name.
+        records: of the journal, oldest first.
+    """
+    joules: dict[Arch, float] = {}
+    latest: EnergyRecord | None = None
+    for record in records:
+        unit = units.get(record.unit)
+        if unit is None or not isinstance(unit.of, Arch) or digest(unit.build()) != record.graph:
+            continue
+        joules[unit.of], latest = record.energy.joules, record
+    if latest is None:
+        return table
+    environment = {
+        **table.environment,
+        SENSOR: latest.energy.sensor,
+        IDLE: latest.energy.idle_watts,
+    }
+    networks = tuple(
+        replace(network, joules=joules.get(network.arch)) for network in table.networks
+    )
+    return replace(table, networks=networks, environment=environment)
