@@ -231,7 +231,7 @@ class Retraining:
     Args:
         start: where the training started. ``inherited``: from the supernet's weights. ``scratch``:
             from random weights. ``joint``: from the supernet's weights, trained together with the
-            choices of a search strategy.
+            choices of a search strategy. ``original``: from the weights of a published network.
         epochs: passes over the training images.
         learning_rate: its highest value.
         images: number of training images.
@@ -241,7 +241,7 @@ class Retraining:
         after: its accuracy on the same images with its own weights, in fp32.
     """
 
-    start: Literal["inherited", "scratch", "joint"]
+    start: Literal["inherited", "scratch", "joint", "original"]
     epochs: Count
     learning_rate: Annotated[float, Range(0, 1000, "number")]
     images: Count
@@ -251,7 +251,8 @@ class Retraining:
     after: AccuracyRecord
 
     def __str__(self) -> str:
-        start = "random" if self.start == "scratch" else "the supernet's"
+        starts = {"scratch": "random", "original": "the published"}
+        start = starts.get(self.start, "the supernet's")
         role = f"the best of {len(self.candidates)} on"
         if self.start == "joint":
             role = "beside a search that learnt from"

@@ -57,7 +57,7 @@ def run(request: SpecializeRequest, fleet: Fleet, where: Where, shown: Shown) ->
     from edgenas.delivery.run import specialize
 
     with steps() as progress:
-        result = specialize(request, out=where.out, force=where.force, progress=progress)
+        result = specialize(request, out=where.out, force=where.force, progress=progress, say=note)
     if shown.json:
         print_json(result.to_json())
     else:

@@ -28,6 +28,7 @@ LEARNING = ("bayes", "proxyless", "gumbel", "reinforce")
 # These learn by gradients on the supernet, and can train its weights too.
 GRADIENT = ("proxyless", "gumbel", "reinforce")
 
+START = "lite0"  # what learns the images of users who do not say it
 RETRAINS = "retrain_top"  # the option without which the others about retraining say nothing
 
 Count = Annotated[int, Range(1, 4096, "count")]
@@ -136,6 +137,31 @@ class SpecializeRequest:
     ] = None
     sign: Annotated[str | None, Option("Sign the bundle with this SSH key.", keyed="never")] = None
     seed: Annotated[Annotated[int, Range(0, 2**63 - 1, "count")], Option("Seed of the search.")] = 0
+    init: Annotated[
+        str | None,
+        Option(
+            "Supernet whose networks learn the images of --data first. Default where --time is "
+            f"given, or where --supernet has other classes than the images: {START}.",
+            keyed="changed",
+        ),
+    ] = None
+    time: Annotated[
+        str | None,
+        Option(
+            "Time for that training, e.g. 45min, or 0: none. Default: 45min; 15min for a further "
+            "budget.",
+            keyed="changed",
+        ),
+    ] = None
+
+    @property
+    def training_seconds(self) -> float | None:
+        """The time for training; None: the usual one. Raises EdgenasError if it is unreadable."""
+        if self.time is None:
+            return None
+        return (
+            0.0 if self.time.strip() in ("0", "0s") else parse(self.time, unit="time", name="time")
+        )
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
@@ -160,12 +186,22 @@ class SpecializeRequest:
     @property
     def trains(self) -> bool:
         """Whether weights are trained."""
-        return self.weights == "joint" or self.retrains
+        return self.weights == "joint" or self.retrains or self.transfers
 
     @property
     def retrains(self) -> bool:
         """Whether the best networks are trained further."""
         return self.retrain_top > 0
+
+    @property
+    def transfers(self) -> bool:
+        """Whether trained weights learn the images first."""
+        return self.init is not None or self.time is not None
+
+    @property
+    def start(self) -> str:
+        """What learns the images, where trained weights do."""
+        return self.init or START
 
     @property
     def starts_from_scratch(self) -> bool:
@@ -200,12 +236,32 @@ class SpecializeRequest:
                 f"weights joint and {RETRAINS} both train the weights that are delivered",
                 hint="leave one of them out",
             )
+        if self.transfers:
+            self._check_transfer()
         if self.trains and self.data is None:
             raise EdgenasError(
                 "training weights needs --data: it learns from images",
                 hint="give the training images with --data, and others with --test",
             )
         _ = self.constraints  # reads every budget
+
+    def _check_transfer(self) -> None:
+        """Refuse what does not go together with ``init``."""
+        _ = self.training_seconds
+        if self.data is None:
+            given = "init" if self.time is None else "time"
+            raise EdgenasError(
+                f"{given} needs --data: weights learn from images",
+                hint="give the training images with --data, and others with --test",
+            )
+        others = {"supernet": self.supernet != SUPERNET, RETRAINS: self.retrains}
+        others |= {"weights": self.weights == "joint"}
+        for name in (name for name, given in others.items() if given):
+            raise EdgenasError(
+                f"init and {name} cannot be given together: init trains weights and fine-tunes "
+                "the best networks by itself",
+                hint=f"leave out --{name.replace('_', '-')}, or --init",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

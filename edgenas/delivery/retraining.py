@@ -41,7 +41,7 @@ _VERSION = "2"  # raise it where the same request would be trained otherwise
 # lose what they have learnt where steps are large.
 _USUAL: dict[str, tuple[int, float | None]] = {"inherited": (10, 0.02), "scratch": (60, None)}
 
-Start = Literal["inherited", "scratch", "joint"]
+Start = Literal["inherited", "scratch", "joint", "original"]
 
 
 def recipe_for(request: SpecializeRequest, trained: TrainedSupernet) -> Recipe:
@@ -90,20 +90,20 @@ def retrain(prepared: Prepared, chosen: Chosen) -> Chosen:
     recipe = recipe_for(request, prepared.trained)
     networks = [
         _train_one(
-            prepared, _inherit(prepared, arch), arch=arch, recipe=recipe, turn=(i, len(archs))
+            prepared, inherit(prepared, arch), arch=arch, recipe=recipe, turn=(i, len(archs))
         )
         for i, arch in enumerate(archs)
     ]
-    after = [_measure(prepared, network, validation, "validation").value for network in networks]
+    after = [measure(prepared, network, validation, "validation").value for network in networks]
     order = sorted(range(len(archs)), key=lambda i: -after[i])
-    best, built, bench = _build_best(prepared, archs, networks, order=order, bench=bench)
+    best, built, bench = build_best(prepared, archs, networks, order=order, bench=bench)
     rows = tuple(
         RetrainedNetwork(
             arch_id=archs[i].id, arch_text=str(archs[i]), before=before[i], after=after[i]
         )
         for i in sorted(order, key=lambda i: (i != best, -after[i]))
     )
-    retraining = _describe_training(
+    retraining = describe_training(
         prepared,
         networks[best],
         arch=built.arch,
@@ -124,7 +124,7 @@ def retrain(prepared: Prepared, chosen: Chosen) -> Chosen:
     )
 
 
-def _build_best(
+def build_best(
     prepared: Prepared,
     archs: Sequence[Arch],
     networks: Sequence[Network],
@@ -164,10 +164,10 @@ def describe_joint_training(prepared: Prepared, chosen: Chosen) -> Chosen:
     arch, validation = chosen.built.arch, prepared.images.require_validation()
     trained = chosen.learnt.inherited.supernet.extract(arch)
     before, after = (
-        _measure(prepared, network, validation, "validation").value
-        for network in (_inherit(prepared, arch), trained)
+        measure(prepared, network, validation, "validation").value
+        for network in (inherit(prepared, arch), trained)
     )
-    retraining = _describe_training(
+    retraining = describe_training(
         prepared,
         trained,
         arch=arch,
@@ -183,7 +183,7 @@ def describe_joint_training(prepared: Prepared, chosen: Chosen) -> Chosen:
     return dataclasses.replace(chosen, notes=notes, retraining=retraining)
 
 
-def _describe_training(
+def describe_training(
     prepared: Prepared,
     network: Network,
     *,
@@ -195,8 +195,8 @@ def _describe_training(
     """How the delivered network came by its weights, with its accuracies before and after."""
     images = prepared.images
     evaluation = images.evaluation or images.require_validation()
-    before = _measure(prepared, _inherit(prepared, arch), evaluation, images.split)
-    after = _measure(prepared, network, evaluation, images.split)
+    before = measure(prepared, inherit(prepared, arch), evaluation, images.split)
+    after = measure(prepared, network, evaluation, images.split)
     return Retraining(
         start=start,
         epochs=recipe.epochs,
@@ -248,7 +248,7 @@ def _train_one(
     )
 
 
-def _measure(prepared: Prepared, network: Network, images: Images, split: str) -> AccuracyRecord:
+def measure(prepared: Prepared, network: Network, images: Images, split: str) -> AccuracyRecord:
     """The accuracy of a network, calibrated first."""
     preprocessing = prepared.trained.preprocessing
     calibrate(network, prepared.images.calibration, preprocessing=preprocessing)
@@ -261,6 +261,6 @@ def _measure(prepared: Prepared, network: Network, images: Images, split: str) -
     )
 
 
-def _inherit(prepared: Prepared, arch: Arch) -> Network:
+def inherit(prepared: Prepared, arch: Arch) -> Network:
     """A network with the weights of the supernet as it was given."""
     return prepared.trained.supernet.extract(arch).to(memory_format=torch.channels_last)

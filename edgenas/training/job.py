@@ -14,7 +14,7 @@ The images lie beside such folders, in one file for all of them (`save_images`).
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from edgenas.basics.decode import decode
 from edgenas.basics.errors import EdgenasError
@@ -50,6 +50,8 @@ class Job:
         cooldown: epochs.
         evaluated_share: a fraction.
         calibration: a number of images.
+        start: where the weights come from.
+        epochs_before: of fine-tunings of these weights before this one.
     """
 
     space: Any
@@ -62,6 +64,8 @@ class Job:
     cooldown: Annotated[float, Range(0, 1000, "count")]
     evaluated_share: Fraction
     calibration: Annotated[int, Range(2, 10_000_000, "count")]
+    start: Literal["inherited", "original", "scratch", "joint"] = "inherited"
+    epochs_before: Annotated[float, Range(0, 1e9, "count")] = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +126,14 @@ def write_job(folder: Path, job: Job, network: Network) -> None:
 
 
 def make_job(
-    network: Network, *, recipe: Recipe, preprocessing: Preprocessing, seed: int, seconds: float
+    network: Network,
+    *,
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    seed: int,
+    seconds: float,
+    start: Literal["inherited", "original", "scratch", "joint"] = "inherited",
+    epochs_before: float = 0.0,
 ) -> Job:
     """A job with the usual patience.
 
@@ -132,6 +143,8 @@ def make_job(
         preprocessing: from stored images to inputs.
         seed: of the order and the views of images.
         seconds: that the training may take.
+        start: where its weights come from.
+        epochs_before: of fine-tunings of these weights before this one.
     """
     return Job(
         space=space_to_json(network.space),
@@ -144,6 +157,8 @@ def make_job(
         cooldown=TRANSFER.cooldown,
         evaluated_share=TRANSFER.evaluated_share,
         calibration=TRANSFER.calibration,
+        start=start,
+        epochs_before=epochs_before,
     )
 
 

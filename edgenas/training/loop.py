@@ -110,7 +110,7 @@ def train(
     course = make_course(space, parts, recipe, options)
     supernet = make_supernet(course, options)
     if options.time_budget is not None:
-        course = _with_planned_epochs(course, supernet, out=out, seconds=options.time_budget)
+        course = _with_planned_epochs(course, supernet, out=out, options=options)
         words = f"{duration(options.time_budget)} are enough for {course.recipe.epochs} epochs"
         progress(_begin(course, note=words))
     state = start_state(course, supernet)
@@ -144,11 +144,12 @@ def _check_precision(recipe: Recipe, device: torch.device) -> None:
 
 
 def _with_planned_epochs(
-    course: Course, supernet: Supernet, *, out: Path, seconds: float
+    course: Course, supernet: Supernet, *, out: Path, options: TrainingOptions
 ) -> Course:
     """The course with the epochs that fit into a time, or with those of the run in ``out``."""
     planned = parallel.broadcast(read_planned(out) if parallel.rank() == 0 else None)
-    planned = planned or plan_epochs(course, supernet, seconds=seconds)
+    seconds = options.time_budget or 0.0
+    planned = planned or plan_epochs(course, supernet, seconds=seconds, most=options.most_epochs)
     return dataclasses.replace(course, recipe=dataclasses.replace(course.recipe, **planned))
 
 

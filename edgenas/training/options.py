@@ -27,6 +27,8 @@ class TrainingOptions:
             predictor is fitted to. The recipe gets as many epochs as fit, see
             ``timing.plan_epochs``; a run that goes on keeps its epochs. None: the epochs are those
             of the recipe.
+        most_epochs: that a time budget may give; None: as many as fit. Then the budget also
+            decides how many networks an accuracy predictor is fitted to.
         device: where to train, e.g. ``cuda``. For several processes see
             ``edgenas.model.processes``.
     """
@@ -36,4 +38,5 @@ class TrainingOptions:
     teacher: Teacher | None = None
     normalisation: Normalisation | None = None
     time_budget: float | None = None
+    most_epochs: int | None = None
     device: str | torch.device = "cpu"

@@ -11,6 +11,7 @@ from edgenas.basics.units import parse
 
 Triple = tuple[float, float, float]
 
+TRANSFER = "transfer"  # the name of a recipe
 IMAGENET = {"mean": "0.485,0.456,0.406", "std": "0.229,0.224,0.225"}
 Seed = Annotated[int, Range(0, 2**63 - 1, "count")]
 
@@ -19,7 +20,6 @@ Seed = Annotated[int, Range(0, 2**63 - 1, "count")]
 class TrainRequest:
     """What is trained, on which images, and how."""
 
-    space: Annotated[str, Option("Name of a space, or a TOML or JSON file of one.")]
     data: Annotated[
         str,
         Option(
@@ -28,6 +28,10 @@ class TrainRequest:
         ),
     ]
     out: Annotated[Path, Option("Folder of the run and of its supernet.")]
+    space: Annotated[
+        str | None,
+        Option("Name of a space, or a TOML or JSON file of one. Default: that of --init."),
+    ] = None
     unlabelled: Annotated[
         bool,
         Option(
@@ -69,7 +73,11 @@ class TrainRequest:
         ),
     ] = None
     recipe: Annotated[
-        Path | None, Option("TOML file of a recipe. Its fields replace the usual ones.")
+        str | None,
+        Option(
+            "transfer, the recipe for few images from --init; or a TOML file whose fields replace "
+            "the usual ones."
+        ),
     ] = None
     time: Annotated[
         str | None,
@@ -110,6 +118,15 @@ class TrainRequest:
         _ = self.seconds, self.normalisation, self.teacher_normalisation
         if self.teacher_size is not None and self.teacher is None and not self.unlabelled:
             raise EdgenasError("--teacher-size needs --teacher or --unlabelled")
+        if self.space is None and self.init is None:
+            raise EdgenasError(
+                "missing option '--space'", hint="see all spaces with: edgenas list spaces"
+            )
+        if self.recipe == TRANSFER and self.init is None:
+            raise EdgenasError(
+                f"recipe {TRANSFER} needs --init: it starts from trained weights",
+                hint="see them with: edgenas list supernets",
+            )
         if (self.mean is None) != (self.std is None):
             raise EdgenasError("mean and std must be given together", hint=_example("mean", "std"))
 

@@ -32,7 +32,7 @@ TENSORBOARD = "tensorboard"
 _BEFORE = {"processes": 1, "time_budget": None, "normalisation": None, "split_seed": None}
 
 # What a time budget decides of a recipe.
-PLANNED = ("epochs", "judge_every")
+PLANNED = ("epochs", "judge_every", "accuracy_archs")
 
 
 class Run:

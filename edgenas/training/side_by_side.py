@@ -21,7 +21,7 @@ import torch
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.progress import Progress, Say, no_progress, say_nothing
 from edgenas.basics.units import duration
-from edgenas.training.job import TRAINED
+from edgenas.training.fine_tuning import has_ended
 
 LOG = "worker.log"
 _KEPT = 300  # characters of what a process said before it broke down
@@ -46,7 +46,7 @@ def fine_tune_all(
         EdgenasError: a fine-tuning failed; the others were stopped, and go on when they are
             started again.
     """
-    waiting = [name for name, folder in folders.items() if not (folder / TRAINED).exists()]
+    waiting = [name for name, folder in folders.items() if not has_ended(folder)]
     cores = torch.get_num_threads()
     at_once = max(1, min(cores, len(waiting)))
     crew = _Crew(folders, images=images, threads=max(1, cores // at_once))
@@ -102,7 +102,7 @@ class _Crew:
         """
         code = self.running.pop(name).wait()
         folder = self.folders[name]
-        if code == 0 and (folder / TRAINED).exists():
+        if code == 0 and has_ended(folder):
             return
         why = f"exit code {code}"
         if code < 0:

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgenas.accuracy.evaluation import evaluate_archs
 from edgenas.accuracy.measured import CHOSEN
+from edgenas.accuracy.predictor import FEWEST
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import wait_for_machine
 from edgenas.basics.units import duration
@@ -21,10 +22,27 @@ _WARM, _STEPS = 2, 6  # steps of a phase: to warm up, and to measure
 _NOMINAL = 1000  # steps of a training, whose phases are then as long as they should be
 _ARCHS = 4  # networks evaluated to learn what one takes
 _EVALUATING = 0.05  # of the time of an epoch, at most, for the evaluations
+_PREDICTING = 0.3  # of the time, at most, for the networks of a predictor, where it decides them
 _RESERVE = 0.03  # of the time: checkpoints, and what is slower later
 
 
-def plan_epochs(course: Course, supernet: Supernet, *, seconds: float) -> dict[str, int]:
+class TooLittleTimeError(EdgenasError):
+    """A time budget that is not enough for an epoch.
+
+    Args:
+        message: of the error.
+        least: seconds that are enough.
+    """
+
+    def __init__(self, message: str, *, least: float) -> None:
+        hint = f"give --time {math.ceil(least)}s, or a smaller accuracy_archs in a recipe"
+        super().__init__(message, hint=hint)
+        self.least = least
+
+
+def plan_epochs(
+    course: Course, supernet: Supernet, *, seconds: float, most: int | None = None
+) -> dict[str, int]:
     """Plan the epochs that fit into a time, and how often networks are evaluated meanwhile.
 
     Some steps of every phase and some evaluations are timed on a copy of the weights. The time is
@@ -34,32 +52,40 @@ def plan_epochs(course: Course, supernet: Supernet, *, seconds: float) -> dict[s
         course: the training; its epochs play no part.
         supernet: its weights at the start.
         seconds: for all epochs and the networks that an accuracy predictor is fitted to.
+        most: the most epochs; None: as many as fit. Where it is given, the networks for the
+            predictor become as few as the time demands.
 
     Returns:
-        ``epochs`` and ``judge_every`` of the recipe.
+        ``epochs``, ``judge_every`` and ``accuracy_archs`` of the recipe.
 
     Raises:
-        EdgenasError: not even one epoch fits.
+        TooLittleTimeError: not even one epoch fits.
     """
     wait_for_machine()
     recipe, begun = course.recipe, time.monotonic()
     step = _seconds_per_step(course, copy.deepcopy(supernet))
     evaluation = _time_of(lambda: evaluate_watched(course, start_state(course, supernet)))
-    networks = min(recipe.accuracy_archs + CHOSEN, course.space.size)
-    predictor = networks * _seconds_per_network(course, supernet)
+    per_network, archs = _seconds_per_network(course, supernet), recipe.accuracy_archs
+    if most is not None:
+        archs = min(archs, max(FEWEST, int(_PREDICTING * seconds / per_network) - CHOSEN))
+    networks = min(archs + CHOSEN, course.space.size)
+    predictor = networks * per_network
     epoch = step * course.steps_per_epoch
     every = max(1, math.ceil(evaluation / (_EVALUATING * epoch)))
     left = seconds * (1 - _RESERVE) - (time.monotonic() - begun) - predictor - evaluation
     # What was timed differs between processes.
-    epochs, every = parallel.broadcast((int(left / (epoch + evaluation / every)), every))
+    epochs, every, archs = parallel.broadcast(
+        (int(left / (epoch + evaluation / every)), every, archs)
+    )
     if epochs < 1:
         least = seconds - left + epoch + evaluation
-        raise EdgenasError(
+        raise TooLittleTimeError(
             f"--time must be enough for an epoch ({duration(epoch)}) and the evaluation of "
             f"{networks} networks ({duration(predictor)}), found {duration(seconds)}",
-            hint=f"give --time {math.ceil(1.1 * least)}s, or a smaller accuracy_archs in a recipe",
+            least=1.1 * least,
         )
-    return {"epochs": epochs, "judge_every": min(every, epochs)}
+    epochs = epochs if most is None else min(epochs, most)
+    return {"epochs": epochs, "judge_every": min(every, epochs), "accuracy_archs": archs}
 
 
 def _time_of(work: Callable[[], object]) -> float:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 
 from edgenas.training.recipe import Recipe
 
-NAME = "transfer"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
@@ -39,6 +37,8 @@ class TransferRecipe:
             from these images before; those with the original weights have the one of ``alone``.
         trained_head_rate: the factor for the classifier of such networks.
         rounds: of fine-tuning, one after the other.
+        fewest_steps: few images are learnt from for more epochs than the recipes say, until there
+            are so many steps.
         fewest_epochs: a round whose networks would have fewer is left out, but the last.
         patience: a training ends soon where so many evaluations in a row brought nothing new.
         cooldown: epochs to the end of a training that ends soon.
@@ -54,23 +54,30 @@ class TransferRecipe:
     trained_rate: float = 0.01
     trained_head_rate: float = 1.0
     rounds: tuple[Round, ...] = (Round(networks=4, share=0.3), Round(networks=2, share=0.7))
+    fewest_steps: int = 150
     fewest_epochs: float = 3.0
     patience: int = 6
     cooldown: float = 2.0
     evaluated_share: float = 0.1
     calibration: int = 250
 
-    def alone_from(self, *, trained: bool) -> Recipe:
+    def alone_from(self, *, trained: bool, images: int) -> Recipe:
         """How a network is fine-tuned, by what its weights have learnt from before.
 
         Args:
             trained: whether that were images of this very data set.
+            images: how many there are to learn from.
         """
+        recipe = self.fit(self.alone, images=images)
         if not trained:
-            return self.alone
-        return replace(
-            self.alone, learning_rate=self.trained_rate, head_rate=self.trained_head_rate
-        )
+            return recipe
+        return replace(recipe, learning_rate=self.trained_rate, head_rate=self.trained_head_rate)
+
+    def fit(self, recipe: Recipe, *, images: int) -> Recipe:
+        """A recipe for so many training images: few of them make small batches, and more epochs."""
+        batch = min(recipe.batch, images)
+        epochs = max(recipe.epochs, -(-self.fewest_steps // (images // batch)))
+        return replace(recipe, batch=batch, epochs=epochs)
 
 
 _COMMON = Recipe(
@@ -92,6 +99,8 @@ TRANSFER = TransferRecipe(
         random_archs=1,
         largest_resolution=128,
         accuracy_archs=60,
+        watched=2,
+        calibration=250,
     ),
     alone=replace(_COMMON, epochs=30, learning_rate=0.02, head_rate=5.0, warmup=1.0),
 )

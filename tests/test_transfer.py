@@ -1,0 +1,303 @@
+"""From photos to a bundle in one command: trained weights learn new classes."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from edgenas.accuracy.evaluation import measure_accuracy
+from edgenas.basics.errors import EdgenasError
+from edgenas.basics.progress import Progress, no_progress
+from edgenas.bundle.verify import verify_bundle
+from edgenas.delivery import rounds, supernets, train_inputs, transfer
+from edgenas.delivery.contenders import Contender
+from edgenas.delivery.fine_tuning import leave_out_beginnings
+from edgenas.delivery.request import SpecializeRequest
+from edgenas.delivery.rounds import plan_rounds
+from edgenas.delivery.run import specialize
+from edgenas.delivery.shared import SharedInputs
+from edgenas.delivery.transfer import choose_start
+from edgenas.images.loading import load_images
+from edgenas.model.calibration import calibrate
+from edgenas.model.saved import load_supernet
+from edgenas.model.supernet import Supernet
+from edgenas.space import presets
+from edgenas.space.cost import total
+from edgenas.training import job
+from edgenas.training.division import divide_as_trained
+from edgenas.training.fine_tuning import fine_tune, load_trained
+from edgenas.training.request import TrainRequest
+from edgenas.training.transfer import TRANSFER, Round
+
+BRIEF = replace(
+    TRANSFER,
+    elastic=replace(TRANSFER.elastic, batch=32, epochs=2, accuracy_archs=20, watched=0),
+    alone=replace(TRANSFER.alone, batch=32, epochs=2, checkpoint_seconds=0.0),
+    rounds=(Round(networks=3, share=0.5), Round(networks=2, share=0.5)),
+    fewest_steps=1,
+    fewest_epochs=0.0,
+)
+COUNTS = {"north": 20, "east": 20, "south": 20, "west": 20}
+
+
+def train_here(
+    folders: Mapping[str, Path], *, images: Path, progress: Progress = no_progress, **rest: Any
+) -> None:
+    """As ``fine_tune_all``, without other processes; test_fine_tuning.py tests those."""
+
+    def show(step: str, done: int, total: int, words: str) -> None:
+        progress("fine-tuning", done, total, words)
+
+    for folder in folders.values():
+        fine_tune(folder, images=images, tell=lambda event: None, progress=show)
+
+
+@pytest.fixture(autouse=True)
+def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own, a current folder to write to, and a recipe of seconds."""
+    monkeypatch.setenv("EDGENAS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    for module in (rounds, train_inputs, transfer, job):
+        monkeypatch.setattr(module, "TRANSFER", BRIEF)
+    monkeypatch.setattr(rounds, "fine_tune_all", train_here)
+    return tmp_path / "cache" / "transfers"
+
+
+def write_spots(folder: Path, counts: Mapping[str, int] = COUNTS, *, seed: int = 0) -> Path:
+    """Images with a bright spot whose place and colour say the class."""
+    rng = np.random.default_rng(seed)
+    for number, (name, count) in enumerate(counts.items()):
+        (folder / name).mkdir(parents=True)
+        y, x = divmod(number, 2)
+        for i in range(count):
+            pixels = rng.integers(0, 120, (16, 16, 3), dtype=np.uint8)
+            pixels[8 * y : 8 * y + 6, 8 * x : 8 * x + 6, number % 3] = 230
+            Image.fromarray(pixels).save(folder / name / f"{i:03}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def spots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_spots(tmp_path_factory.mktemp("data") / "spots")
+
+
+@pytest.fixture(scope="module")
+def other_spots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_spots(tmp_path_factory.mktemp("data") / "test", seed=1)
+
+
+def ask(start: Path, data: Path, **changes: Any) -> SpecializeRequest:
+    usual = {"device": "jetson", "constraint": ("macs<=200K",), "init": str(start)}
+    return SpecializeRequest(**{**usual, "data": str(data), "time": "10min", **changes})
+
+
+def files_of(folder: Path) -> dict[str, int]:
+    """When each file was written."""
+    return {str(p): p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+
+def test_photos_become_a_bundle(tiny: Path, spots: Path, other_spots: Path, own_world: Path):
+    said = list[str]()
+    asked = ask(tiny, spots, test=str(other_spots))
+    result = specialize(asked, out=Path("first"), say=said.append)
+    assert all(check.passed for check in verify_bundle(result.folder))
+    record = result.record
+    assert record.costs.macs <= 200e3
+    assert (record.accuracy.split, record.accuracy.images) == ("test", 80)
+    (folder,) = own_world.glob("*/")
+    assert any(str(folder) in line for line in said), "the folder is named"
+    assert any("elastic epochs" in line for line in said)
+
+    # The delivered network is the one of a folder, and its accuracy is that of its file.
+    told = record.retraining
+    assert told is not None
+    assert told.candidates[0].arch_id == result.arch.id
+    trained = load_supernet(folder / "elastic")
+    assert trained.classes == tuple(sorted(COUNTS))
+    assert trained.preprocessing.mean == load_supernet(tiny).preprocessing.mean
+    images = load_images(str(spots), stored=16)
+    parts, calibration = divide_as_trained(trained, images)
+    space, matching = trained.supernet.space, 0
+    for path in folder.glob(f"alone/{result.arch.id}-*"):
+        network = load_trained(path, space, result.arch)
+        calibrate(network, calibration, preprocessing=trained.preprocessing)
+        given = {"preprocessing": trained.preprocessing, "split": "validation"}
+        score = measure_accuracy(network, parts.validation, **given).value
+        matching += score == told.candidates[0].after
+    assert matching
+
+    # The original competes at the largest resolution that fits.
+    alone = [p.name.partition("-")[0] for p in folder.glob("alone/*/")]
+    fits = [
+        arch.id
+        for r in sorted(space.resolutions)
+        for arch in [replace(space.largest(), resolution=r)]
+        if total(space, arch).macs <= 200e3
+    ]
+    assert fits[-1] in alone
+
+    # The same again is the same bundle, and nothing is learnt a second time.
+    before = files_of(folder)
+    again = specialize(asked, out=Path("again"))
+    assert Path("again/model.onnx").read_bytes() == Path("first/model.onnx").read_bytes()
+    assert again.arch == result.arch
+    assert files_of(folder) == before
+    assert specialize(asked, out=Path("first")).existed
+
+
+def test_another_budget_costs_its_own_fine_tuning_alone(tiny: Path, spots: Path, own_world: Path):
+    specialize(ask(tiny, spots), out=Path("first"))
+    (folder,) = own_world.glob("*/")
+    before = files_of(folder)
+    second = specialize(ask(tiny, spots, constraint=("macs<=80K",), time="5min"), out=Path("2nd"))
+    assert second.record.costs.macs <= 80e3
+    after = files_of(folder)
+    assert {path: after[path] for path in before} == before, "nothing is written anew"
+    assert sum(path.endswith("job.json") for path in after) > sum(
+        path.endswith("job.json") for path in before
+    )
+
+    # Without any time the best of what is there is delivered.
+    said = list[str]()
+    quick = ask(tiny, spots, constraint=("macs<=150K",), time="0")
+    third = specialize(quick, out=Path("third"), say=said.append)
+    assert files_of(folder) == after
+    assert "time 0: no network is fine-tuned for this budget" in said
+    assert third.record.costs.macs <= 150e3
+    assert third.record.accuracy.value >= 0.5, "what was learnt before serves here too"
+
+
+def digest_of(folder: str) -> str:
+    return hashlib.sha256(Path(folder, "model.onnx").read_bytes()).hexdigest()
+
+
+def test_cut_off_anywhere_it_goes_on_to_the_same_network(
+    tiny: Path, spots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for place in (("training", 3), ("evaluating networks", 9), ("fine-tuning", 3)):
+
+        def cut(name: str, at: int, total: int, words: str, place: Any = place) -> None:
+            if (name, at) == place:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            specialize(ask(tiny, spots), out=Path("cut"), progress=cut)
+        assert not Path("cut").exists()
+    specialize(ask(tiny, spots), out=Path("cut"))
+    monkeypatch.setenv("EDGENAS_CACHE", str(tmp_path / "another"))
+    specialize(ask(tiny, spots), out=Path("whole"))
+    assert digest_of("cut") == digest_of("whole")
+
+
+def test_two_photos_of_each_class_are_enough(tiny: Path, tmp_path: Path):
+    few = write_spots(tmp_path / "few", dict.fromkeys(COUNTS, 2))
+    result = specialize(ask(tiny, few), out=Path("bundle"))
+    assert result.record.accuracy.images == 4
+
+
+def test_wrong_requests_are_refused(tiny: Path, spots: Path, tmp_path: Path, own_world: Path):
+    one = write_spots(tmp_path / "one", {"north": 5})
+    single = write_spots(tmp_path / "single", {"north": 5, "east": 1})
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"data": None, "time": None}, "init needs --data"),
+        ({"data": None, "init": None}, "time needs --data"),
+        ({"supernet": str(tiny)}, "init and supernet cannot be given together"),
+        ({"retrain_top": 1}, "init and retrain_top cannot be given together"),
+        ({"strategy": "gumbel", "weights": "joint"}, "init and weights cannot be given together"),
+        ({"constraint": ("macs<=1K",)}, "no network of space tiny keeps macs<=1K"),
+        ({"latency": "1us"}, "no network of space tiny keeps latency"),
+        ({"time": "soon"}, "time must be a number with a unit"),
+        ({"time": "0"}, r"time must be at least 1\.0+ min|time must be at least"),
+        ({"time": "3s"}, "time must be at least"),
+        ({"init": "lite9"}, "lite9"),
+        ({"data": str(tmp_path / "absent")}, "absent"),
+        ({"data": str(one)}, "must have at least 2 classes"),
+        ({"data": str(single)}, "class 'east' must have at least 2 images"),
+    ]
+    for changes, words in cases:
+        with pytest.raises(EdgenasError, match=words) as error:
+            specialize(replace(ask(tiny, spots), **changes), out=Path("bundle"))
+        assert len(error.value.message) <= 300
+        assert not Path("bundle").exists()
+    Path("taken").mkdir()
+    Path("taken/notes.txt").touch()
+    with pytest.raises(EdgenasError, match="holds a file that is no part of a bundle"):
+        specialize(ask(tiny, spots), out=Path("taken"))
+    assert not list(own_world.glob("*/elastic")), "nothing was learnt in vain"
+    # What was refused decides nothing: another time is as welcome.
+    specialize(ask(tiny, spots, time="20min"), out=Path("bundle"))
+
+
+def test_a_published_network_is_the_start_where_the_classes_are_others(spots: Path):
+    inputs = SharedInputs()
+    usual = SpecializeRequest(device="jetson")
+    assert choose_start(usual, inputs) == usual
+    cifar = replace(usual, data="cifar10")
+    assert choose_start(cifar, inputs) == cifar
+    assert choose_start(replace(usual, data=str(spots)), inputs).init == "lite0"
+    assert choose_start(replace(usual, time="5min"), inputs).init == "lite0"
+    own = replace(usual, data=str(spots), supernet="mine")
+    assert choose_start(own, inputs) == own
+
+
+@given(
+    contenders=st.integers(1, 6),
+    seconds=st.floats(1, 1e4),
+    epoch=st.floats(0.01, 1e3),
+    at_once=st.integers(1, 4),
+)
+def test_rounds_share_the_time(contenders: int, seconds: float, epoch: float, at_once: int):
+    planned = plan_rounds(
+        TRANSFER, contenders=contenders, seconds=seconds, epoch=epoch, at_once=at_once
+    )
+    spent = sum(r.seconds * -(-r.networks // at_once) for r in planned)
+    assert spent == pytest.approx(seconds)
+    counts = [r.networks for r in planned]
+    assert counts == sorted(set(counts), reverse=True), "ever fewer"
+    assert counts[0] <= contenders
+    for early in planned[:-1]:
+        assert early.seconds >= TRANSFER.fewest_epochs * epoch
+
+
+def test_what_was_trained_longer_counts():
+    space = presets.tiny()
+    network = Supernet(space).extract(space.smallest())
+
+    def contender(name: str, score: float, before: str = "") -> Contender:
+        folder = Path(name) if before else None
+        return Contender(
+            network=network, start="inherited", folder=folder, score=score, before=before
+        )
+
+    first = contender("", 0.80)
+    second, third = contender("b", 0.79, first.key), contender("c", 0.70, "b")
+    assert leave_out_beginnings([first, second]) == [second]
+    assert leave_out_beginnings([first, second, third]) == [second], "0.70 is clearly worse"
+
+
+def test_train_takes_the_recipe_by_name(tiny: Path, spots: Path, tmp_path: Path):
+    asked = TrainRequest(data=str(spots), out=tmp_path / "run", init=str(tiny), recipe="transfer")
+    made = supernets.train(asked)
+    trained = load_supernet(made.folder)
+    assert trained.supernet.space.name == "tiny", "the space of the start"
+    assert trained.training["recipe"]["epochs"] == made.epochs == 2
+    assert trained.training["recipe"]["learning_rate"] == TRANSFER.elastic.learning_rate
+    with pytest.raises(EdgenasError, match="recipe transfer needs --init"):
+        supernets.train(replace(asked, init=None, space="tiny"))
+    with pytest.raises(EdgenasError, match="missing option '--space'"):
+        supernets.train(replace(asked, init=None, recipe=None))
+
+
+def test_the_recipe_suits_few_images():
+    few = TRANSFER.fit(TRANSFER.alone, images=10)
+    assert few.batch == 10
+    assert few.epochs == TRANSFER.fewest_steps
+    many = TRANSFER.fit(TRANSFER.alone, images=100_000)
+    assert many == TRANSFER.alone
