@@ -175,7 +175,8 @@ def test_profile_refuses_what_it_cannot_measure(edgenas):
     words = ("profile", "--space", "tiny", "--device")
     refused(edgenas(*words, "jetson"), "must be reached to be timed", "--ssh user@board")
     refused(edgenas(*words, "host", "--runtime", "tensorflow"), "unknown runtime", "list runtimes")
-    refused(edgenas(*words, "host", "--runtime", "tensorrt"), "tensorrt cannot be timed", "trtexec")
+    refused(edgenas(*words, "host", "--runtime", "tensorrt"), "no trtexec on this machine")
+    refused(edgenas(*words, "host", "--runtime", "tensorrt-rtx"), "cannot be timed", "tensorrt")
     refused(edgenas(*words, "host", "--precision", "fp16"), "must be one of fp32, int8")
     refused(edgenas(*words, "host", "--time", "60"), "time must be in ns", "20ms")
     refused(edgenas(*words, "host", "--time", "1us"), "time_budget must be above")
@@ -206,7 +207,7 @@ def test_the_result_says_what_it_rests_on_and_how_to_go_on(edgenas, tiny: Path):
     for words_of in ("estimated", "predicted", "does not bind", "extrapolated", "kept"):
         assert words_of in done.out
     flat = " ".join(done.out.split())
-    assert "trtexec --onnx=model.onnx --fp16" in flat
+    assert "edgenas profile --device jetson-orin-nano --space tiny --runtime tensorrt" in flat
     (folder,) = Path().iterdir()
     assert f"edgenas verify {folder}" in flat
     assert all(line == line.rstrip() for line in done.out.splitlines())
@@ -782,7 +783,7 @@ def test_predict_tells_number_bound_and_provenance(edgenas, rising: Path):
     assert told["latency_ms"] == pytest.approx(report["seconds"] * 1e3)
     assert told["latency_upper_ms"] == pytest.approx(report["upper"] * 1e3)
     assert told["provenance"] == "estimated"
-    assert any("trtexec --onnx=model.onnx --fp16" in note for note in told["notes"])
+    assert any("--runtime tensorrt --precision fp16" in note for note in told["notes"])
     plain = edgenas("predict", "--device", "jetson", "--arch", "bundle/arch.json", "--classes", 3)
     assert " ms estimated, at most " in plain.out
     assert "at 95% confidence" in plain.out

@@ -93,7 +93,7 @@ def test_runtimes_without_relatives_of_their_own_share_those_of_cpus():
     assert relatives_of("tflite", "bf16").name == "cpu"
     with pytest.raises(EdgenasError, match="they are of CPUs") as refused:
         relatives_of("tensorrt")
-    assert "trtexec" in refused.value.hint
+    assert "edgenas profile --runtime tensorrt --ssh" in refused.value.hint
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -24,6 +24,7 @@ from edgenas.clock.board.settings import WORK_SCHEMA, TimingSettings
 from edgenas.clock.measure import ClockStoppedError
 from edgenas.clock.remote import Board
 from edgenas.clock.ssh import LinkError, Place
+from edgenas.clock.trtexec.clock import TrtexecClock
 from edgenas.latency.device import Target, load
 from edgenas.model.saved import load_supernet
 from edgenas.onnx_graph.build import layer_graph
@@ -334,12 +335,14 @@ def test_this_machine_is_not_reached_over_ssh():
 
 def test_a_board_is_timed_on_a_runtime_that_the_clock_knows():
     assert reach.timed_target(load("sill")) == TARGET
-    for name in ("odroid-n2plus", "jetson"):
-        found = reach.timed_target(load(name))
-        assert (found.runtime, found.precision) == ("onnxruntime", "fp32")
+    found = reach.timed_target(load("odroid-n2plus"))
+    assert (found.runtime, found.precision) == ("onnxruntime", "fp32")
+    found = reach.timed_target(load("jetson"))
+    assert (found.runtime, found.precision) == ("tensorrt", "fp16")
     assert reach.timed_target(load("rpi5")).runtime == "ncnn"
     assert reach.timed_target(load("sill"), runtime="openvino").precision == "fp32"
-    assert reach.timed_target(load("jetson"), runtime="tensorrt").precision == "fp16"
+    clocks = [reach.clock_of(load("jetson"), ssh="loop", runtime=r) for r in (None, "onnxruntime")]
+    assert [type(clock) for clock in clocks] == [TrtexecClock, Board]
 
 
 # What may be wrong

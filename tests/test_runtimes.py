@@ -45,7 +45,7 @@ def test_an_unknown_runtime_is_refused():
     assert "did you mean onnxruntime" in caught.value.hint
 
 
-@pytest.mark.parametrize("name", runtimes.timed_names())
+@pytest.mark.parametrize("name", [n for n in runtimes.timed_names() if runtimes.get(n).part])
 def test_the_board_part_of_a_runtime_is_for_it(name):
     assert import_part(runtimes.get(name).part).runtime == name
 

@@ -238,14 +238,14 @@ def test_a_budget_that_does_not_bind_is_said_to_be_so(rising: Path):
 
 def test_every_output_calls_an_estimate_one_and_names_the_command_that_measures(tiny: Path):
     result = specialize(ask(tiny, "latency<=20ms", device="jetson"), out=Path("bundle"))
-    command = "trtexec --onnx=model.onnx --fp16 --saveEngine=model.engine"
+    command = "edgenas profile --device jetson-orin-nano --space tiny --runtime tensorrt"
     for name, text in all_text(result).items():
         assert "estimate" in text, name
         if name != "manifest.json":
             assert command in text, name
     assert "estimated" in str(result.record.predicted)
     assert result.record.measured is None
-    assert any("trtexec --onnx=model.onnx --fp16" in note for note in result.record.notes)
+    assert any("--ssh user@board" in note for note in result.record.notes)
 
 
 def test_extrapolation_is_said_with_the_nearest_row(tiny: Path, monkeypatch: pytest.MonkeyPatch):

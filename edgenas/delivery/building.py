@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from edgenas.clock.board.settings import TimingSettings
-from edgenas.clock.measure import Measurement
+from edgenas.clock.measure import DEFAULT, Measurement
+from edgenas.clock.trtexec.clock import TrtexecClock
 from edgenas.delivery.preparing import Prepared
 from edgenas.delivery.request import Percentile
 from edgenas.model.calibration import calibrate
@@ -14,8 +15,10 @@ from edgenas.model.export import Parity, parity, to_onnx
 from edgenas.model.network import Network
 from edgenas.model.threads import limit_threads
 from edgenas.onnx_graph.forms import convert_to_form
+from edgenas.profiling.rebuilding import BUILDS, mean_of_builds, spread_in
 from edgenas.profiling.tables import measure_network
 from edgenas.profiling.work import Clock
+from edgenas.runtime import registry as runtimes
 from edgenas.runtime.registry import form_of
 from edgenas.space.arch import Arch
 from edgenas.space.cost import total
@@ -40,6 +43,8 @@ class BuiltNetwork:
         predicted: latency in seconds.
         measured: latency on the device; None where it was not measured.
         repeats: how often it was measured again because the machine was slower than its table.
+        builds: of engines that the measured latency is the mean of; 0: nothing was built.
+        above: by which factor a further build may be slower than that mean.
     """
 
     arch: Arch
@@ -49,12 +54,15 @@ class BuiltNetwork:
     predicted: float
     measured: Measurement | None = None
     repeats: int = 0
+    builds: int = 0
+    above: float = 1.0
 
     def seconds(self, percentile: Percentile) -> float:
         """The measured number that the budget is held to; infinite where nothing was measured."""
         if self.measured is None:
             return float("inf")
-        return self.measured.median if percentile == "p50" else self.measured.wall_p95
+        measured = self.measured.median if percentile == "p50" else self.measured.wall_p95
+        return measured * self.above
 
 
 def build(prepared: Prepared, arch: Arch, *, network: Network) -> BuiltNetwork:
@@ -91,6 +99,9 @@ def build(prepared: Prepared, arch: Arch, *, network: Network) -> BuiltNetwork:
         )
         agreement = parity(network, onnx, images=inputs, precision=precision)
         agreement.require()
+    runtime = runtimes.find(target.runtime)
+    if prepared.latency.version and runtime is not None and runtime.fit_version is not None:
+        onnx = runtime.fit_version(onnx, prepared.latency.version)
     return BuiltNetwork(
         arch=arch,
         network=network,
@@ -118,6 +129,37 @@ def compare_on_evaluation_images(prepared: Prepared, built: BuiltNetwork) -> Bui
     )
     agreement.require()
     return replace(built, parity=agreement)
+
+
+def time_builds(
+    prepared: Prepared, built: BuiltNetwork, *, clock: TrtexecClock, builds: int
+) -> BuiltNetwork:
+    """Build a network into engines on the device, and time each.
+
+    One build is quick, with what is known from earlier builds. Several are made as a user makes
+    them, without that.
+
+    Args:
+        prepared: the target.
+        built: the network.
+        clock: where it is built and timed.
+        builds: how many engines.
+    """
+    target = prepared.latency.target
+    at = clock.built_afresh() if builds > 1 else clock
+    measured = [
+        measure_network(built.onnx, target=target, settings=DEFAULT, clock=at)
+        for _ in range(builds)
+    ]
+    spread = prepared.latency.spread or spread_in({})
+    if builds > 1:
+        spread = spread.join([measurement.median for measurement in measured])
+    return replace(
+        built,
+        measured=mean_of_builds(measured),
+        builds=builds,
+        above=spread.above(BUILDS),
+    )
 
 
 def time_on_device(

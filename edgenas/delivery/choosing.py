@@ -18,7 +18,14 @@ from edgenas.bundle.record import Retraining
 from edgenas.bundle.trace import Attempt
 from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.measure import DEFAULT, NETWORK
-from edgenas.delivery.building import REPEATS, BuiltNetwork, build, time_on_device
+from edgenas.clock.trtexec.clock import TrtexecClock
+from edgenas.delivery.building import (
+    REPEATS,
+    BuiltNetwork,
+    build,
+    time_builds,
+    time_on_device,
+)
 from edgenas.delivery.limits import Seconds, limits_for
 from edgenas.delivery.log import NOTHING_SEEN, SearchLog
 from edgenas.delivery.preparing import Prepared
@@ -30,6 +37,7 @@ from edgenas.delivery.ranking import (
     rank_networks,
 )
 from edgenas.model.network import Network
+from edgenas.profiling.rebuilding import BUILDS
 from edgenas.profiling.work import Clock
 from edgenas.space.arch import Arch
 from edgenas.space.cost import Vector
@@ -85,6 +93,11 @@ class DeviceBench:
     timed: tuple[BuiltNetwork, ...] = ()
     log: SearchLog = NOTHING_SEEN
 
+    @property
+    def clock_builds(self) -> TrtexecClock | None:
+        """The clock, where it builds an engine of each network."""
+        return self.clock if isinstance(self.clock, TrtexecClock) else None
+
     def find(self, arch: Arch) -> BuiltNetwork | None:
         """The latest measurement of a network; None where it was not measured."""
         return next((built for built in self.timed if built.arch == arch), None)
@@ -95,27 +108,30 @@ class DeviceBench:
 
     def measure_briefly(self, built: BuiltNetwork) -> "tuple[DeviceBench, BuiltNetwork]":
         """Measure a network as long as a choice needs."""
-        return self._measure(built, settings=BRIEF, fresh=False)
+        return self._measure(built, settings=BRIEF, builds=1)
 
     def measure_final(self, built: BuiltNetwork) -> "tuple[DeviceBench, BuiltNetwork]":
         """Measure a network as long as a number needs that is reported."""
-        return self._measure(built, settings=NETWORK, fresh=True)
+        return self._measure(built, settings=NETWORK, builds=BUILDS)
 
     def _measure(
-        self, built: BuiltNetwork, *, settings: TimingSettings, fresh: bool
+        self, built: BuiltNetwork, *, settings: TimingSettings, builds: int
     ) -> "tuple[DeviceBench, BuiltNetwork]":
         """The bench with one more measurement, and the network with it."""
         prepared = self.prepared
         patience = REPEATS - sum(one.repeats for one in self.timed)
-        built = time_on_device(
-            prepared, built, clock=self.clock, settings=settings, patience=patience
-        )
+        if self.clock_builds is not None:
+            built = time_builds(prepared, built, clock=self.clock_builds, builds=builds)
+        else:
+            built = time_on_device(
+                prepared, built, clock=self.clock, settings=settings, patience=patience
+            )
         attempt = Attempt(
             arch_id=built.arch.id,
             accuracy=prepared.predict_accuracy(built.arch),
             predicted=prepared.predict_seconds(built.arch),
             measured=self.seconds(built),
-            fresh=fresh,
+            fresh=builds > 1,
         )
         latest = {one.arch: one for one in self.timed} | {built.arch: built}
         bench = replace(self, timed=tuple(latest.values()), log=self.log.add_attempt(attempt))
@@ -147,9 +163,8 @@ def choose(prepared: Prepared) -> Chosen:
     """
     latency, budget, clock = prepared.latency, prepared.budget, prepared.latency.clock
     # Only what will not be measured has to keep its budget with a margin for the prediction.
-    bound = latency.predictor.predict
-    if clock is None:
-        bound = latency.upper(prepared.request.confidence)
+    aim = latency.upper if clock is None else latency.to_aim_at
+    bound = aim(prepared.request.confidence)
     prepared.progress("searching", 0, 1, "")
     first = _search_first(prepared, bound)
     prepared.progress("searching", 1, 1, str(first.best))

@@ -137,9 +137,16 @@ def evaluate(prepared: "Prepared", built: "BuiltNetwork") -> Evaluated:
     """
     target, images = prepared.latency.target, prepared.images.evaluation
     lowered, notes = prepared.lowered, tuple[str, ...]()
-    if lowered and target.precision == "int8":
+    absence = ""
+    if lowered and prepared.latency.clock is not measure:
+        absence = explain_absence(target)
+    by_tool = runtimes.is_built_by_tool(target.runtime)
+    if lowered and target.precision == "int8" and not (by_tool and absence):
         notes += (_describe_kernels(built, target),)
-    if lowered and prepared.latency.clock is not measure and (absence := explain_absence(target)):
+    if absence and by_tool:
+        if images is not None:
+            notes += ("accuracy is that of the shipped file as ONNX Runtime computes it here",)
+    elif absence:
         # A board may compute in what this machine cannot, e.g. fp16 on ARM.
         notes += (f"accuracy is that of fp32: {absence} on this machine",)
         lowered = False
@@ -182,12 +189,10 @@ def _count_correct(
 def _run(prepared: "Prepared", built: "BuiltNetwork", pixels: Tensor) -> np.ndarray:
     target, resolution = prepared.latency.target, built.arch.resolution
     inputs = prepared.trained.preprocessing.prepare(pixels, resolution=resolution)
-    return run_onnx(
-        built.onnx,
-        inputs.contiguous().numpy(),
-        runtime=target.runtime,
-        precision=target.precision,
-    )
+    pixels_in, runtime = inputs.contiguous().numpy(), runtimes.get(target.runtime)
+    if runtime.built_by_tool and runtime.available():
+        return run_onnx(built.onnx, pixels_in)  # the graph decides the precision
+    return run_onnx(built.onnx, pixels_in, runtime=target.runtime, precision=target.precision)
 
 
 def _describe_kernels(built: "BuiltNetwork", target: Target) -> str:

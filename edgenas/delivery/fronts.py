@@ -233,7 +233,9 @@ def _latency_on(
     device: Device, request: ParetoRequest, inputs: SharedInputs, *, progress: Progress
 ) -> TargetLatency:
     """The latency of the networks of the supernet on a device."""
-    clock = clock_of(device, say=lambda line: progress("connecting", 0, 1, line))
+    clock = clock_of(
+        device, runtime=request.runtime, say=lambda line: progress("connecting", 0, 1, line)
+    )
     use = device.target if clock is None else partial(timed_target, device)
     target = use(
         runtime=request.runtime,

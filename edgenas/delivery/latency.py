@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from edgenas.basics.errors import EdgenasError, unknown_name
 from edgenas.basics.progress import Progress
-from edgenas.clock import measure
 from edgenas.clock.power import open_meter
 from edgenas.clock.ssh import LinkError
 from edgenas.latency import device as devices
@@ -18,6 +19,8 @@ from edgenas.latency.source import expand_model
 from edgenas.latency.table import LatencyTable, Statistic
 from edgenas.latency.table_file import find_table
 from edgenas.profiling.energy import place_of
+from edgenas.profiling.reach import clock_here
+from edgenas.profiling.rebuilding import BUILDS, RebuildSpread, spread_of_table
 from edgenas.profiling.run import ProfilePlan, profile
 from edgenas.profiling.tables import NoTableError, predictor_for, table_for
 from edgenas.profiling.work import Clock
@@ -45,6 +48,8 @@ class TargetLatency:
             the speed at which its numbers hold. None where they are not known.
         energy: predicts joules of a run, from networks whose energy was measured; None where the
             table has none.
+        version: of the runtime that the table was measured with; empty: there is no table.
+        spread: how much builds of one network differ; None: the runtime builds no engines.
     """
 
     device: Device
@@ -55,6 +60,8 @@ class TargetLatency:
     clock: Clock | None
     canary: float | None = None
     energy: LatencyPredictor | None = None
+    version: str = ""
+    spread: RebuildSpread | None = None
 
     @property
     def reachable(self) -> bool:
@@ -64,6 +71,17 @@ class TargetLatency:
     def upper(self, confidence: float) -> Callable[[Codes], Vector]:
         """The function from rows to the seconds that they do not exceed, at a confidence."""
         return lambda rows: self.predictor.upper(rows, confidence=confidence)
+
+    def to_aim_at(self, confidence: float) -> Callable[[Codes], Vector]:
+        """The function from rows to seconds that a search holds to the budget of a device at hand.
+
+        What a search gives is measured afterwards. Where that takes minutes, because an engine is
+        built, the bound is aimed at, and what is promised of a further build.
+        """
+        if self.spread is None:
+            return self.predictor.predict
+        above, upper = self.spread.above(BUILDS), self.upper(confidence)
+        return lambda rows: np.maximum(upper(rows), self.predictor.predict(rows) * above)
 
     def bound_words(self, confidence: float) -> str:
         """What the upper bound rests on."""
@@ -109,14 +127,11 @@ class TargetLatency:
             cautions = cautions_of(self.model, operators, file="model.onnx")
         cautions.append(
             f"the latency is {self.predictor.provenance}, not measured; measure the real one on "
-            f"the board itself: {self._measuring_command(space)}"
+            f"the board itself: {self._measuring_command(space)}; or give --ssh to specialize"
         )
         return cautions
 
     def _measuring_command(self, space: Space) -> str:
-        runtime = runtimes.find(self.target.runtime)
-        if runtime is not None and runtime.timing_command is not None:
-            return runtime.timing_command(self.target.precision)
         command = f"edgenas profile --device {self.device.name} --space {space.name}"
         if not runtimes.can_be_timed(self.target.runtime):
             return f"{command} --ssh user@board (ONNX Runtime)"
@@ -187,13 +202,14 @@ def find_latency(
     """
     table: LatencyTable | None = None
     if clock is None and device.reach == "local":
-        clock = measure
+        clock = clock_here(target.runtime)
     if clock is not None:
         table = table_for(space, target=target, clock=clock)
     elif find_table(target) is not None:
         table = table_for(space, target=target, clock=None)
     if table is not None:
         predictor = predictor_for(table, space, statistic=statistic)
+        built = runtimes.is_built_by_tool(target.runtime)
         kind = f"table of {len(table.layers)} layers and {len(table.networks)} networks"
         if isinstance(predictor, LearnedPredictor):
             kind = f"layer costs learned from {len(table.networks)} networks"
@@ -206,6 +222,8 @@ def find_latency(
             clock=clock,
             canary=table.environment.get("canary"),
             energy=fit_energy(space, table, latency=predictor),
+            version=table.runtime_version or "",
+            spread=spread_of_table(table) if built else None,
         )
     model = device_model(device, target).for_family(space.name)
     return TargetLatency(

@@ -146,6 +146,7 @@ def resolve(request: SpecializeRequest, *, progress: Progress) -> Resolved:
         check_key(request.sign)
     clock = clock_of(
         device,
+        runtime=request.runtime,
         ssh=request.ssh,
         python=request.python,
         say=lambda line: progress("connecting", 0, 1, line),

@@ -20,6 +20,7 @@ from edgenas.delivery.choosing import Chosen
 from edgenas.delivery.evaluating import Evaluated
 from edgenas.delivery.limits import BYTES, bound_for
 from edgenas.delivery.preparing import Prepared
+from edgenas.profiling.rebuilding import CONFIDENCE
 from edgenas.profiling.run import environment_of
 from edgenas.space.cost import memory, total
 from edgenas.strategies.constraint import Constraint
@@ -101,6 +102,9 @@ def _describe_promise(
         evidence = "measured median" if request.percentile == "p50" else "measured p95, ungated"
         if request.percentile == "p50" and built.measured.flag == "noisy":
             evidence = "measured 5th percentile: too few runs met the machine at full speed"
+        if built.builds:
+            evidence = f"measured on {built.builds} builds of its engine, which "
+            evidence += f"{CONFIDENCE:.0%} of further builds keep"
     else:
         bound = bound_for(latency, constraint, confidence=request.confidence)
         value = float(bound(prepared.space.encode([built.arch]))[0])

@@ -180,7 +180,7 @@ def relatives_of(runtime: str, precision: str = "fp32") -> Relatives:
     if "tensorrt" in runtime or "cuda" in runtime:
         raise EdgenasError(
             f"no relatives are known for {runtime}: they are of CPUs",
-            hint="measure on the board itself: trtexec --onnx=model.onnx --fp16",
+            hint=f"measure on the board: edgenas profile --runtime {runtime} --ssh user@board",
         )
     for name in (f"{runtime}-{precision}", runtime, ANY_CPU):
         for folder in data_folders(FOLDER):

@@ -98,7 +98,12 @@ def profile(
     request.check()
     device = load(request.device)
     clock = reach.clock_at_hand(
-        device, ssh=request.ssh, python=request.python, seconds=request.seconds, say=say
+        device,
+        runtime=request.runtime,
+        ssh=request.ssh,
+        python=request.python,
+        seconds=request.seconds,
+        say=say,
     )
     space = load_space(request.space)
     if request.classes is not None:
@@ -138,7 +143,9 @@ def check(
     """
     request.check()
     device = load(request.device)
-    clock = reach.clock_at_hand(device, ssh=request.ssh, python=request.python, say=say)
+    clock = reach.clock_at_hand(
+        device, runtime=request.runtime, ssh=request.ssh, python=request.python, say=say
+    )
     target = _choose_target(device, request)
     return check_target(
         target,

@@ -20,6 +20,7 @@ from edgenas.profiling.method import read_method
 from edgenas.profiling.remeasure import measure_again
 from edgenas.profiling.tables import NoTableError
 from edgenas.profiling.work import Clock
+from edgenas.runtime import registry as runtimes
 from edgenas.space.arch import Arch
 from edgenas.space.layer import Layer
 from edgenas.space.plan import layers
@@ -27,6 +28,7 @@ from edgenas.space.presets import load_space
 from edgenas.space.space import Space
 
 LAYERS, NETWORKS, VISITS = 12, 6, 2
+BUILT_NETWORKS = 9  # where each is an engine that takes a minute to build, once
 UNCERTAIN = "the interval reaches beyond the tolerance: a drift cannot be excluded"
 
 Item = TypeVar("Item")
@@ -38,7 +40,7 @@ def check(
     clock: Clock,
     space: Space | None = None,
     tolerance: float = 0.05,
-    visits: int = VISITS,
+    visits: int | None = None,
     settings: TimingSettings = DEFAULT,
     progress: Progress = no_progress,
 ) -> DriftCheck:
@@ -49,7 +51,7 @@ def check(
         clock: where it is timed.
         space: the space of the table; None: the one of its networks.
         tolerance: a fraction between 0 and 1.
-        visits: how often each canary is timed.
+        visits: how often each canary is timed; None: as often as the runtime needs.
         settings: of the clock.
         progress: called after each visit.
 
@@ -60,13 +62,14 @@ def check(
         raise EdgenasError(f"tolerance must be between 0% and 100%, found {tolerance:.1%}")
     table = _load_measured(target)
     space = space or _read_space(table)
+    built = runtimes.is_built_by_tool(target.runtime)
     time_canaries = partial(
         measure_again,
         space,
         target=target,
-        parts=_choose_canaries(table, space),
+        parts=_choose_canaries(table, space, built=built),
         method=read_method(table),
-        visits=visits,
+        visits=visits or (1 if built else VISITS),
         settings=settings,
         clock=clock,
         report=partial(progress, "checking"),
@@ -122,7 +125,7 @@ def _read_space(table: LatencyTable) -> Space:
         raise EdgenasError(error.message, hint="give its file: --space FILE.toml") from None
 
 
-def _choose_canaries(table: LatencyTable, space: Space) -> list[Layer | Arch]:
+def _choose_canaries(table: LatencyTable, space: Space, *, built: bool) -> list[Layer | Arch]:
     """Choose networks, and layers of the slower half, whose times are surest; spread by time."""
     timings = {layer: timing for layer, timing in table.layers.items() if not timing.noisy}
     own = set(timings) & set(layers(space))
@@ -132,8 +135,10 @@ def _choose_canaries(table: LatencyTable, space: Space) -> list[Layer | Arch]:
         if network.belongs_to(space) and not network.timing.noisy
     }
     ordered = sorted(own, key=lambda layer: (timings[layer].seconds, str(layer)))
-    chosen: list[Layer | Arch] = [*_take_spread(ordered[len(ordered) // 2 :], LAYERS)]
+    slower = () if built else ordered[len(ordered) // 2 :]
+    chosen: list[Layer | Arch] = [*_take_spread(slower, LAYERS)]
     few = NETWORKS if chosen else LAYERS + NETWORKS  # some tables have no layers
+    few = BUILT_NETWORKS if built else few
     chosen += _take_spread(sorted(networks, key=lambda a: (networks[a].seconds, a.id)), few)
     if not chosen:
         raise EdgenasError(

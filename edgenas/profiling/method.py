@@ -39,6 +39,10 @@ _ALIKE = (
     "; random weights, several visits, medians of runs at the machine's full speed, told by a "
     "canary, median of these; operators one after the other, all graph optimisations; runs {}"
 )
+_BUILT = (
+    "; random weights, each graph an engine that trtexec builds on the device, medians of its runs "
+    "on the GPU as CUDA graphs, after a warm-up, from GPU memory to GPU memory"
+)
 _AS_USERS, _ON_GPU = "called as users call them", "from GPU memory to GPU memory"
 _IN_FLOAT = "; kept in float: "
 
@@ -55,8 +59,9 @@ def choose_method(target: Target) -> Method:
 
 def describe_method(method: Method, *, space: Space, target: Target) -> str:
     """How layers and networks are timed on a target, in the words of tables."""
-    on_gpu = runtimes.get(target.runtime).on_gpu
-    words = _WORDS[method] + _ALIKE.format(_ON_GPU if on_gpu else _AS_USERS)
+    runtime = runtimes.get(target.runtime)
+    alike = _ALIKE.format(_ON_GPU if runtime.on_gpu else _AS_USERS)
+    words = _WORDS[method] + (_BUILT if runtime.built_by_tool else alike)
     parts = space.kept_in_float if target.precision == "int8" else ()
     return words + (_IN_FLOAT + ", ".join(parts) if parts else "")
 
@@ -79,7 +84,7 @@ def read_method(table: LatencyTable) -> Method:
     """
     words = unify_words(table.method).partition(_IN_FLOAT)[0]
     for method, how in _WORDS.items():
-        if words.startswith(how + _ALIKE.partition("{")[0]):
+        if words.startswith((how + _ALIKE.partition("{")[0], how + _BUILT)):
             return method
     raise EdgenasError(
         f"the table of {table.target} was made by a method that this edgenas does not know: "

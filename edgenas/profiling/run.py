@@ -23,14 +23,18 @@ from edgenas.profiling.energy import add_energies, choose_metered, meter_network
 from edgenas.profiling.journal import Journal, open_journal
 from edgenas.profiling.method import choose_method, unify_words
 from edgenas.profiling.networks import (
+    BUILT_FURTHER,
+    BUILT_LINES,
     CALIBRATION,
     FURTHER,
     MOST,
+    REBUILT,
     calibration_archs,
     random_archs,
 )
 from edgenas.profiling.order import TimingOrder
-from edgenas.profiling.units import Unit, units_of
+from edgenas.profiling.rebuilding import build_anew, say_how_long
+from edgenas.profiling.units import Unit, network_unit, units_of
 from edgenas.profiling.work import Clock, Work
 from edgenas.runtime import registry as runtimes
 from edgenas.runtime.contract import Method
@@ -51,8 +55,11 @@ class ProfilePlan:
     Args:
         networks: whole networks spread over the space, for the line from sums to networks; None:
             as many as the method needs.
-        further: random networks for the bound, see ``edgenas.profiling.tables.predictor_for``.
-        visits: how often each unit is timed, all other units in between.
+        further: random networks for the bound, see ``edgenas.profiling.tables.predictor_for``;
+            None: as many as the runtime needs.
+        visits: how often each unit is timed, all other units in between; None: as often as the
+            runtime needs.
+        rebuilt: how many networks are built into engines several times, without a timing cache.
         method: how layers are timed, see `edgenas.profiling.method`; None: the best one known for
             the target.
         seed: of the order and of the random networks.
@@ -65,8 +72,9 @@ class ProfilePlan:
     """
 
     networks: int | None = None
-    further: int = FURTHER
-    visits: int = VISITS
+    further: int | None = None
+    visits: int | None = None
+    rebuilt: int = REBUILT
     method: Method | None = None
     seed: int = 0
     time_budget: float | None = None
@@ -87,7 +95,8 @@ class ProfilePlan:
                 f"time_budget must be above {least:g} s, which the canary alone takes, "
                 f"found {self.time_budget:g} s"
             )
-        for name, smallest in (("networks", 0), ("further", 0), ("visits", 1)):
+        least_of = {"networks": 0, "further": 0, "visits": 1, "rebuilt": 0}
+        for name, smallest in least_of.items():
             value = getattr(self, name)
             if value is not None and value < smallest:
                 raise EdgenasError(f"{name} must be at least {smallest}, found {value}")
@@ -108,6 +117,7 @@ class PlannedProfile:
         lines: the networks for the line, the most informative first.
         fewest: how many of them come before everything else.
         random: the networks for the bound.
+        rebuilt: the units that are built anew at the end, to see how builds differ.
     """
 
     space: Space
@@ -120,6 +130,7 @@ class PlannedProfile:
     lines: tuple[Arch, ...]
     fewest: int
     random: tuple[Arch, ...]
+    rebuilt: tuple[str, ...] = ()
 
     def metered(self) -> dict[str, Unit]:
         """The networks whose energy is measured where that is asked for."""
@@ -203,12 +214,16 @@ def profile(
             planned.units,
             journal=journal,
             environment=environment,
-            visits=plan.visits,
+            visits=planned.visits,
             gate=plan.settings.gate,
             report=partial(progress, "profiling"),
             say=say,
         )
+        if planned.rebuilt:
+            say_how_long(work, planned, say=say)
         _visit_units(planned, work, clock=clock, started=started, say=say)
+        if planned.rebuilt:
+            build_anew(planned, work, clock=clock, started=started, say=say)
         if plan.energy:
             meter_networks(
                 planned.metered(),
@@ -238,12 +253,16 @@ def plan_units(space: Space, *, target: Target, plan: ProfilePlan) -> PlannedPro
         EdgenasError: the runtime is unknown, or cannot run this precision.
     """
     settings, method = plan.settings, plan.method or choose_method(target)
-    networks = plan.networks
+    built = runtimes.is_built_by_tool(target.runtime)
+    networks, further, visits = plan.networks, plan.further, plan.visits
     if networks is None:
-        networks = MOST if method == "networks" else CALIBRATION
-    random = random_archs(space, plan.further, seed=plan.seed)
+        many = BUILT_LINES if built else MOST
+        networks = many if method == "networks" else CALIBRATION
+    if further is None:
+        further = BUILT_FURTHER if built else FURTHER
+    random = random_archs(space, further, seed=plan.seed)
     # Without a limit of time, ten networks and a whole table say more than fifty networks do.
-    most = networks if plan.time_budget is None else max(networks, MOST)
+    most = networks if plan.time_budget is None or built else max(networks, MOST)
     lines = calibration_archs(space, most)
     if plan.time_budget is not None:
         baseline = min(settings.baseline_seconds, plan.time_budget / 15)
@@ -255,7 +274,7 @@ def plan_units(space: Space, *, target: Target, plan: ProfilePlan) -> PlannedPro
         settings=replace(
             settings, threads=target.threads, precision=target.precision, seed=plan.seed
         ),
-        visits=plan.visits,
+        visits=visits or (1 if built else VISITS),
         time_budget=plan.time_budget,
         units=units_of(
             space,
@@ -267,6 +286,10 @@ def plan_units(space: Space, *, target: Target, plan: ProfilePlan) -> PlannedPro
         lines=tuple(lines),
         fewest=min(networks, CALIBRATION),
         random=tuple(random),
+        rebuilt=tuple(
+            network_unit(space, arch, batch=target.batch).name
+            for arch in (lines[: plan.rebuilt] if built else ())
+        ),
     )
 
 
@@ -291,7 +314,8 @@ def _visit_units(
             while (waiting := work.waiting()) and left() > settings.baseline_seconds:
                 seconds = 0.0 if budget is None else left()
                 limited = replace(settings, seconds=seconds)
-                work.measure(waiting, target=planned.target, settings=limited, clock=clock)
+                if not work.measure(waiting, target=planned.target, settings=limited, clock=clock):
+                    break  # no unit fits into the time that is left
         if work.waiting():
             say(f"time is over; to go on, run the same command again: {work.state()}")
     except KeyboardInterrupt:

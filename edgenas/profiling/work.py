@@ -18,6 +18,7 @@ from edgenas.latency.device import Target
 from edgenas.latency.table import LatencyTable, Timing
 from edgenas.profiling.journal import Journal, UnitRecord, differences, now
 from edgenas.profiling.levels import estimate_run_levels, scale_to_usual
+from edgenas.profiling.rebuilding import SECTION, RebuildSpread, spread_of, spread_to_json
 from edgenas.profiling.timings import build_table, combine_visits
 from edgenas.profiling.units import Unit, digest
 from edgenas.runtime import registry as runtimes
@@ -129,8 +130,11 @@ class Work:
 
     def measure(
         self, waiting: list[Unit], *, target: Target, settings: TimingSettings, clock: Clock
-    ) -> None:
+    ) -> bool:
         """Visit units once. Each measurement goes into the journal at once.
+
+        Returns:
+            Whether any was visited.
 
         Raises:
             EdgenasError: the machine changed meanwhile, so these visits do not count.
@@ -182,6 +186,7 @@ class Work:
             if started:
                 self._journal.withdraw(run, because=error.message)
             raise
+        return started
 
     def _check_steady(self, run: int, *, target: Target, clock: Clock) -> None:
         before = self._environment
@@ -283,14 +288,22 @@ class Work:
             raise EdgenasError(
                 "no unit was timed in the time given", hint="give more of it: --time 60s"
             )
+        environment = self._environment | {"canary": self._canary()}
+        if (spread := self.spread()) is not None and runtimes.is_built_by_tool(target.runtime):
+            environment[SECTION] = spread_to_json(spread)
         return build_table(
             [(self._units[name], timing) for name, timing in timings.items()],
             space,
             target=target,
             method=method,
-            environment=self._environment | {"canary": self._canary()},
+            environment=environment,
             date=max(record.at for records in self._records.values() for record in records)[:10],
         )
+
+    def spread(self) -> RebuildSpread | None:
+        """How much visits to one unit differ, each of which built an engine; None: not known."""
+        good = self._good().values()
+        return spread_of([[r.measurement.median for r in records] for records in good])
 
     def _canary(self) -> float:
         """Typical seconds of the canary: the speed of the machine that the table is of."""

@@ -153,8 +153,10 @@ class Runtime:
             where layers cannot be timed one by one.
         on_gpu: whether runs go from GPU memory to GPU memory.
         part: the name of its board part, ``package.module:VALUE``; empty: the clock cannot time it.
-        timing_hint: how people can time it themselves where it has no board part.
-        timing_command: a command that times ``model.onnx`` on the board, for a precision.
+        built_by_tool: whether a tool of the runtime, ``trtexec``, builds an engine of each graph on
+            the device and times it; then it needs no board part.
+        fit_version: brings a graph (bytes) into one that a version of that runtime (text) reads.
+        timing_hint: how people can time it themselves where edgenas cannot.
         convert: brings a graph (bytes) into the format that the board part loads. The keyword
             ``batch`` is the number of images a run. None: the board part loads ONNX.
         why_not_convert: gives None, or the reason why nothing can be converted here.
@@ -170,8 +172,9 @@ class Runtime:
     method: Method = "alone"
     on_gpu: bool = False
     part: str = ""
+    built_by_tool: bool = False
+    fit_version: Callable[[bytes, str], bytes] | None = None
     timing_hint: str = ""
-    timing_command: Callable[[str], str] | None = None
     convert: Callable[..., bytes] | None = None
     why_not_convert: Callable[[], str | None] | None = None
     exports: tuple[ExportFormat, ...] = ()

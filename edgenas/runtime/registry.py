@@ -54,7 +54,12 @@ def find(name: str) -> Runtime | None:
 
 def can_be_timed(name: str) -> bool:
     """Whether the clock can time a runtime; False where there is no such runtime."""
-    return name in FILES and bool(get(name).part)
+    return name in FILES and (bool(get(name).part) or get(name).built_by_tool)
+
+
+def is_built_by_tool(name: str) -> bool:
+    """Whether a tool on the device builds an engine of each graph of a runtime, and times it."""
+    return name in FILES and get(name).built_by_tool
 
 
 def timed_names() -> list[str]:

@@ -63,22 +63,40 @@ def _make_format(kind: str, precision: str, form: "Form") -> ExportFormat:
     )
 
 
-def _name_timing_command(precision: str) -> str:
-    """TensorRT builds the engine where it runs, and times it there."""
-    flag = " --fp16" if precision == "fp16" else ""
-    return f"trtexec --onnx=model.onnx{flag} --saveEngine=model.engine"
+# The opset and the IR that the parser of each version was built with, up to the version named
+# (onnx/onnx-tensorrt, docs/operators.md and the ONNX submodule of each release).
+_READS = (((8, 3), 13, 7), ((8, 99), 17, 8), ((10, 3), 20, 10))
 
 
-_TIMING_HINT = "time its engines with trtexec, see docs/guides/tensorrt.md"
+def fit_version(onnx: bytes, version: str) -> bytes:
+    """Bring a graph into one that a version of TensorRT reads.
+
+    Args:
+        onnx: the graph.
+        version: as ``8.2.1``.
+
+    Raises:
+        EdgenasError: the graph cannot be brought there.
+    """
+    from edgenas.onnx_graph.older import lower_opset
+
+    major, minor = (int(part) for part in version.split(".")[:2])
+    for last, opset, ir in _READS:
+        if (major, minor) <= last:
+            return lower_opset(onnx, opset=opset, ir=ir)
+    return onnx
+
+
 TENSORRT = Runtime(
     name=TENSORRT_BUILDER.name,
     forms=TENSORRT_BUILDER.forms,
     available=TENSORRT_BUILDER.available,
     compile=TENSORRT_BUILDER.compile,
     choose_form=TENSORRT_BUILDER.choose_form,
+    method="networks",
     on_gpu=True,
-    timing_hint=_TIMING_HINT,
-    timing_command=_name_timing_command,
+    built_by_tool=True,
+    fit_version=fit_version,
     exports=(
         _make_format("trt", "fp32", "fp32"),
         _make_format("trt-fp16", "fp16", "fp16"),
@@ -92,5 +110,5 @@ TENSORRT_RTX = Runtime(
     compile=TENSORRT_RTX_BUILDER.compile,
     choose_form=TENSORRT_RTX_BUILDER.choose_form,
     on_gpu=True,
-    timing_hint=_TIMING_HINT,
+    timing_hint="time the engines of TensorRT itself: --runtime tensorrt",
 )

@@ -1,0 +1,107 @@
+"""A Jetson that is timed with TensorRT, verb by verb, over a real sshd with a stand-in for it."""
+
+import json
+import os
+from collections.abc import Iterator
+
+import loopback
+import pytest
+import trtexec_law
+from trtexec_board import StandIn, left_over
+
+DEVICE = ("--device", "jetson-orin-nano", "--ssh", "loop")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[loopback.Loopback]:
+    if reason := loopback.why_not():
+        pytest.skip(reason)
+    try:
+        with loopback.loopback(tmp_path_factory.mktemp("board")) as there:
+            yield there
+    except loopback.NotLetInError as error:
+        pytest.skip(f"sshd does not let this user in: {error}")
+
+
+@pytest.fixture
+def there(running, monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[loopback.Loopback]:
+    """The board, with the ssh client that knows it; afterwards nothing is left on it."""
+    monkeypatch.setenv("PATH", f"{running.folder / 'client'}:{os.environ['PATH']}")
+    monkeypatch.setenv("EDGENAS_CACHE", str(tmp_path / "cache"))
+    before = set(left_over())
+    yield running
+    assert running.quiet()
+    assert running.left() == []
+    assert set(left_over()) <= before
+
+
+@pytest.fixture
+def tool(running, tmp_path) -> StandIn:
+    return StandIn(tmp_path, running.folder / "venv" / "bin", {"version": "10.3.0"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["8.2.1", "11.1.0"])
+def test_a_jetson_from_a_profile_to_a_check(there, tool, edgenas, tmp_path, version):
+    tool.set(version=version, spread=0.01)
+    words = ("--space", "tiny", "--precision", "fp16")
+    done = edgenas("profile", *DEVICE, *words)
+    assert done.code == 0, done.log
+    said = " ".join(done.log.split())
+    networks = 58  # of the 60 that are asked for, two are the same in such a small space
+    assert f"{networks + 8} engines are built on the device, 20 to 120 s each: 22 to" in said
+    assert "builds of one network differ by" in said
+    path = next((tmp_path / "cache" / "latency_tables").rglob("*.json"))
+    table = json.loads(path.read_text())
+    assert table["runtime_version"].startswith(version)
+    assert table["environment"]["rebuilds"]["builds"] == 12
+    assert len(table["networks"]) == networks
+    assert len(tool.starts()) == networks + 8
+    again = edgenas("profile", *DEVICE, *words)  # all is there already
+    assert again.code == 0
+    assert len(tool.starts()) == networks + 8
+
+    done = edgenas("check", *DEVICE, "--precision", "fp16")
+    assert (done.code, "no drift" in done.out) == (0, True), done.out
+    assert len(tool.starts()) == networks + 8 + 9
+    tool.set(scale=1.3)
+    done = edgenas("check", *DEVICE, "--precision", "fp16")
+    assert (done.code, "DRIFT" in done.out) == (1, True), done.out
+    tool.set(version="8.6.2")
+    done = edgenas("check", *DEVICE, "--precision", "fp16")
+    assert "runtime_version was" in " ".join(done.out.split())
+
+
+@pytest.mark.slow
+def test_a_jetson_is_specialised_for(there, tool, edgenas, tiny, tmp_path):
+    words = ("--supernet", tiny, "--latency", "0.049ms", "--out", tmp_path / "bundle")
+    done = edgenas("specialize", *DEVICE, *words)
+    assert done.code == 0, done.log
+    flat = " ".join(done.out.split())
+    assert "kept" in flat
+    assert "measured on 3 builds of its engine, which 98% of further builds keep" in flat
+    report = json.loads((tmp_path / "bundle" / "report.json").read_text())
+    (promise,) = report["promises"]
+    model = (tmp_path / "bundle" / "model.onnx").read_bytes()
+    assert trtexec_law.truth(model, size=2) < promise["value"] <= promise["limit"]
+    assert "edgenas verify" in done.out
+    assert edgenas("verify", tmp_path / "bundle").code == 0
+
+
+def test_a_profile_with_little_time_names_the_minutes_and_goes_on(there, tool, edgenas):
+    words = ("profile", *DEVICE, "--space", "tiny", "--time", "7s")
+    done = edgenas(*words)
+    assert "of which 0 are allowed" in " ".join(done.log.split())
+    first = len(tool.starts())
+    assert first >= 1
+    assert "run the same command again" in done.log or done.code == 0
+    edgenas(*words)
+    assert len(tool.starts()) > first
+
+
+def test_a_board_without_tensorrt_is_told_what_to_install(there, tool, edgenas):
+    tool.remove()
+    done = edgenas("profile", *DEVICE, "--space", "tiny")
+    assert done.code == 2
+    assert "there is no trtexec on loop" in done.log
+    assert "sudo apt install nvidia-jetpack" in done.log
