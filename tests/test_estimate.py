@@ -1,5 +1,6 @@
 """Estimated device models: their intervals, what they say, and the shipped ones."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgenas.basics.errors import EdgenasError
+from edgenas.basics.units import milliseconds
 from edgenas.latency import estimate
 from edgenas.latency.device import (
     FORMER,
@@ -201,7 +203,8 @@ def test_a_bound_grows_with_all_work_that_is_added(unsure: str, confidence: floa
 
 
 def test_bounds_hold_where_prices_are_hardly_known():
-    # Prices that are Gaussian on the log scale, of which one may be off by a factor of three.
+    # Prices that are Gaussian on the log scale, of which one may be off by a factor of three, under
+    # the quantiles of Student's t that bounds are made of.
     rng = np.random.default_rng(6)
     root = np.diag([1.1, 0.3, 0.2, 0.05])
     root[1, 0] = 0.2
@@ -210,15 +213,19 @@ def test_bounds_hold_where_prices_are_hardly_known():
         draws = rng.normal(size=(40_000, 5))
         times = (parts * np.exp(draws[:, :4] @ root.T)).sum(axis=1) / parts.sum()
         times *= np.exp(draws[:, 4] * math.sqrt(further))
-        for deviations, share in ((1.2816, 0.9), (1.6449, 0.95), (-1.2816, 0.1), (-1.6449, 0.05)):
-            (bound,) = factors(
-                parts[None],
-                covariance=root @ root.T,
-                further=np.array([further]),
-                deviations=deviations,
+        for share in (0.9, 0.95, 0.99):
+            low, high = (
+                factors(
+                    parts[None],
+                    covariance=root @ root.T,
+                    further=np.array([further]),
+                    deviations=sign * quantile(share),
+                )[0]
+                for sign in (-1, 1)
             )
-            # The direction in which prices go turns on the way: five points of what is promised.
-            assert np.mean(times <= bound) == pytest.approx(share, abs=0.05)
+            # To first order in the prices: within six points of what is promised.
+            assert np.mean(times <= high) == pytest.approx(share, abs=0.06)
+            assert np.mean(times >= low) >= share
 
 
 def test_a_known_family_has_its_effect_and_a_narrower_interval():
@@ -230,6 +237,86 @@ def test_a_known_family_has_its_effect_and_a_narrower_interval():
     assert known.describe(conv).seconds == pytest.approx(one.describe(conv).seconds * math.exp(0.2))
     assert known.describe(conv).spread == pytest.approx(math.sqrt(0.03**2 + 0.01**2 + 0.02**2))
     assert known.describe(conv).spread < one.describe(conv).spread
+
+
+def test_a_known_family_has_the_covariance_of_its_effect_with_the_prices():
+    along = tuple(-0.5 if name == "dense" else 0.0 for name in NAMES)
+    one = model(unsure="dense", families={"mine": FamilyEffect(0.1, 0.7, along)})
+    mine = one.for_family("mine")
+    # log(price * effect) has the variance 1 - 2 * 0.5 + 0.7^2; nearly all time is of that price.
+    conv = list(primitives(CONV))
+    share = float(one.describe(conv).parts[AT["dense"]]) / one.describe(conv).seconds
+    expected = share**2 - 2 * 0.5 * share + 0.7**2 + 0.03**2
+    assert mine.describe(conv).spread == pytest.approx(math.sqrt(expected), rel=1e-6)
+    assert mine.describe(conv).seconds == pytest.approx(one.describe(conv).seconds * math.exp(0.1))
+
+
+def test_a_target_without_a_version_pays_for_not_knowing_it():
+    conv = list(primitives(CONV))
+    unknown = model(other_version=0.07)
+    named = dataclasses.replace(unknown, version="2.11.0")
+    assert unknown.describe(conv).spread == pytest.approx(
+        math.hypot(named.describe(conv).spread, 0.07)
+    )
+    counts = named.count(conv)[None]
+    for confidence in (0.75, 0.95, 0.99):
+        (wide,), (narrow,) = (
+            m.upper_factors(counts, confidence=confidence) for m in (unknown, named)
+        )
+        assert wide > narrow
+        assert wide == pytest.approx(
+            unknown.describe(conv).upper(confidence=confidence) / unknown.describe(conv).seconds
+        )
+    # A profile of before does not say how far versions are apart, and its intervals stay.
+    assert model().describe(conv).spread == pytest.approx(named.describe(conv).spread)
+
+
+def test_people_read_which_version_an_estimate_holds_for():
+    conv = list(primitives(CONV))
+    named = dataclasses.replace(model(other_version=0.3), version="2.11.0")
+    _, line = cautions_of(named, conv, file="model.onnx")
+    assert line.startswith("this holds for tflite 2.11.0; with another version 90% between ")
+    unknown = model(other_version=0.3)
+    low, high = unknown.describe(conv).interval()
+    assert line.endswith(f"{milliseconds(low)} and {milliseconds(high)}")
+    first, line = cautions_of(unknown, conv, file="model.onnx")
+    assert "most of the doubt is that this target names no version of tflite" in first
+    assert line == "this target names no version of tflite; the interval allows for any"
+    assert len(cautions_of(model(), conv, file="model.onnx")) == 1
+
+
+def test_a_shipped_target_whose_version_is_removed_has_a_wider_interval(tmp_path: Path):
+    found = load("rpi4")
+    text = found.path.read_text()
+    path = tmp_path / found.path.name
+    path.write_text("\n".join(x for x in text.splitlines() if not x.startswith("version = ")))
+    parts = operators("ofa-mbv3-w1.0")
+    for use in found.uses:
+        named = device_model(found, use.target).describe(parts)
+        unknown = device_model(read(path), use.target).describe(parts)
+        assert unknown.seconds == named.seconds
+        assert unknown.interval()[0] < 0.99 * named.interval()[0]
+        assert unknown.interval()[1] > 1.01 * named.interval()[1]
+
+
+@pytest.mark.parametrize(("space", "confidence"), [("mbv3-cifar", 0.95), ("ofa-mbv3-w1.0", 0.99)])
+def test_a_larger_network_of_a_space_has_no_smaller_bound(space: str, confidence: float):
+    declared = PRESETS[space]()
+    rows = declared.sample(40, rng=np.random.default_rng(7))
+    archs = [declared.smallest(), declared.largest(), *declared.decode(rows)]
+    parts = [[p for _, layer in plan(declared, arch) for p in primitives(layer)] for arch in archs]
+    boards = (("rpi4", None), ("rk3588s", "int8"), ("jetson", None), ("rpi5", None))
+    for name, precision in boards:
+        device = load(name)
+        one = device_model(device, device.target(precision=precision))
+        counts = np.array([one.count(p) for p in parts])
+        larger = (counts[:, None] >= counts[None]).all(axis=2)
+        larger &= (counts[:, None] > counts[None]).any(axis=2)
+        seconds = counts @ [getattr(one.prices, price) for price in NAMES]
+        bounds = seconds * one.upper_factors(counts, confidence=confidence)
+        big, small = np.nonzero(larger)
+        assert len(big) > 50
+        assert (bounds[big] >= bounds[small]).all()
 
 
 def test_timing_a_network_leaves_noise_alone():

@@ -13,6 +13,7 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.latency.device import MODEL, load, read
 from edgenas.latency.estimate import device_model
 from edgenas.latency.features import AT, NAMES, features
+from edgenas.latency.hierarchy import Rows
 from edgenas.latency.next_network import next_networks
 from edgenas.latency.profile_text import estimate_text, profile_text, quoted
 from edgenas.latency.relatives import (
@@ -102,6 +103,7 @@ def test_a_board_of_the_population_is_found_from_its_measurements(name: str, tmp
     rng = np.random.default_rng(1)
     off: dict[int, list[float]] = {1: [], 10: []}
     width = len(known.used)
+    typical: list[float] = []
     for _ in range(5):
         prices = rng.multivariate_normal(
             known.population.mean[:width], known.population.covariance[:width, :width]
@@ -110,7 +112,7 @@ def test_a_board_of_the_population_is_found_from_its_measurements(name: str, tmp
         for shots, errors in off.items():
             found = model(known, timed(known, prices, range(shots)), tmp_path)
             errors += [math.log(seconds_of(found, n) / n.seconds) for n in unseen]
-    typical = [math.log(n.seconds) for n in unseen]
+        typical = [math.log(n.seconds) for n in unseen]
     assert np.abs(off[10]).mean() < 0.04 < np.ptp(typical)
     assert np.abs(off[10]).mean() < np.abs(off[1]).mean()
 
@@ -166,6 +168,33 @@ def test_networks_of_one_space_are_a_family(tmp_path: Path):
     assert mine.describe(other).seconds > board.describe(other).seconds
 
 
+def test_prices_and_the_effect_of_a_measured_family_are_known_together(tmp_path: Path):
+    # The oracle is the joint fit: after eight networks of a family, what its prices leave open
+    # and its effect cancel, so that the interval is far narrower than the two apart would make it.
+    known = relatives_of("tflite", "fp32")
+    measured = [
+        dataclasses.replace(m, family="mine")
+        for m in timed(known, mean_of(known) + 0.3, range(8), noise=0.02)
+    ]
+    mine = model(known, measured, tmp_path).for_family("mine")
+    rows = Rows(
+        counts=np.array([mine.count(m.operators) for m in measured])[:, list(known.used)],
+        seconds=np.array([m.seconds for m in measured]),
+        families=("mine",) * len(measured),
+    )
+    fit = known.population.fit_board(rows)
+    for seed in range(20, 26):
+        network = mine.describe(operators(seed))
+        counts = mine.count(operators(seed))[None, list(known.used)]
+        mean, spread = fit.predict(counts, ["mine"], spreads=known.population.spreads)
+        assert math.log(network.seconds) == pytest.approx(float(mean[0]), abs=0.01)
+        # The file rounds covariances to three digits; the profile widens for size as well.
+        expected = math.hypot(float(spread[0]), math.sqrt(network.size))
+        assert network.spread == pytest.approx(expected, rel=0.1)
+        apart = math.sqrt(network.spread**2 + mine.evidence.families["mine"].doubt ** 2)
+        assert network.spread < 0.9 * apart
+
+
 def test_a_profile_keeps_an_estimate(tmp_path: Path):
     known = relatives_of("ncnn")
     measured = timed(known, mean_of(known), range(3))
@@ -182,11 +211,13 @@ def test_a_profile_keeps_an_estimate(tmp_path: Path):
             assert list(after) == list(before) == ["mine"]
             assert after["mine"].effect == pytest.approx(before["mine"].effect, abs=1e-3)
             assert after["mine"].doubt == pytest.approx(before["mine"].doubt, rel=6e-3)
-        elif isinstance(before, (tuple, float)) and field.name not in ("fused", "sources", "plain"):
-            np.testing.assert_allclose(after, before, rtol=6e-3, atol=6e-4)
+            assert len(after["mine"].prices) == len(NAMES)
+            np.testing.assert_allclose(after["mine"].prices, before["mine"].prices, rtol=6e-3)
         elif field.name in ("smallest", "largest"):
             assert after.seconds == pytest.approx(before.seconds, rel=1e-5)
             assert (after.network, after.macs) == (before.network, before.macs)
+        elif isinstance(before, (tuple, float)) and field.name not in ("fused", "sources", "plain"):
+            np.testing.assert_allclose(after, before, rtol=6e-3, atol=6e-4)
         else:
             assert after == before, field.name
 

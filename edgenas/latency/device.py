@@ -104,10 +104,12 @@ class FamilyEffect:
     Args:
         effect: the mean.
         doubt: its standard deviation.
+        prices: its covariance with their logarithms; empty: not known.
     """
 
     effect: Log
     doubt: Spread
+    prices: Annotated[tuple[Log, ...], Length(0, 100)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,7 @@ class Estimate:
         family: of the effect of a family that was not measured.
         family_own: the part of ``family`` that differs from board to board.
         families: the effects of those that were measured, by name.
+        other_version: standard deviation of log(seconds) between two versions of the runtime.
         least: the smallest counts that the rows of this target have, in the order of the prices.
         most: the largest of them.
         power: mean wall power in watts while running, where it was published.
@@ -160,6 +163,7 @@ class Estimate:
     family: Spread = 0.0
     family_own: Spread = 0.0
     families: Mapping[str, FamilyEffect] = field(default_factory=dict[str, FamilyEffect])
+    other_version: Spread = 0.0
     least: Counts = ()
     most: Counts = ()
     power: Fact | None = None
@@ -188,8 +192,7 @@ class Estimate:
 class Use:
     """One way in which a device is used, as its profile lists it.
 
-    ``version`` is the version of the runtime that the estimate holds for. Either there is an
-    ``estimate``, or ``no_estimate`` says why there is none.
+    The estimate holds for ``version`` of the runtime (empty: any), or ``no_estimate`` says why not.
     """
 
     target: Target

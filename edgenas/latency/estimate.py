@@ -27,6 +27,7 @@ DEGREES = 5  # of Student's t distribution of log(measured / estimated)
 OUTSIDE = 0.05  # standard deviation for each factor of e outside of what was published
 FAR = 1.33  # half width of the 90% interval, as a factor, because of distance alone
 _NEW = ("general", "plain")  # prices that the former model did not have
+_NO_DOUBT = 1e-9  # about a family, beyond that about its prices
 
 
 def quantile(probability: float) -> float:
@@ -37,26 +38,24 @@ def quantile(probability: float) -> float:
 def factors(parts: Array, *, covariance: Array, further: Array, deviations: float) -> Array:
     """By which factor times lie above their estimates at so many standard deviations.
 
-    The prices go so far in the direction in which log seconds grow fastest. Where the doubt is
-    small this is exp(deviations * standard deviation); where it is large it still grows with the
-    work that is added to a network, which that would not.
+    This is exp(deviations * standard deviation), with the standard deviation of log seconds to
+    first order in the prices. Above e it goes on along its tangent: an exponential would fall so
+    fast where known work dilutes a great doubt that a larger network had the smaller bound.
 
     Args:
         parts: seconds of n networks by price, shape (n, d).
         covariance: of the logarithms of the prices, shape (d, d).
         further: variance of log seconds for other reasons, shape (n,).
-        deviations: below zero for a lower bound.
+        deviations: below zero for a lower bound, which lies as far below.
 
     Returns:
         Shape (n,).
     """
-    total = parts.sum(axis=1)
-    shares = parts / total[:, None]
-    spread = shares @ covariance
-    deviation = np.sqrt(np.maximum(1e-12, (shares * spread).sum(axis=1) + further))
-    logs = deviations * spread / deviation[:, None]
-    moved = (parts * np.exp(logs)).sum(axis=1)
-    return moved / total * np.exp(deviations * further / deviation)
+    shares = parts / parts.sum(axis=1, keepdims=True)
+    variance = np.maximum(0.0, (shares @ covariance * shares).sum(axis=1)) + further
+    reach = abs(deviations) * np.sqrt(variance)
+    factor = np.exp(np.minimum(reach, 1)) * np.maximum(reach, 1)
+    return factor if deviations >= 0 else 1 / factor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +68,7 @@ class NetworkEstimate:
         size: variance of log seconds because of the size of the network.
         family: variance because of the effect of its family.
         noise: variance of one measurement.
+        version: variance because the version of the runtime is not known.
         reason: what most of the doubt is, a clause in words.
     """
 
@@ -77,6 +77,7 @@ class NetworkEstimate:
     size: float
     family: float
     noise: float
+    version: float = 0.0
     reason: str
 
     @property
@@ -87,13 +88,18 @@ class NetworkEstimate:
     @property
     def spread(self) -> float:
         """Standard deviation of log(measured / estimated), to first order."""
-        return math.sqrt(self.distance**2 + self.family + self.noise)
+        return math.sqrt(self.distance**2 + self.family + self.noise + self.version)
 
     @property
     def distance(self) -> float:
         """The part of it that grows with how far the network is from what was published."""
         shares = self.parts / self.seconds
         return math.sqrt(max(0.0, float(shares @ self.covariance @ shares)) + self.size)
+
+    @property
+    def _further(self) -> float:
+        """The variance of log seconds for other reasons than the prices."""
+        return self.size + self.family + self.noise + self.version
 
     def _factor(self, deviations: float, *, further: float) -> float:
         return float(
@@ -108,15 +114,14 @@ class NetworkEstimate:
     def interval(self, *, confidence: float = 0.9) -> tuple[float, float]:
         """The interval in seconds that holds the true latency with a given confidence."""
         check_confidence(confidence)
-        wide, further = quantile((1 + confidence) / 2), self.size + self.family + self.noise
-        low, high = (self._factor(sign * wide, further=further) for sign in (-1, 1))
+        wide = quantile((1 + confidence) / 2)
+        low, high = (self._factor(sign * wide, further=self._further) for sign in (-1, 1))
         return self.seconds * low, self.seconds * high
 
     def upper(self, *, confidence: float = 0.9) -> float:
         """The latency that the true one does not exceed with a given confidence (one-sided)."""
         check_confidence(confidence)
-        further = self.size + self.family + self.noise
-        return self.seconds * self._factor(quantile(confidence), further=further)
+        return self.seconds * self._factor(quantile(confidence), further=self._further)
 
     @property
     def extrapolated(self) -> bool:
@@ -147,6 +152,8 @@ class DeviceModel:
         kernels: how the runtime cuts a network into kernels.
         covariance: of the logarithms of the prices, shape (15, 15).
         evidence: where they come from and how far off they were.
+        version: of the runtime, which the estimate holds for; empty: any, and the intervals allow
+            for not knowing it.
     """
 
     target: Target
@@ -154,6 +161,12 @@ class DeviceModel:
     kernels: Kernels
     covariance: Array
     evidence: Estimate
+    version: str = ""
+
+    @property
+    def version_variance(self) -> float:
+        """The variance of log seconds because the version of the runtime is not known."""
+        return 0.0 if self.version else self.evidence.other_version**2
 
     @property
     def run_overhead(self) -> float:
@@ -186,6 +199,7 @@ class DeviceModel:
         """
         parts = counts * vector(self.prices)
         further = self._sizes(counts) + self.evidence.family**2 + self.evidence.noise**2
+        further += self.version_variance
         deviations = quantile(confidence)
         return factors(parts, covariance=self.covariance, further=further, deviations=deviations)
 
@@ -199,10 +213,18 @@ class DeviceModel:
         if known is None:
             return self
         factor = math.exp(known.effect)
-        prices = {name: factor * getattr(self.prices, name) for name in NAMES}
+        prices = Prices(**{name: factor * getattr(self.prices, name) for name in NAMES})
+        if known.prices:
+            # What the prices leave open the effect makes up for: the two are known together.
+            along = np.array(known.prices)
+            covariance = self.covariance + along[:, None] + along + known.doubt**2
+            evidence = dataclasses.replace(self.evidence, family=_NO_DOUBT)
+            return dataclasses.replace(
+                self, prices=prices, covariance=covariance, evidence=evidence
+            )
         doubt = math.hypot(known.doubt, self.evidence.family_own)
         evidence = dataclasses.replace(self.evidence, family=doubt)
-        return dataclasses.replace(self, prices=Prices(**prices), evidence=evidence)
+        return dataclasses.replace(self, prices=prices, evidence=evidence)
 
     def describe(self, operators: Sequence[Primitive]) -> NetworkEstimate:
         """The estimate of a network with its interval, and the reason for the interval's width."""
@@ -214,6 +236,7 @@ class DeviceModel:
             size=size,
             family=self.evidence.family**2,
             noise=self.evidence.noise**2,
+            version=self.version_variance,
             reason=self._reason(counts, size=size),
         )
 
@@ -259,9 +282,11 @@ class DeviceModel:
             f"it is of another size than the {rows} networks of this target": size,
             f"no network of its family was {rows} for this target": evidence.family**2,
             "single measurements on this target scatter as much": evidence.noise**2,
+            f"this target names no version of {self.target.runtime}": self.version_variance,
         }
         reason = max(parts, key=lambda text: parts[text])
-        total = max(0.0, float(prices.sum())) + size + evidence.family**2 + evidence.noise**2
+        further = size + evidence.family**2 + evidence.noise**2 + self.version_variance
+        total = max(0.0, float(prices.sum())) + further
         much = "most" if 2 * parts[reason] > total else "the largest part"
         return f"{much} of the doubt is that {reason}"
 
@@ -278,6 +303,16 @@ def cautions_of(model: DeviceModel, operators: Sequence[Primitive], *, file: str
     text = f"estimated {milliseconds(network.seconds)}, {network.words}"
     after = f"timing {file} on the board would narrow that to x/÷ {network.factor_once_timed:.2f}"
     lines = [f"{text}; {after}"]
+    if model.version and model.evidence.other_version:
+        low, high = dataclasses.replace(model, version="").describe(operators).interval()
+        lines.append(
+            f"this holds for {model.target.runtime} {model.version}; with another version 90% "
+            f"between {milliseconds(low)} and {milliseconds(high)}"
+        )
+    elif model.evidence.other_version:
+        lines.append(
+            f"this target names no version of {model.target.runtime}; the interval allows for any"
+        )
     if network.extrapolated:
         macs = sum(p.macs for p in operators)
         near = model.nearest(macs)
@@ -305,15 +340,17 @@ def device_model(device: Device, target: Target) -> DeviceModel:
             measuring = f"measure it: edgenas profile --device {device.name} "
             measuring += f"--runtime {target.runtime} --precision {target.precision}"
         raise EdgenasError(f"no estimate for {target}: {why}", hint=known + measuring)
-    return model_of(use.estimate, target, where=f"{device.path}: estimate of {target.slug}")
+    where = f"{device.path}: estimate of {target.slug}"
+    return model_of(use.estimate, target, version=use.version, where=where)
 
 
-def model_of(evidence: Estimate, target: Target, *, where: str) -> DeviceModel:
+def model_of(evidence: Estimate, target: Target, *, version: str = "", where: str) -> DeviceModel:
     """The model of an estimate as a profile holds it.
 
     Args:
         evidence: the estimate.
         target: what it is of.
+        version: of the runtime, which it holds for; empty: it is not known.
         where: it stands, for messages.
 
     Raises:
@@ -331,6 +368,9 @@ def model_of(evidence: Estimate, target: Target, *, where: str) -> DeviceModel:
     for what, numbers in (("least", evidence.least), ("most", evidence.most)):
         if len(numbers) not in (0, len(NAMES)) or len(evidence.least) != len(evidence.most):
             raise EdgenasError(f"{where}: {what} must have {len(NAMES)} numbers")
+    for family, known in evidence.families.items():
+        if len(known.prices) not in (0, len(NAMES)):
+            raise EdgenasError(f"{where}: prices of {family} must have {len(NAMES)} numbers")
     values = dict.fromkeys(NAMES, 0.0)
     values |= {name: parameter.value for name, parameter in evidence.parameters.items()}
     places = [AT[name] for name in names]
@@ -347,7 +387,7 @@ def model_of(evidence: Estimate, target: Target, *, where: str) -> DeviceModel:
     )
     if evidence.model == FORMER:
         evidence = _with_noise(evidence)
-    return DeviceModel(target, Prices(**values), kernels, covariance, evidence)
+    return DeviceModel(target, Prices(**values), kernels, covariance, evidence, version)
 
 
 def _with_noise(evidence: Estimate) -> Estimate:

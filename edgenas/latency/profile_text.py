@@ -25,6 +25,8 @@ class Evidence:
         counts: of the networks, shape (n, 15).
         networks: the n networks with their sources.
         families: whose effects are worth keeping; those of the fit are.
+        other_version: standard deviation of log seconds between versions of the runtime; 0: the
+            networks were timed with the version that is used.
         own: whether they were measured on this very target; False: on its relatives.
         residuals: log(measured / predicted) of rows that their fits had not seen.
         method: how the residuals came about, in words.
@@ -39,6 +41,7 @@ class Evidence:
     counts: Array
     networks: tuple[PublishedRow, ...]
     families: tuple[str, ...]
+    other_version: float = 0.0
     own: bool = True
     residuals: tuple[float, ...]
     method: str
@@ -72,8 +75,6 @@ def estimate_of(
     halved = np.diag(fit.covariance)[:width] < np.diag(evidence.before)[:width] / 4
     origin = dict.fromkeys(range(len(NAMES)), "formula")
     origin |= {at: "fit" if own else "pooled" for at, own in zip(used, halved, strict=True)}
-    doubts = np.sqrt(np.diag(fit.covariance)[width:]) * scale
-    effects = zip(fit.families, fit.logs[width:], doubts, strict=True)
     least = np.where(evidence.counts > 0, evidence.counts, np.inf).min(axis=0)
     by_size = sorted(evidence.networks, key=lambda network: network.macs)
     kernels = evidence.kernels
@@ -94,11 +95,8 @@ def estimate_of(
         noise=fit.noise * scale,
         family=evidence.spreads.unseen * scale,
         family_own=evidence.spreads.own * scale,
-        families={
-            family: FamilyEffect(float(effect), float(doubt))
-            for family, effect, doubt in effects
-            if family in evidence.families
-        },
+        families=_effects(fit, evidence, scale=scale),
+        other_version=evidence.other_version,
         least=tuple(map(float, np.where(np.isfinite(least), least, 0.0))),
         most=tuple(map(float, evidence.counts.max(axis=0))),
         power=power,
@@ -110,6 +108,23 @@ def estimate_of(
         plain=tuple(sorted(kernels.plain)),
         measured=evidence.measured,
     )
+
+
+def _effects(fit: Fit, evidence: Evidence, *, scale: float) -> dict[str, FamilyEffect]:
+    """The effects of families; with their covariances where a user's networks are such a family."""
+    width = len(evidence.used)
+    doubts = np.sqrt(np.diag(fit.covariance)[width:]) * scale
+    along = np.zeros((len(fit.families), len(NAMES)))
+    along[:, list(evidence.used)] = fit.covariance[width:, :width] * scale**2
+    return {
+        family: FamilyEffect(
+            float(fit.logs[width + i]),
+            float(doubts[i]),
+            tuple(map(float, along[i])) if evidence.measured else (),
+        )
+        for i, family in enumerate(fit.families)
+        if family in evidence.families
+    }
 
 
 def estimate_text(estimate: Estimate) -> str:
@@ -131,6 +146,7 @@ def estimate_text(estimate: Estimate) -> str:
         f"noise = {estimate.noise:.3g}",
         f"family = {estimate.family:.3g}",
         f"family_own = {estimate.family_own:.3g}",
+        *([f"other_version = {estimate.other_version:.3g}"] if estimate.other_version else []),
         f"residuals = [{', '.join(f'{r:.3f}' for r in sorted(estimate.residuals))}]",
         f"least = [{', '.join(f'{c:.5g}' for c in estimate.least)}]",
         f"most = [{', '.join(f'{c:.5g}' for c in estimate.most)}]",
@@ -159,9 +175,10 @@ def estimate_text(estimate: Estimate) -> str:
     if estimate.families:
         lines.append("[targets.estimate.families]")
     for name, family in estimate.families.items():
-        lines.append(
-            f"{quoted(name)} = {{ effect = {family.effect:.3g}, doubt = {family.doubt:.3g} }}"
-        )
+        known = f"effect = {family.effect:.3g}, doubt = {family.doubt:.3g}"
+        if family.prices:
+            known += f", prices = [{', '.join(f'{c:.3g}' for c in family.prices)}]"
+        lines.append(f"{quoted(name)} = {{ {known} }}")
     return "\n".join(lines)
 
 

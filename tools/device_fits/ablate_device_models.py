@@ -90,7 +90,8 @@ def _own_error(pool: Pool, device: str) -> str:
     if len(logs) != 1:
         return ""
     population, fits = pool.fit()
-    errors = [p.error for p in predict(pool, logs[0], fits[logs[0].name], population)]
+    (log,) = logs
+    errors = [p.error for p in predict(pool, log, fits[log.name], population, seen=log.rows)]
     return f"{100 * float(np.sqrt(np.mean(np.square(errors)))):.1f}%"
 
 

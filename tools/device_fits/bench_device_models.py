@@ -2,37 +2,52 @@
 
     python -m tools.device_fits.bench_device_models PUBLISHED
 
-PUBLISHED is the folder of published measurements, which is not part of this repository. Three
+PUBLISHED is the folder of published measurements, which is not part of this repository. Four
 games, in none of which the fit or anything chosen in it has seen what is predicted:
 
 * a family of networks is left out on every board (and every version of the runtime);
 * a board is left out, and 3, 5 or 10 random networks are measured on it;
 * both: a board is left out, 5 networks are measured on it, and a family is predicted that nobody
-  measured anywhere.
+  measured anywhere;
+* a version of the runtime is predicted from another one on the same board: the very networks that
+  were measured with the other one, and a family that was measured nowhere. Once as if the version
+  were the right one (``named``), once without a version; how far versions are apart is found on the
+  other boards.
+
+The intervals are those that a profile with this fit would give, from ``estimate_of`` to
+``NetworkEstimate.interval``.
 
 Beside the coverage at 50, 80, 90 and 95% stand the median width of the 90% interval (upper / lower)
 and its interval score on log seconds (Gneiting & Raftery 2007; Bracher et al., arXiv 2005.12881,
 section 2): width plus 20 times what a row lies outside, so that an interval that holds by being
-huge is worth nothing. ``former`` is the score of the model before (prices/1) on the same rows,
-``peer`` that of a model of three numbers (seconds = a + b * MACs + c * elements) with a conformal
-interval.
+huge is worth nothing. ``peer`` is the score of a model of three numbers (seconds = a + b * MACs +
+c * elements) with a conformal interval, fitted here to the same rows. ``former`` is no result of
+this run: it repeats the scores of the model before (prices/1), which had tools of its own, as they
+were found at commit 2f4c761 on the same rows.
 The standard error is the one that a true coverage of 90% would have, where rows of one family hold
 or fail together as much as they do on average (their intraclass correlation).
 """
 
 import argparse
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from scipy.optimize import nnls
 
-from edgenas.latency.estimate import quantile
 from edgenas.latency.features import Array
 from tools.device_fits import fit_ncnn, fit_tensorrt, fit_tflite
-from tools.device_fits.fit_common import Prediction, families_out, median_error
+from tools.device_fits.fit_common import (
+    Log,
+    Pool,
+    Prediction,
+    families_out,
+    median_error,
+    predict,
+)
 from tools.device_fits.fit_relatives import devices_out
 from tools.device_fits.published_rows import Row
 
@@ -40,7 +55,7 @@ PROFILES = Path(__file__).parents[2] / "device_profiles"
 CONFIDENCES = (0.5, 0.8, 0.9, 0.95)
 _LARGE_GROUP = 30  # rows from which on a device group is looked at
 
-# Interval scores of prices/1 (commit 2f4c761), each row predicted by its own fits of that model.
+# Interval scores of prices/1, found once at commit 2f4c761 with the fits of that commit.
 FORMER = {
     "tflite fp32": 0.441,
     "tflite int8": 0.494,
@@ -58,31 +73,54 @@ FORMER = {
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A row that was predicted: its group, log(measured / predicted), half widths by confidence."""
+    """A row that was predicted.
+
+    Args:
+        log: that it is of.
+        row: what was measured.
+        error: log(measured / predicted).
+        ends: log(end / predicted) of the interval of each confidence.
+    """
 
     log: str
     row: Row
     error: float
-    half: tuple[float, ...]
+    ends: tuple[tuple[float, float], ...]
 
     def inside(self, confidence: float) -> bool:
         """Whether the row lies in its interval."""
-        return abs(self.error) <= self.half[CONFIDENCES.index(confidence)]
+        low, high = self.ends[CONFIDENCES.index(confidence)]
+        return low <= self.error <= high
+
+    @property
+    def width(self) -> float:
+        """Of the 90% interval, in log seconds."""
+        low, high = self.ends[CONFIDENCES.index(0.9)]
+        return high - low
 
     @property
     def score(self) -> float:
         """The interval score of its 90% interval on log seconds."""
-        half = self.half[CONFIDENCES.index(0.9)]
-        return 2 * half + 20 * max(0.0, abs(self.error) - half)
+        low, high = self.ends[CONFIDENCES.index(0.9)]
+        return self.width + 20 * max(0.0, low - self.error, self.error - high)
 
 
-def outcomes(predictions: Sequence[Prediction]) -> list[Outcome]:
-    """Predictions with the intervals of the model."""
-    widths = [quantile((1 + confidence) / 2) for confidence in CONFIDENCES]
-    return [
-        Outcome(p.log, p.row, p.error, tuple(wide * p.spread for wide in widths))
-        for p in predictions
-    ]
+def outcomes(predictions: Sequence[Prediction], *, version: float = 0.0) -> list[Outcome]:
+    """Predictions with the intervals that a profile would give.
+
+    Args:
+        predictions: of rows.
+        version: standard deviation of log seconds because the target names no version.
+    """
+    found: list[Outcome] = []
+    for p in predictions:
+        estimate = replace(p.estimate, version=version**2)
+        intervals = [estimate.interval(confidence=confidence) for confidence in CONFIDENCES]
+        ends = [
+            (math.log(low), math.log(high)) for low, high in np.array(intervals) / estimate.seconds
+        ]
+        found.append(Outcome(p.log, p.row, p.error, tuple(ends)))
+    return found
 
 
 # -- the peer -------------------------------------------------------------------------------------
@@ -121,12 +159,13 @@ def peer(logs: dict[str, list[Row]]) -> list[Outcome]:
         }
         for family in families:
             others = [abs(e) for other in families if other != family for e in errors[other]]
-            half = tuple(
+            halves = [
                 float(np.quantile(others, min(1.0, c * (1 + 1 / len(others))))) for c in CONFIDENCES
-            )
+            ]
+            ends = tuple((-half, half) for half in halves)
             hidden = [row for row in rows if row.family == family]
             found += [
-                Outcome(name, r, e, half) for r, e in zip(hidden, errors[family], strict=True)
+                Outcome(name, r, e, ends) for r, e in zip(hidden, errors[family], strict=True)
             ]
     return found
 
@@ -163,7 +202,7 @@ HEAD = (
 def line(title: str, game: Sequence[Outcome], *, correlated: float, peer_score: float = 0) -> str:
     """One line of a table."""
     held = [100 * float(np.mean([o.inside(c) for o in game])) for c in CONFIDENCES]
-    width = float(np.median([np.exp(2 * o.half[2]) for o in game]))
+    width = float(np.exp(np.median([o.width for o in game])))
     error = 100 * median_error([o.error for o in game])
     former = f"{FORMER[title]:6.3f}" if title in FORMER else " " * 6
     peers = f"{peer_score:6.3f}" if peer_score else ""
@@ -231,6 +270,48 @@ def unseen_boards(folder: Path) -> dict[str, list[Outcome]]:
     return games
 
 
+def unseen_versions(folder: Path) -> dict[str, list[Outcome]]:
+    """Each version of TensorFlow Lite predicted from another one on the same board."""
+    pools = [fit_tflite.pool_of(folder, precision) for precision in ("fp32", "int8")]
+    versions = fit_tflite.versions(pools)
+    games: dict[str, list[Outcome]] = {}
+    for pool in pools:
+        for device in sorted({log.device for log in pool.logs}):
+            others = {key: ratios for key, ratios in versions.items() if key[0] != device}
+            apart = fit_tflite.spread_of(others)
+            logs = [log for log in pool.logs if log.device == device]
+            for known in logs if len(logs) > 1 else ():
+                for family in ("", *pool.families):
+                    name = "new family" if family else "known networks"
+                    rows = _other_versions(pool, known, family=family)
+                    games.setdefault(f"{name}, version named", []).extend(outcomes(rows))
+                    games.setdefault(f"{name}, no version", []).extend(
+                        outcomes(rows, version=apart)
+                    )
+    return games
+
+
+def _other_versions(pool: Pool, known: Log, *, family: str) -> list[Prediction]:
+    """The rows of a board with other versions than ``known``.
+
+    Args:
+        pool: of all boards.
+        known: the one log of the board that the fit sees.
+        family: left out of all boards, then predicted; empty: the networks of ``known`` are.
+    """
+    seen = pool.select(
+        lambda log, row: row.family != family and (log.device != known.device or log is known)
+    )
+    rows = next(log.rows for log in seen.logs if log.name == known.name)
+    population, fits = seen.fit(rounds=6)
+    predictions: list[Prediction] = []
+    for log in pool.select(lambda log, row: not family or row.family == family).logs:
+        if log.device == known.device and log.name != known.name:
+            fit = fits[known.name]
+            predictions += predict(seen, log, fit, population, seen=rows, measured=True)
+    return predictions
+
+
 def groups(games: dict[str, list[Outcome]], *, correlated: float) -> None:
     """Print the device groups that are held worst, and small and large networks."""
     devices: dict[str, list[Outcome]] = {}
@@ -272,6 +353,11 @@ def main() -> None:
     print(f"\na board that was never seen\n{HEAD}")
     for name, game in unseen_boards(arguments.published).items():
         print(line(name, game, correlated=correlated), flush=True)
+    print(f"\na version of TensorFlow Lite that was not measured on the board\n{HEAD}")
+    for name, game in unseen_versions(arguments.published).items():
+        print(line(name, game, correlated=correlated), flush=True)
+    apart = fit_tflite.version_spread(arguments.published)
+    print(f"standard deviation of log seconds between versions: {apart:.3f}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from edgenas.latency.device import Estimate, Fact, PublishedRow
+from edgenas.latency.device import Estimate, Fact, PublishedRow, Target
+from edgenas.latency.estimate import DeviceModel, NetworkEstimate, model_of
 from edgenas.latency.features import AT, NAMES, Array, Kernels, features
 from edgenas.latency.hierarchy import Fit, Population, Prior, Rows, Spreads, fit_population
 from edgenas.latency.profile_text import Evidence, estimate_of
@@ -112,14 +113,22 @@ class Prediction:
     Args:
         log: that it is of.
         row: what was measured.
-        error: log(measured / predicted).
-        spread: the standard deviation that the fit gave the error.
+        estimate: of the network, as the profile of this fit gives it.
     """
 
     log: str
     row: Row
-    error: float
-    spread: float
+    estimate: NetworkEstimate
+
+    @property
+    def error(self) -> float:
+        """log(measured / predicted)."""
+        return math.log(self.row.seconds / self.estimate.seconds)
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation that the estimate gives the error."""
+        return self.estimate.spread
 
 
 _counted: dict[tuple[int, Kernels], Array] = {}
@@ -135,15 +144,60 @@ def count(row: Row, kernels: Kernels) -> Array:
     return _counted[key]
 
 
-def predict(pool: Pool, log: Log, fit: Fit, population: Population) -> list[Prediction]:
-    """The rows of a log as a fit predicts them."""
-    rows = pool.rows(log)
-    mean, spread = fit.predict(rows.counts, rows.families, spreads=population.spreads)
-    errors = np.log(rows.seconds) - mean
+def predict(
+    pool: Pool,
+    log: Log,
+    fit: Fit,
+    population: Population,
+    *,
+    seen: Sequence[Row] = (),
+    measured: bool = False,
+) -> list[Prediction]:
+    """The rows of a log as a fit predicts them.
+
+    Args:
+        pool: of the runtime.
+        log: to predict.
+        fit: of its board.
+        population: of the boards.
+        seen: rows of this board that the fit saw; empty: it saw other boards alone.
+        measured: whether these are a user's, who gave them to ``estimate``.
+    """
+    model = _model(pool, log, fit, population, seen=seen, measured=measured)
     return [
-        Prediction(log.name, row, float(error), float(wide))
-        for row, error, wide in zip(log.rows, errors, spread, strict=True)
+        Prediction(log.name, row, model.for_family(row.family).describe(row.operators))
+        for row in log.rows
     ]
+
+
+def _model(
+    pool: Pool,
+    log: Log,
+    fit: Fit,
+    population: Population,
+    *,
+    seen: Sequence[Row],
+    measured: bool,
+) -> DeviceModel:
+    """What a profile with this fit would give, for the version of the rows."""
+    rows = seen or [row for other in pool.logs for row in other.rows]
+    first = PublishedRow(rows[0].network, 0, rows[0].seconds, rows[0].source)
+    evidence = Evidence(
+        kernels=log.kernels,
+        used=pool.used,
+        before=population.covariance,
+        spreads=population.spreads,
+        counts=np.array([count(row, log.kernels) for row in rows]),
+        networks=(first,),  # nobody asks for the nearest one
+        families=tuple({row.family for row in seen}),
+        own=bool(seen),
+        residuals=(0.0,),
+        method="",
+        sources=(),
+        measured=measured,
+    )
+    estimate = estimate_of(fit, evidence, unit=log.unit)
+    return model_of(estimate, Target(log.device, pool.name, ""), version="", where=log.name)
 
 
 def families_out(pool: Pool, *, rounds: int = 6) -> list[Prediction]:
@@ -153,9 +207,11 @@ def families_out(pool: Pool, *, rounds: int = 6) -> list[Prediction]:
         seen = pool.select(lambda log, row, out=family: row.family != out)
         population, fits = seen.fit(rounds=rounds)
         hidden = pool.select(lambda log, row, out=family: row.family == out)
+        rows = {log.name: log.rows for log in seen.logs}
         for log in hidden.logs:
             fit = fits.get(log.name, population.new_board)
-            predictions += predict(hidden, log, fit, population)
+            known = rows.get(log.name, ())
+            predictions += predict(seen, log, fit, population, seen=known)
     return predictions
 
 
@@ -181,6 +237,7 @@ def result(
     sources: Sequence[str],
     networks: Sequence[PublishedRow] = (),
     power: Fact | None = None,
+    other_version: float,
 ) -> Result:
     """The estimate of a log; ``networks`` of relatives where there is no row of its own."""
     rows = networks or [PublishedRow(r.network, r.macs, r.seconds, r.source) for r in log.rows]
@@ -192,6 +249,7 @@ def result(
         counts=log.counts(),
         networks=tuple(rows),
         families=tuple({row.family for row in log.rows}) if not networks else (),
+        other_version=other_version,
         own=not networks,
         residuals=tuple(residuals),
         method=method,

@@ -26,6 +26,7 @@ from tools.device_fits.fit_common import (
     ratios,
     result,
 )
+from tools.device_fits.fit_tflite import version_spread
 from tools.device_fits.published_rows import Row
 
 KERNELS = Kernels(
@@ -101,6 +102,7 @@ def ncnn(folder: Path, profiles: Path) -> list[Result]:
         print(f"   {family:20s} left out: median error {100 * median_error(errors):.0f}%, ", end="")
         print(f"bias {100 * np.expm1(np.median(errors)):+.0f}%")
     left_out = by_log(predictions)
+    other_version = version_spread(folder)
     results: list[Result] = []
     for log in pool.logs:
         board, way, threads, _ = log.name.split(" / ")
@@ -118,6 +120,7 @@ def ncnn(folder: Path, profiles: Path) -> list[Result]:
                 residuals=[p.error for p in left_out[log.name]],
                 method="each network predicted by a fit that saw it on no board",
                 sources=sorted({row.source for row in log.rows}),
+                other_version=other_version,
             )
         )
     return results

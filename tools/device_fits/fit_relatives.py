@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgenas.basics.files import write_json
 from edgenas.latency.estimate import quantile
 from edgenas.latency.features import NAMES, Kernels
-from edgenas.latency.hierarchy import Population, Rows
+from edgenas.latency.hierarchy import Population
 from edgenas.latency.relatives import ANY_CPU, Relatives
 from tools.device_fits import fit_ncnn, fit_tflite
 from tools.device_fits.fit_common import Log, Pool, Prediction, median_error, predict
@@ -50,8 +50,7 @@ def few(
     rng = np.random.default_rng(seed)
     games: Games = {shots: [] for shots in SHOTS}
     for log in pool.logs:
-        rows = pool.rows(log)
-        hidden_family = np.array([family == out for family in rows.families])
+        hidden_family = np.array([row.family == out for row in log.rows])
         for _ in range(draws):
             order = rng.permutation(len(log.rows))
             if out:
@@ -59,22 +58,23 @@ def few(
             for shots in SHOTS:
                 if shots < len(order):
                     later = np.flatnonzero(hidden_family) if out else order[shots:]
-                    games[shots] += _play(log, rows, population, order[:shots], later)
+                    games[shots] += _play(pool, log, population, order[:shots], later)
     return games
 
 
 def _play(
-    log: Log, rows: Rows, population: Population, now: NDArray[np.int64], later: NDArray[np.int64]
+    pool: Pool,
+    log: Log,
+    population: Population,
+    now: NDArray[np.int64],
+    later: NDArray[np.int64],
 ) -> list[Prediction]:
-    seen = Rows(rows.counts[now], rows.seconds[now], tuple(rows.families[i] for i in now))
-    fit = population.fit_board(seen)
-    names = [rows.families[i] for i in later]
-    mean, spread = fit.predict(rows.counts[later], names, spreads=population.spreads)
-    errors = np.log(rows.seconds[later]) - mean
-    return [
-        Prediction(log.name, log.rows[i], float(error), float(wide))
-        for i, error, wide in zip(later, errors, spread, strict=True)
-    ]
+    if not len(later):
+        return []
+    seen = replace(log, rows=tuple(log.rows[i] for i in now))
+    hidden = replace(log, rows=tuple(log.rows[i] for i in later))
+    fit = population.fit_board(pool.rows(seen))
+    return predict(pool, hidden, fit, population, seen=seen.rows, measured=True)
 
 
 def merge(games: Sequence[Games]) -> Games:

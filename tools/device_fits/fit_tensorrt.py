@@ -24,6 +24,7 @@ from tools.device_fits.fit_common import (
     print_predictions,
     result,
 )
+from tools.device_fits.fit_tflite import version_spread
 from tools.device_fits.published_rows import Row
 
 KERNELS = Kernels(fused=frozenset({"relu", "relu6", "add", "concat", "slice"}))
@@ -145,7 +146,7 @@ def boards_out(pool: Pool) -> list[Prediction]:
         population, _ = seen.fit()
         for log in pool.logs:
             if profile_of(log.name) == profile:
-                predictions += predict(pool, log, population.new_board, population)
+                predictions += predict(seen, log, population.new_board, population)
     return predictions
 
 
@@ -158,6 +159,7 @@ def tensorrt(folder: Path, profiles: Path) -> list[Result]:
     fits |= {name: fit for name, fit in old.items() if OLD in name}
     sources = sorted({row.source for log in pool.logs for row in log.rows})
     predictions = left_out(pool)
+    other_version = version_spread(folder)
     results: list[Result] = []
     for profile in MAIN_HARNESS:
         log = main_log(pool, profile)
@@ -175,6 +177,7 @@ def tensorrt(folder: Path, profiles: Path) -> list[Result]:
                 residuals=[p.error for p in rows],
                 method="each family of networks predicted by a fit that saw it on no board",
                 sources=sources,
+                other_version=other_version,
             )
         )
     print("\n== TensorRT FP16: each board from the others")
@@ -196,6 +199,7 @@ def tensorrt(folder: Path, profiles: Path) -> list[Result]:
                 method="each relative predicted from the data sheets and the other boards",
                 sources=sources,
                 networks=_named(every.rows),
+                other_version=other_version,
             )
         )
     return results

@@ -9,15 +9,19 @@ say. Two things are read from the runtime's own code (``integer_ops/depthwise_co
   that keeps its sums in memory. Floats have the general kernel only.
 * Depthwise convs give each thread the same number of whole rows of the output. The slowest thread
   has the most rows and, on big.LITTLE chips, a little core.
+
+It is also the only runtime here whose rows name several versions on one board: from them
+``version_spread`` tells how far a version is from another.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from edgenas.latency.device import Fact
-from edgenas.latency.features import AT, NAMES, Kernels
+from edgenas.latency.features import AT, NAMES, Array, Kernels
 from edgenas.latency.hierarchy import Prior
 from tools.device_fits import published_rows
 from tools.device_fits.fit_common import (
@@ -105,10 +109,59 @@ def pool_of(folder: Path, precision: str) -> Pool:
     )
 
 
+Versions = Mapping[tuple[str, str], Array]
+_TAIL = 4.0  # degrees of freedom of versions over boards, as of the noise
+_BEFORE = (0.06, 4.0)  # a spread that is known before any row, and the boards that it counts for
+
+
+def versions(pools: Sequence[Pool]) -> Versions:
+    """How much longer networks took with one version than with another, in log seconds.
+
+    Returns:
+        By device and pool: all pairs of versions and all networks that both have.
+    """
+    found: dict[tuple[str, str], Array] = {}
+    for pool in pools:
+        for device in sorted({log.device for log in pool.logs}):
+            logs = [log for log in pool.logs if log.device == device]
+            ratios = [
+                np.log(row.seconds / other.seconds)
+                for one, two in itertools.combinations(logs, 2)
+                for row, other in itertools.product(one.rows, two.rows)
+                if row.network == other.network
+            ]
+            if ratios:
+                found[device, pool.name] = np.array(ratios)
+    return found
+
+
+def spread_of(found: Versions) -> float:
+    """The standard deviation of log seconds between two versions.
+
+    The mean squares of the boards are those of Student's t distribution with four degrees of
+    freedom, so that one board where a version is half as fast again (the Orin, integers) does not
+    speak for all (Lange, Little & Taylor 1989).
+    """
+    squares = np.array([np.mean(ratios**2) for ratios in found.values()])
+    before, boards = _BEFORE
+    square = before**2
+    for _ in range(100):
+        weights = (_TAIL + 1) / (_TAIL + squares / square)
+        total = (weights * squares).sum() + boards * before**2
+        square = total / (len(squares) + boards)
+    return float(np.sqrt(square))
+
+
+def version_spread(folder: Path) -> float:
+    """``spread_of`` the published rows, both precisions."""
+    return spread_of(versions([pool_of(folder, precision) for precision in ("fp32", "int8")]))
+
+
 def tflite(folder: Path, profiles: Path) -> list[Result]:
     """The MLPerf sweeps of MobileNet v1, v2 and v3."""
     del profiles
     results: list[Result] = []
+    other_version = version_spread(folder)
     for precision in ("fp32", "int8"):
         pool = pool_of(folder, precision)
         population, fits = pool.fit()
@@ -133,6 +186,7 @@ def tflite(folder: Path, profiles: Path) -> list[Result]:
                     method="each family of networks predicted by a fit that saw it on no board",
                     sources=sorted({_submission(row.source) for row in log.rows}),
                     power=_power(folder, log.rows, device=device, precision=precision),
+                    other_version=other_version,
                 )
             )
     return results
