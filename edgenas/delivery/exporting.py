@@ -3,7 +3,7 @@
 import functools
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from edgenas.basics.files import new_folder, sha256, write_json
 from edgenas.basics.options import check_request
 from edgenas.basics.progress import Progress, no_progress
 from edgenas.bundle import manifest as manifests
+from edgenas.bundle.manifest import find_framing
 from edgenas.bundle.record import Record
 from edgenas.bundle.signing import NAME as SIGNATURE
 from edgenas.bundle.verify import is_litter
@@ -168,10 +169,17 @@ def _read_source(
     if why_not := checker.available():
         raise EdgenasError(f"runtime {checker.name} is not available here: {why_not}")
     name = request.supernet or record.supernet
-    trained = load_supernet(find_supernet(name))
+    trained = _framed_as(request.bundle, load_supernet(find_supernet(name)))
     sources = SpecializeRequest(device="host", supernet=name, data=request.data, test=request.test)
     images = read_image_sets(sources, trained, progress=progress)
     return _Source(request.bundle, arch, record, onnx, trained, images)
+
+
+def _framed_as(bundle: Path, trained: TrainedSupernet) -> TrainedSupernet:
+    """The supernet of a bundle, whose pictures get the shape of inputs as in that bundle."""
+    where = str(bundle / manifests.NAME)
+    framing = find_framing(manifests.read(bundle)["preprocessing"], where=where)
+    return replace(trained, preprocessing=replace(trained.preprocessing, framing=framing))
 
 
 def _check_accuracy(

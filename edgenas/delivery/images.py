@@ -12,6 +12,7 @@ from edgenas.delivery.request import SpecializeRequest
 from edgenas.images.copies import Sketches, find_copies
 from edgenas.images.data import Images, Split, check_classes, drop_copies
 from edgenas.model.saved import TrainedSupernet
+from edgenas.space.framing import Fit
 from edgenas.training.division import divide_as_trained, read_record
 
 
@@ -49,6 +50,29 @@ class ImageSets:
         """The training images, where the request was checked to give some."""
         assert self.training is not None
         return self.training
+
+
+def with_fit(trained: TrainedSupernet, fit: Fit | None) -> TrainedSupernet:
+    """A supernet whose pictures get the shape of inputs in another way. None: as it was trained."""
+    steps = trained.preprocessing
+    steps = dataclasses.replace(steps, framing=steps.framing.with_fit(fit))
+    return dataclasses.replace(trained, preprocessing=steps)
+
+
+def describe_fit(trained: TrainedSupernet, fit: Fit | None) -> tuple[str, ...]:
+    """What a reader should know where pictures get another shape than in the training.
+
+    Args:
+        trained: the supernet, as it was trained.
+        fit: that is asked for.
+    """
+    learnt = trained.preprocessing.framing
+    if learnt.with_fit(fit) == learnt:
+        return ()
+    return (
+        f"pictures are prepared with fit {fit}, and the supernet has learnt from pictures with "
+        f"{learnt}; networks were chosen by accuracies that are predicted for those",
+    )
 
 
 def read_image_sets(

@@ -10,7 +10,7 @@ from edgenas.accuracy.predictor import AccuracyPredictor
 from edgenas.basics.progress import Progress
 from edgenas.bundle.signing import check_key
 from edgenas.delivery.evaluating import check_images
-from edgenas.delivery.images import ImageSets
+from edgenas.delivery.images import ImageSets, describe_fit, with_fit
 from edgenas.delivery.latency import TargetLatency, check_runtime, check_sensor
 from edgenas.delivery.limits import check_reachable
 from edgenas.delivery.request import AUTO, SpecializeRequest
@@ -178,7 +178,8 @@ def prepare(resolved: Resolved, inputs: SharedInputs, *, progress: Progress) -> 
         EdgenasError: a budget cannot be met, or an input is missing or damaged.
     """
     request, target = resolved.request, resolved.target
-    trained = inputs.supernet(request.supernet)
+    as_trained = inputs.supernet(request.supernet)
+    trained = with_fit(as_trained, request.fit)
     predictor = inputs.predictor(request.supernet)
     check_reachable(
         trained.supernet.space,
@@ -197,6 +198,7 @@ def prepare(resolved: Resolved, inputs: SharedInputs, *, progress: Progress) -> 
         elif constraint.metric == "energy" and resolved.clock is not None:
             check_sensor(target, resolved.clock)
     images = inputs.images(request, progress)
+    images = replace(images, notes=(*images.notes, *describe_fit(as_trained, request.fit)))
     check_images(request, images, target=target, here=resolved.reachable)
     latency = inputs.latency(
         request.supernet,

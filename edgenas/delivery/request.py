@@ -12,6 +12,7 @@ from edgenas.basics.options import Option, check_request
 from edgenas.basics.ranges import Range
 from edgenas.basics.units import parse
 from edgenas.latency.request import BatchSize, PrecisionName, RuntimeName, ThreadCount
+from edgenas.space.framing import Fit
 from edgenas.strategies.constraint import METRICS, Constraint, parse_constraint
 
 if TYPE_CHECKING:
@@ -96,6 +97,14 @@ class SpecializeRequest:
         bool, Option("Ship int8 whatever accuracy it loses.", keyed="changed")
     ] = False
     skip_bad_images: Annotated[bool, Option("Leave out images that cannot be read.")] = False
+    fit: Annotated[
+        Fit | None,
+        Option(
+            "How pictures get the shape of inputs: the centre is cut out, the whole picture is "
+            "padded, or stretched. Default: as the supernet was trained.",
+            keyed="changed",
+        ),
+    ] = None
     weights: Annotated[
         Literal["fixed", "joint"],
         Option("joint: a gradient strategy trains the weights too.", keyed="changed"),

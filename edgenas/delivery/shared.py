@@ -3,7 +3,7 @@
 from edgenas.accuracy.measured import load_predictor
 from edgenas.accuracy.predictor import AccuracyPredictor
 from edgenas.basics.progress import Progress
-from edgenas.delivery.images import ImageSets, read_image_sets
+from edgenas.delivery.images import ImageSets, read_image_sets, with_fit
 from edgenas.delivery.latency import TargetLatency, find_latency, find_or_profile_latency
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.latency.device import Device, Target
@@ -43,9 +43,10 @@ class SharedInputs:
             request.skip_bad_images,
             request.trains,
             request.learns and request.strategy,
+            request.fit,
         )
         if key not in self._images:
-            trained = self.supernet(request.supernet)
+            trained = with_fit(self.supernet(request.supernet), request.fit)
             self._images[key] = read_image_sets(request, trained, progress=progress)
         return self._images[key]
 

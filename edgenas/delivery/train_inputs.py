@@ -96,7 +96,7 @@ def read_train_inputs(
     read = partial(
         read_images,
         stored=stored,
-        framing=space.framing,
+        framing=space.framing.with_fit(request.fit),
         skip_bad_images=request.skip_bad_images,
         progress=progress,
         say=say,

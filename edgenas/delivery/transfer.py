@@ -132,7 +132,7 @@ def start_transfer(
     images = load_images(
         source,
         stored=choose_stored_size(start.supernet.space),
-        framing=start.supernet.space.framing,
+        framing=start.supernet.space.framing.with_fit(request.fit),
         skip_bad_images=request.skip_bad_images,
         progress=lambda done, of: progress("reading images", done, of, Path(source).name),
     )
@@ -265,6 +265,7 @@ def _train(
         resume=run.exists(),
         seed=request.seed,
         skip_bad_images=request.skip_bad_images,
+        fit=request.fit,
     )
     try:
         with explain_stop("what was learnt is kept; to go on, run the same command again"):

@@ -52,7 +52,7 @@ class Framing:
 
     def with_fit(self, fit: Fit | None) -> "Framing":
         """The same filter with another fit, of whole pictures. None: no other is wanted."""
-        return self if fit is None else Framing(fit=fit, filter=self.filter)
+        return self if fit in (None, self.fit) else Framing(fit=fit, filter=self.filter)
 
     def to_json(self) -> dict[str, Any]:
         """The fields that differ from their defaults."""

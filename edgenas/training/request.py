@@ -8,6 +8,7 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.options import Option, check_request
 from edgenas.basics.ranges import LARGEST_SIDE, Range
 from edgenas.basics.units import parse
+from edgenas.space.framing import Fit
 
 Triple = tuple[float, float, float]
 
@@ -70,6 +71,13 @@ class TrainRequest:
         Option(
             "Standard deviation of the inputs: R,G,B, from 0 to 1. Default: that of the training "
             "images."
+        ),
+    ] = None
+    fit: Annotated[
+        Fit | None,
+        Option(
+            "How pictures get the shape of inputs: the centre is cut out, the whole picture is "
+            "padded, or stretched. Default: what the space says, usually crop."
         ),
     ] = None
     recipe: Annotated[
