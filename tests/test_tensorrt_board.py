@@ -9,6 +9,9 @@ import pytest
 import trtexec_law
 from trtexec_board import StandIn, left_over
 
+from edgenas.onnx_graph.build import network_graph
+from edgenas.space import presets as spaces
+
 DEVICE = ("--device", "jetson-orin-nano", "--ssh", "loop")
 
 
@@ -105,3 +108,32 @@ def test_a_board_without_tensorrt_is_told_what_to_install(there, tool, edgenas):
     assert done.code == 2
     assert "there is no trtexec on loop" in done.log
     assert "sudo apt install nvidia-jetpack" in done.log
+
+
+def test_any_model_is_timed_on_the_gpu_of_a_board(there, tool, edgenas, tmp_path):
+    space = spaces.mbv3_cifar()
+    model = network_graph(space, space.smallest())
+    path = tmp_path / "mine.onnx"
+    path.write_bytes(model)
+    tool.set(noise=0.0, spread=0.0, fault="enqueue bound", fault_on="logits")
+    for precision, size in (("fp32", 4), ("fp16", 2)):
+        words = ("bench", path, *DEVICE, "--precision", precision)
+        done = edgenas(*words, "--json")
+        assert done.code == 0, done.log
+        (told,) = json.loads(done.out)["results"]
+        truth = trtexec_law.truth(model, size=size)
+        assert told["latency"]["median"] == pytest.approx(truth, rel=1e-3)
+        assert (told["runtime"], told["version"], told["precision"]) == (
+            "tensorrt",
+            "10.3.0",
+            precision,
+        )
+        assert told["environment"]["trtexec"].endswith("/trtexec")
+    shown = edgenas("bench", path, *DEVICE)
+    assert "bound by enqueuing" in shown.out
+    assert "tensorrt 10.3.0" in shown.out
+    refused = edgenas("bench", path, *DEVICE, "--precision", "bf16")
+    assert refused.code == 2
+    assert "precision of tensorrt must be one of fp32, fp16, int8" in refused.log
+    tool.set(fault="graph lost")
+    assert "doubtful: no CUDA graph" in " ".join(edgenas("bench", path, *DEVICE).out.split())

@@ -38,9 +38,15 @@ def _rows(timing: "Bench") -> list[tuple[str, str]]:
     what = statistic(n=times.n, wall_n=times.wall_n, flag=times.flag)
     full = "" if times.flag == "noisy" else " at the machine's full speed"
     width = "" if times.half_width is None else f" +- {times.half_width:.1%} at 95% confidence"
+    full_speed = ""
+    if timing.quiet is not None:
+        full_speed = f"at full speed {timing.quiet:.0%} of the time before; "
+    note = f"; {times.note}" if times.note and not times.noisy else ""
+    around = timing.environment
+    machine = around["board"] if timing.quiet is None else around["cpu"]
     return [
         ("model", f"{timing.path} (sha256 {timing.digest[:12]})"),
-        ("runs on", f"{runs}, {threads}, batch {timing.batch}; {timing.environment['cpu']}"),
+        ("runs on", f"{runs}, {threads}, batch {timing.batch}; {machine or around['cpu']}"),
         ("made up", "; ".join(map(str, timing.inputs)) or "no inputs"),
         (
             "median" if times.flag != "noisy" else "latency",
@@ -52,7 +58,7 @@ def _rows(timing: "Bench") -> list[tuple[str, str]]:
             f"median {milliseconds(times.wall_p50)}, 95th percentile "
             f"{milliseconds(times.wall_p95)} (n={times.wall_n})",
         ),
-        ("machine", f"at full speed {timing.quiet:.0%} of the time before; {times.judgement()}"),
+        ("machine", f"{full_speed}{times.judgement()}{note}"),
     ]
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgenas.basics.errors import EdgenasError
 from edgenas.basics.held_out import HeldOut
 from edgenas.basics.progress import Progress, Say, no_progress, say_nothing
 from edgenas.clock.measure import NETWORK
@@ -170,16 +169,11 @@ def bench(request: BenchRequest) -> BenchResult:
     """Time an ONNX file with the clock and the statistics of the latency tables.
 
     Raises:
-        EdgenasError: the device is not this machine, a runtime is unknown or not here, or the file
+        EdgenasError: the device cannot be reached, a runtime is unknown or not there, or the file
             cannot be run.
     """
     request.check()
     device = load(request.device)
-    if device.reach != "local":
-        raise EdgenasError(
-            f"the device {device.name} must be this machine, it is reached by {device.reach!r}",
-            hint="run edgenas bench on the board itself with --device host",
-        )
     names = [request.runtime] if request.compare is None else [request.runtime, request.compare]
     for name in names:
         if name is not None:
@@ -188,7 +182,10 @@ def bench(request: BenchRequest) -> BenchResult:
     timings = [
         bench_model(
             request.model,
-            target=device.target(runtime=name, threads=request.threads, batch=request.batch),
+            target=reach.timed_target(
+                device, runtime=name, threads=request.threads, batch=request.batch
+            ),
+            clock=reach.clock_at_hand(device, runtime=name, ssh=request.ssh, python=request.python),
             precision=request.precision,
             shapes=shapes,
             settings=dataclasses.replace(NETWORK, min_seconds=request.seconds),

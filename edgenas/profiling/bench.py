@@ -5,16 +5,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import sha256
 from edgenas.clock import measure
 from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.events import Event
 from edgenas.clock.measure import NETWORK, Measurement
 from edgenas.latency.device import Target
+from edgenas.onnx_graph.forms import convert_to_form
 from edgenas.onnx_graph.inputs import Input, check_runnable
-from edgenas.onnx_graph.model import load
+from edgenas.onnx_graph.model import load, loads
 from edgenas.onnx_graph.walk import check_sizes
-from edgenas.profiling.run import check_timed
+from edgenas.profiling.run import check_timed, environment_of
+from edgenas.profiling.work import Clock
 from edgenas.runtime import registry as runtimes
 
 
@@ -29,7 +32,8 @@ class Bench:
         batch: images of a run.
         inputs: the random inputs that the model ran on.
         times: of its runs.
-        quiet: the part of the time before the first run in which the machine was at full speed.
+        quiet: the part of the time before the first run in which the machine was at full speed;
+            None: not known.
         environment: the machine and what else the numbers depend on.
     """
 
@@ -39,7 +43,7 @@ class Bench:
     batch: int
     inputs: tuple[Input, ...]
     times: Measurement
-    quiet: float
+    quiet: float | None
     environment: Mapping[str, Any]
 
 
@@ -50,8 +54,9 @@ def bench(
     precision: str | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     settings: TimingSettings = NETWORK,
+    clock: Clock = measure,
 ) -> Bench:
-    """Time an ONNX file on this machine, in a process of its own.
+    """Time an ONNX file on this machine, in a process of its own, or on a board.
 
     Args:
         path: the file.
@@ -59,9 +64,11 @@ def bench(
         precision: the one that it must run in; None: the one of the graph, or else fp32.
         shapes: of inputs by name, where the model leaves more than the batch open.
         settings: of the clock.
+        clock: where it is timed. Where an engine is built, an fp32 file is brought to the precision
+            asked for.
 
     Raises:
-        EdgenasError: the file is no model, the runtime is not here or refuses it, or it would run
+        EdgenasError: the file is no model, the runtime is not there or refuses it, or it would run
             in another precision than the one asked for.
     """
     closed = load(path).closed(batch=target.batch, shapes=shapes)
@@ -72,17 +79,22 @@ def bench(
     check_timed(target.runtime)
     # A model of another batch than asked for is timed with its own.
     batch = closed.batch
-    facts = runtime.compile(onnx, precision=precision, threads=target.threads, batch=batch).facts()
+    if clock is measure:
+        ready = runtime.compile(onnx, precision=precision, threads=target.threads, batch=batch)
+        facts = ready.facts()
+    else:
+        onnx, facts = _fit(onnx, target=target, precision=precision, clock=clock)
     events: dict[str, Event] = {}
     hint = precision or (facts["precision"] if facts["precision"] in runtime.precisions else "fp32")
-    (times,) = measure.measure(
+    (times,) = clock.measure(
         [(path.name, runtimes.convert_for_clock(target.runtime, onnx, batch=batch))],
         runtime=runtime,
         settings=replace(settings, threads=target.threads, precision=hint),
         batch=batch,
         watch=lambda event: events.update({event["event"]: event}),
     )
-    after = ("temperature", "frequency", "load", "throttled")
+    after = ("temperature", "frequency", "gpu_frequency", "load", "throttled")
+    baseline = events.get("baseline")
     return Bench(
         path=path,
         digest=sha256(path),
@@ -90,9 +102,35 @@ def bench(
         batch=batch,
         inputs=inputs,
         times=times,
-        quiet=events["baseline"]["quiet"],
+        quiet=None if baseline is None else baseline["quiet"],
         environment={
             **{k: v for k, v in events["environment"].items() if k != "event"},
             "after": {name: events["end"].get(name) for name in after},
         },
     )
+
+
+def _fit(
+    onnx: bytes, *, target: Target, precision: str | None, clock: Clock
+) -> tuple[bytes, Mapping[str, str]]:
+    """The graph in the precision asked for, and the facts of a runtime that is not here."""
+    around, runtime = environment_of(target, clock=clock), runtimes.get(target.runtime)
+    own = loads(onnx).precision()
+    asked = precision or own
+    if asked not in runtime.precisions:
+        raise EdgenasError(
+            f"precision of {runtime.name} must be one of {', '.join(runtime.precisions)}, "
+            f"found {asked!r}",
+            hint="name another: --precision fp32",
+        )
+    if asked != own:
+        if own != "fp32" or not runtime.built_by_tool:
+            raise EdgenasError(f"the model is in {own}, and would not run in {asked}")
+        onnx = convert_to_form(onnx, form=runtime.form_of(asked))
+    return onnx, {
+        "runtime": runtime.name,
+        "version": str(around["runtime_version"]),
+        "provider": str(around["gpu"] or around["cpu"]),
+        "precision": asked,
+        "threads": str(target.threads),
+    }

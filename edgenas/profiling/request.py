@@ -66,6 +66,8 @@ class BenchRequest:
 
     model: Annotated[Path, Option("An ONNX file.", positional=True)]
     device: DeviceName = "host"
+    ssh: BoardAddress = None
+    python: BoardPython = None
     runtime: RuntimeName = None
     compare: Annotated[str | None, Option("Time it on this runtime too.")] = None
     precision: Annotated[
