@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import loopback
+import numpy as np
 import pytest
 import recorded_boards
 import trtexec_law
@@ -25,8 +26,14 @@ from edgenas.clock.trtexec.clock import TrtexecClock
 from edgenas.clock.trtexec.energy import run_engine
 from edgenas.clock.trtexec.options import TensorrtVersion
 from edgenas.clock.trtexec.results import EngineError
+from edgenas.latency.device import Target
+from edgenas.latency.energy import fit_energy
 from edgenas.onnx_graph.build import network_graph
 from edgenas.onnx_graph.forms import convert_to_form
+from edgenas.profiling.networks import random_archs
+from edgenas.profiling.reach import tool_clock
+from edgenas.profiling.run import ProfilePlan, profile
+from edgenas.profiling.tables import predictor_for
 from edgenas.runtime import registry as runtimes
 from edgenas.space import presets as spaces
 
@@ -293,3 +300,35 @@ def test_an_engine_draws_what_the_law_says(version, there, tmp_path):
 def test_an_engine_that_cannot_be_built_is_told(there, tmp_path):
     with pytest.raises(EngineError):
         energy_of(there, tmp_path, "10.3.0", relu_graph(), fault="terminate")
+
+
+@pytest.mark.slow  # each network runs for a second while it is metered
+def test_a_profile_by_trtexec_predicts_energies_of_networks_never_measured(
+    there, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("EDGENAS_CACHE", str(tmp_path / "cache"))
+    folder = there.folder.parent / "root" / RAIL
+    settings = {"version": "10.3.0", "noise": 0.01, "spread": 0.03}
+    drawn = {"folder": str(folder), "idle": 4.0, "noise": 0.01}
+    StandIn(tmp_path, there.folder / "venv" / "bin", {**settings, "power": drawn})
+    (folder / "curr1_input").write_text("799\n")  # at 5.008 V: about 4 W
+    runtime = runtimes.get("tensorrt")
+    clock = tool_clock(runtime, place=Place(address="loop"))
+    plan = ProfilePlan(networks=10, further=20, rebuilt=0, visits=1, energy=True, meter=QUICK)
+    table = profile(
+        TINY, target=Target("jetson-orin-nano", "tensorrt", "fp16"), plan=plan, clock=clock
+    )
+    assert table.environment["idle_watts"] == pytest.approx(4.0, rel=0.01)
+    energy = fit_energy(TINY, table, latency=predictor_for(table, TINY))
+    assert energy is not None
+    others = random_archs(TINY, 60, seed=7)
+
+    def truth(arch) -> float:
+        shipped = runtime.fit_version or (lambda graph, version: graph)
+        half = convert_to_form(network_graph(TINY, arch), form="fp16")
+        graph = shipped(half, "10.3.0")
+        return trtexec_law.energy(graph, seconds=trtexec_law.truth(graph, size=2))
+
+    true = np.array([truth(arch) for arch in others])
+    assert np.abs(energy.predict(others) / true - 1).mean() < 0.03  # the bar of the product
+    assert (energy.upper(others, confidence=0.95) >= true).sum() >= 54

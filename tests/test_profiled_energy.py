@@ -18,11 +18,13 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.clock.energy import MeasuredEnergy, MeterSettings
 from edgenas.delivery import building
 from edgenas.delivery import latency as latencies
+from edgenas.delivery.predicting import predict
 from edgenas.delivery.run import specialize
 from edgenas.latency.device import Target
 from edgenas.latency.device import load as load_device
 from edgenas.latency.energy import fit_energy
 from edgenas.latency.fitting import learn_predictor
+from edgenas.latency.request import PredictRequest
 from edgenas.latency.table import LatencyTable, MeasuredNetwork, Timing, merge
 from edgenas.latency.table_file import load_table, save_table, table_path
 from edgenas.model.saved import ACCURACY_FILE, load_supernet
@@ -33,6 +35,7 @@ from edgenas.profiling.journal import journal_path
 from edgenas.profiling.networks import calibration_archs, random_archs
 from edgenas.profiling.run import ProfilePlan, profile
 from edgenas.space import presets as spaces
+from edgenas.space.arch import save_arch
 from edgenas.space.cost import macs_table
 
 SCRIPTED: Any = Scripted
@@ -251,13 +254,36 @@ def measured(rising: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     return make
 
 
-def test_energy_is_bounded_by_measured_energies(rising: Path, measured, tmp_path, monkeypatch):
-    clock = measured()
+def draw_seven_watts() -> None:
+    """Give the networks of this machine's table energies: 7 W for as long as they take."""
     path = table_path(load_device("host").target())
     table = load_table(path)
-    joules = {n.arch: 7 * n.timing.seconds for n in table.networks}
-    networks = tuple(replace(n, joules=joules[n.arch]) for n in table.networks)
+    networks = tuple(replace(n, joules=7 * n.timing.seconds) for n in table.networks)
     save_table(replace(table, networks=networks), path)
+
+
+def test_a_prediction_tells_the_energy_where_energies_were_measured(measured, tmp_path, rising):
+    clock = measured()
+    arch = clock.space.largest()
+    save_arch(arch, tmp_path / "arch.json")
+    request = PredictRequest(
+        device="host",
+        arch=tmp_path / "arch.json",
+        space="tiny",
+        classes=clock.space.classes,
+    )
+    assert "energy_mj" not in predict(request).to_json()
+    draw_seven_watts()
+    told = predict(request)
+    assert told.energy is not None
+    assert told.energy.provenance == "measured"
+    assert told.energy.joules == pytest.approx(7 * told.seconds, rel=1e-3)
+    assert told.to_json()["energy_mj"] == pytest.approx(7e3 * told.seconds, rel=1e-3)
+
+
+def test_energy_is_bounded_by_measured_energies(rising: Path, measured, tmp_path, monkeypatch):
+    clock = measured()
+    draw_seven_watts()
     rows = everything(clock.space)
     limit = between(7 * clock.true(rows), 0.4)
     result = specialize(

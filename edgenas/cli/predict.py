@@ -36,7 +36,8 @@ def _print_prediction(prediction: "Prediction") -> None:
     )
     if (energy := prediction.energy) is not None:
         millijoules = f"{energy.joules * 1e3:.3g} mJ"
-        print_line(f"{millijoules} estimated: {energy.watts:g} W ({energy.source})")
+        how = "estimated" if energy.provenance == "estimated" else "predicted from measured numbers"
+        print_line(f"{millijoules} {how}: {energy.watts:.3g} W ({energy.source})")
     for text in prediction.notes:
         print_line(f"note: {text}")
 

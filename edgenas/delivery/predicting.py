@@ -49,11 +49,20 @@ class ModelCosts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Energy:
-    """An estimated energy: joules of one run, the power in watts, and where that is published."""
+    """The predicted energy of one run.
+
+    Args:
+        joules: of it.
+        watts: mean power while the network runs.
+        source: where the power is published, or what was measured.
+        provenance: ``estimated`` from a published power, or ``measured``: predicted from networks
+            whose energy was measured.
+    """
 
     joules: float
     watts: float
     source: str
+    provenance: str = "estimated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +78,8 @@ class Prediction:
         bound: what the bound rests on, in words.
         provenance: of the numbers behind it: ``measured``, ``published`` or ``estimated``.
         source: the table or the device model, in words.
-        energy: of an ONNX file where the power of the device is published, otherwise None.
+        energy: where the power of the device is published, or energies of its networks were
+            measured; otherwise None.
         notes: what a reader should know.
     """
 
@@ -98,6 +108,8 @@ class Prediction:
             tail = {"energy_mj": joules, **tail}
         else:
             head["arch_id"] = self.network.id
+            if self.energy is not None:
+                tail = {"energy_mj": self.energy.joules * 1e3, **tail}
         return {
             **head,
             "latency_ms": self.seconds * 1e3,
@@ -142,16 +154,25 @@ def _predict_arch(path: Path, request: PredictRequest, device: Device) -> Predic
     )
     latency = find_latency(space, device=device, target=target)
     rows = space.encode([arch])
+    seconds, energy = float(latency.predictor.predict(rows)[0]), None
+    if latency.energy is not None and latency.energy.error is not None:
+        joules, error = float(latency.energy.predict(rows)[0]), latency.energy.error
+        energy = Energy(
+            joules=joules,
+            watts=joules / seconds,
+            source=f"expected error {error.error:.1%}, as on {error.n} {error.method}",
+            provenance="measured",
+        )
     return Prediction(
         target=target,
         network=arch,
-        seconds=float(latency.predictor.predict(rows)[0]),
+        seconds=seconds,
         upper=float(latency.upper(request.confidence)(rows)[0]),
         confidence=request.confidence,
         bound=latency.bound_words(request.confidence),
         provenance=latency.predictor.provenance,
         source=latency.source,
-        energy=None,
+        energy=energy,
         notes=tuple(latency.cautions(arch, space=space)),
     )
 
