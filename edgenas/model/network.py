@@ -20,7 +20,9 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
     "hswish": nn.Hardswish,
+    "silu": nn.SiLU,
 }
+_GATES: dict[str, type[nn.Module]] = {"hsigmoid": nn.Hardsigmoid, "sigmoid": nn.Sigmoid}
 
 
 class ConvNorm(nn.Module):
@@ -62,19 +64,22 @@ class ConvNorm(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Squeeze-and-excitation with a hard sigmoid (MobileNetV3, arXiv 1905.02244, section 5.3)."""
+    """Squeeze-and-excitation (arXiv 1709.01507).
 
-    def __init__(self, channels: int, squeezed: int) -> None:
+    The gate is a hard sigmoid in MobileNetV3 (arXiv 1905.02244, section 5.3), a sigmoid in others.
+    """
+
+    def __init__(self, layer: Layer) -> None:
         super().__init__()
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.reduce = nn.Conv2d(channels, squeezed, 1)
-        self.relu = nn.ReLU()
-        self.expand = nn.Conv2d(squeezed, channels, 1)
-        self.gate = nn.Hardsigmoid()
+        self.reduce = nn.Conv2d(layer.mid, layer.squeeze, 1)
+        self.activation = _ACTIVATIONS[layer.squeeze_activation]()
+        self.expand = nn.Conv2d(layer.squeeze, layer.mid, 1)
+        self.gate = _GATES[layer.gate]()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, channels, h, w) -> the same shape, channels weighted."""
-        return x * self.gate(self.expand(self.relu(self.reduce(self.pool(x)))))
+        """(n, mid, h, w) -> the same shape, channels weighted."""
+        return x * self.gate(self.expand(self.activation(self.reduce(self.pool(x)))))
 
 
 class Conv(nn.Module):
@@ -121,7 +126,7 @@ class MBConv(nn.Module):
             epsilon=epsilon,
             pads=_pads(layer),
         )
-        self.squeeze = SqueezeExcite(layer.mid, layer.squeeze) if layer.squeeze else None
+        self.squeeze = SqueezeExcite(layer) if layer.squeeze else None
         self.project = ConvNorm(layer.mid, layer.outputs, epsilon=epsilon)
         self.pool = _pool(layer)
 
@@ -177,7 +182,7 @@ class Head(nn.Module):
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.mix = None
         if layer.mix:
-            self.mix = nn.Conv2d(channels, layer.mix, 1, bias=False)
+            self.mix = nn.Conv2d(channels, layer.mix, 1, bias=layer.mix_bias)
             channels = layer.mix
         self.activation = _ACTIVATIONS[layer.activation]()
         self.classifier = nn.Linear(channels, layer.outputs)

@@ -1,4 +1,4 @@
-"""What ``import`` and ``import-ofa`` can be asked for. This module loads nothing heavy."""
+"""What ``import`` can be asked for. This module loads nothing heavy."""
 
 import re
 from dataclasses import dataclass
@@ -11,31 +11,22 @@ from edgenas.basics.options import Option, check_request
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportRequest:
-    """A published network, and the folder of the supernet around it."""
+    """A published network or once-for-all supernet, and the folder to write."""
 
     backbone: Annotated[
-        str, Option("Published network, e.g. lite0; see: list backbones.", positional=True)
+        str,
+        Option(
+            "Published network, e.g. lite0, or once-for-all supernet; see: list backbones.",
+            positional=True,
+        ),
     ]
     file: Annotated[
         Path | None,
-        Option("File of its weights. Default: the package that brings them.", positional=True),
+        Option(
+            "File of its weights, PyTorch's or safetensors. Default: the package that brings them.",
+            positional=True,
+        ),
     ] = None
-    out: Annotated[Path, Option("Folder of the supernet.")]
-    labels: Annotated[
-        Path | None,
-        Option("File of class names, one a line. Default: those of ImageNet."),
-    ] = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImportOfaRequest:
-    """Released weights of a once-for-all supernet, and the folder to write."""
-
-    file: Annotated[
-        Path | None,
-        Option("Released weights, a PyTorch file; or use --download.", positional=True),
-    ] = None
-    space: Annotated[str, Option("Name of its space, e.g. ofa-mbv3-w1.2; see: list spaces.")]
     out: Annotated[Path, Option("Folder of the supernet.")]
     download: Annotated[
         bool, Option("Fetch the weights from where their authors publish them.")
@@ -43,13 +34,15 @@ class ImportOfaRequest:
     sha256: Annotated[
         str | None,
         Option(
-            "SHA-256 of the weights, in hex. Without it the first download is trusted and recorded."
+            "SHA-256 of the weights, in hex. Without it, what is known of the hash is checked; the "
+            "first download of a once-for-all supernet is trusted and recorded."
         ),
     ] = None
     labels: Annotated[
         Path | None,
         Option(
-            "File of class names, one a line, as your image folders are named. Default: numbers."
+            "File of class names, one a line, as your image folders are named. Default: those of "
+            "ImageNet, or numbers."
         ),
     ] = None
 
@@ -60,11 +53,10 @@ class ImportOfaRequest:
             EdgenasError: names the option, the rule and the value found.
         """
         check_request(self)
-        if (self.file is None) != self.download:
-            both = ", not both" if self.download else ""
+        if self.file is not None and self.download:
             raise EdgenasError(
-                f"give the file of released weights or --download{both}",
-                hint=f"edgenas import-ofa --download --space {self.space} --out {self.out}",
+                "give the file of the weights or --download, not both",
+                hint=f"edgenas import {self.backbone} --download --out {self.out}",
             )
         if self.sha256 is not None and re.fullmatch("[0-9a-fA-F]{64}", self.sha256) is None:
             raise EdgenasError(

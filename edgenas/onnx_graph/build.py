@@ -253,6 +253,10 @@ class _Builder:
                 return self.node("Clip", x, self.constant(0.0), self.constant(6.0))
             case "act", "hswish":
                 return self.node("HardSwish", x)
+            case "act", "sigmoid":
+                return self.node("Sigmoid", x)
+            case "act", "silu":
+                return self.node("Mul", x, self.node("Sigmoid", x))
             case "act", "hsigmoid":
                 return self.node("HardSigmoid", x, alpha=1 / 6, beta=0.5)
             case _:

@@ -12,6 +12,14 @@ from edgenas.basics.errors import EdgenasError, quote
 Size = tuple[int, int]
 _ONE: Size = (1, 1)
 PADDINGS = ("symmetric", "same")
+# Fields of a layer that are words, with those that there are; () where any will do.
+_WORDS = {
+    "activation": (),
+    "padding": PADDINGS,
+    "squeeze_activation": ("relu", "silu"),
+    "gate": ("hsigmoid", "sigmoid"),
+}
+_FLAGS = ("residual", "downsample", "mix_bias")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +35,7 @@ class Layer:
             ``bottleneck``).
         stride: of that conv.
         mid: middle channels (``mbconv``, ``bottleneck``).
-        activation: ``relu``, ``relu6`` or ``hswish``.
+        activation: ``relu``, ``relu6``, ``hswish`` or ``silu``.
         squeeze: channels inside squeeze-and-excitation; 0: none.
         residual: whether the input is added to the output.
         downsample: whether the shortcut of a ``bottleneck`` has its own pool and conv.
@@ -36,6 +44,9 @@ class Layer:
         mix: head only: channels of the 1x1 conv behind global pooling; 0: none.
         columns: width of the input in pixels; 0: the same as its height.
         padding: of the conv with the kernel: ``symmetric`` or ``same``, see ``pads``.
+        squeeze_activation: inside the squeeze: ``relu`` or ``silu``.
+        gate: behind the squeeze: ``hsigmoid`` or ``sigmoid``.
+        mix_bias: head only: whether ``mix`` has a bias.
     """
 
     kind: Literal["conv", "mbconv", "bottleneck", "head"]
@@ -54,6 +65,9 @@ class Layer:
     mix: int = 0
     columns: int = 0
     padding: str = "symmetric"
+    squeeze_activation: str = "relu"
+    gate: str = "hsigmoid"
+    mix_bias: bool = False
 
     @property
     def in_size(self) -> tuple[int, int]:
@@ -96,13 +110,11 @@ class Layer:
             name, _, value = part.partition("=")
             if name not in names or name == "kind" or not value:
                 raise EdgenasError(f"layer {quote(text)}: unknown part {quote(part)}")
-            if name == "activation":
-                values[name] = value
-            elif name == "padding":
-                if value not in PADDINGS:
+            if name in _WORDS:
+                if (words := _WORDS[name]) and value not in words:
                     raise EdgenasError(
-                        f"layer {quote(text)}: padding must be one of {', '.join(PADDINGS)}, "
-                        f"found {quote(value)}"
+                        f"layer {quote(text)}: {name} must be one of {', '.join(words)}, found "
+                        f"{quote(value)}"
                     )
                 values[name] = value
             elif not value.isdecimal() or len(value) > 9:
@@ -110,9 +122,7 @@ class Layer:
                     f"layer {quote(text)}: {name} must be a number below 10^9, found {quote(value)}"
                 )
             else:
-                values[name] = (
-                    bool(int(value)) if name in ("residual", "downsample") else int(value)
-                )
+                values[name] = bool(int(value)) if name in _FLAGS else int(value)
         try:
             return Layer(kind=match[1], **values)  # pyright: ignore[reportArgumentType]
         except TypeError as error:
@@ -215,9 +225,9 @@ def _primitives(layer: Layer) -> Iterator[Primitive]:
         if layer.squeeze:
             yield _simple("globalpool", mid, out, to=_ONE)
             yield dataclasses.replace(_conv(mid, layer.squeeze, _ONE), norm=False, bias=True)
-            yield _act(layer.squeeze, _ONE, "relu")
+            yield _act(layer.squeeze, _ONE, layer.squeeze_activation)
             yield dataclasses.replace(_conv(layer.squeeze, mid, _ONE), norm=False, bias=True)
-            yield _act(mid, _ONE, "hsigmoid")
+            yield _act(mid, _ONE, layer.gate)
             yield _simple("mul", mid, out, to=out)
         yield _conv(mid, outputs, out)
         if layer.residual:
@@ -242,7 +252,8 @@ def _primitives(layer: Layer) -> Iterator[Primitive]:
             channels = layer.final
         yield _simple("globalpool", channels, size, to=_ONE)
         if layer.mix:
-            yield dataclasses.replace(_conv(channels, layer.mix, _ONE), norm=False)
+            mix = _conv(channels, layer.mix, _ONE)
+            yield dataclasses.replace(mix, norm=False, bias=layer.mix_bias)
             yield _act(layer.mix, _ONE, layer.activation)
             channels = layer.mix
         yield Primitive(

@@ -8,7 +8,7 @@ from edgenas.space.arch import Arch, Block
 from edgenas.space.genes import layout
 from edgenas.space.layer import Layer, Size, divide_size, pad_side
 from edgenas.space.space import Space
-from edgenas.space.stage import StageSpace, make_divisible, middle_channels
+from edgenas.space.stage import StageSpace, middle_channels, squeezed_channels
 
 
 def plan(space: Space, arch: Arch) -> tuple[tuple[str, Layer], ...]:
@@ -126,7 +126,7 @@ def _block(
     mid, squeeze = 0, 0
     if stage.kind == "mbconv":
         mid = middle_channels(inputs, block.expand)
-        squeeze = make_divisible(mid / stage.squeeze) if stage.squeeze else 0
+        squeeze = squeezed_channels(stage, inputs=inputs, middle=mid)
     elif stage.kind == "bottleneck":
         mid = middle_channels(width, block.expand)
     return Layer(
@@ -144,6 +144,8 @@ def _block(
         downsample=stage.kind == "bottleneck" and j == 0,
         pool=stage.pool if last else 1,
         padding=_padding(space, size, kernel=block.kernel, stride=stride),
+        squeeze_activation=stage.squeeze_activation if squeeze else "relu",
+        gate=stage.gate if squeeze else "hsigmoid",
     )
 
 
@@ -173,6 +175,7 @@ def _head(space: Space, resolution: int, inputs: int) -> Layer:
         activation=space.activation,
         final=space.final,
         mix=space.mix,
+        mix_bias=space.mix_bias,
     )
 
 

@@ -27,9 +27,9 @@ from typing import Any
 from edgenas.basics.decode import decode
 from edgenas.basics.errors import unknown_name
 from edgenas.basics.files import check_schema, read_json, read_toml
-from edgenas.space.backbones import lite0, lite1, lite2
+from edgenas.space.backbones import NAMES, published
 from edgenas.space.space import NEWER, Space
-from edgenas.space.stage import StageSpace
+from edgenas.space.stage import NEWER_OF_STAGES, StageSpace
 
 SCHEMA = "edgenas.space/1"
 
@@ -250,34 +250,43 @@ PRESETS: Mapping[str, Callable[[], Space]] = {
     "ofa-mbv3-w1.2": ofa_mbv3_w12,
     "ofa-proxyless-w1.3": ofa_proxyless_w13,
     "ofa-resnet50": ofa_resnet50,
-    "lite0": lite0,
-    "lite1": lite1,
-    "lite2": lite2,
 }
 
 
 def load_space(name: str) -> Space:
-    """A shipped space by its name, or a declared one by the path of its TOML or JSON file.
+    """A space by its name, or a declared one by the path of its TOML or JSON file.
+
+    Names are those of ``PRESETS`` and of published networks (`edgenas.space.backbones`).
 
     Raises:
         EdgenasError: no such name or file, or the file does not describe a space.
     """
     if name in PRESETS:
         return PRESETS[name]()
+    if name in NAMES:
+        return published(name).space
     path = Path(name)
     if path.suffix == ".toml":
         return space_from_json({"schema": SCHEMA, **read_toml(path, schema=SCHEMA)}, where=name)
     if path.suffix == ".json":
         return space_from_json({"schema": SCHEMA, **read_json(path, schema=SCHEMA)}, where=name)
-    raise unknown_name("space", name, names=PRESETS, listing="edgenas list spaces")
+    raise unknown_name("space", name, names=(*PRESETS, *NAMES), listing="edgenas list spaces")
 
 
 def space_to_json(space: Space) -> dict[str, Any]:
     """The JSON object of a space, schema first; newer fields only where they say something."""
-    fields = {"schema": SCHEMA, **dataclasses.asdict(space), "framing": space.framing.to_json()}
+    fields: dict[str, Any] = {
+        "schema": SCHEMA,
+        **dataclasses.asdict(space),
+        "framing": space.framing.to_json(),
+    }
     for field, usual in (("kept_in_float", ()), *NEWER.items()):
         if getattr(space, field) == usual:
             del fields[field]
+    for stage in fields["stages"]:
+        for field, usual in NEWER_OF_STAGES.items():
+            if stage[field] == usual:
+                del stage[field]
     return fields
 
 

@@ -35,6 +35,7 @@ from edgenas.space.stage import (
     at_least,
     check_inputs,
     check_stage,
+    has_usual,
     narrow_choice,
     require_choice,
 )
@@ -50,6 +51,7 @@ NEWER: Mapping[str, object] = {
     "framing": USUAL_FRAMING,
     "mean": None,
     "std": None,
+    "mix_bias": False,
 }
 
 
@@ -62,7 +64,7 @@ class Space:
         resolutions: heights of the input to choose from, in pixels; ``aspect`` gives the widths.
         stages: the stem and the stages, in order.
         final: channels of the 1x1 conv-BN-activation before global pooling; 0: none.
-        mix: channels of the 1x1 conv-activation behind it (no BN, no bias); 0: none.
+        mix: channels of the 1x1 conv-activation behind it (no BN); 0: none.
         activation: of the head.
         classes: outputs of the classifier.
         inputs: channels of the input.
@@ -78,6 +80,7 @@ class Space:
         mean: of the inputs, per channel (R, G, B), of values in [0, 1]: what the weights to start
             from were trained with. None: a training takes that of its images.
         std: standard deviation of the inputs, as ``mean``. Both are given, or none.
+        mix_bias: whether ``mix`` has a bias.
 
     Raises:
         EdgenasError: a choice is illegal, or two choices would give the same network.
@@ -99,17 +102,15 @@ class Space:
     framing: Framing = USUAL_FRAMING
     mean: tuple[Fraction, Fraction, Fraction] | None = None
     std: tuple[Deviation, Deviation, Deviation] | None = None
+    mix_bias: bool = False
 
     def __post_init__(self) -> None:
         _check_space(self)
 
     def __repr__(self) -> str:
         """As of any dataclass, without newer fields at their default: old digests contain it."""
-        names = [f.name for f in fields(self) if not self._is_silent(f.name)]
+        names = [f.name for f in fields(self) if not has_usual(self, f.name, NEWER)]
         return f"Space({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
-
-    def _is_silent(self, name: str) -> bool:
-        return name in NEWER and getattr(self, name) == NEWER[name]
 
     @property
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -357,6 +358,8 @@ def _check_space(space: Space) -> None:
             raise EdgenasError(
                 f"padding must be symmetric where there are bottlenecks or pools: stages[{i}]"
             )
+    if space.mix_bias and not space.mix:
+        raise EdgenasError("mix_bias must be false where there is no mix, found true")
     for part in space.kept_in_float:
         if part not in PARTS:
             raise EdgenasError(f"kept_in_float must be of {', '.join(PARTS)}, found {part!r}")

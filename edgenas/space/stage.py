@@ -2,8 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal, TypeVar
 
 from edgenas.basics.errors import EdgenasError
@@ -17,7 +17,10 @@ from edgenas.basics.ranges import (
 )
 
 KINDS = ("conv", "mbconv", "bottleneck")
-ACTIVATIONS = ("relu", "relu6", "hswish")
+ACTIVATIONS = ("relu", "relu6", "hswish", "silu")
+SQUEEZE_RULES = ("middle", "inputs")
+SQUEEZE_ACTIVATIONS = ("relu", "silu")
+GATES = ("hsigmoid", "sigmoid")
 Number = TypeVar("Number", int, float)
 
 
@@ -35,10 +38,14 @@ class StageSpace:
         expands: ratios of middle channels to choose from, per block: to the input channels in
             ``mbconv``, to the output channels in ``bottleneck``.
         stride: of the first block.
-        activation: ``relu``, ``relu6`` or ``hswish``.
-        squeeze: squeeze-and-excitation with middle / ``squeeze`` channels; 0: none.
+        activation: ``relu``, ``relu6``, ``hswish`` or ``silu``.
+        squeeze: squeeze-and-excitation, with so many times fewer channels inside; 0: none.
         shortcut: add the input where stride is 1 and channels stay (``conv``, ``mbconv``).
         pool: stride of a 3x3 max-pool behind the last block; 1: none.
+        squeeze_of: fewer than what: ``middle`` channels, made divisible by 8 (MobileNetV3, arXiv
+            1905.02244), or ``inputs`` of the block, not rounded (EfficientNet, arXiv 1905.11946).
+        squeeze_activation: inside the squeeze: ``relu`` or ``silu``.
+        gate: behind the squeeze: ``hsigmoid`` or ``sigmoid``.
     """
 
     kind: Literal["conv", "mbconv", "bottleneck"]
@@ -51,6 +58,36 @@ class StageSpace:
     squeeze: Annotated[int, Range(0, 1000, "count")] = 0
     shortcut: bool = True
     pool: Kernel = 1
+    squeeze_of: Literal["middle", "inputs"] = "middle"
+    squeeze_activation: Literal["relu", "silu"] = "relu"
+    gate: Literal["hsigmoid", "sigmoid"] = "hsigmoid"
+
+    def __repr__(self) -> str:
+        """As of any dataclass, without newer fields at their default: old digests contain it."""
+        names = [f.name for f in fields(self) if not has_usual(self, f.name, NEWER_OF_STAGES)]
+        return f"StageSpace({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
+
+
+# Fields that stages of older versions lack, see `edgenas.space.space.NEWER`.
+NEWER_OF_STAGES: Mapping[str, object] = {
+    "squeeze_of": "middle",
+    "squeeze_activation": "relu",
+    "gate": "hsigmoid",
+}
+
+
+def has_usual(value: object, name: str, usual: Mapping[str, object]) -> bool:
+    """Whether a field is one of the newer ones, and holds what it usually does."""
+    return name in usual and getattr(value, name) == usual[name]
+
+
+def squeezed_channels(stage: StageSpace, *, inputs: int, middle: int) -> int:
+    """Compute the channels inside the squeeze of a block; 0: it has none."""
+    if not stage.squeeze:
+        return 0
+    if stage.squeeze_of == "inputs":
+        return max(1, inputs // stage.squeeze)
+    return make_divisible(middle / stage.squeeze)
 
 
 def middle_channels(channels: int, ratio: float) -> int:
@@ -81,10 +118,14 @@ def check_stage(stage: StageSpace, path: str, before: tuple[int, ...]) -> None:
     """
     if stage.kind not in KINDS:
         raise EdgenasError(f"{path}.kind must be one of {', '.join(KINDS)}, found {stage.kind!r}")
-    if stage.activation not in ACTIVATIONS:
-        raise EdgenasError(
-            f"{path}.activation must be one of {', '.join(ACTIVATIONS)}, found {stage.activation!r}"
-        )
+    for name, words in (
+        ("activation", ACTIVATIONS),
+        ("squeeze_of", SQUEEZE_RULES),
+        ("squeeze_activation", SQUEEZE_ACTIVATIONS),
+        ("gate", GATES),
+    ):
+        if (value := getattr(stage, name)) not in words:
+            raise EdgenasError(f"{path}.{name} must be one of {', '.join(words)}, found {value!r}")
     check_choices(stage.widths, "positive integers", f"{path}.widths", at_least(1))
     check_choices(stage.depths, "positive integers", f"{path}.depths", at_least(1))
     check_choices(

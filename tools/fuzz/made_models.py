@@ -92,7 +92,7 @@ def _released(base: Base, folder: Path, rng: random.Random) -> Reader:
 
     content = torch.load(base.folder / "released.pth", weights_only=True)
     (folder / "w.pth").write_bytes(mutated_pickle(content, rng))
-    return ["import-ofa", "w.pth", "--space=tiny", "--out=out"]
+    return ["import", "tiny", "w.pth", "--out=out"]
 
 
 def _released_accuracy(base: Base, folder: Path, rng: random.Random) -> Reader:
