@@ -1,4 +1,4 @@
-"""How the C library keeps the memory that steps of a training free and take again."""
+"""How the C library keeps the memory that a training frees and takes again, or gives it back."""
 
 import ctypes
 import platform
@@ -15,3 +15,9 @@ def keep_memory() -> None:
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)
         libc.mallopt(top_pad, 10**9)
+
+
+def give_memory_back() -> None:
+    """Let glibc give freed memory back to the system, because other processes need it now."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)

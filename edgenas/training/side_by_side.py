@@ -22,6 +22,7 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.progress import Progress, Say, no_progress, say_nothing
 from edgenas.basics.units import duration
 from edgenas.training.fine_tuning import has_ended
+from edgenas.training.memory import give_memory_back
 
 LOG = "worker.log"
 _KEPT = 300  # characters of what a process said before it broke down
@@ -47,6 +48,7 @@ def fine_tune_all(
             started again.
     """
     waiting = [name for name, folder in folders.items() if not has_ended(folder)]
+    give_memory_back()
     cores = torch.get_num_threads()
     at_once = max(1, min(cores, len(waiting)))
     crew = _Crew(folders, images=images, threads=max(1, cores // at_once))

@@ -102,5 +102,5 @@ TRANSFER = TransferRecipe(
         watched=2,
         calibration=250,
     ),
-    alone=replace(_COMMON, epochs=30, learning_rate=0.02, head_rate=5.0, warmup=1.0),
+    alone=replace(_COMMON, epochs=30, learning_rate=0.02, head_rate=5.0, warmup=1.0, ema=0.98),
 )
