@@ -1,15 +1,20 @@
 """A Jetson that is timed with TensorRT, verb by verb, over a real sshd with a stand-in for it."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import loopback
 import pytest
 import trtexec_law
 from trtexec_board import StandIn, left_over
 
+from edgenas.delivery.request import SpecializeRequest
+from edgenas.delivery.run import specialize
 from edgenas.onnx_graph.build import network_graph
+from edgenas.onnx_graph.model import loads
 from edgenas.space import presets as spaces
 
 DEVICE = ("--device", "jetson-orin-nano", "--ssh", "loop")
@@ -137,3 +142,60 @@ def test_any_model_is_timed_on_the_gpu_of_a_board(there, tool, edgenas, tmp_path
     assert "precision of tensorrt must be one of fp32, fp16, int8" in refused.log
     tool.set(fault="graph lost")
     assert "doubtful: no CUDA graph" in " ".join(edgenas("bench", path, *DEVICE).out.split())
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "bundle"
+    request = SpecializeRequest(device="jetson", latency="1s", supernet=str(tiny))
+    specialize(request, out=folder)
+    return folder
+
+
+@pytest.mark.parametrize("version", ["8.2.1", "10.3.0", "11.1.0"])
+def test_a_board_builds_the_engine_of_a_bundle(there, tool, edgenas, bundle, tmp_path, version):
+    tool.set(version=version)
+    out = tmp_path / "engine"
+    kind = "trt-fp16" if version != "8.2.1" else "trt"
+    done = edgenas("export", bundle, "--to", kind, "--ssh", "loop", "--out", out)
+    assert done.code == 0, done.log
+    names = {"model.onnx", "model.engine", "model.engine.json", "export.json"}
+    assert {path.name for path in out.iterdir()} == names
+    report = json.loads((out / "export.json").read_text())
+    assert report["latency"]["environment"]["runtime_version"].startswith(version)
+    model = (out / "model.onnx").read_bytes()
+    truth = trtexec_law.truth(model, size=2 if kind == "trt-fp16" else 4)
+    assert report["latency"]["median"] == pytest.approx(truth, rel=0.12)  # 2.5 times 3%, and 1%
+    facts = json.loads((out / "model.engine.json").read_text())
+    assert facts["model"] == hashlib.sha256(model).hexdigest()
+    assert facts["sha256"] == hashlib.sha256((out / "model.engine").read_bytes()).hexdigest()
+    assert facts["version"].startswith(version)
+    assert "on the sample, the engine's logits are within" in " ".join(done.out.split())
+    opset = {"8.2.1": 13}.get(version, 20)
+    assert loads(model).proto.opset_import[0].version == opset
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("wrong engine", "answers otherwise than the model"),
+        ("no times", "wrote 0 of 500 times"),
+        ("killed", "was killed while it built the model"),
+    ],
+)
+def test_a_wrong_engine_is_not_delivered(there, tool, edgenas, bundle, tmp_path, fault, says):
+    tool.set(fault=fault, fault_on="logits")
+    out = tmp_path / "engine"
+    done = edgenas("export", bundle, "--to", "trt-fp16", "--ssh", "loop", "--out", out)
+    assert done.code == 2
+    assert says in " ".join(done.log.split())
+    assert not out.exists()
+
+
+def test_a_board_builds_nothing_but_engines(there, tool, edgenas, bundle):
+    done = edgenas("export", bundle, "--to", "onnx-fp16", "--ssh", "loop")
+    assert done.code == 2
+    assert "--ssh is for engines that a board builds" in done.log
+    done = edgenas("export", bundle, "--to", "trt", "--ssh", "loop", "--dynamic-batch")
+    assert done.code == 2
+    assert "cannot be built over ssh" in done.log

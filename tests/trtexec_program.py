@@ -423,7 +423,8 @@ class Program:
         self.save(model, self.model)
         command = [self.settings.get("python", sys.executable), "-c", code, model]
         command += [self.options.get("loadInputs", "").replace("'", ""), out]
-        done = subprocess.run(command, capture_output=True, text=True)
+        quiet = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}  # it would write to the home folder
+        done = subprocess.run(command, capture_output=True, text=True, env=quiet)
         os.unlink(model)
         if done.returncode:
             raise self.fail(f"inputs do not fit: {done.stderr[-300:]}")

@@ -36,7 +36,8 @@ def run(request: ExportRequest, shown: Shown) -> None:
     if latency is not None:
         runs = f"{latency['runtime']} {latency['precision']}, batch {latency['batch']}"
         what = statistic(n=latency["n"], wall_n=latency["wall_n"], flag=latency["flag"])
-        rows.append(("latency", f"{milliseconds(latency['median'])} on {runs} ({what}, here)"))
+        where = "here" if request.ssh is None else f"on {request.ssh}"
+        rows.append(("latency", f"{milliseconds(latency['median'])} on {runs} ({what}, {where})"))
     rows += [("note", text) for text in report["notes"]]
     print_table(("", ""), rows)
     print_line(f"{request.to}: {result.folder} ({', '.join(sorted(report['files']))})")

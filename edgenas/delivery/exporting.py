@@ -16,6 +16,7 @@ from edgenas.basics.files import new_folder, sha256, write_json
 from edgenas.basics.options import check_request
 from edgenas.basics.progress import Progress, no_progress
 from edgenas.bundle import manifest as manifests
+from edgenas.bundle.contents import load_array
 from edgenas.bundle.manifest import find_framing
 from edgenas.bundle.record import Record
 from edgenas.bundle.signing import NAME as SIGNATURE
@@ -23,14 +24,18 @@ from edgenas.bundle.verify import is_litter
 from edgenas.bundle.write import load_bundle
 from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.measure import NETWORK, environment
+from edgenas.clock.ssh import Place
+from edgenas.clock.trtexec.clock import TrtexecClock
+from edgenas.delivery.engines import engine_of_board
 from edgenas.delivery.evaluating import LARGEST_DROP, may_lose_accuracy, no_images
 from edgenas.delivery.images import ImageSets, read_image_sets
 from edgenas.delivery.request import ExportRequest, SpecializeRequest
 from edgenas.latency.device import Target
 from edgenas.model.export import compared, integer_share, run_onnx, with_open_batch
 from edgenas.model.saved import TrainedSupernet, find_supernet, load_supernet
-from edgenas.onnx_graph.forms import convert_to_form
+from edgenas.onnx_graph.forms import Form, convert_to_form
 from edgenas.onnx_graph.model import loads
+from edgenas.profiling.reach import tool_clock
 from edgenas.profiling.tables import measure_network
 from edgenas.runtime import registry as runtimes
 from edgenas.runtime.contract import ExportFormat, Runtime
@@ -70,6 +75,20 @@ class _Source:
     trained: TrainedSupernet
     images: ImageSets
 
+    def convert(self, form: Form, *, images: Array, open_batch: bool) -> bytes:
+        """The model of the bundle in another form, calibrated with images."""
+        return convert_to_form(
+            with_open_batch(self.onnx) if open_batch else self.onnx,
+            form=form,
+            images=images,
+            keep=self.trained.supernet.space.kept_in_float,
+        )
+
+    def sample(self, batch: int) -> Array:
+        """The sample of the bundle, as a run of so many images."""
+        sample = load_array(self.folder / "sample_input.npy")
+        return np.repeat(sample[:1], batch, axis=0).astype(np.float32)
+
     def prepare(self, pixels: Tensor) -> Array:
         """Images as the network takes them, fp32."""
         prepare = self.trained.preprocessing.prepare
@@ -101,15 +120,11 @@ def export(
     checker = runtime if kind.runs_here else runtimes.get(runtimes.DEFAULT)
     out = request.out or Path(f"{request.bundle.resolve().name}-{request.to}")
     _check_out(out, force=request.force)
-    form = kind.choose_form() if kind.choose_form else kind.form
+    clock = _clock_of_board(request, runtime=runtime)
+    form = kind.choose_form() if kind.choose_form and clock is None else kind.form
     source = _read_source(request, kind, checker=checker, progress=progress)
     some = source.prepare(source.images.calibration[:_IMAGES])
-    graph = convert_to_form(
-        with_open_batch(source.onnx) if request.dynamic_batch else source.onnx,
-        form=form,
-        images=some,
-        keep=source.trained.supernet.space.kept_in_float,
-    )
+    graph = source.convert(form, images=some, open_batch=request.dynamic_batch)
     logits = functools.partial(_logits, kind=kind, checker=checker)
     parity = compared(logits(graph, some), run_onnx(source.onnx, some), precision=kind.precision)
     parity.require()
@@ -119,13 +134,19 @@ def export(
     if kind.runs_here:
         progress("measuring", 0, 1, request.to)
         latency = _latency(graph, kind, runtime=runtime, batch=batch, settings=settings)
-        progress("measuring", 1, 1, request.to)
     with new_folder(out.resolve()) as folder:
         batches = _BATCHES if request.dynamic_batch else (batch, batch, batch)
-        file_notes = _save(graph, kind, folder, batches=batches)
+        if clock is None:
+            file_notes = _save(graph, kind, folder, batches=batches)
+        else:
+            progress("building the engine", 0, 1, clock.where)
+            latency, file_notes = engine_of_board(
+                graph, folder, kind=kind, by=(runtime, clock), sample=source.sample(batch)
+            )
+            progress("building the engine", 1, 1, clock.where)
         notes = [
             *source.images.notes,
-            *_notes(graph, kind, runtime=runtime, evaluated=accuracy is not None),
+            *_notes(graph, kind, runtime=runtime, evaluated=accuracy is not None, clock=clock),
             *file_notes,
             *_unsigned(source.folder),
         ]
@@ -229,12 +250,41 @@ def _logits(graph: bytes, values: Array, kind: ExportFormat, *, checker: Runtime
     return run_onnx(graph, values, runtime=checker.name, precision=precision)
 
 
-def _notes(graph: bytes, kind: ExportFormat, *, runtime: Runtime, evaluated: bool) -> list[str]:
+def _clock_of_board(request: ExportRequest, *, runtime: Runtime) -> TrtexecClock | None:
+    """The clock of the board that builds the engine; None: this machine writes the export.
+
+    Raises:
+        EdgenasError: the format is none that a board builds.
+    """
+    if request.ssh is None:
+        return None
+    if not runtime.built_by_tool:
+        raise EdgenasError(
+            f"--ssh is for engines that a board builds, {request.to} is written here",
+            hint="leave out --ssh, or take another format: --to trt-fp16",
+        )
+    if request.dynamic_batch:
+        raise EdgenasError(
+            "an engine for any number of images cannot be built over ssh",
+            hint="leave out --dynamic-batch",
+        )
+    return tool_clock(runtime, place=Place(address=request.ssh))
+
+
+def _notes(
+    graph: bytes,
+    kind: ExportFormat,
+    *,
+    runtime: Runtime,
+    evaluated: bool,
+    clock: TrtexecClock | None,
+) -> list[str]:
     notes: list[str] = []
     if not evaluated:
         notes.append("accuracy was not measured: no images were given (--data or --test)")
     if not kind.runs_here:
-        notes.append(f"not timed here: the format is for {kind.about}")
+        if clock is None:
+            notes.append(f"not timed here: the format is for {kind.about}")
         notes.append("parity and accuracy are those of the graph, as ONNX Runtime computes it")
     elif kind.precision == "int8":
         share = integer_share(graph, runtime=runtime.name)

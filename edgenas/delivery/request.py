@@ -11,7 +11,7 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.options import Option, check_request
 from edgenas.basics.ranges import Range
 from edgenas.basics.units import parse
-from edgenas.latency.request import BatchSize, PrecisionName, RuntimeName, ThreadCount
+from edgenas.latency.request import BatchSize, BoardAddress, PrecisionName, RuntimeName, ThreadCount
 from edgenas.space.framing import Fit
 from edgenas.strategies.constraint import METRICS, Constraint, parse_constraint
 
@@ -369,6 +369,7 @@ class ExportRequest:
 
     bundle: Annotated[Path, Option("Folder of a bundle.", positional=True)]
     to: Annotated[str, Option("Format of the export, see edgenas list formats.")]
+    ssh: BoardAddress = None
     dynamic_batch: Annotated[bool, Option("Leave the number of images of a run open.")] = False
     supernet: Annotated[
         str | None,

@@ -247,22 +247,10 @@ class _Work:
             )
 
     def _measurement(self, name: str, answer: Answer, times: EngineTimes) -> Measurement:
-        runs = Samples()
-        runs.extend([round(seconds * 1e9) for seconds in times.runs])
-        summary = summarize(runs.values, runs.values, settings=self._settings)
-        if times.doubt:
-            summary["flag"] = "doubtful"
-        hertz = statistics.median(answer.frequencies) if answer.frequencies else 0.0
-        self._after = {"temperature": answer.celsius, "gpu_frequency": hertz or None}
-        samples = tuple(ns * 1e-9 for ns in runs.values)
-        return Measurement(
-            name=name,
-            **summary,
-            canary=_CYCLES / hertz if hertz else 0.0,
-            samples=samples,
-            wall_samples=samples,
-            note=times.doubt or ("bound by enqueuing" if times.enqueue_bound else ""),
-        )
+        measurement = as_measurement(name, answer, times, settings=self._settings)
+        hertz = _CYCLES / measurement.canary if measurement.canary else None
+        self._after = {"temperature": answer.celsius, "gpu_frequency": hertz}
+        return measurement
 
     def end(self, *, seconds: float) -> Event:
         """The ``end`` of all sessions together."""
@@ -276,6 +264,27 @@ class _Work:
             **state,
             **self._after,
         }
+
+
+def as_measurement(
+    name: str, answer: Answer, times: EngineTimes, *, settings: TimingSettings
+) -> Measurement:
+    """The times of an engine as a measurement; its canary is a million cycles of the GPU."""
+    runs = Samples()
+    runs.extend([round(seconds * 1e9) for seconds in times.runs])
+    summary = summarize(runs.values, runs.values, settings=settings)
+    if times.doubt:
+        summary["flag"] = "doubtful"
+    hertz = statistics.median(answer.frequencies) if answer.frequencies else 0.0
+    samples = tuple(ns * 1e-9 for ns in runs.values)
+    return Measurement(
+        name=name,
+        **summary,
+        canary=_CYCLES / hertz if hertz else 0.0,
+        samples=samples,
+        wall_samples=samples,
+        note=times.doubt or ("bound by enqueuing" if times.enqueue_bound else ""),
+    )
 
 
 def _describe(state: BoardState, *, runtime: str, where: str) -> dict[str, Any]:
