@@ -15,6 +15,8 @@ from test_specialize import Machine, ask, between, everything, profiled
 
 from edgenas.accuracy.predictor import load_accuracy
 from edgenas.basics.errors import EdgenasError
+from edgenas.bundle.contents import read_contents
+from edgenas.bundle.verify import verify_bundle
 from edgenas.clock.energy import MeasuredEnergy, MeterSettings
 from edgenas.delivery import building
 from edgenas.delivery import latency as latencies
@@ -259,7 +261,8 @@ def draw_seven_watts() -> None:
     path = table_path(load_device("host").target())
     table = load_table(path)
     networks = tuple(replace(n, joules=7 * n.timing.seconds) for n in table.networks)
-    save_table(replace(table, networks=networks), path)
+    environment = {**table.environment, SENSOR: "VDD_IN", IDLE: 3.5}
+    save_table(replace(table, networks=networks, environment=environment), path)
 
 
 def test_a_prediction_tells_the_energy_where_energies_were_measured(measured, tmp_path, rising):
@@ -294,6 +297,14 @@ def test_energy_is_bounded_by_measured_energies(rising: Path, measured, tmp_path
         "upper bound of the prediction at 95% confidence, from measured energies"
     )
     assert promise.value <= limit
+    energy = result.record.energy
+    assert energy is not None
+    assert (energy.upper, energy.sensor, energy.idle_watts) == (promise.value, "VDD_IN", 3.5)
+    assert 0 < energy.joules <= energy.upper
+    assert read_contents(tmp_path / "bundle").record == result.record  # it is read as written
+    assert all(check.passed for check in verify_bundle(tmp_path / "bundle"))
+    for page in ("report.html", "MODEL_CARD.md"):
+        assert "W when nothing runs" in (tmp_path / "bundle" / page).read_text()
     # The energies are exactly 7 W times the time, so the bound is hardly above them.
     true = 7 * clock.true(clock.space.encode([result.arch]))[0]
     assert promise.value == pytest.approx(true, rel=1e-3)

@@ -75,6 +75,8 @@ def _describe_latency(record: Record) -> str:
         lines.append(f"Latency, not measured on this model: {record.predicted}")
     else:
         lines.append("Latency: not known; nothing was measured or estimated for this target")
+    if record.energy is not None:
+        lines.append(f"Energy, not measured on this model: {record.energy}")
     return _to_list(lines)
 
 

@@ -15,11 +15,13 @@ from edgenas.basics.ranges import (
     Count,
     Fraction,
     Id,
+    Joules,
     Name,
     PredictedAccuracy,
     Range,
     Seconds,
     Seed,
+    Watts,
     Words,
 )
 from edgenas.basics.units import count, milliseconds, size
@@ -266,6 +268,38 @@ class Retraining:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PredictedEnergy:
+    """The energy of one run, predicted from networks of the target whose energy was measured.
+
+    Args:
+        joules: the prediction, with all that the device draws meanwhile.
+        upper: its upper bound.
+        confidence: of the bound.
+        error: mean relative error of such predictions.
+        networks: how many were measured.
+        idle_watts: what the device draws when nothing runs; None: not known.
+        sensor: what measured the power.
+    """
+
+    joules: Joules
+    upper: Joules
+    confidence: Fraction
+    error: Annotated[float, Range(0, 1e6, "number")]
+    networks: Count
+    idle_watts: Watts | None = None
+    sensor: Words = ""
+
+    def __str__(self) -> str:
+        """For people, with all that the number rests on."""
+        idle = "" if self.idle_watts is None else f"; {self.idle_watts:.1f} W when nothing runs"
+        return (
+            f"{1e3 * self.joules:.3g} mJ a run predicted, at most {1e3 * self.upper:.3g} mJ at "
+            f"{self.confidence:.0%} confidence (mean error {self.error:.1%} on {self.networks} "
+            f"networks whose energy was measured by {self.sensor or 'a sensor'}{idle})"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """The result of a specialisation.
 
@@ -285,6 +319,7 @@ class Record:
             not bind, or which command replaces an estimate by a measurement.
         retraining: the training that gave the network weights of its own. None: it has the
             supernet's weights.
+        energy: of one run. None: no energy was measured on the target.
     """
 
     target: Target
@@ -299,6 +334,7 @@ class Record:
     seed: Annotated[Seed, ALWAYS] = 0
     notes: Annotated[tuple[Words, ...], ALWAYS] = ()
     retraining: Retraining | None = None
+    energy: PredictedEnergy | None = None
 
     def costs_text(self) -> str:
         """The exact counts, for people."""
@@ -310,7 +346,7 @@ class Record:
 
     def weights_json(self) -> dict[str, Any] | None:
         """How the weights differ from the supernet's. None: they do not differ."""
-        parts = {name: value for name, value in self.to_json().items() if name in _OPTIONAL}
+        parts = {name: value for name, value in self.to_json().items() if name in _OF_WEIGHTS}
         if not parts:
             return None
         return {"supernet": self.supernet, "sha256": self.supernet_digest, **parts}
@@ -339,4 +375,5 @@ class Record:
 
 
 # Fields that are left out of the JSON where they are None.
-_OPTIONAL = ("retraining",)
+_OPTIONAL = ("retraining", "energy")
+_OF_WEIGHTS = ("retraining",)

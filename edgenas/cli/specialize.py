@@ -78,6 +78,8 @@ def _print_result(result: "Result", *, budgets: bool) -> None:
         rows.append(("latency", str(record.predicted)))
     if record.measured is not None:
         rows.append(("latency", str(record.measured)))
+    if record.energy is not None:
+        rows.append(("energy", str(record.energy)))
     rows += [("promise", str(promise)) for promise in record.promises]
     if result.signed_by:
         rows.append(("signed", f"by the key {result.signed_by}"))

@@ -18,7 +18,7 @@ from edgenas.latency.predictor import LatencyPredictor, LearnedPredictor
 from edgenas.latency.source import expand_model
 from edgenas.latency.table import LatencyTable, Statistic
 from edgenas.latency.table_file import find_table
-from edgenas.profiling.energy import place_of
+from edgenas.profiling.energy import place_of, read_sensor
 from edgenas.profiling.reach import clock_here
 from edgenas.profiling.rebuilding import BUILDS, RebuildSpread, spread_of_table
 from edgenas.profiling.run import ProfilePlan, profile
@@ -50,6 +50,8 @@ class TargetLatency:
             table has none.
         version: of the runtime that the table was measured with; empty: there is no table.
         spread: how much builds of one network differ; None: the runtime builds no engines.
+        idle_watts: what the device draws when nothing runs; None: not known.
+        sensor: what told its power.
     """
 
     device: Device
@@ -62,6 +64,8 @@ class TargetLatency:
     energy: LatencyPredictor | None = None
     version: str = ""
     spread: RebuildSpread | None = None
+    idle_watts: float | None = None
+    sensor: str = ""
 
     @property
     def reachable(self) -> bool:
@@ -222,6 +226,7 @@ def find_latency(
             clock=clock,
             canary=table.environment.get("canary"),
             energy=fit_energy(space, table, latency=predictor),
+            **read_sensor(table),
             version=table.runtime_version or "",
             spread=spread_of_table(table) if built else None,
         )

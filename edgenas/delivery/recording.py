@@ -11,6 +11,7 @@ from edgenas.basics.files import sha256
 from edgenas.bundle.record import (
     AccuracyRecord,
     MeasuredLatency,
+    PredictedEnergy,
     PredictedLatency,
     Promise,
     Record,
@@ -23,6 +24,7 @@ from edgenas.delivery.preparing import Prepared
 from edgenas.profiling.rebuilding import CONFIDENCE
 from edgenas.profiling.run import environment_of
 from edgenas.space.cost import memory, total
+from edgenas.space.genes import Codes
 from edgenas.strategies.constraint import Constraint
 
 
@@ -66,6 +68,24 @@ def record_of(prepared: Prepared, chosen: Chosen, evaluated: Evaluated) -> Recor
         seed=prepared.request.seed,
         notes=(*prepared.images.notes, *chosen.notes, *evaluated.notes, *latency_notes),
         retraining=chosen.retraining,
+        energy=_describe_energy(prepared, rows),
+    )
+
+
+def _describe_energy(prepared: Prepared, row: Codes) -> PredictedEnergy | None:
+    """The predicted energy of the network of a row; None where no energy was measured."""
+    latency, confidence = prepared.latency, prepared.request.confidence
+    predictor = latency.energy
+    if predictor is None or predictor.error is None:
+        return None
+    return PredictedEnergy(
+        joules=float(predictor.predict(row)[0]),
+        upper=float(predictor.upper(row, confidence=confidence)[0]),
+        confidence=confidence,
+        error=predictor.error.error,
+        networks=predictor.error.n,
+        idle_watts=latency.idle_watts,
+        sensor=latency.sensor,
     )
 
 

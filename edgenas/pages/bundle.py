@@ -79,6 +79,9 @@ def _tiles(record: Record) -> Element:
         verb = "estimated" if latency.provenance == "estimated" else "predicted"
         upper = f"latency {verb}, at most {milliseconds(latency.upper)} at {latency.confidence:.0%}"
         tiles.append((milliseconds(latency.seconds), upper))
+    if (energy := record.energy) is not None:
+        bound = f"at most {1e3 * energy.upper:.3g} mJ at {energy.confidence:.0%}"
+        tiles.append((f"{1e3 * energy.joules:.3g} mJ", f"energy of a run predicted, {bound}"))
     tiles.append((count(costs.macs), "MACs of one image"))
     tiles.append((count(costs.params), "parameters"))
     tiles.append((size(record.memory), f"memory while running, {record.target.precision}"))
@@ -289,6 +292,8 @@ def _provenance(contents: Contents) -> Element:
     if predicted is not None:
         rows.append(("prediction", f"{predicted.source} ({predicted.provenance})"))
         rows.append(("bound", predicted.bound))
+    if record.energy is not None:
+        rows.append(("energy", str(record.energy)))
     if measured is not None:
         rows.append(("machine", _flat(measured.environment)))
     rows.append(("asked for", _flat(fields["request"])))

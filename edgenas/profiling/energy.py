@@ -28,6 +28,7 @@ from edgenas.space.arch import Arch
 
 METERED = 30  # networks: ten that carry the line, and random ones
 _LINES = 10
+_MOST_WATTS = 1e6
 SENSOR, IDLE = "power_sensor", "idle_watts"  # in the environment of a table
 
 
@@ -149,6 +150,17 @@ def _runner(
         )
 
     return run
+
+
+def read_sensor(table: LatencyTable) -> dict[str, Any]:
+    """The ``idle_watts`` of a table's board and the ``sensor`` that told them, as far as it has."""
+    watts, sensor = table.environment.get(IDLE), table.environment.get(SENSOR)
+    known: dict[str, Any] = {}
+    if isinstance(watts, (int, float)) and 0 <= watts < _MOST_WATTS:
+        known["idle_watts"] = float(watts)
+    if isinstance(sensor, str):
+        known["sensor"] = sensor
+    return known
 
 
 def add_energies(
