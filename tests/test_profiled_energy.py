@@ -74,9 +74,11 @@ class Meter:
 
 
 @pytest.fixture
-def metering(monkeypatch) -> Meter:
+def metering(tmp_path, monkeypatch) -> Meter:
     made = Meter()
     monkeypatch.setattr(energies, "meter", made)
+    recorded_boards.orin_nano_super(tmp_path / "board")
+    monkeypatch.setenv("EDGENAS_BOARD_ROOT", str(tmp_path / "board"))
     return made
 
 
@@ -101,6 +103,14 @@ def test_the_table_holds_the_energies_and_the_idle_power(metering):
     )
     stored = {network.arch: network.joules for network in load_table(table_path(TARGET)).networks}
     assert stored == {network.arch: network.joules for network in table.networks}
+
+
+def test_a_machine_without_a_sensor_is_refused_before_anything_is_timed(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGENAS_BOARD_ROOT", str(tmp_path))
+    clock = Scripted()
+    with pytest.raises(EdgenasError, match="tells nobody its power"):
+        run(clock)
+    assert clock.timed == []
 
 
 def test_nothing_is_metered_where_nobody_asks(metering):

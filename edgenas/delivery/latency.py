@@ -7,7 +7,6 @@ import numpy as np
 
 from edgenas.basics.errors import EdgenasError, unknown_name
 from edgenas.basics.progress import Progress
-from edgenas.clock.power import open_meter
 from edgenas.clock.ssh import LinkError
 from edgenas.latency import device as devices
 from edgenas.latency.device import Device, Target
@@ -18,7 +17,7 @@ from edgenas.latency.predictor import LatencyPredictor, LearnedPredictor
 from edgenas.latency.source import expand_model
 from edgenas.latency.table import LatencyTable, Statistic
 from edgenas.latency.table_file import find_table
-from edgenas.profiling.energy import place_of, read_sensor
+from edgenas.profiling.energy import check_sensor, read_sensor
 from edgenas.profiling.reach import clock_here
 from edgenas.profiling.rebuilding import BUILDS, RebuildSpread, spread_of_table
 from edgenas.profiling.run import ProfilePlan, profile
@@ -154,15 +153,14 @@ def no_energy(
     )
 
 
-def check_sensor(target: Target, clock: Clock) -> None:
+def check_energy(target: Target, clock: Clock) -> None:
     """Refuse a machine that tells nobody its power, before it is profiled.
 
     Raises:
         EdgenasError: says so.
     """
     try:
-        with open_meter(place_of(clock)):
-            pass
+        check_sensor(clock)
     except LinkError:
         raise
     except EdgenasError as error:

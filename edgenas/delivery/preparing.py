@@ -11,7 +11,7 @@ from edgenas.basics.progress import Progress
 from edgenas.bundle.signing import check_key
 from edgenas.delivery.evaluating import check_images
 from edgenas.delivery.images import ImageSets, describe_fit, with_fit
-from edgenas.delivery.latency import TargetLatency, check_runtime, check_sensor
+from edgenas.delivery.latency import TargetLatency, check_energy, check_runtime
 from edgenas.delivery.limits import check_reachable
 from edgenas.delivery.request import AUTO, SpecializeRequest
 from edgenas.delivery.shared import SharedInputs
@@ -196,7 +196,7 @@ def prepare(resolved: Resolved, inputs: SharedInputs, *, progress: Progress) -> 
         if constraint.metric == "energy" and constraint.target:
             dict(others)[constraint.target].upper_energy(request.confidence)
         elif constraint.metric == "energy" and resolved.clock is not None:
-            check_sensor(target, resolved.clock)
+            check_energy(target, resolved.clock)
     images = inputs.images(request, progress)
     images = replace(images, notes=(*images.notes, *describe_fit(as_trained, request.fit)))
     check_images(request, images, target=target, here=resolved.reachable)

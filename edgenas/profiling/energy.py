@@ -13,6 +13,7 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.progress import Progress
 from edgenas.clock import measure
 from edgenas.clock.energy import METER, MeterSettings, SteadyRun, meter, run_steadily
+from edgenas.clock.power import open_meter
 from edgenas.clock.remote import Board
 from edgenas.clock.ssh import Place
 from edgenas.clock.trtexec.clock import TrtexecClock, cache_key
@@ -30,6 +31,20 @@ METERED = 30  # networks: ten that carry the line, and random ones
 _LINES = 10
 _MOST_WATTS = 1e6
 SENSOR, IDLE = "power_sensor", "idle_watts"  # in the environment of a table
+
+
+def check_sensor(clock: Clock) -> None:
+    """Refuse a machine that tells nobody its power.
+
+    Args:
+        clock: where networks would be metered.
+
+    Raises:
+        EdgenasError: says so.
+        LinkError: the board cannot be reached now.
+    """
+    with open_meter(place_of(clock)):
+        pass
 
 
 def choose_metered(lines: Iterable[str], random: Iterable[str]) -> list[str]:
@@ -69,13 +84,13 @@ def meter_networks(
     Raises:
         EdgenasError: the machine has no power sensor, or it changed meanwhile.
     """
-    graphs = {name: unit.build() for name, unit in units.items()}
+    graphs = {name: digest(unit.build()) for name, unit in units.items()}
     known = {(record.unit, record.graph) for record in journal.usable_energies(environment)}
-    missing = [name for name in units if (name, digest(graphs[name])) not in known]
+    missing = [name for name in units if (name, graphs[name]) not in known]
     if not missing:
         return
     run_number, done = journal.begin(environment), len(units) - len(missing)
-    runner = _runner(clock, graphs, target=target, environment=environment, settings=settings)
+    runner = _runner(clock, units, target=target, environment=environment, settings=settings)
     for energy in meter(
         _while(missing, lambda: left() > settings.steady),
         place=place_of(clock),
@@ -84,7 +99,7 @@ def meter_networks(
     ):
         record = EnergyRecord(
             unit=energy.name,
-            graph=digest(graphs[energy.name]),
+            graph=graphs[energy.name],
             run=run_number,
             at=now(),
             energy=energy,
@@ -115,7 +130,7 @@ def place_of(clock: Clock) -> Place | None:
 
 def _runner(
     clock: Clock,
-    graphs: Mapping[str, bytes],
+    units: Mapping[str, Unit],
     *,
     target: Target,
     environment: Mapping[str, Any],
@@ -129,7 +144,7 @@ def _runner(
         def run_tool(name: str) -> SteadyRun:
             return run_engine(
                 clock,
-                (name, graphs[name]),
+                (name, units[name].build()),
                 version=version,
                 precision=target.precision,
                 cache=cache,
@@ -139,7 +154,8 @@ def _runner(
         return run_tool
 
     def run(name: str) -> SteadyRun:
-        graph = runtimes.convert_for_clock(target.runtime, graphs[name], batch=target.batch)
+        graph = units[name].build()
+        graph = runtimes.convert_for_clock(target.runtime, graph, batch=target.batch)
         return run_steadily(
             clock.measure,
             (name, graph),

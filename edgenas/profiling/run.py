@@ -19,7 +19,7 @@ from edgenas.latency.table import LatencyTable, merge, mismatches
 from edgenas.latency.table_file import load_table, save_table, table_path
 from edgenas.onnx_graph.build import network_graph
 from edgenas.onnx_graph.forms import convert_to_form
-from edgenas.profiling.energy import add_energies, choose_metered, meter_networks
+from edgenas.profiling.energy import add_energies, check_sensor, choose_metered, meter_networks
 from edgenas.profiling.journal import Journal, open_journal
 from edgenas.profiling.method import choose_method, unify_words
 from edgenas.profiling.networks import (
@@ -203,6 +203,8 @@ def profile(
     started = time.monotonic()
     environment = environment_of(target, clock=clock)
     plan.check()
+    if plan.energy:  # before hours of timing
+        check_sensor(clock)
     planned = plan_units(space, target=target, plan=plan)
     if clock is measure:
         _check_precision(space, target=target)

@@ -64,7 +64,7 @@ def _make_format(kind: str, precision: str, form: "Form") -> ExportFormat:
 
 
 # The opset and the IR that the parser of each version was built with, up to the version named
-# (onnx/onnx-tensorrt, docs/operators.md and the ONNX submodule of each release).
+# (onnx/onnx-tensorrt, its page of operators and the ONNX submodule of each release).
 _READS = (((8, 3), 13, 7), ((8, 99), 17, 8), ((10, 3), 20, 10))
 
 
