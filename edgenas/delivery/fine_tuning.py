@@ -48,7 +48,7 @@ def fine_tune_best(prepared: Prepared, chosen: Chosen, transfer: Transfer, *, sa
         EdgenasError: a training diverges, or no network keeps the budget when measured again.
     """
     keep_memory()
-    candidates, bench, log = find_candidates(prepared, chosen, count=2)
+    archs, bench, log = _find_archs(prepared, chosen, transfer)
     original, bench = find_original(prepared, transfer, bench)
     agenda = read_agenda(prepared, transfer)
     earlier = find_earlier(prepared, transfer, agenda.earlier)
@@ -58,7 +58,6 @@ def fine_tune_best(prepared: Prepared, chosen: Chosen, transfer: Transfer, *, sa
             break
         fits, bench = keeps_budgets(prepared, contender.arch, contender.network, bench)
         fitting += [contender] if fits else []
-    archs = [built.arch for built in candidates]
     contenders = _lay_out(prepared, transfer, archs, original=original, earlier=earlier)
     final = {contender.key: contender for contender in [*contenders, *fitting] if contender.trained}
     if transfer.seconds > 0:
@@ -67,6 +66,20 @@ def fine_tune_best(prepared: Prepared, chosen: Chosen, transfer: Transfer, *, sa
     else:
         say("time 0: no network is fine-tuned for this budget")
     return _take_best(prepared, chosen, list(final.values()), bench=bench, log=log)
+
+
+def _find_archs(
+    prepared: Prepared, chosen: Chosen, transfer: Transfer
+) -> tuple[list[Arch], DeviceBench | None, SearchLog]:
+    """The networks of the search to fine-tune, the device with its measurements, and the log."""
+    if transfer.seconds > 0:
+        candidates, bench, log = find_candidates(prepared, chosen, count=2)
+        return [built.arch for built in candidates], bench, log
+    clock = prepared.latency.clock
+    bench = None
+    if clock is not None:
+        bench = DeviceBench(prepared=prepared, clock=clock, timed=chosen.timed)
+    return [chosen.built.arch], bench, SearchLog()
 
 
 def _lay_out(
