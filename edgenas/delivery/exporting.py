@@ -39,6 +39,7 @@ from edgenas.profiling.reach import tool_clock
 from edgenas.profiling.tables import measure_network
 from edgenas.runtime import registry as runtimes
 from edgenas.runtime.contract import ExportFormat, Runtime
+from edgenas.runtime.registry import form_of
 from edgenas.space.arch import Arch
 
 Array = NDArray[np.float32]
@@ -76,7 +77,12 @@ class _Source:
     images: ImageSets
 
     def convert(self, form: Form, *, images: Array, open_batch: bool) -> bytes:
-        """The model of the bundle in another form, calibrated with images."""
+        """The model of the bundle in another form, calibrated with images.
+
+        One that is in that precision already ships as it is: it was calibrated when it was made.
+        """
+        if loads(self.onnx).precision() != "fp32":
+            return with_open_batch(self.onnx) if open_batch else self.onnx
         return convert_to_form(
             with_open_batch(self.onnx) if open_batch else self.onnx,
             form=form,
@@ -179,9 +185,13 @@ def _read_source(
     """
     arch, record = load_bundle(request.bundle)
     onnx = (request.bundle / "model.onnx").read_bytes()
-    if loads(onnx, where=str(request.bundle / "model.onnx")).precision() != "fp32":
+    own = loads(onnx, where=str(request.bundle / "model.onnx")).precision()
+    target = record.target
+    same = runtimes.find(target.runtime) and form_of(target.runtime, target.precision) == kind.form
+    if own != "fp32" and not same:
         raise EdgenasError(
-            f"the bundle {request.bundle} holds an int8 model, an export starts from an fp32 one",
+            f"the bundle {request.bundle} holds an {own} model of {target.runtime}, an export to "
+            f"{request.to} starts from an fp32 one",
             hint="make one with --precision fp32",
         )
     with_images = request.data or request.test
