@@ -13,8 +13,13 @@ from trtexec_board import StandIn, left_over
 
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.run import specialize
+from edgenas.latency.device import Target
+from edgenas.latency.device import load as load_device
 from edgenas.onnx_graph.build import network_graph
 from edgenas.onnx_graph.model import loads
+from edgenas.profiling import reach
+from edgenas.profiling.method import read_method
+from edgenas.profiling.run import ProfilePlan, profile
 from edgenas.space import presets as spaces
 
 DEVICE = ("--device", "jetson-orin-nano", "--ssh", "loop")
@@ -213,3 +218,20 @@ def test_what_was_specialised_on_the_board_becomes_an_engine(there, tool, edgena
     assert done.code == 0, done.log
     # What was searched for, timed and shipped is what the engine was built of.
     assert (out / "model.onnx").read_bytes() == (bundle / "model.onnx").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("version", "precision"), [("8.0.1", "int8"), ("8.6.2", "fp16"), ("10.16.2", "int8")]
+)
+def test_every_precision_is_profiled_on_old_and_new_versions(there, tool, version, precision):
+    tool.set(version=version, noise=0.0, spread=0.0)
+    space, target = spaces.tiny(), Target("jetson-orin-nano", "tensorrt", precision)
+    at = reach.clock_at_hand(load_device("jetson"), ssh="loop")
+    plan = ProfilePlan(networks=3, further=1, rebuilt=0)
+    table = profile(space, target=target, clock=at, plan=plan)
+    assert len(table.networks) == 4
+    size = {"int8": 1, "fp16": 2}[precision]
+    for network in table.networks:
+        truth = trtexec_law.truth(network_graph(space, network.arch), size=size)
+        assert network.timing.seconds == pytest.approx(truth, rel=0.02)
+    assert read_method(table) == "networks"
