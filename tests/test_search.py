@@ -171,7 +171,7 @@ def brute_force(space: Space, score: Callable[[Codes], Any], limits: list[Limit]
     return float(np.max(score(rows)))
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     seed=seeds,
     tight=st.floats(0, 1),
