@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 SECONDS = 5.0  # of computing: on a busy machine the clock on the wall says little
-PATIENCE = 30.0  # seconds on the wall after which an input counts as a hang
+PATIENCE = 120.0  # seconds on the wall after which an input counts as a hang, however busy
 MEMORY = 1 << 30  # bytes in memory, the libraries of the product included
 LINE = 300  # characters of a message
 MEASURING = ("export", "bench", "check", "profile")  # verbs that time networks
