@@ -30,6 +30,7 @@ def model_card(record: Record, *, manifest: Mapping[str, Any]) -> str:
         _to_list([str(promise) for promise in record.promises] or ["nothing: no budget was given"]),
         "## What is known",
         f"- Top-1 accuracy: {record.accuracy}",
+        *_describe_classes(record),
         *([f"- Weights of its own: {record.retraining}"] if record.retraining else []),
         _describe_latency(record),
         f"- Costs of one image: {record.costs_text()}",
@@ -63,6 +64,18 @@ def model_card(record: Record, *, manifest: Mapping[str, Any]) -> str:
         ),
     ]
     return _join_paragraphs(parts)
+
+
+def _describe_classes(record: Record) -> list[str]:
+    """The least accurate classes and the worst confusion, where they were measured."""
+    if record.classes is None:
+        return []
+    classes = record.classes
+    worst = "; ".join(str(one) for one in classes.worst_first[:3])
+    lines = [f"- Mean of the {len(classes.each)} classes: {classes.mean:.2%}; the worst: {worst}"]
+    if classes.confused:
+        lines.append(f"- Confused most often: {classes.confused[0]}")
+    return lines
 
 
 def _describe_latency(record: Record) -> str:

@@ -25,6 +25,7 @@ from edgenas.basics.ranges import (
     Words,
 )
 from edgenas.basics.units import count, milliseconds, size
+from edgenas.bundle.classes import ClassAccuracies
 from edgenas.clock.measure import Measurement, statistic
 from edgenas.latency.device import Target
 from edgenas.space.cost import Cost
@@ -320,6 +321,7 @@ class Record:
         retraining: the training that gave the network weights of its own. None: it has the
             supernet's weights.
         energy: of one run. None: no energy was measured on the target.
+        classes: the measured accuracy of each class. None: it was not measured.
     """
 
     target: Target
@@ -335,6 +337,11 @@ class Record:
     notes: Annotated[tuple[Words, ...], ALWAYS] = ()
     retraining: Retraining | None = None
     energy: PredictedEnergy | None = None
+    classes: ClassAccuracies | None = None
+
+    def __post_init__(self) -> None:
+        if self.classes is not None:
+            self.classes.check_sum(self.accuracy.value if self.accuracy.kind == "measured" else -1)
 
     def costs_text(self) -> str:
         """The exact counts, for people."""
@@ -375,5 +382,5 @@ class Record:
 
 
 # Fields that are left out of the JSON where they are None.
-_OPTIONAL = ("retraining", "energy")
+_OPTIONAL = ("retraining", "energy", "classes")
 _OF_WEIGHTS = ("retraining",)

@@ -72,6 +72,10 @@ def _print_result(result: "Result", *, budgets: bool) -> None:
         ("costs", record.costs_text()),
         ("accuracy", str(record.accuracy)),
     ]
+    if record.classes is not None:
+        worst = "; ".join(map(str, record.classes.worst_first[:3]))
+        rows.append(("worst classes", worst))
+        rows += [("confused", str(pair)) for pair in record.classes.confused[:1]]
     if record.retraining is not None:
         rows.append(("retrained", str(record.retraining)))
     if record.predicted is not None:

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from edgenas.basics.errors import EdgenasError
+from edgenas.bundle.classes import ClassAccuracies, count_by_class
 from edgenas.clock import measure
 from edgenas.delivery.images import ImageSets
 from edgenas.delivery.request import AUTO, ExportRequest, SpecializeRequest
@@ -39,12 +40,14 @@ class Evaluation:
         correct: as it ships.
         correct_fp32: before the precision was lowered.
         n: images.
+        classes: the accuracy of each class, as it ships.
         note: what the lower precision costs, in words; empty where the network is fp32.
     """
 
     correct: int
     correct_fp32: int
     n: int
+    classes: ClassAccuracies
     note: str = ""
 
     @property
@@ -174,16 +177,25 @@ def _count_correct(
     logits = predict_logits(
         built.network, images.pixels, preprocessing=prepared.trained.preprocessing
     )
-    full = int((logits.argmax(1).numpy() == labels).sum())
+    answers = logits.argmax(1).numpy()
+    full = int((answers == labels).sum())
     if not lowered:
-        return Evaluation(correct=full, correct_fp32=full, n=len(images))
+        classes = count_by_class(labels, answers, names=images.classes)
+        return Evaluation(correct=full, correct_fp32=full, n=len(images), classes=classes)
     outputs = [_run(prepared, built, pixels) for pixels in images.pixels.split(BATCH)]
-    correct = int((np.concatenate(outputs).argmax(1) == labels).sum())
+    answers = np.concatenate(outputs).argmax(1)
+    correct = int((answers == labels).sum())
     note = (
         f"{prepared.latency.target.precision}: {correct / len(images):.2%} against "
         f"{full / len(images):.2%} in fp32 on the same {len(images)} images"
     )
-    return Evaluation(correct=correct, correct_fp32=full, n=len(images), note=note)
+    return Evaluation(
+        correct=correct,
+        correct_fp32=full,
+        n=len(images),
+        classes=count_by_class(labels, answers, names=images.classes),
+        note=note,
+    )
 
 
 def _run(prepared: "Prepared", built: "BuiltNetwork", pixels: Tensor) -> np.ndarray:

@@ -18,6 +18,7 @@ from edgenas.pages.charts import (
     span,
     staircase,
 )
+from edgenas.pages.classes import show_classes
 from edgenas.pages.markup import (
     Node,
     facts,
@@ -58,6 +59,7 @@ def bundle_page(contents: Contents) -> str:
         _tiles(record),
         section("Promises", _promises(record)),
         node("div", *columns, class_="columns"),
+        show_classes(record.classes, record.accuracy) if record.classes else None,
         _retraining(record.retraining) if record.retraining else None,
         _attempts(trace, budget=limit) if trace.attempts else None,
         _front(trace.front) if trace.front else None,
