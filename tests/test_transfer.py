@@ -16,7 +16,7 @@ from edgenas.accuracy.evaluation import measure_accuracy
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.progress import Progress, no_progress
 from edgenas.bundle.verify import verify_bundle
-from edgenas.delivery import rounds, supernets, train_inputs, transfer
+from edgenas.delivery import latency, rounds, supernets, train_inputs, transfer
 from edgenas.delivery.contenders import Contender
 from edgenas.delivery.fine_tuning import leave_out_beginnings
 from edgenas.delivery.request import SpecializeRequest
@@ -28,6 +28,7 @@ from edgenas.images.loading import load_images
 from edgenas.model.calibration import calibrate
 from edgenas.model.saved import load_supernet
 from edgenas.model.supernet import Supernet
+from edgenas.profiling.run import ProfilePlan
 from edgenas.space import presets
 from edgenas.space.cost import total
 from edgenas.training import job
@@ -233,6 +234,23 @@ def test_wrong_requests_are_refused(tiny: Path, spots: Path, tmp_path: Path, own
     assert not list(own_world.glob("*/elastic")), "nothing was learnt in vain"
     # What was refused decides nothing: another time is as welcome.
     specialize(ask(tiny, spots, time="20min"), out=Path("bundle"))
+
+
+def test_a_device_at_hand_is_profiled_briefly_before_anything_learns(
+    tiny: Path, spots: Path, own_world: Path, monkeypatch: pytest.MonkeyPatch
+):
+    plans = list[ProfilePlan]()
+
+    def profile(space: Any, *, plan: ProfilePlan, **rest: Any) -> None:
+        plans.append(plan)
+        raise EdgenasError("stopped here")
+
+    monkeypatch.setattr(latency, "profile", profile)
+    request = ask(tiny, spots, device="host", constraint=(), latency="5ms")
+    with pytest.raises(EdgenasError, match="stopped here"):
+        specialize(request, out=Path("bundle"))
+    assert [plan.time_budget for plan in plans] == [TRANSFER.profile_seconds]
+    assert not list(own_world.glob("*/elastic"))
 
 
 def test_a_published_network_is_the_start_where_the_classes_are_others(spots: Path):

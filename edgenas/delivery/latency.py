@@ -248,10 +248,12 @@ def find_or_profile_latency(
     clock: Clock | None,
     progress: Progress,
     energy: bool = False,
+    seconds: float | None = None,
 ) -> TargetLatency:
     """As ``find_latency``; a device that can be timed is profiled first where it was not yet.
 
-    With ``energy`` that is so too where no energy of networks is known yet.
+    With ``energy`` that is so too where no energy of networks is known yet. A profile takes at
+    most ``seconds`` where they are given; then layer costs are learned from whole networks.
     """
     try:
         latency = find_latency(
@@ -264,5 +266,6 @@ def find_or_profile_latency(
         if clock is None:
             raise
         progress("profiling", 0, 1, missing.message)
-    profile(space, target=target, plan=ProfilePlan(energy=energy), clock=clock, progress=progress)
+    plan = ProfilePlan(energy=energy, time_budget=seconds)
+    profile(space, target=target, plan=plan, clock=clock, progress=progress)
     return find_latency(space, device=device, target=target, statistic=statistic, clock=clock)

@@ -178,6 +178,7 @@ def _check_budgets(resolved: Resolved, space: Space, *, progress: Progress) -> N
         statistic="typical" if request.percentile == "p50" else "wall_p95",
         clock=resolved.clock,
         progress=progress,
+        seconds=TRANSFER.profile_seconds,
     )
     bound = latency.predictor.predict if latency.reachable else latency.upper(request.confidence)
     tightest = min(budgets, key=lambda constraint: constraint.limit)

@@ -32,6 +32,8 @@ class TransferRecipe:
         first_seconds: for everything, where a data set is seen for the first time and the user
             does not say.
         further_seconds: for the fine-tuning of a further budget, where the user does not say.
+        profile_seconds: for the profile of a device at hand. A space with many resolutions has more
+            layers than an hour could time; whole networks tell nearly as much.
         elastic_share: of the time for everything, for the elastic epochs and their evaluations.
         trained_rate: the peak learning rate of networks that start from weights which have learnt
             from these images before; those with the original weights have the one of ``alone``.
@@ -50,6 +52,7 @@ class TransferRecipe:
     alone: Recipe
     first_seconds: float = 45 * 60.0
     further_seconds: float = 15 * 60.0
+    profile_seconds: float = 5 * 60.0
     elastic_share: float = 0.35
     trained_rate: float = 0.01
     trained_head_rate: float = 1.0
