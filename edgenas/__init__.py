@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from edgenas.accuracy.request import FitAccuracyRequest
     from edgenas.basics.errors import EdgenasError
     from edgenas.bundle.request import VerifyRequest
+    from edgenas.delivery.export_request import ExportRequest
     from edgenas.delivery.exporting import export
     from edgenas.delivery.fitting import fit_accuracy
     from edgenas.delivery.fronts import search_fronts as pareto
     from edgenas.delivery.loading import load
     from edgenas.delivery.predicting import predict
-    from edgenas.delivery.request import ExportRequest, ParetoRequest, SpecializeRequest
+    from edgenas.delivery.request import ParetoRequest, SpecializeRequest
     from edgenas.delivery.run import specialize
     from edgenas.delivery.searching import search
     from edgenas.delivery.supernets import train
@@ -80,7 +81,7 @@ _PLACES = {
     "DoctorRequest": "edgenas.profiling.request:DoctorRequest",
     "EdgenasError": "edgenas.basics.errors:EdgenasError",
     "EstimateRequest": "edgenas.latency.request:EstimateRequest",
-    "ExportRequest": "edgenas.delivery.request:ExportRequest",
+    "ExportRequest": "edgenas.delivery.export_request:ExportRequest",
     "FitAccuracyRequest": "edgenas.accuracy.request:FitAccuracyRequest",
     "ParetoRequest": "edgenas.delivery.request:ParetoRequest",
     "PredictRequest": "edgenas.latency.request:PredictRequest",

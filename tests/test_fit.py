@@ -8,9 +8,10 @@ from PIL import Image
 
 from edgenas.bundle.manifest import read as read_manifest
 from edgenas.clock.board.settings import TimingSettings
+from edgenas.delivery.export_request import ExportRequest
 from edgenas.delivery.exporting import export
 from edgenas.delivery.loading import Bundle, load
-from edgenas.delivery.request import ExportRequest, SpecializeRequest
+from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.run import specialize
 from edgenas.space.framing import Fit
 

@@ -10,8 +10,9 @@ from runtime_contract import RuntimeContract, int8, with_int8
 
 from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.pack import collect_sources
+from edgenas.delivery.export_request import ExportRequest
 from edgenas.delivery.exporting import export
-from edgenas.delivery.request import ExportRequest, SpecializeRequest
+from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.run import specialize
 from edgenas.latency.device import Target
 from edgenas.profiling.run import ProfilePlan, profile

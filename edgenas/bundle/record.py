@@ -38,8 +38,8 @@ class AccuracyRecord:
     """Top-1 accuracy as a fraction.
 
     Args:
-        kind: ``predicted`` (by a predictor) or ``measured`` (on images).
-        value: the accuracy, a fraction.
+        kind: ``predicted`` (by a predictor), ``measured`` (on images) or ``unknown``.
+        value: the accuracy, a fraction; 0 where it is unknown.
         data: name of the data set, e.g. ``cifar10``.
         split: the part of the data set, e.g. ``validation``.
         images: number of images.
@@ -51,7 +51,7 @@ class AccuracyRecord:
             measured. None: nobody has counted them.
     """
 
-    kind: Literal["predicted", "measured"]
+    kind: Literal["predicted", "measured", "unknown"]
     value: PredictedAccuracy
     data: Words
     split: Words
@@ -89,7 +89,19 @@ class AccuracyRecord:
             return ""
         return f"{self.copies} of {self.images} images are copies of training images"
 
+    @property
+    def figure(self) -> str:
+        """The number, or that it is unknown."""
+        return "unknown" if self.kind == "unknown" else f"{self.value:.2%}"
+
+    @property
+    def summary(self) -> str:
+        """The number with its kind, e.g. ``91.20% measured``."""
+        return self.figure if self.kind == "unknown" else f"{self.figure} {self.kind}"
+
     def __str__(self) -> str:
+        if self.kind == "unknown":
+            return "unknown: no labelled images were given, and the supernet has no predictor"
         points = f"{100 * self.error:.2f} points"
         where = f"{self.data} {self.split}, n={self.images}"
         if self.kind == "measured":

@@ -2,7 +2,7 @@
 
 from edgenas.cli.command import Shown, Verb
 from edgenas.cli.console import print_json, print_line, print_table, steps
-from edgenas.delivery.request import ExportRequest
+from edgenas.delivery.export_request import ExportRequest
 
 
 def run(request: ExportRequest, shown: Shown) -> None:

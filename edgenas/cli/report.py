@@ -2,7 +2,7 @@
 
 from edgenas.cli.command import Verb
 from edgenas.cli.console import print_line
-from edgenas.delivery.request import ReportRequest
+from edgenas.delivery.export_request import ReportRequest
 
 
 def run(request: ReportRequest) -> None:

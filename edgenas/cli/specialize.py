@@ -61,10 +61,12 @@ def run(request: SpecializeRequest, fleet: Fleet, where: Where, shown: Shown) ->
     if shown.json:
         print_json(result.to_json())
     else:
-        _print_result(result, budgets=bool(request.constraints))
+        _print_result(result)
+        if not request.constraints and request.arch is None:
+            note("no budget was given: this is the most accurate network of the space")
 
 
-def _print_result(result: "Result", *, budgets: bool) -> None:
+def _print_result(result: "Result") -> None:
     record = result.record
     rows = [
         ("target", str(record.target)),
@@ -89,8 +91,6 @@ def _print_result(result: "Result", *, budgets: bool) -> None:
         rows.append(("signed", f"by the key {result.signed_by}"))
     rows += [("note", text) for text in record.notes]
     print_table(("", ""), rows)
-    if not budgets:
-        note("no budget was given: this is the most accurate network of the space")
     if result.existed:
         print_line(f"{result.folder} held this very bundle already; every check passed")
     else:
@@ -148,7 +148,7 @@ def _fleet_row(outcome: "Outcome") -> tuple[str, ...]:
     return (
         outcome.entry.name,
         outcome.result.arch.id,
-        f"{record.accuracy.value:.2%} {record.accuracy.kind}",
+        record.accuracy.summary,
         describe_latency(record),
         count(record.costs.macs),
         count(record.costs.params),

@@ -169,7 +169,7 @@ def choose(prepared: Prepared) -> Chosen:
     first = _search_first(prepared, bound)
     prepared.progress("searching", 1, 1, str(first.best))
     chosen = Chosen(
-        built=build(prepared, first.best, network=_inherit(first.learnt, first.best)),
+        built=build(prepared, first.best, network=inherit_from(first.learnt, first.best)),
         learnt=first.learnt,
         timed=(),
         log=first.log,
@@ -266,7 +266,7 @@ def _choose_within(bench: DeviceBench, *, budget: float, first: _First, chosen: 
         if built is None:
             built = chosen.built
             if arch != chosen.built.arch:
-                built = build(prepared, arch, network=_inherit(first.learnt, arch))
+                built = build(prepared, arch, network=inherit_from(first.learnt, arch))
             bench, built = bench.measure_briefly(built)
         used = bench.seconds(built) / budget
         if not (ENOUGH <= used <= AIM or (used <= AIM and arch == first.free)):
@@ -316,7 +316,7 @@ def _search_again(bench: DeviceBench, learnt: Learnt, *, budget: float) -> tuple
     return ranking.archs[0], ranking.log
 
 
-def _inherit(learnt: Learnt, arch: Arch) -> Network:
+def inherit_from(learnt: Learnt, arch: Arch) -> Network:
     """A copy of a network with the weights that it inherits, not yet calibrated."""
     return learnt.inherited.supernet.extract(arch)
 
@@ -356,7 +356,7 @@ def find_candidates(
         prepared.progress("measuring", len(candidates), count, str(arch))
         built = None if bench is None else bench.find(arch)
         if built is None:
-            built = build(prepared, arch, network=_inherit(chosen.learnt, arch))
+            built = build(prepared, arch, network=inherit_from(chosen.learnt, arch))
             if bench is not None and budget is not None:
                 bench, built = bench.measure_briefly(built)
         if bench is not None and budget is not None and bench.seconds(built) > AIM * budget:

@@ -12,8 +12,9 @@ from torch import Tensor
 from edgenas.basics.errors import EdgenasError
 from edgenas.bundle.classes import ClassAccuracies, count_by_class
 from edgenas.clock import measure
+from edgenas.delivery.export_request import ExportRequest
 from edgenas.delivery.images import ImageSets
-from edgenas.delivery.request import AUTO, ExportRequest, SpecializeRequest
+from edgenas.delivery.request import AUTO, SpecializeRequest
 from edgenas.images.data import Images
 from edgenas.latency.device import Target
 from edgenas.model.calibration import BATCH, predict_logits

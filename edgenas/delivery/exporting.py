@@ -28,11 +28,14 @@ from edgenas.clock.ssh import Place
 from edgenas.clock.trtexec.clock import TrtexecClock
 from edgenas.delivery.engines import engine_of_board
 from edgenas.delivery.evaluating import LARGEST_DROP, may_lose_accuracy, no_images
+from edgenas.delivery.export_request import ExportRequest
+from edgenas.delivery.given import ORIGINAL
 from edgenas.delivery.images import ImageSets, read_image_sets
-from edgenas.delivery.request import ExportRequest, SpecializeRequest
+from edgenas.delivery.request import SpecializeRequest
 from edgenas.latency.device import Target
 from edgenas.model.export import compared, integer_share, run_onnx, with_open_batch
-from edgenas.model.saved import TrainedSupernet, find_supernet, load_supernet
+from edgenas.model.importing import find_start
+from edgenas.model.saved import TrainedSupernet, load_supernet
 from edgenas.onnx_graph.forms import Form, convert_to_form
 from edgenas.onnx_graph.model import loads
 from edgenas.profiling.reach import tool_clock
@@ -200,8 +203,16 @@ def _read_source(
     if why_not := checker.available():
         raise EdgenasError(f"runtime {checker.name} is not available here: {why_not}")
     name = request.supernet or record.supernet
-    trained = _framed_as(request.bundle, load_supernet(find_supernet(name)))
-    sources = SpecializeRequest(device="host", supernet=name, data=request.data, test=request.test)
+    trained = _framed_as(request.bundle, load_supernet(find_start(name)))
+    original = trained.supernet.original
+    published = original is not None and original.stages == arch.stages
+    sources = SpecializeRequest(
+        device="host",
+        supernet=name,
+        arch=ORIGINAL if published else None,
+        data=request.data,
+        test=request.test,
+    )
     images = read_image_sets(sources, trained, progress=progress)
     return _Source(request.bundle, arch, record, onnx, trained, images)
 

@@ -33,7 +33,7 @@ from edgenas.delivery.preparing import resolve
 from edgenas.delivery.request import Result, SpecializeRequest
 from edgenas.delivery.run import specialize
 from edgenas.delivery.shared import SharedInputs
-from edgenas.model.saved import find_supernet
+from edgenas.model.importing import find_start
 from edgenas.pages.fleet import fleet_page
 from edgenas.strategies.constraint import METRICS
 
@@ -127,7 +127,7 @@ def read_fleet(
         try:
             for request in _read_requests(table, usual=usual, kind=kind):
                 resolve(request, progress=_ignore_progress)
-                find_supernet(request.supernet)
+                find_start(request.supernet)
                 entries.append((where, request))
         except EdgenasError as error:
             raise EdgenasError(f"{where}: {error.message}", hint=error.hint) from None

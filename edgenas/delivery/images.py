@@ -4,16 +4,20 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.progress import Progress
+from edgenas.delivery.given import keeps_statistics
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.images.copies import Sketches, find_copies
 from edgenas.images.data import Images, Split, check_classes, drop_copies
-from edgenas.model.saved import TrainedSupernet
+from edgenas.model.saved import CALIBRATION_FILE, TrainedSupernet
 from edgenas.space.framing import Fit
 from edgenas.training.division import divide_as_trained, read_record
+
+_NOISE = 100  # images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,11 +106,12 @@ def read_image_sets(
 
     test = None if request.test is None else read(request.test)
     if request.data is None:
+        calibration, notes = _read_calibration(request, trained)
         sets = ImageSets(
-            calibration=trained.calibration_images(),
+            calibration=calibration,
             evaluation=test,
             split="test",
-            notes=tuple(left_out),
+            notes=(*left_out, *notes),
         )
         return sets if test is None else _count_copies(sets, test, trained, training=None)
     images = read(request.data)
@@ -127,6 +132,28 @@ def read_image_sets(
         training=training,
     )
     return _count_copies(sets, sets.evaluation or validation, trained, training=parts.train)
+
+
+def _read_calibration(
+    request: SpecializeRequest, trained: TrainedSupernet
+) -> tuple[Tensor, tuple[str, ...]]:
+    """The calibration images of a supernet, and what a reader should know about them.
+
+    A published network needs none: noise shows whether its export gives its answers.
+
+    Raises:
+        EdgenasError: the supernet has none.
+    """
+    has_images = (trained.require_folder() / CALIBRATION_FILE).exists()
+    if has_images or request.allow_accuracy_drop or not keeps_statistics(request, trained):
+        return trained.calibration_images(), ()
+    generator = torch.Generator().manual_seed(request.seed)
+    shape = (_NOISE, 3, *trained.preprocessing.kept)
+    noise = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    return noise, (
+        "the network keeps the batch-norm statistics that were published with its weights; its "
+        f"export was compared with it on {_NOISE} images of noise, because none were given",
+    )
 
 
 def _count_copies(

@@ -3,6 +3,7 @@
 SpecializeRequest -> resolve -> Resolved -> prepare -> Prepared
 """
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,7 +18,7 @@ from edgenas.delivery.request import AUTO, SpecializeRequest
 from edgenas.delivery.shared import SharedInputs
 from edgenas.latency import device as devices
 from edgenas.latency.device import Device, Target
-from edgenas.model.saved import TrainedSupernet
+from edgenas.model.saved import ACCURACY_FILE, TrainedSupernet
 from edgenas.profiling.reach import clock_of, timed_target
 from edgenas.profiling.work import Clock
 from edgenas.runtime import registry as runtimes
@@ -59,7 +60,7 @@ class Prepared:
         request: what is asked for.
         constraints: the budgets.
         trained: the supernet.
-        predictor: of accuracy.
+        accuracy: the predictor of accuracy; None where nothing is searched for and there is none.
         latency: on the device.
         others: on further devices, with the names by which constraints call them.
         images: for calibration, evaluation and learning.
@@ -69,11 +70,18 @@ class Prepared:
     request: SpecializeRequest
     constraints: tuple[Constraint, ...]
     trained: TrainedSupernet
-    predictor: AccuracyPredictor
+    accuracy: AccuracyPredictor | None
     latency: TargetLatency
     others: tuple[tuple[str, TargetLatency], ...]
     images: ImageSets
     progress: Progress
+
+    @property
+    def predictor(self) -> AccuracyPredictor:
+        """The predictor of accuracy, where networks are searched for."""
+        if self.accuracy is None:
+            raise AssertionError("only searches ask for it, and they have one")
+        return self.accuracy
 
     @property
     def space(self) -> Space:
@@ -124,7 +132,9 @@ class Prepared:
         return float(self.latency.predictor.predict(self.space.encode([arch]))[0])
 
     def predict_accuracy(self, arch: Arch) -> float:
-        """The predicted accuracy of a network, a fraction."""
+        """The predicted accuracy of a network, a fraction; NaN where nothing predicts it."""
+        if self.accuracy is None:
+            return math.nan
         return float(self.predictor.predict(self.space.encode([arch]))[0])
 
 
@@ -180,7 +190,9 @@ def prepare(resolved: Resolved, inputs: SharedInputs, *, progress: Progress) -> 
     request, target = resolved.request, resolved.target
     as_trained = inputs.supernet(request.supernet)
     trained = with_fit(as_trained, request.fit)
-    predictor = inputs.predictor(request.supernet)
+    predictor = None
+    if request.arch is None or (as_trained.require_folder() / ACCURACY_FILE).exists():
+        predictor = inputs.predictor(request.supernet)
     check_reachable(
         trained.supernet.space,
         resolved.constraints,
@@ -213,7 +225,7 @@ def prepare(resolved: Resolved, inputs: SharedInputs, *, progress: Progress) -> 
         request=request,
         constraints=resolved.constraints,
         trained=trained,
-        predictor=predictor,
+        accuracy=predictor,
         latency=latency,
         others=tuple(others),
         images=images,

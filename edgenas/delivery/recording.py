@@ -152,6 +152,8 @@ def _describe_accuracy(prepared: Prepared, chosen: Chosen, evaluated: Evaluated)
             split=prepared.images.split,
             copies=prepared.evaluation_copies,
         )
+    if prepared.accuracy is None:
+        return AccuracyRecord(kind="unknown", value=0.0, data="", split="", images=0, error=0.0)
     data, split, count = evaluated_on(prepared.predictor)
     error = prepared.predictor.require_error()
     return AccuracyRecord(

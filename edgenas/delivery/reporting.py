@@ -5,7 +5,7 @@ from pathlib import Path
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import write_text
 from edgenas.basics.options import check_request
-from edgenas.delivery.request import ReportRequest
+from edgenas.delivery.export_request import ReportRequest
 
 
 def report(request: ReportRequest) -> Path:

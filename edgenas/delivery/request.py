@@ -1,4 +1,4 @@
-"""What ``specialize``, ``pareto``, ``export`` and ``report`` can be asked for.
+"""What ``specialize`` and ``pareto`` can be asked for.
 
 This module loads nothing heavy.
 """
@@ -11,7 +11,7 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.options import Option, check_request
 from edgenas.basics.ranges import Range
 from edgenas.basics.units import parse
-from edgenas.latency.request import BatchSize, BoardAddress, PrecisionName, RuntimeName, ThreadCount
+from edgenas.latency.request import BatchSize, PrecisionName, RuntimeName, ThreadCount
 from edgenas.space.framing import Fit
 from edgenas.strategies.constraint import METRICS, Constraint, parse_constraint
 
@@ -63,6 +63,14 @@ class SpecializeRequest:
     supernet: Annotated[str, Option("Name or folder of a trained supernet.", keyed="never")] = (
         SUPERNET
     )
+    arch: Annotated[
+        str | None,
+        Option(
+            "Deliver this network without a search: original (of an imported supernet), largest, "
+            "or an arch file.",
+            keyed="never",
+        ),
+    ] = None
     runtime: Annotated[
         str | None, Option("Runtime of the target. Default: the device's first.", keyed="never")
     ] = None
@@ -247,6 +255,11 @@ class SpecializeRequest:
             )
         if self.transfers:
             self._check_transfer()
+        if self.arch is not None and (self.learns or self.trains or self.transfers):
+            raise EdgenasError(
+                "--arch delivers a network with the weights of its supernet: nothing is learnt",
+                hint="leave out --init, --time, --retrain-top, and strategies that learn",
+            )
         if self.trains and self.data is None:
             raise EdgenasError(
                 "training weights needs --data: it learns from images",
@@ -361,40 +374,3 @@ class ParetoRequest:
                     f"a front is cut by macs, params or memory, found {constraint}",
                     hint="the whole range of latencies is in the front; read it off there",
                 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportRequest:
-    """Which bundle is written in which format."""
-
-    bundle: Annotated[Path, Option("Folder of a bundle.", positional=True)]
-    to: Annotated[str, Option("Format of the export, see edgenas list formats.")]
-    ssh: BoardAddress = None
-    dynamic_batch: Annotated[bool, Option("Leave the number of images of a run open.")] = False
-    supernet: Annotated[
-        str | None,
-        Option("Supernet of the bundle. Default: the one that the bundle names."),
-    ] = None
-    data: Annotated[
-        str | None,
-        Option("The training images: int8 is calibrated with them, and accuracy is measured."),
-    ] = None
-    test: Annotated[str | None, Option("Test images to measure accuracy on.")] = None
-    allow_accuracy_drop: Annotated[bool, Option("Write the export whatever accuracy it loses.")] = (
-        False
-    )
-    out: Annotated[Path | None, Option("Folder of the export. Default: ./<bundle>-<format>.")] = (
-        None
-    )
-    force: Annotated[bool, Option("Replace an export that is there.")] = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportRequest:
-    """Whose page is written."""
-
-    folder: Annotated[Path, Option("Folder of a bundle or of a training.", positional=True)]
-    out: Annotated[
-        Path | None, Option("HTML file to write. Default of a training: its report.html.")
-    ] = None
-    force: Annotated[bool, Option("Replace a file that is there.")] = False

@@ -25,6 +25,8 @@ from edgenas.delivery.building import compare_on_evaluation_images
 from edgenas.delivery.choosing import Chosen, choose
 from edgenas.delivery.evaluating import Evaluated, auto_precisions, evaluate
 from edgenas.delivery.fine_tuning import fine_tune_best
+from edgenas.delivery.given import find_given
+from edgenas.delivery.given_network import deliver_given
 from edgenas.delivery.log import trace_of
 from edgenas.delivery.preparing import Prepared, Resolved, prepare, resolve
 from edgenas.delivery.recording import record_of
@@ -113,7 +115,8 @@ def _finish(
     """Prepare, choose, retrain where asked for, and evaluate."""
     request = resolved.request
     prepared = prepare(resolved, inputs, progress=progress)
-    chosen = choose(prepared)
+    given = find_given(request, prepared.trained)
+    chosen = choose(prepared) if given is None else deliver_given(prepared, given)
     if transfer is not None:
         chosen = fine_tune_best(prepared, chosen, transfer, say=say)
     if request.retrains:
@@ -213,6 +216,8 @@ def bundle_key(resolved: Resolved, trained: TrainedSupernet) -> dict[str, Any]:
     }
     if not resolved.reachable:  # a device at hand is measured anew each time, its table may grow
         key["latency"] = sha256(find_table(resolved.target) or resolved.device.path)
+    if (arch := find_given(request, trained)) is not None:
+        key["arch"] = arch.id
     return key | key_values(request)
 
 

@@ -44,6 +44,7 @@ class SharedInputs:
             request.trains,
             request.learns and request.strategy,
             request.fit,
+            request.arch,
         )
         if key not in self._images:
             trained = with_fit(self.supernet(request.supernet), request.fit)

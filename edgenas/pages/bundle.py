@@ -73,7 +73,9 @@ def _tiles(record: Record) -> Element:
     words = f"top-1 {accuracy.kind}, {accuracy.data} {accuracy.split}"
     if accuracy.caution:
         words += f"; too high: {accuracy.caution}"
-    tiles = [(f"{accuracy.value:.2%}", words)]
+    if accuracy.kind == "unknown":
+        words = "top-1: nobody has measured it"
+    tiles = [(accuracy.figure, words)]
     if record.measured is not None:
         tiles.append((milliseconds(record.measured.median), "latency measured, median"))
     elif record.predicted is not None:

@@ -43,7 +43,7 @@ def _card(entry: Mapping[str, Any]) -> Element:
     return node(
         "li",
         node("h3", link),
-        node("p", node("b", f"{record.accuracy.value:.2%}"), f" {record.accuracy.kind}"),
+        node("p", node("b", record.accuracy.summary)),
         node("p", describe_latency(record)),
         node("p", promises, class_="muted"),
         node("p", record.costs_text(), class_="muted"),
