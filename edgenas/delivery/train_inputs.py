@@ -71,9 +71,12 @@ def load_train_space(request: TrainRequest, init: TrainedSupernet | None) -> Spa
 
 def _choose_recipe(request: TrainRequest, usual: Recipe) -> Recipe:
     """The recipe of a request: one with a name, or the usual one with the fields of a file."""
+    recipe = usual
     if transfers(request):
-        return TRANSFER.elastic
-    return usual if request.recipe is None else load_recipe(Path(request.recipe), usual)
+        recipe = TRANSFER.elastic
+    elif request.recipe is not None:
+        recipe = load_recipe(Path(request.recipe), usual)
+    return recipe if request.balance is None else replace(recipe, balance=request.balance)
 
 
 def transfers(request: TrainRequest) -> bool:
@@ -219,7 +222,7 @@ def _warn(inputs: TrainInputs, *, seed: int, say: Say) -> None:
     sizes = images.labels.bincount(minlength=len(images.classes))
     least, most = int(sizes.argmin()), int(sizes.argmax())
     if sizes[most] > 3 * sizes[least]:
-        remedy = "; balance = 1 in a recipe draws classes equally often"
+        remedy = "; --balance 1 draws classes equally often, which may help the rare ones"
         say(
             f"warning: {sizes[most]} images of {images.classes[most]!r}, only {sizes[least]} of "
             f"{images.classes[least]!r}{'' if recipe.balance else remedy}"

@@ -87,6 +87,13 @@ class TrainRequest:
             "the usual ones."
         ),
     ] = None
+    balance: Annotated[
+        Annotated[float, Range(0, 1, "fraction")] | None,
+        Option(
+            "How images are drawn where classes are uneven. 0: as they come; 1: every class "
+            "equally often; 0.5: between. Default: that of the recipe, usually 0."
+        ),
+    ] = None
     time: Annotated[
         str | None,
         Option("Time for the training and its evaluations, e.g. 45min. It decides the epochs."),
