@@ -313,6 +313,23 @@ def test_what_a_small_system_lacks_is_left_out(missing, tmp_path, monkeypatch):
     assert state.gpu is not None
 
 
+def test_busybox_tells_the_same(tmp_path, monkeypatch):
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("there is no busybox here")
+    recorded_boards.nano(tmp_path / "root")
+    monkeypatch.setenv("EDGENAS_BOARD_ROOT", str(tmp_path / "root"))
+    expected = read_state()
+    names = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout
+    (tmp_path / "bin").mkdir()
+    for name in names.split():
+        (tmp_path / "bin" / name).symlink_to(busybox)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin")
+    # Its shell prefers its own uname and df to those of the recorded board.
+    own = {"kernel": "", "disk": None, "shared_memory": None}
+    assert replace(read_state(), **own) == replace(expected, **own)
+
+
 def test_no_board_no_state(there, monkeypatch):
     monkeypatch.setenv("PATH", f"{there.folder / 'client'}:{os.environ['PATH']}")
     with pytest.raises(LinkError, match="closed refuses the connection"):

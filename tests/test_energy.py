@@ -332,3 +332,26 @@ def test_a_profile_by_trtexec_predicts_energies_of_networks_never_measured(
     true = np.array([truth(arch) for arch in others])
     assert np.abs(energy.predict(others) / true - 1).mean() < 0.03  # the bar of the product
     assert (energy.upper(others, confidence=0.95) >= true).sum() >= 54
+
+
+@pytest.mark.slow  # each network runs while it is metered, in a session of its own
+def test_a_profile_over_ssh_meters_networks_on_onnx_runtime(there, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGENAS_CACHE", str(tmp_path / "cache"))
+    (there.folder.parent / "root" / RAIL / "curr1_input").write_text("1000\n")
+    once = TimingSettings(baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6)
+    plan = ProfilePlan(
+        settings=once,
+        networks=4,
+        further=0,
+        visits=1,
+        method="networks",
+        energy=True,
+        meter=MeterSettings(steady=0.5, idle=0.3, interval=0.02),
+    )
+    target = Target("jetson-orin-nano", "onnxruntime", "fp32")
+    clock = Board(place=Place(address="loop"))
+    table = profile(TINY, target=target, plan=plan, clock=clock)
+    for network in table.networks:
+        assert network.joules is not None
+        # Energy counts all runs; the median counts those at full speed, and may be far below.
+        assert network.joules > 0.5 * 5.008 * network.timing.seconds
