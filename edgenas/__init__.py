@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from edgenas.delivery.verifying import verify
     from edgenas.latency.estimating import estimate
     from edgenas.latency.request import EstimateRequest, PredictRequest
+    from edgenas.model.importing import import_weights
+    from edgenas.model.request import ImportRequest
     from edgenas.profiling.answering import bench, check, profile
     from edgenas.profiling.doctor import doctor
     from edgenas.profiling.request import (
@@ -51,6 +53,7 @@ __all__ = [
     "EstimateRequest",
     "ExportRequest",
     "FitAccuracyRequest",
+    "ImportRequest",
     "ParetoRequest",
     "PredictRequest",
     "ProfileRequest",
@@ -64,6 +67,7 @@ __all__ = [
     "estimate",
     "export",
     "fit_accuracy",
+    "import_weights",
     "load",
     "pareto",
     "predict",
@@ -83,6 +87,7 @@ _PLACES = {
     "EstimateRequest": "edgenas.latency.request:EstimateRequest",
     "ExportRequest": "edgenas.delivery.export_request:ExportRequest",
     "FitAccuracyRequest": "edgenas.accuracy.request:FitAccuracyRequest",
+    "ImportRequest": "edgenas.model.request:ImportRequest",
     "ParetoRequest": "edgenas.delivery.request:ParetoRequest",
     "PredictRequest": "edgenas.latency.request:PredictRequest",
     "ProfileRequest": "edgenas.profiling.request:ProfileRequest",
@@ -96,6 +101,7 @@ _PLACES = {
     "estimate": "edgenas.latency.estimating:estimate",
     "export": "edgenas.delivery.exporting:export",
     "fit_accuracy": "edgenas.delivery.fitting:fit_accuracy",
+    "import_weights": "edgenas.model.importing:import_weights",
     "load": "edgenas.delivery.loading:load",
     "pareto": "edgenas.delivery.fronts:search_fronts",
     "predict": "edgenas.delivery.predicting:predict",

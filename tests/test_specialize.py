@@ -34,7 +34,7 @@ from edgenas.model.calibration import calibrate
 from edgenas.model.saved import ACCURACY_FILE, load_supernet
 from edgenas.pages.bundle import bundle_page
 from edgenas.profiling.networks import calibration_archs, random_archs
-from edgenas.profiling.run import ProfilePlan, environment_of, profile
+from edgenas.profiling.run import environment_of, profile
 from edgenas.space.cost import macs_table, total
 from edgenas.space.genes import Codes
 from edgenas.space.plan import layers, plan
@@ -868,8 +868,8 @@ def test_energy_is_refused_where_no_power_is_known(rising: Path):
 def test_this_machine_is_profiled_measured_and_kept_to(tiny: Path, monkeypatch: pytest.MonkeyPatch):
     """The real thing, in little: ONNX Runtime times layers, networks and the winner."""
 
-    def little(space, **values):
-        plan = ProfilePlan(networks=4, further=2, settings=FAST)
+    def little(space, *, plan, **values):
+        plan = replace(plan, networks=4, further=2, settings=FAST)
         return profile(space, plan=plan, **values)
 
     monkeypatch.setattr(latencies, "profile", little)

