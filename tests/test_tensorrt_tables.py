@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,19 @@ from edgenas.clock.trtexec.clock import TrtexecClock
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.run import specialize
 from edgenas.latency.device import Target
-from edgenas.onnx_graph.build import network_graph
+from edgenas.latency.predictor import LearnedPredictor
+from edgenas.latency.table import Timing
+from edgenas.onnx_graph.build import network_graph, row_graph
 from edgenas.profiling import reach
+from edgenas.profiling.method import read_method
 from edgenas.profiling.networks import random_archs
 from edgenas.profiling.rebuilding import RebuildSpread, spread_in, spread_of, spread_of_table
-from edgenas.profiling.run import ProfilePlan, profile
+from edgenas.profiling.run import ProfilePlan, plan_units, profile
+from edgenas.profiling.slopes import follows_itself, slope_units, solve_slopes
 from edgenas.profiling.tables import predictor_for
 from edgenas.space import presets as spaces
+from edgenas.space.layer import Layer
+from edgenas.space.plan import layers
 
 SPREAD, NOISE = 0.03, 0.01
 ENVIRONMENT: dict[str, Any] = dict.fromkeys(
@@ -95,11 +101,14 @@ TARGET = Target("jetson-orin-nano", "tensorrt", "fp16")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("law", sorted(trtexec_law.LAWS))
-@pytest.mark.parametrize("name", ["mbv3-cifar", "mbv3-photo"])
-def test_networks_never_measured_are_predicted_within_three_percent(law, name):
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("mbv3-cifar", "networks"), ("mbv3-photo", "networks"), ("mbv3-cifar", "slopes")],
+)
+def test_networks_never_measured_are_predicted_within_three_percent(law, name, method):
     space = spaces.load_space(name)
     at = clock(law, seed=11)
-    table = profile(space, target=TARGET, clock=at)
+    table = profile(space, target=TARGET, clock=at, plan=ProfilePlan(method=method))
     predictor = predictor_for(table, space)
     archs = random_archs(space, 120, seed=97)[-60:]
     assert not {n.arch for n in table.networks} & set(archs)
@@ -200,3 +209,73 @@ def test_a_profile_of_few_networks_gives_a_bound():
     archs = random_archs(space, 80, seed=31)[-40:]
     truth = np.array([at.truth(network_graph(space, arch)) for arch in archs])
     assert (truth <= predictor.upper(archs)).mean() >= 0.9
+
+
+# Layers by slope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SteadyClock(LawClock):
+    """A clock without noise, whose builds are all alike."""
+
+    def another_build(self) -> float:
+        return 1.0
+
+
+def additive(tmp_path: Path) -> str:
+    """A law in which layers add up: nothing is fused from one to the next."""
+    path = tmp_path / "law.py"
+    path.write_text(
+        "def seconds(kernels, *, size):\n"
+        "    return 2e-5 + sum(3e-6 + k.macs * 1e-12 + k.read * 1e-11 for k in kernels)\n"
+    )
+    return str(path)
+
+
+def test_slopes_are_the_times_of_layers_where_these_add_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("test_tensorrt_tables.NOISE", 0.0)
+    space, at = spaces.tiny(), SteadyClock(place=None, law=additive(tmp_path))
+    plan = ProfilePlan(networks=8, further=4, rebuilt=0, method="slopes")
+    table = profile(space, target=TARGET, clock=at, plan=plan)
+    assert set(table.layers) == set(layers(space))
+    assert read_method(table) == "slopes"
+    for layer, timing in table.layers.items():
+        own = at.truth(row_graph([layer])) - 2e-5
+        assert timing.seconds == pytest.approx(own, rel=1e-3), layer
+        assert not timing.noisy
+    archs = random_archs(space, 20, seed=97)
+    truth = np.array([at.truth(network_graph(space, arch)) for arch in archs])
+    predictor = predictor_for(table, space)
+    assert not isinstance(predictor, LearnedPredictor)  # exact sums win
+    np.testing.assert_allclose(predictor.predict(archs), truth, rtol=1e-3)
+
+
+def test_the_rival_that_predicts_networks_left_out_better_is_taken():
+    space, at = spaces.tiny(), clock("tiles", seed=4)
+    plan = ProfilePlan(networks=12, further=10, rebuilt=0, method="slopes")
+    table = profile(space, target=TARGET, clock=at, plan=plan)
+    predictor = predictor_for(table, space)
+    learned = predictor_for(replace(table, layers={}), space)
+    assert predictor.error is not None
+    assert learned.error is not None
+    assert predictor.error.error <= learned.error.error
+    assert predictor_for(replace(table, layers={}), space).bound_kind(0.95) == "student-t"
+
+
+def test_a_layer_that_vanishes_between_its_neighbours_is_noisy():
+    space = spaces.tiny()
+    units = slope_units(space, batch=1, form="fp32")
+    timings = [(unit, Timing(median=1e-3 * max(unit.copies, 1), n=9)) for unit in units]
+    solved = solve_slopes(timings, space)
+    assert set(solved) == set(layers(space))
+    for layer, timing in solved.items():
+        assert timing.noisy != follows_itself(layer)
+        assert timing.seconds > 0
+    assert not solve_slopes(timings[:1], space)  # one of two numbers says nothing
+
+
+def test_a_limited_profile_begins_with_networks_and_times_layers_where_time_is_left():
+    space = spaces.tiny()
+    for seconds, slopes in ((600.0, True), (None, False)):
+        plan = plan_units(space, target=TARGET, plan=ProfilePlan(time_budget=seconds))
+        assert any(isinstance(unit.of, Layer) for unit in plan.units.values()) == slopes

@@ -41,6 +41,17 @@ def layer_graph(layer: Layer, *, batch: int = 1, seed: int = 0) -> bytes:
     return _graph([layer], batch=batch, weights=random_weights(seed))
 
 
+def row_graph(row: Sequence[Layer], *, batch: int = 1, seed: int = 0) -> bytes:
+    """The ONNX graph of layers one behind the other, each with weights of its own.
+
+    Args:
+        row: the output of each has the shape of the next one's input.
+        batch: images a run.
+        seed: of the random weights.
+    """
+    return _graph(list(row), batch=batch, weights=random_weights(seed))
+
+
 def copies_graph(layer: Layer, copies: int, *, batch: int = 1, seed: int = 0) -> bytes:
     """Copies of one layer side by side in one graph, each with weights of its own.
 

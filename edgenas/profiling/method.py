@@ -8,7 +8,8 @@ their weights in caches, which a network has used for other things since its las
 memory as a network goes through is read before each run of them. That makes their times right on
 average and uncertain one by one. So a profile times the layers alone as well, see
 `edgenas.latency.sums`. ``networks``: no layer is timed. Then there are more whole networks, and
-layer costs are learned from them, see `edgenas.latency.learned`.
+layer costs are learned from them, see `edgenas.latency.learned`. ``slopes``: where an engine is
+built of each graph, copies stand in a row, see `edgenas.profiling.slopes`; both ways compete then.
 """
 
 import re
@@ -24,7 +25,12 @@ from edgenas.space.space import Space
 
 FEWER, MORE = 1, 4
 # How many copies of a layer are timed, 0: the layer alone.
-COPIES: Mapping[Method, tuple[int, ...]] = {"alone": (0,), "copies": (FEWER, MORE), "networks": ()}
+COPIES: Mapping[Method, tuple[int, ...]] = {
+    "alone": (0,),
+    "copies": (FEWER, MORE),
+    "networks": (),
+    "slopes": (),  # see `edgenas.profiling.slopes`
+}
 
 # The texts below stand in tables on disk: a changed text makes them unreadable.
 _WORDS: Mapping[Method, str] = {
@@ -34,6 +40,9 @@ _WORDS: Mapping[Method, str] = {
     " run coming after other memory of the size of a network was read; and each layer alone, and "
     "whole networks",
     "networks": "whole networks, from which layer costs are learned",
+    "slopes": "each layer as (T(5) - T(1)) / 4 where T(n) is the time of n of it in a row, or "
+    "where its shape changes, as what it adds between two 1x1 convs of which that is known; and "
+    "whole networks",
 }
 _ALIKE = (
     "; random weights, several visits, medians of runs at the machine's full speed, told by a "

@@ -117,4 +117,5 @@ class TimingOrder:
             copies = max(unit.copies, 1)
             run = costs.layer(unit.of) * copies + _EVICTED * unit.evict
             weights = cost(unit.of).weights * copies
-        return self._work.build_seconds + _VISIT + _WEIGHT * weights + _RUNS * run
+        building = self._work.build_seconds + self._work.engine_seconds
+        return building + _VISIT + _WEIGHT * weights + _RUNS * run

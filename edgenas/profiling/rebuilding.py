@@ -19,6 +19,7 @@ from edgenas.clock.measure import Measurement
 from edgenas.clock.trtexec.clock import TrtexecClock
 from edgenas.latency.bound import student_quantile
 from edgenas.profiling.networks import BUILDS
+from edgenas.space.arch import Arch
 
 if TYPE_CHECKING:
     from edgenas.latency.table import LatencyTable
@@ -132,7 +133,10 @@ def spread_of_table(table: "LatencyTable") -> RebuildSpread:
 
 def say_how_long(work: "Work", planned: "PlannedProfile", *, say: Say) -> None:
     """Name the minutes before the first build."""
-    builds = len(work.waiting()) + (BUILDS - 1) * len(planned.rebuilt)
+    waiting = work.waiting()
+    networks = [unit for unit in waiting if isinstance(unit.of, Arch)]
+    builds = len(networks) + (BUILDS - 1) * len(planned.rebuilt)
+    more = len(waiting) - len(networks)
     if not builds:
         return
     low, high = (math.ceil(builds * seconds / 60) for seconds in _FIRST_GUESS)
@@ -141,6 +145,7 @@ def say_how_long(work: "Work", planned: "PlannedProfile", *, say: Say) -> None:
     say(
         f"{builds} engines are built on the device, {_FIRST_GUESS[0]} to {_FIRST_GUESS[1]} s each: "
         f"{low} to {high} minutes{allowed}; kernels that were timed once are not timed again"
+        + (f"; where time is left, {more} more of layers" if more else "")
     )
 
 

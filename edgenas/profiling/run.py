@@ -34,6 +34,7 @@ from edgenas.profiling.networks import (
 )
 from edgenas.profiling.order import TimingOrder
 from edgenas.profiling.rebuilding import build_anew, say_how_long
+from edgenas.profiling.slopes import slope_units
 from edgenas.profiling.units import Unit, network_unit, units_of
 from edgenas.profiling.work import Clock, Work
 from edgenas.runtime import registry as runtimes
@@ -256,16 +257,24 @@ def plan_units(space: Space, *, target: Target, plan: ProfilePlan) -> PlannedPro
     """
     settings, method = plan.settings, plan.method or choose_method(target)
     built = runtimes.is_built_by_tool(target.runtime)
+    if built and plan.method is None and plan.time_budget is not None:
+        method = "slopes"  # of layers, where networks leave time for all of them
     networks, further, visits = plan.networks, plan.further, plan.visits
     if networks is None:
         many = BUILT_LINES if built else MOST
-        networks = many if method == "networks" else CALIBRATION
+        networks = many if method in ("networks", "slopes") else CALIBRATION
     if further is None:
         further = BUILT_FURTHER if built else FURTHER
     random = random_archs(space, further, seed=plan.seed)
     # Without a limit of time, ten networks and a whole table say more than fifty networks do.
     most = networks if plan.time_budget is None or built else max(networks, MOST)
     lines = calibration_archs(space, most)
+    form = form_of(target.runtime, target.precision)
+    archs = [*lines, *random]
+    units = units_of(space, archs, batch=target.batch, method=method, form=form)
+    if method == "slopes":
+        slopes = slope_units(space, batch=target.batch, form=form)
+        units |= {unit.name: unit for unit in slopes}
     if plan.time_budget is not None:
         baseline = min(settings.baseline_seconds, plan.time_budget / 15)
         settings = replace(settings, baseline_seconds=baseline)
@@ -278,13 +287,7 @@ def plan_units(space: Space, *, target: Target, plan: ProfilePlan) -> PlannedPro
         ),
         visits=visits or (1 if built else VISITS),
         time_budget=plan.time_budget,
-        units=units_of(
-            space,
-            [*lines, *random],
-            batch=target.batch,
-            method=method,
-            form=form_of(target.runtime, target.precision),
-        ),
+        units=units,
         lines=tuple(lines),
         fewest=min(networks, CALIBRATION),
         random=tuple(random),

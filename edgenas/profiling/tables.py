@@ -1,5 +1,6 @@
 """Using a profile: the latency table that applies here, and the predictor of that table."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,8 @@ def predictor_for(
     networks = _networks(table, space, statistic=statistic)
     if table.missing(space) and len(networks) >= LEARNED:
         return _learn(table, space, networks)
+    if runtimes.is_built_by_tool(table.target.runtime) and len(networks) >= LEARNED:
+        return _choose_rival(table, space, networks)
     first = set(calibration_archs(space))
     chosen = first if len(networks) <= _USUAL else {*calibration_archs(space, MOST)}
     line = [pair for pair in networks if pair[0] in first]
@@ -136,6 +139,16 @@ def latencies_elsewhere(space: Space, *, target: Target) -> dict[str, Tables]:
         except EdgenasError:  # a table of another space, or no estimate: nothing to start from
             continue
     return latencies
+
+
+def _choose_rival(
+    table: LatencyTable, space: Space, networks: list[tuple[Arch, float]]
+) -> LatencyPredictor:
+    """Sums of layers, or layer costs learned from networks: what predicts those left out better."""
+    line = sum_layers(space, table).fit(*_split(networks), spared=_split([]))
+    learned = _learn(table, space, networks)
+    errors = [math.inf if each.error is None else each.error.error for each in (line, learned)]
+    return line if errors[0] < errors[1] else learned
 
 
 def _learn(

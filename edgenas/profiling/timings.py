@@ -10,6 +10,7 @@ from edgenas.clock.measure import Measurement
 from edgenas.latency.device import Target
 from edgenas.latency.table import LatencyTable, MeasuredNetwork, Timing
 from edgenas.profiling.method import FEWER, MORE, describe_method
+from edgenas.profiling.slopes import solve_slopes
 from edgenas.profiling.units import Unit
 from edgenas.runtime.contract import Method
 from edgenas.space.arch import Arch
@@ -77,7 +78,9 @@ def build_table(
         environment: the machine, with the version of the runtime.
         date: of the latest visit.
     """
-    alone = {u.of: t for u, t in timings if isinstance(u.of, Layer) and not u.copies}
+    layers = _layers_of(timings, space, method=method)
+    if method == "slopes" and not layers:  # there was no time for them
+        method = "networks"
     networks = tuple(
         MeasuredNetwork(space=space.filed_as, classes=space.classes, arch=unit.of, timing=timing)
         for unit, timing in timings
@@ -90,9 +93,18 @@ def build_table(
         environment=environment,
         method=describe_method(method, space=space, target=target),
         date=date,
-        layers=_subtract_all(timings, alone=alone) if method == "copies" else alone,
+        layers=layers,
         networks=networks,
     )
+
+
+def _layers_of(
+    timings: Sequence[tuple[Unit, Timing]], space: Space, *, method: Method
+) -> Mapping[Layer, Timing]:
+    if method == "slopes":
+        return solve_slopes(timings, space)
+    alone = {u.of: t for u, t in timings if isinstance(u.of, Layer) and not u.copies}
+    return _subtract_all(timings, alone=alone) if method == "copies" else alone
 
 
 def _subtract_all(

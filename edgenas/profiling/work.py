@@ -87,6 +87,7 @@ class Work:
         self._records: dict[str, list[UnitRecord]] = {name: [] for name in units}
         self._selected = set(units)
         self._build_seconds: list[float] = []
+        self._engine_seconds: list[float] = []
         graphs: dict[str, str] = {}
         for record in journal.usable(environment):
             name = record.unit
@@ -109,6 +110,11 @@ class Work:
     def build_seconds(self) -> float:
         """The median of the seconds that it took so far to build a graph for the clock."""
         return statistics.median(self._build_seconds) if self._build_seconds else 0.0
+
+    @property
+    def engine_seconds(self) -> float:
+        """The median of the seconds that it took so far to build an engine and to time it."""
+        return statistics.median(self._engine_seconds) if self._engine_seconds else 0.0
 
     def _done(self) -> tuple[int, int]:
         done = sum(min(len(self._records[name]), self._visits) for name in self._selected)
@@ -164,9 +170,13 @@ class Work:
             evict=lambda name: self._units[name].evict,
             watch=self._watch,
         )
+        built, last = runtimes.is_built_by_tool(target.runtime), time.monotonic()
         try:
             with contextlib.closing(stream):
                 for measurement in stream:
+                    if built:
+                        self._engine_seconds.append(time.monotonic() - last)
+                    last = time.monotonic()
                     if not started:  # a clock that gives no measurement leaves no run behind
                         started = self._journal.begin(self._environment) == run
                     record = UnitRecord(

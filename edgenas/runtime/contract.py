@@ -86,10 +86,11 @@ if TYPE_CHECKING:
             ...
 
 
-# How a profile times the layers of a space: alone, as copies side by side, or not at all, because
+# How a profile times the layers of a space: alone, as copies side by side or in a row ("slopes"),
+# or not at all, because
 # layer costs are learned from whole networks. On a GPU, starting a small layer takes longer than it
 # runs, and the order of the work is decided for a network as a whole.
-Method = Literal["alone", "copies", "networks"]
+Method = Literal["alone", "copies", "networks", "slopes"]
 
 
 @dataclass(frozen=True)
