@@ -626,7 +626,7 @@ def test_a_record_survives_json(changes: dict):
         (
             "accuracy.kind",
             "guessed",
-            "report: accuracy.kind must be one of predicted, measured, fo",
+            "report: accuracy.kind must be one of predicted, measured, unknown, fo",
         ),
         ("predicted.seconds", True, "report: predicted.seconds must be a number, found True"),
         ("target", 3, "report: target must be an object, found 3"),

@@ -14,6 +14,7 @@ from PIL import Image
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.bundle import example, manifest
+from edgenas.images import pictures
 from edgenas.images.loading import load_images
 from edgenas.images.preprocessing import Preprocessing, choose_preprocessing, decode_stored, resize
 from edgenas.images.resampling import resample
@@ -115,6 +116,18 @@ def test_every_kind_of_file_is_prepared_alike(tmp_path: Path, framing: Framing):
             in_training(content, steps, 17)
         with pytest.raises(ValueError, match="more than 8 bits"):
             in_a_bundle(content, steps, 17, tmp_path / "grey")
+
+
+def test_a_very_large_jpeg_is_halved_in_both_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    content = encoded(photo(201, 150), "JPEG", quality=90)
+    steps = Preprocessing(stored=64, mean=MEAN, std=STD)
+    whole = in_training(content, steps, 48)
+    for module in (pictures, example):
+        monkeypatch.setattr(module, "MOST_PIXELS", 20_000)
+    agree(content, steps, resolution=48, path=tmp_path / "image")
+    assert not np.array_equal(in_training(content, steps, 48), whole)
 
 
 @pytest.mark.parametrize("size", [(500, 375), (375, 500), (300, 300), (1000, 64), (256, 341)])

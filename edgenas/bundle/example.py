@@ -28,6 +28,8 @@ from PIL import Image, ImageOps
 
 # Only these are opened, whatever the name of the file: for an EPS file Pillow runs a program.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
+# JPEG files with more pixels are decoded at half their size, as in training.
+MOST_PIXELS = 2**26
 FOLDER = Path(__file__).resolve().parent
 
 
@@ -44,6 +46,8 @@ def load_image(path: Path, preprocessing: dict[str, Any]) -> np.ndarray:
     """
     Image.init()  # a Pillow of before 11.3 has no AVIF
     with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+        if image.width * image.height > MOST_PIXELS:
+            image.draft(None, (image.width // 2, image.height // 2))
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"{path}: grey of more than 8 bits (Pillow's mode {image.mode})")
         pixels = ImageOps.exif_transpose(image).convert("RGB")
