@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -20,12 +21,15 @@ from toys import toy_images
 from edgenas.accuracy.evaluation import measure_accuracy
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import write_json
+from edgenas.images.data import Images
 from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.calibration import calibrate
 from edgenas.model.network import Network
+from edgenas.model.saved import save_tensors
 from edgenas.model.supernet import Supernet
 from edgenas.space.presets import tiny
 from edgenas.training import fine_tuning
+from edgenas.training.alone import DivergedError
 from edgenas.training.fine_tuning import fine_tune, load_trained
 from edgenas.training.job import (
     METRICS,
@@ -252,10 +256,37 @@ def test_killed_with_its_processes_a_command_goes_on(tmp_path: Path, images: Pat
         load_trained(folder, SPACE, SPACE.largest())
 
 
+def test_a_training_that_diverges_starts_over_at_a_smaller_rate(tmp_path: Path, images: Path):
+    calls = list[float]()
+
+    def train_alone(network: Network, given: Images, *, recipe: Recipe, **rest: Any) -> Network:
+        calls.append(recipe.learning_rate)
+        if len(calls) <= bad:
+            raise DivergedError("diverged")
+        return original(network, given, recipe=recipe, **rest)
+
+    original, bad = fine_tuning.train_alone, 1
+    with patch.object(fine_tuning, "train_alone", train_alone):
+        one = fine_tune(lay_out(tmp_path / "one"), images=images, tell=silent)
+    assert calls == [0.05, pytest.approx(0.05 / 3)]
+    calm = lay_out(tmp_path / "calm", recipe=replace(RECIPE, learning_rate=0.05 / 3))
+    assert same(one, fine_tune(calm, images=images, tell=silent))
+
+    calls.clear()
+    bad = 9
+    with (
+        patch.object(fine_tuning, "train_alone", train_alone),
+        pytest.raises(DivergedError, match="diverged"),
+    ):
+        fine_tune(lay_out(tmp_path / "wild"), images=images, tell=silent)
+    assert len(calls) == 3
+
+
 def test_what_goes_wrong_in_a_process_is_told(tmp_path: Path, images: Path):
-    wild = lay_out(tmp_path / "wild", recipe=replace(RECIPE, learning_rate=1000.0, epochs=50))
-    with pytest.raises(EdgenasError, match="diverged at step"):
-        fine_tune_all({"wild": wild}, images=images)
+    other = lay_out(tmp_path / "other")
+    save_tensors(other / "start.safetensors", {"weight": torch.zeros(3)})
+    with pytest.raises(EdgenasError, match="has the weights of another network"):
+        fine_tune_all({"other": other}, images=images)
     broken = lay_out(tmp_path / "broken")
     (broken / "job.json").write_text("{")
     with pytest.raises(EdgenasError, match=r"job\.json is damaged"):

@@ -31,6 +31,10 @@ from edgenas.training.recipe import Recipe, learning_rate
 from edgenas.training.state import State
 
 
+class DivergedError(EdgenasError):
+    """A training whose loss is no finite number any more."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
     """How long a training goes on, where its recipe does not say it.
@@ -83,7 +87,8 @@ def train_alone(
         anew, see ``calibrate``.
 
     Raises:
-        EdgenasError: the training diverges, or the file is damaged.
+        DivergedError: the training diverges.
+        EdgenasError: the file is damaged.
     """
     keep_memory()
     network = copy.deepcopy(network).train().to(memory_format=torch.channels_last)
@@ -105,7 +110,7 @@ def train_alone(
         training.step(learning_rate(step, steps, steps_per_epoch, recipe))
         training.follow(decay=recipe.ema, step=step)
         if not math.isfinite(loss):
-            raise EdgenasError(
+            raise DivergedError(
                 f"the training of {network.arch} diverged at step {step}: the loss is {loss}",
                 hint="train with a smaller learning rate",
             )

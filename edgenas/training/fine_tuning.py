@@ -24,7 +24,7 @@ from edgenas.model.saved import load_tensors, save_tensors
 from edgenas.space.arch import Arch
 from edgenas.space.presets import space_from_json
 from edgenas.space.space import Space
-from edgenas.training.alone import Pace, count_steps, train_alone
+from edgenas.training.alone import DivergedError, Pace, count_steps, train_alone
 from edgenas.training.job import (
     JOB,
     JOB_SCHEMA,
@@ -42,6 +42,7 @@ from edgenas.training.job import (
 )
 from edgenas.training.recipe import Recipe
 
+_DIVERGED, _MOST_DIVERGED = "diverged-", 2  # files, each for a training that diverged
 _WARM, _STEPS = 1, 3  # steps to warm up, and to measure
 _LATE = 1.05  # a training this much behind its plan is made shorter
 
@@ -101,19 +102,47 @@ def fine_tune(
     evaluator = _Evaluator(job, preprocessing, training=training, validation=validation)
     plan = _find_plan(folder, job, network, evaluator)
     tell({"plan": asdict(plan)})
-    trained = train_alone(
-        network,
-        training,
-        recipe=job.recipe,
-        preprocessing=preprocessing,
-        seed=job.seed,
-        state=folder / STATE,
-        progress=progress,
-        pace=Pace(steps=plan.steps, look=_Look(folder, job, plan, evaluator=evaluator, tell=tell)),
-    )
+
+    def train(rate: float) -> Network:
+        look = _Look(folder, job, plan, evaluator=evaluator, tell=tell)
+        return train_alone(
+            network,
+            training,
+            recipe=replace(job.recipe, learning_rate=rate),
+            preprocessing=preprocessing,
+            seed=job.seed,
+            state=folder / STATE,
+            progress=progress,
+            pace=Pace(steps=plan.steps, look=look),
+        )
+
+    trained = _train_calmly(folder, train, rate=job.recipe.learning_rate)
     save_tensors(folder / TRAINED, dict(trained.named_parameters()))
     (folder / STATE).unlink(missing_ok=True)
     return trained
+
+
+def _train_calmly(folder: Path, train: Callable[[float], Network], *, rate: float) -> Network:
+    """Train; where that diverges, start over with a third of the learning rate, twice at most.
+
+    Args:
+        folder: of the fine-tuning. It keeps how often the training diverged.
+        train: trains at a peak learning rate.
+        rate: the first one.
+
+    Raises:
+        DivergedError: the smallest rate is too high too.
+    """
+    while True:
+        diverged = len(list(folder.glob(f"{_DIVERGED}*")))
+        try:
+            return train(rate / 3**diverged)
+        except DivergedError:
+            if diverged == _MOST_DIVERGED:
+                raise
+            for name in (STATE, METRICS):
+                (folder / name).unlink(missing_ok=True)
+            (folder / f"{_DIVERGED}{diverged + 1}").touch()
 
 
 def _network(space: Space, arch: Arch) -> Network:
