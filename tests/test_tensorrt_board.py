@@ -9,7 +9,7 @@ from pathlib import Path
 import loopback
 import pytest
 import trtexec_law
-from trtexec_board import StandIn, left_over
+from trtexec_board import StandIn, left_over, stay
 
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.run import specialize
@@ -45,7 +45,7 @@ def there(running, monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[loopba
     yield running
     assert running.quiet()
     assert running.left() == []
-    assert set(left_over()) <= before
+    assert not stay(before)
 
 
 @pytest.fixture

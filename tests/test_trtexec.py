@@ -15,7 +15,7 @@ import pytest
 import trtexec_law
 from conftest import ROOT
 from test_trtexec_stand_in import VERSIONS, relu_graph
-from trtexec_board import FOLDERS, StandIn, left_over
+from trtexec_board import FOLDERS, StandIn, left_over, stay
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.clock.board.settings import TimingSettings
@@ -51,7 +51,7 @@ def there(running, monkeypatch: pytest.MonkeyPatch) -> Iterator[loopback.Loopbac
     yield running
     assert running.quiet()
     assert running.left() == []
-    assert set(left_over()) <= before
+    assert not stay(before)
 
 
 @pytest.fixture
@@ -360,7 +360,7 @@ def test_this_machine_is_timed_without_ssh(tool, monkeypatch):
     clock = TrtexecClock(place=None)
     assert clock.environment(TENSORRT)["runtime_version"] == "10.3.0"
     assert timed(clock, ("a", graph()))["a"].n >= 500
-    assert set(left_over()) <= before
+    assert not stay(before)
 
 
 def test_a_process_that_is_killed_leaves_nothing_here(tool, monkeypatch):
@@ -378,10 +378,7 @@ def test_a_process_that_is_killed_leaves_nothing_here(tool, monkeypatch):
             time.sleep(0.05)
         assert set(left_over()) - before
         process.send_signal(signal.SIGKILL)
-    end = time.monotonic() + 20
-    while set(left_over()) - before and time.monotonic() < end:
-        time.sleep(0.05)
-    assert set(left_over()) <= before
+    assert not stay(before)
 
 
 def test_when_time_is_over_the_rest_is_told(there, tool):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,5 +53,14 @@ class StandIn:
 
 
 def left_over() -> list[Path]:
-    """Folders of the clock that are still there."""
+    """Folders of the clock that are there now; other tests may run at the same time."""
     return [path for folder in FOLDERS for path in folder.glob("edgenas-trt.*")]
+
+
+def stay(before: set[Path], *, seconds: float = 60.0) -> set[Path]:
+    """The folders that are there now, were not there before, and do not go within some time."""
+    new, end = set(left_over()) - before, time.monotonic() + seconds
+    while new and time.monotonic() < end:
+        time.sleep(0.05)
+        new &= set(left_over())
+    return new
