@@ -101,6 +101,7 @@ def test_a_jetson_is_specialised_for(there, tool, edgenas, tiny, tmp_path):
     assert edgenas("verify", tmp_path / "bundle").code == 0
 
 
+@pytest.mark.slow
 def test_a_profile_with_little_time_names_the_minutes_and_goes_on(there, tool, edgenas):
     words = ("profile", *DEVICE, "--space", "tiny", "--time", "7s")
     done = edgenas(*words)
@@ -127,7 +128,7 @@ def test_any_model_is_timed_on_the_gpu_of_a_board(there, tool, edgenas, tmp_path
     path.write_bytes(model)
     tool.set(noise=0.0, spread=0.0, fault="enqueue bound", fault_on="logits")
     for precision, size in (("fp32", 4), ("fp16", 2)):
-        words = ("bench", path, *DEVICE, "--precision", precision)
+        words = ("bench", path, *DEVICE, "--precision", precision, "--time", "1ms")
         done = edgenas(*words, "--json")
         assert done.code == 0, done.log
         (told,) = json.loads(done.out)["results"]
@@ -139,14 +140,15 @@ def test_any_model_is_timed_on_the_gpu_of_a_board(there, tool, edgenas, tmp_path
             precision,
         )
         assert told["environment"]["trtexec"].endswith("/trtexec")
-    shown = edgenas("bench", path, *DEVICE)
+    shown = edgenas("bench", path, *DEVICE, "--time", "1ms")
     assert "bound by enqueuing" in shown.out
     assert "tensorrt 10.3.0" in shown.out
     refused = edgenas("bench", path, *DEVICE, "--precision", "bf16")
     assert refused.code == 2
     assert "precision of tensorrt must be one of fp32, fp16, int8" in refused.log
     tool.set(fault="graph lost")
-    assert "doubtful: no CUDA graph" in " ".join(edgenas("bench", path, *DEVICE).out.split())
+    shown = edgenas("bench", path, *DEVICE, "--time", "1ms")
+    assert "doubtful: no CUDA graph" in " ".join(shown.out.split())
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ the builder chooses kernels by timing them. The timing cache of the builder make
 quicker; it is kept on this side, because boards forget what lies in their memory.
 """
 
-import math
 import random
 import statistics
 import time
@@ -213,7 +212,7 @@ class _Work:
     def _time(self, session: TrtexecSession, name: str) -> tuple[Answer, EngineTimes]:
         graph = self._clock.fit(bytes_of(self.missing[name]), self._version)
         settings = self._settings
-        seconds = min(_LONGEST, math.ceil(settings.min_seconds))
+        seconds = min(_LONGEST, round(settings.min_seconds))
         options = timing_options(
             self._version, precision=settings.precision, runs=RUNS, seconds=seconds
         )
