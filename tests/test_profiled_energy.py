@@ -35,7 +35,7 @@ from edgenas.profiling import energy as energies
 from edgenas.profiling.energy import IDLE, METERED, SENSOR, choose_metered
 from edgenas.profiling.journal import journal_path
 from edgenas.profiling.networks import calibration_archs, random_archs
-from edgenas.profiling.run import ProfilePlan, profile
+from edgenas.profiling.run import PlannedProfile, ProfilePlan, profile
 from edgenas.space import presets as spaces
 from edgenas.space.arch import save_arch
 from edgenas.space.cost import macs_table
@@ -131,6 +131,14 @@ def test_a_network_is_metered_once_and_a_profile_goes_on(metering):
     assert len(metering.metered) == 5
     run(fresh=True)
     assert len(metering.metered) == 10
+
+
+def test_when_the_time_is_over_it_says_how_many_are_left(metering, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(PlannedProfile, "time_left", lambda self, started: lambda: 7.0)  # too short
+    profile(TINY, target=TARGET, plan=PLAN, clock=SCRIPTED(), say=said.append)
+    assert said[-1] == "time is over; 5 networks have no energy yet: run the command again"
+    assert metering.metered == []
 
 
 def test_a_machine_that_changes_meanwhile_leaves_no_energies(metering):

@@ -68,7 +68,7 @@ def meter_networks(
     left: Callable[[], float],
     report: Progress,
     settings: MeterSettings = METER,
-) -> None:
+) -> int:
     """Meter the networks that have no energy in the journal yet.
 
     Args:
@@ -81,6 +81,9 @@ def meter_networks(
         report: called after each network.
         settings: how long each is metered.
 
+    Returns:
+        How many have none still, because the time is over.
+
     Raises:
         EdgenasError: the machine has no power sensor, or it changed meanwhile.
     """
@@ -88,7 +91,7 @@ def meter_networks(
     known = {(record.unit, record.graph) for record in journal.usable_energies(environment)}
     missing = [name for name in units if (name, graphs[name]) not in known]
     if not missing:
-        return
+        return 0
     run_number, done = journal.begin(environment), len(units) - len(missing)
     runner = _runner(clock, units, target=target, environment=environment, settings=settings)
     for energy in meter(
@@ -114,6 +117,7 @@ def meter_networks(
             f"the machine changed while its energy was metered: {'; '.join(changed)}",
             hint="hold it steady and run the same command again; this round does not count",
         )
+    return len(units) - done
 
 
 def _while(names: Iterable[str], goes_on: Callable[[], bool]) -> Iterable[str]:

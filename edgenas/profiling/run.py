@@ -228,7 +228,7 @@ def profile(
         if planned.rebuilt:
             build_anew(planned, work, clock=clock, started=started, say=say)
         if plan.energy:
-            meter_networks(
+            without = meter_networks(
                 planned.metered(),
                 journal=journal,
                 environment=environment,
@@ -238,6 +238,8 @@ def profile(
                 report=progress,
                 settings=plan.meter,
             )
+            if without:
+                say(f"time is over; {without} networks have no energy yet: run the command again")
         newer = add_energies(
             work.table(space, target=target, method=planned.method),
             planned.metered(),
