@@ -682,9 +682,10 @@ def test_the_card_says_all_of_it(pristine: Path):
         assert str(part) in text
     assert "resize to 20x20, then to 16x16 pixels, bilinear" in text
     assert load_arch(pristine / "arch.json").id in text
-    both = model_card(record(measured=timed()), manifest=manifest.read(pristine))
+    made = {"manifest": manifest.read(pristine), "onnx": (pristine / "model.onnx").read_bytes()}
+    both = model_card(record(measured=timed()), **made)
     assert both.index(str(timed())) < both.index(str(told.predicted))
-    neither = model_card(record(predicted=None), manifest=manifest.read(pristine))
+    neither = model_card(record(predicted=None), **made)
     assert "Latency: not known" in neither
 
 

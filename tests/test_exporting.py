@@ -136,6 +136,73 @@ def test_ncnn_reads_its_own_format(bundle: Path, tmp_path: Path):
     assert any("images run one by one" in note for note in made.report["notes"])
 
 
+# Older ONNX
+
+
+def test_an_export_is_written_in_the_opset_and_ir_that_are_asked_for(bundle: Path, tmp_path: Path):
+    made = exported(bundle, tmp_path, "onnx", opset=13, ir=7)
+    model = onnx.load(made.folder / "model.onnx")
+    assert [entry.version for entry in model.opset_import] == [13]
+    assert model.ir_version == 7
+    assert not {node.op_type for node in model.graph.node} & {"HardSwish", "HardSigmoid"}
+    assert (made.report["opset"], made.report["ir"]) == (13, 7)
+    assert made.report["read_by"] == (
+        "ONNX Runtime 1.8 or newer, TensorRT 8.0 or newer, OpenCV's DNN module 4.10 or newer"
+    )
+    session = onnxruntime.InferenceSession(
+        made.folder / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    (found,) = session.run(None, {"image": np.load(bundle / "sample_input.npy")})
+    np.testing.assert_allclose(found, np.load(bundle / "expected_output.npy"), atol=1e-4)
+
+
+def test_an_export_is_written_for_a_program(bundle: Path, tmp_path: Path):
+    made = exported(bundle, tmp_path, "onnx-fp16", reader="tensorrt-8.2")
+    model = onnx.load(made.folder / "model.onnx")
+    assert (made.report["opset"], made.report["ir"]) == (13, 7)
+    assert "HardSigmoid" in {node.op_type for node in model.graph.node}
+    plain = exported(bundle, tmp_path, "onnx")
+    assert (plain.report["opset"], plain.report["ir"]) == (20, 10)
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "why"),
+    [
+        ("onnx", {"opset": 12}, "opset must be at least 13, found 12"),
+        ("onnx", {"opset": 21}, "opset must be at most 20, found 21"),
+        ("onnx", {"ir": 3}, "ir must be at least 7, found 3"),
+        ("onnx", {"reader": "caffe"}, "unknown reader 'caffe'"),
+        ("onnx", {"reader": "opencv", "ir": 8}, "--ir and --reader both say which ONNX"),
+        ("ncnn", {"opset": 13}, "--opset is for the ONNX formats, found --to ncnn"),
+    ],
+)
+def test_versions_of_onnx_that_cannot_be_written_are_refused(
+    bundle: Path, tmp_path: Path, kind: str, asked: dict[str, object], why: str
+):
+    with pytest.raises(EdgenasError, match=why):
+        exported(bundle, tmp_path, kind, **asked)
+    assert not (tmp_path / kind).exists()
+
+
+def test_what_a_program_cannot_read_in_any_form_is_refused(
+    bundle: Path, photos: Path, tmp_path: Path
+):
+    with pytest.raises(EdgenasError, match=r"onnx-int8 cannot be written for --reader opencv"):
+        exported(bundle, tmp_path, "onnx-int8", data=str(photos), reader="opencv")
+    assert not (tmp_path / "onnx-int8").exists()
+
+
+def test_a_bundle_for_a_jetson_out_of_reach_loads_in_every_tensorrt(bundle: Path):
+    model = onnx.load(bundle / "model.onnx")
+    assert [entry.version for entry in model.opset_import] == [13]
+    assert model.ir_version == 7
+    assert "HardSwish" not in {node.op_type for node in model.graph.node}
+    card = (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "opset 13 and IR 7" in card
+    assert "TensorRT 8.0 or newer" in card
+    assert "'onnxruntime>=1.16'" in card
+
+
 # Mistakes
 
 

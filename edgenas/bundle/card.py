@@ -3,24 +3,29 @@
 from collections.abc import Mapping
 from typing import Any
 
+from onnx import ModelProto
+
 from edgenas.basics.units import pixels
 from edgenas.bundle.record import Record
+from edgenas.onnx_graph.model import loads
+from edgenas.onnx_graph.readers import TITLES, name_readers, opset_of, readers_of, show_version
 
-# The lowest versions that example.py was run with, on Python 3.8. ONNX Runtime 1.18 is the first
-# that reads files of IR 10, Pillow 9.1 has these names of filters, and NumPy is what ONNX Runtime
-# asks for.
-_NEEDED = ("'numpy>=1.21.6'", "'pillow>=9.1'", "'onnxruntime>=1.18'")
+# The lowest versions that example.py was run with, on Python 3.8. Pillow 9.1 has these names of
+# filters, and NumPy is what ONNX Runtime asks for. What ONNX Runtime it needs, the model decides.
+_NEEDED = ("'numpy>=1.21.6'", "'pillow>=9.1'")
+_TRIED = (1, 16)  # the oldest ONNX Runtime that example.py was run with
 
 
-def model_card(record: Record, *, manifest: Mapping[str, Any]) -> str:
+def model_card(record: Record, *, manifest: Mapping[str, Any], onnx: bytes) -> str:
     """Write the card, in Markdown.
 
     Args:
         record: the results.
         manifest: its fields; the hashes of files may be missing.
+        onnx: its ``model.onnx``.
     """
     model, preprocessing = manifest["model"], manifest["preprocessing"]
-    labels = manifest["labels"]
+    labels, model_file = manifest["labels"], loads(onnx).proto
     first = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
     parts = [
         f"# Image classifier {manifest['arch_id']}",
@@ -38,13 +43,16 @@ def model_card(record: Record, *, manifest: Mapping[str, Any]) -> str:
         f"{manifest['parity']['max_abs_difference']:.1e}, the same top-1 on "
         f"{manifest['parity']['same_top1']} of {manifest['parity']['n']} inputs",
         "## How to use it",
-        f"```console\n$ pip install {' '.join(_NEEDED)}\n$ python example.py photo.jpg\n```",
+        f"```console\n$ pip install {' '.join(_NEEDED)} {_show_runtime(model_file)}\n"
+        "$ python example.py photo.jpg\n```",
         "These are the lowest versions; Python 3.8, which JetPack 5 has, or newer.",
         f"- Input `{model['input']}`: {preprocessing['dtype']}, shape "
         f"{_show_shape(model['input_shape'])}, {preprocessing['layout']}, "
         f"{preprocessing['channel_order']}",
         f"- Output `{model['output']}`: logits, shape {_show_shape(model['output_shape'])}",
         f"- Labels ({len(labels)}): {first}",
+        f"- `model.onnx` has opset {opset_of(model_file)} and IR {model_file.ir_version}. What "
+        f"reads it: {name_readers(model_file)}. {_describe_others(model_file)}",
         "Preprocessing, step by step:",
         "\n".join(f"{i}. {step}" for i, step in enumerate(_describe_steps(preprocessing), 1)),
         "`edgenas verify FOLDER` checks every file of this folder, runs the model on the stored "
@@ -76,6 +84,19 @@ def _describe_classes(record: Record) -> list[str]:
     if classes.confused:
         lines.append(f"- Confused most often: {classes.confused[0]}")
     return lines
+
+
+def _show_runtime(model_file: ModelProto) -> str:
+    """The ONNX Runtime that example.py needs, as pip wants it."""
+    since = [one.since for one in readers_of(model_file) if one.name == "onnxruntime"]
+    return f"'onnxruntime>={show_version(max(_TRIED, *since))}'"
+
+
+def _describe_others(model_file: ModelProto) -> str:
+    """What to do for programs that do not read the model."""
+    missing = [title for title in TITLES.values() if title not in name_readers(model_file)]
+    others = " and ".join(["older versions", *missing])
+    return f"For {others}, `edgenas export FOLDER --to onnx --reader NAME-VERSION` writes one."
 
 
 def _describe_latency(record: Record) -> str:

@@ -1,6 +1,7 @@
 """Classify images with the model of this folder. It needs only numpy, Pillow and onnxruntime.
 
-It runs on Python 3.8 or newer with numpy 1.21, Pillow 9.1 and onnxruntime 1.18, or newer ones.
+It runs on Python 3.8 or newer with numpy 1.21, Pillow 9.1 and the onnxruntime that MODEL_CARD.md
+names, or newer ones.
 
     python example.py photo.jpg ...   prints the five likeliest labels of each image
     python example.py                 runs the sample image and checks the result

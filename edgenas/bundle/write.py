@@ -98,7 +98,10 @@ def write_bundle(
             space=parts.space, arch=parts.arch, record=record, trace=parts.trace, manifest=fields
         )
         write_text(temporary / "report.html", page(contents))
-        write_text(temporary / "MODEL_CARD.md", model_card(record, manifest=fields))
+        write_text(
+            temporary / "MODEL_CARD.md",
+            model_card(record, manifest=fields, onnx=parts.onnx),
+        )
         picture = temporary / "sample_image.png"
         Image.fromarray(sample_image(max(parts.preprocessing.kept))).save(picture)
         x = np.repeat(example.load_image(picture, fields["preprocessing"]), batch or 1, axis=0)

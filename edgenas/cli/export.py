@@ -38,6 +38,9 @@ def run(request: ExportRequest, shown: Shown) -> None:
         what = statistic(n=latency["n"], wall_n=latency["wall_n"], flag=latency["flag"])
         where = "here" if request.ssh is None else f"on {request.ssh}"
         rows.append(("latency", f"{milliseconds(latency['median'])} on {runs} ({what}, {where})"))
+    if "opset" in report:
+        form = f"opset {report['opset']}, IR {report['ir']}; read by {report['read_by']}"
+        rows.append(("ONNX", form))
     rows += [("note", text) for text in report["notes"]]
     print_table(("", ""), rows)
     print_line(f"{request.to}: {result.folder} ({', '.join(sorted(report['files']))})")

@@ -99,9 +99,10 @@ def build(prepared: Prepared, arch: Arch, *, network: Network) -> BuiltNetwork:
         )
         agreement = parity(network, onnx, images=inputs, precision=precision)
         agreement.require()
-    runtime = runtimes.find(target.runtime)
-    if prepared.latency.version and runtime is not None and runtime.fit_version is not None:
-        onnx = runtime.fit_version(onnx, prepared.latency.version)
+    fitted = _fit_version(onnx, runtime=target.runtime, version=prepared.latency.version)
+    if fitted != onnx:
+        onnx, agreement = fitted, parity(network, fitted, images=inputs, precision=precision)
+        agreement.require()
     return BuiltNetwork(
         arch=arch,
         network=network,
@@ -109,6 +110,14 @@ def build(prepared: Prepared, arch: Arch, *, network: Network) -> BuiltNetwork:
         parity=agreement,
         predicted=prepared.predict_seconds(arch),
     )
+
+
+def _fit_version(onnx: bytes, *, runtime: str, version: str) -> bytes:
+    """Write a graph so that the runtime of the target reads it, in the version that it has."""
+    known = runtimes.find(runtime)
+    if known is None or known.fit_version is None:
+        return onnx
+    return known.fit_version(onnx, version)
 
 
 def compare_on_evaluation_images(prepared: Prepared, built: BuiltNetwork) -> BuiltNetwork:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from edgenas.basics.options import Option
+from edgenas.basics.ranges import Range
 from edgenas.latency.request import BoardAddress
 
 
@@ -16,6 +17,18 @@ class ExportRequest:
     to: Annotated[str, Option("Format of the export, see edgenas list formats.")]
     ssh: BoardAddress = None
     dynamic_batch: Annotated[bool, Option("Leave the number of images of a run open.")] = False
+    opset: Annotated[
+        Annotated[int, Range(13, 20, "count")] | None,
+        Option("Write ONNX in this opset, with operators that most programs read."),
+    ] = None
+    ir: Annotated[
+        Annotated[int, Range(7, 10, "count")] | None,
+        Option("Write ONNX in this version of the file format. Default: that of the opset."),
+    ] = None
+    reader: Annotated[
+        str | None,
+        Option("Write ONNX for this program, e.g. onnxruntime-1.16, tensorrt-8.2 or opencv."),
+    ] = None
     supernet: Annotated[
         str | None,
         Option("Supernet of the bundle. Default: the one that the bundle names."),

@@ -31,6 +31,7 @@ from edgenas.delivery.evaluating import LARGEST_DROP, may_lose_accuracy, no_imag
 from edgenas.delivery.export_request import ExportRequest
 from edgenas.delivery.given import ORIGINAL
 from edgenas.delivery.images import ImageSets, read_image_sets
+from edgenas.delivery.onnx_versions import check_versions, tell_versions, write_for_request
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.latency.device import Target
 from edgenas.model.export import compared, integer_share, run_onnx, with_open_batch
@@ -38,6 +39,7 @@ from edgenas.model.importing import find_start
 from edgenas.model.saved import TrainedSupernet, load_supernet
 from edgenas.onnx_graph.forms import Form, convert_to_form
 from edgenas.onnx_graph.model import loads
+from edgenas.onnx_graph.older import restore
 from edgenas.profiling.reach import tool_clock
 from edgenas.profiling.tables import measure_network
 from edgenas.runtime import registry as runtimes
@@ -129,11 +131,13 @@ def export(
     checker = runtime if kind.runs_here else runtimes.get(runtimes.DEFAULT)
     out = request.out or Path(f"{request.bundle.resolve().name}-{request.to}")
     _check_out(out, force=request.force)
+    check_versions(request, kind)
     clock = _clock_of_board(request, runtime=runtime)
     form = kind.choose_form() if kind.choose_form and clock is None else kind.form
     source = _read_source(request, kind, checker=checker, progress=progress)
     some = source.prepare(source.images.calibration[:_IMAGES])
     graph = source.convert(form, images=some, open_batch=request.dynamic_batch)
+    graph = write_for_request(graph, request)
     logits = functools.partial(_logits, kind=kind, checker=checker)
     parity = compared(logits(graph, some), run_onnx(source.onnx, some), precision=kind.precision)
     parity.require()
@@ -153,12 +157,8 @@ def export(
                 graph, folder, kind=kind, by=(runtime, clock), sample=source.sample(batch)
             )
             progress("building the engine", 1, 1, clock.where)
-        notes = [
-            *source.images.notes,
-            *_notes(graph, kind, runtime=runtime, evaluated=accuracy is not None, clock=clock),
-            *file_notes,
-            *_unsigned(source.folder),
-        ]
+        made = _notes(graph, kind, runtime=runtime, evaluated=accuracy is not None, clock=clock)
+        notes = [*source.images.notes, *made, *file_notes, *_unsigned(source.folder)]
         report = {
             "schema": SCHEMA,
             "bundle_id": manifests.read(source.folder)["bundle_id"],
@@ -166,6 +166,7 @@ def export(
             "kind": request.to,
             "precision": kind.precision,
             "dynamic_batch": request.dynamic_batch,
+            **tell_versions(graph, kind),
             "parity": parity.to_json(),
             "accuracy": accuracy,
             "latency": latency,
@@ -187,7 +188,7 @@ def _read_source(
             checks the format is not here.
     """
     arch, record = load_bundle(request.bundle)
-    onnx = (request.bundle / "model.onnx").read_bytes()
+    onnx = restore((request.bundle / "model.onnx").read_bytes())
     own = loads(onnx, where=str(request.bundle / "model.onnx")).precision()
     target = record.target
     same = runtimes.find(target.runtime) and form_of(target.runtime, target.precision) == kind.form

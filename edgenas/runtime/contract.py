@@ -156,7 +156,8 @@ class Runtime:
         part: the name of its board part, ``package.module:VALUE``; empty: the clock cannot time it.
         built_by_tool: whether a tool of the runtime, ``trtexec``, builds an engine of each graph on
             the device and times it; then it needs no board part.
-        fit_version: brings a graph (bytes) into one that a version of that runtime (text) reads.
+        fit_version: writes a graph (bytes) so that a version of that runtime (text) reads it. Empty
+            text: the version is not known.
         timing_hint: how people can time it themselves where edgenas cannot.
         convert: brings a graph (bytes) into the format that the board part loads. The keyword
             ``batch`` is the number of images a run. None: the board part loads ONNX.

@@ -63,28 +63,23 @@ def _make_format(kind: str, precision: str, form: "Form") -> ExportFormat:
     )
 
 
-# The opset and the IR that the parser of each version was built with, up to the version named
-# (onnx/onnx-tensorrt, its page of operators and the ONNX submodule of each release).
-_READS = (((8, 3), 13, 7), ((8, 99), 17, 8), ((10, 3), 20, 10))
-
-
 def fit_version(onnx: bytes, version: str) -> bytes:
-    """Bring a graph into one that a version of TensorRT reads.
+    """Write a graph so that a version of TensorRT reads it.
+
+    The parser looks at no opset, it fails at single operators. So what has no older form goes to it
+    as it is, and its own message tells what it lacks.
 
     Args:
         onnx: the graph.
-        version: as ``8.2.1``.
-
-    Raises:
-        EdgenasError: the graph cannot be brought there.
+        version: as ``8.2.1``; empty: not known, and every version since 8.0 is to read it.
     """
-    from edgenas.onnx_graph.older import lower_opset
+    from edgenas.onnx_graph.older import NoOlderFormError, fit_reader
+    from edgenas.onnx_graph.readers import find_reader
 
-    major, minor = (int(part) for part in version.split(".")[:2])
-    for last, opset, ir in _READS:
-        if (major, minor) <= last:
-            return lower_opset(onnx, opset=opset, ir=ir)
-    return onnx
+    try:
+        return fit_reader(onnx, find_reader("tensorrt", version))
+    except NoOlderFormError:
+        return onnx
 
 
 TENSORRT = Runtime(
