@@ -163,6 +163,10 @@ def test_bundles_that_are_there_are_kept(edgenas, tiny: Path):
             r"devices\[1\] \(jetson\): unknown supernet 'nothing'",
         ),
         (
+            '[[devices]]\ndevice = "jetson"\n' * 1001,
+            r"devices\[1001\] \(jetson\): a fleet has at most 1000 bundles",
+        ),
+        (
             '[[devices]]\ndevice = "jetson"\n[[devices]]\ndevice = "jetson-orin-nano"',
             r"devices\[2\] \(jetson-orin-nano\) asks for .*, as does .*devices\[1\] \(jetson\)",
         ),

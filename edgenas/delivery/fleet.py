@@ -43,6 +43,7 @@ INDEX, PAGE = "fleet.json", "index.html"
 
 # What an entry says of itself; everything else may also be said once for all entries.
 OF_ENTRIES = ("device", *METRICS, "constraint")
+_MOST = 1000  # bundles of a fleet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +127,10 @@ def read_fleet(
             where += f" ({table['device']})"
         try:
             for request in _read_requests(table, usual=usual, kind=kind):
+                if len(entries) == _MOST:
+                    raise EdgenasError(
+                        f"a fleet has at most {_MOST} bundles", hint="divide it into several files"
+                    )
                 resolve(request, progress=_ignore_progress)
                 find_start(request.supernet)
                 entries.append((where, request))
