@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import loopback
+import onnx
 import pytest
 from conftest import ROOT
 
@@ -531,3 +532,31 @@ def test_what_runs_on_the_board_is_one_constant():
     assert "\n" not in link.COMMAND
     for character in "$`\\!%{};&|<>*?~#":
         assert character not in link.COMMAND.replace("; ", "")
+
+
+@pytest.mark.slow
+def test_a_board_with_an_older_onnxruntime_gets_graphs_that_it_reads(
+    there, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from edgenas.delivery import choosing
+    from edgenas.delivery.request import SpecializeRequest
+    from edgenas.delivery.run import specialize
+
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True, timeout=300)
+    python = str(tmp_path / "venv/bin/python")
+    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    command = [*install, "--only-binary=:all:", "onnxruntime==1.17.3", "numpy<2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    if done.returncode:
+        pytest.skip(f"packages cannot be installed: {done.stderr.strip().splitlines()[-1:]}")
+    monkeypatch.setattr(choosing, "NETWORK", QUICK)
+    space = load_supernet(tiny).supernet.space
+    table = profile(space, target=TARGET, plan=PLAN, clock=at(python=python))
+    assert table.runtime_version == "1.17.3"
+    request = SpecializeRequest(device="sill", supernet=str(tiny), ssh="loop", python=python)
+    result = specialize(request, out=tmp_path / "bundle")
+    assert result.record.measured is not None
+    assert result.record.measured.environment["runtime_version"] == "1.17.3"
+    assert onnx.load(tmp_path / "bundle/model.onnx").ir_version == 9
+    card = (tmp_path / "bundle/MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "'onnxruntime>=1.17'" in card

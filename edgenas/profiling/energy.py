@@ -159,7 +159,9 @@ def _runner(
 
     def run(name: str) -> SteadyRun:
         graph = units[name].build()
-        graph = runtimes.convert_for_clock(target.runtime, graph, batch=target.batch)
+        graph = runtimes.convert_for_clock(
+            target.runtime, graph, batch=target.batch, version=str(environment["runtime_version"])
+        )
         return run_steadily(
             clock.measure,
             (name, graph),

@@ -208,9 +208,10 @@ def measure_network(
         EdgenasError: the runtime is unknown, not there, or refuses the network.
         ClockStoppedError: the process that times died.
     """
-    environment_of(target, clock=clock)
+    version = str(environment_of(target, clock=clock)["runtime_version"])
+    loadable = runtimes.convert_for_clock(target.runtime, onnx, batch=target.batch, version=version)
     (measurement,) = clock.measure(
-        [("network", runtimes.convert_for_clock(target.runtime, onnx, batch=target.batch))],
+        [("network", loadable)],
         runtime=runtimes.get(target.runtime),
         settings=replace(settings, threads=target.threads, precision=target.precision),
         batch=target.batch,

@@ -149,6 +149,7 @@ class Work:
         run, started = self._journal.next_run, False
         graphs: dict[str, str] = {}
         began = time.monotonic()
+        version = str(self._environment.get("runtime_version") or "")
 
         def build_graphs() -> Iterator[tuple[str, bytes | Path]]:
             for unit in waiting:
@@ -157,7 +158,9 @@ class Work:
                     return  # some runtimes build graphs slowly; other units come next time
                 graph = unit.build()
                 graphs[unit.name] = digest(graph)
-                loadable = runtimes.convert_for_clock(target.runtime, graph, batch=target.batch)
+                loadable = runtimes.convert_for_clock(
+                    target.runtime, graph, batch=target.batch, version=version
+                )
                 self._build_seconds.append(time.monotonic() - start)
                 yield unit.name, loadable
 

@@ -165,6 +165,24 @@ def precision_of(path: Path) -> str:
     return "int8" if integers > floats else "fp32"
 
 
+def fit_version(onnx: bytes, version: str) -> bytes:
+    """Write a graph so that a version of ONNX Runtime reads it.
+
+    What has no older form stays as it is, and ONNX Runtime's own message tells what it lacks.
+
+    Args:
+        onnx: the graph.
+        version: as ``1.17.3``; empty: not known, and the graph stays as it is.
+    """
+    from edgenas.onnx_graph.older import NoOlderFormError, fit_reader
+    from edgenas.onnx_graph.readers import find_reader
+
+    try:
+        return fit_reader(onnx, find_reader(NAME, version)) if version else onnx
+    except NoOlderFormError:
+        return onnx
+
+
 RUNTIME = Runtime(
     name=NAME,
     # No fp16: the CPU provider computes such graphs in fp32 between casts.
@@ -173,6 +191,7 @@ RUNTIME = Runtime(
     compile=compile_graph,
     method="copies",
     part="edgenas.clock.board.onnx_runtime:PART",
+    fit_version=fit_version,
     exports=(
         ExportFormat("onnx", "fp32", "fp32", "ONNX Runtime and others"),
         ExportFormat("onnx-fp16", "fp16", "fp16", "GPUs and TensorRT", runs_here=False),

@@ -82,21 +82,29 @@ def form_of(name: str, precision: str) -> "Form":
     return runtime.form_of(precision)
 
 
-def convert_for_clock(name: str, onnx: bytes | Path, *, batch: int) -> bytes | Path:
-    """What the clock loads on a runtime: the graph as it is, or in the runtime's own format.
+def convert_for_clock(
+    name: str, onnx: bytes | Path, *, batch: int, version: str = ""
+) -> bytes | Path:
+    """What the clock loads on a runtime: the graph as that version reads it, or in its own format.
 
     Args:
         name: the name of the runtime.
         onnx: the graph in the form for the precision.
         batch: images a run.
+        version: of the runtime where it is timed; empty: not known.
 
     Raises:
         EdgenasError: the graph cannot be converted, or not here.
     """
-    convert = get(name).convert
-    if convert is None:
-        return onnx
-    return convert(onnx.read_bytes() if isinstance(onnx, Path) else onnx, batch=batch)
+    runtime = get(name)
+    if runtime.fit_version is not None and version:
+        fitted = runtime.fit_version(_bytes_of(onnx), version)
+        onnx = onnx if fitted == _bytes_of(onnx) else fitted
+    return onnx if runtime.convert is None else runtime.convert(_bytes_of(onnx), batch=batch)
+
+
+def _bytes_of(onnx: bytes | Path) -> bytes:
+    return onnx.read_bytes() if isinstance(onnx, Path) else onnx
 
 
 def why_not_for_clock(name: str) -> str | None:
