@@ -23,7 +23,7 @@ from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.rounds import plan_rounds
 from edgenas.delivery.run import specialize
 from edgenas.delivery.shared import SharedInputs
-from edgenas.delivery.transfer import choose_start
+from edgenas.delivery.starting import choose_start
 from edgenas.images.loading import load_images
 from edgenas.model.calibration import calibrate
 from edgenas.model.saved import load_supernet

@@ -1,6 +1,7 @@
 """``trtexec`` as a clock, over a real sshd and here, against a stand-in of each version."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -300,7 +301,8 @@ def test_a_link_that_is_cut_amid_a_build_is_made_anew(there, tool):
     found += [measurement.name for measurement in stream]
     assert sorted(found) == ["0", "1", "2"]
     assert len(said) == 1
-    assert "2 of 3 units are missing, trying again" in said[0]
+    # On a busy machine the second engine may be built before the link is cut.
+    assert re.search("[12] of 3 units are missing, trying again", said[0])
 
 
 def test_a_stream_that_is_left_ends_the_build_on_the_board(there, tool):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import sha256
@@ -24,7 +24,6 @@ from edgenas.bundle.write import BundleParts, check_output, load_bundle, write_b
 from edgenas.delivery.building import compare_on_evaluation_images
 from edgenas.delivery.choosing import Chosen, choose
 from edgenas.delivery.evaluating import Evaluated, auto_precisions, evaluate
-from edgenas.delivery.fine_tuning import fine_tune_best
 from edgenas.delivery.given import find_given
 from edgenas.delivery.given_network import deliver_given
 from edgenas.delivery.log import trace_of
@@ -33,13 +32,16 @@ from edgenas.delivery.recording import record_of
 from edgenas.delivery.request import AUTO, Result, SpecializeRequest
 from edgenas.delivery.retraining import describe_joint_training, retrain
 from edgenas.delivery.shared import SharedInputs
-from edgenas.delivery.transfer import Transfer, choose_start, start_transfer
+from edgenas.delivery.starting import choose_start
 from edgenas.latency.table_file import find_table
 from edgenas.model.saved import ACCURACY_FILE, TrainedSupernet
 from edgenas.pages.bundle import bundle_page
 from edgenas.profiling.tables import NoTableError
 from edgenas.runtime import registry as runtimes
 from edgenas.space.arch import Arch
+
+if TYPE_CHECKING:
+    from edgenas.delivery.transfer import Transfer
 
 
 def specialize(
@@ -70,6 +72,9 @@ def specialize(
     request = choose_start(request, inputs)
     transfer: Transfer | None = None
     if request.transfers:
+        # Only this loads what trains supernets.
+        from edgenas.delivery.transfer import start_transfer
+
         resolved = replace(resolved, request=request)
         transfer = start_transfer(
             resolved,
@@ -108,7 +113,7 @@ def _finish(
     resolved: Resolved,
     *,
     inputs: SharedInputs,
-    transfer: Transfer | None,
+    transfer: "Transfer | None",
     progress: Progress,
     say: Say,
 ) -> Finished:
@@ -118,6 +123,8 @@ def _finish(
     given = find_given(request, prepared.trained)
     chosen = choose(prepared) if given is None else deliver_given(prepared, given)
     if transfer is not None:
+        from edgenas.delivery.fine_tuning import fine_tune_best
+
         chosen = fine_tune_best(prepared, chosen, transfer, say=say)
     if request.retrains:
         chosen = retrain(prepared, chosen)

@@ -30,12 +30,11 @@ from edgenas.basics.units import duration
 from edgenas.delivery.latency import find_or_profile_latency
 from edgenas.delivery.limits import check_reachable
 from edgenas.delivery.preparing import Resolved
-from edgenas.delivery.request import SUPERNET, SpecializeRequest
+from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.shared import SharedInputs
 from edgenas.delivery.supernets import train
 from edgenas.images.loading import load_images
 from edgenas.images.preprocessing import choose_stored_size
-from edgenas.images.sources import list_images
 from edgenas.model.saved import ACCURACY_FILE, TrainedSupernet
 from edgenas.space.cost import macs_table
 from edgenas.space.space import Space
@@ -86,23 +85,6 @@ class _TimeShares:
     request: Words
     elastic_seconds: SecondsOrZero
     alone_seconds: SecondsOrZero
-
-
-def choose_start(request: SpecializeRequest, inputs: SharedInputs) -> SpecializeRequest:
-    """The request with trained weights to start from, where the supernet has other classes.
-
-    Args:
-        request: what is asked for.
-        inputs: what was read already.
-    """
-    if request.transfers:
-        return replace(request, init=request.start)
-    if request.data is None or request.supernet != SUPERNET or request.data.startswith("cifar10"):
-        return request
-    classes = {name for name, *_ in list_images(Path(request.data)).entries}
-    if tuple(sorted(classes)) == inputs.supernet(request.supernet).classes:
-        return request
-    return replace(request, init=request.start)
 
 
 def start_transfer(

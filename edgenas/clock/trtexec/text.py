@@ -15,7 +15,7 @@ RUN_TEXT = r"""
 umask 077; set -f; LC_ALL=C; export LC_ALL; exec 3<&0 </dev/null
 d=; p=; w=; q=; a=; b=
 clean() {
-  kill $p $w $q 2>/dev/null; p=; w=; q=
+  kill $p $w $q $a $b 2>/dev/null; p=; w=; q=; a=; b=
   [ -z "$d" ] || rm -rf "$d"; d=
 }
 trap 'trap "" HUP INT TERM PIPE; clean; wait' EXIT
@@ -73,7 +73,7 @@ while read -r n c i s k f <&3; do
     >"$d/f" 2>/dev/null 3<&- 9<&- & q=$!
   wait $p; r=$?; p=
   kill $q 2>/dev/null; wait $q; q=
-  wait $a $b
+  wait $a $b; a=; b=
   after=$(one "$g/min_freq"),$(one "$g/max_freq"),$(one /var/lib/nvpmodel/status)
   for x in t c e y f; do [ -f "$d/$x" ] || : >"$d/$x"; done
   for x in e y; do case $k in *$x*) ;; *) : >"$d/$x" ;; esac; done

@@ -1,0 +1,25 @@
+"""The weights that a run starts from: a supernet as it is, or a published network."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from edgenas.delivery.request import SUPERNET, SpecializeRequest
+from edgenas.delivery.shared import SharedInputs
+from edgenas.images.sources import list_images
+
+
+def choose_start(request: SpecializeRequest, inputs: SharedInputs) -> SpecializeRequest:
+    """The request with trained weights to start from, where the supernet has other classes.
+
+    Args:
+        request: what is asked for.
+        inputs: what was read already.
+    """
+    if request.transfers:
+        return replace(request, init=request.start)
+    if request.data is None or request.supernet != SUPERNET or request.data.startswith("cifar10"):
+        return request
+    classes = {name for name, *_ in list_images(Path(request.data)).entries}
+    if tuple(sorted(classes)) == inputs.supernet(request.supernet).classes:
+        return request
+    return replace(request, init=request.start)
