@@ -301,7 +301,11 @@ def test_test_images_are_looked_at_before_the_training(edgenas, photos: Path):
         ("--mean 0.5,0.5,0.5 --std 0,0.2,0.2", "--std must be three numbers", "0.229"),
         ("--mean 0.5,0.5,0.5", "mean and std must be given together", "--std 0.229"),
         ("--teacher t.onnx --teacher-std 1", "--teacher-std must be three", "--teacher-std 0.229"),
-        ("--teacher-size 32", "teacher_size has no effect without teacher", "add --teacher"),
+        (
+            "--teacher-size 32",
+            "teacher_size has no effect without teacher",
+            "add --teacher or --unlabelled",
+        ),
     ],
 )
 def test_bad_numbers_of_inputs_are_refused(

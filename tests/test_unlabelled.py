@@ -154,7 +154,7 @@ def test_only_the_answers_of_the_teacher_are_learnt(imported: Path, scattered: P
     [
         (("--unlabelled",), "--init"),
         (("--unlabelled", "--init", "TINY"), "must be an imported supernet"),
-        (("--teacher-size", "32"), "--teacher-size needs --teacher or --unlabelled"),
+        (("--teacher-size", "32"), "teacher_size has no effect without teacher or unlabelled"),
     ],
 )
 def test_what_is_missing_is_named(

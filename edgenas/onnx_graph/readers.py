@@ -78,7 +78,7 @@ READERS = (
     OnnxReader("onnxruntime", (1, 8), 13, 7, "Versioning.md of microsoft/onnxruntime"),
     OnnxReader("onnxruntime", (1, 16), 19, 9, _ONNXRUNTIME + "1.16.3"),
     OnnxReader("onnxruntime", (1, 17), 20, 9, _ONNXRUNTIME + "1.17.3"),
-    OnnxReader("onnxruntime", (1, 18), 21, 10, _ONNXRUNTIME + "1.18.1"),
+    OnnxReader("onnxruntime", (1, 18), 21, 10, "Versioning.md of microsoft/onnxruntime"),
     # It looks at neither opset nor IR. It takes Mul(x, HardSigmoid(y)) for HardSwish(y), and so
     # computes squeeze-and-excitation wrongly without a word. Operators of quantised graphs are
     # refused in some orders.

@@ -132,7 +132,10 @@ class TrainRequest:
         check_request(self)
         _ = self.seconds, self.normalisation, self.teacher_normalisation
         if self.teacher_size is not None and self.teacher is None and not self.unlabelled:
-            raise EdgenasError("--teacher-size needs --teacher or --unlabelled")
+            raise EdgenasError(
+                "teacher_size has no effect without teacher or unlabelled",
+                hint="add --teacher or --unlabelled",
+            )
         if self.space is None and self.init is None:
             raise EdgenasError(
                 "missing option '--space'", hint="see all spaces with: edgenas list spaces"
