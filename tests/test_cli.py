@@ -870,6 +870,10 @@ def test_estimate_makes_a_device_of_a_few_measured_networks(edgenas, tiny: Path)
     for text, message in (
         ("name,ms\na,1\n", "must have the columns model,latency_ms"),
         ("model,latency_ms\n", "holds no network"),
+        (
+            "model,latency_ms\n" + "small.onnx,1\n" * 1001,
+            "must hold at most 1000 networks, found 1001",
+        ),
         ("model,latency_ms\nsmall.onnx,-1\n", "line 2: latency_ms must be a number above 0"),
         ("model,latency_ms\nnone.onnx,1\n", "there is no file none.onnx"),
         ("model,latency_ms,size\nsmall.onnx,1,big\n", "--size must be pixels"),

@@ -27,6 +27,7 @@ from edgenas.onnx_graph.price import read_network
 from edgenas.space.arch import Arch
 from edgenas.space.presets import load_space
 
+_MOST = 1000  # networks of a file; each of them is read
 _COLUMNS = ("model", "latency_ms")
 _MORE = ("size", "family")
 _LONGEST = 1e6  # seconds of a run, as of `edgenas.basics.ranges.Seconds`
@@ -190,6 +191,11 @@ def read_measurements(path: Path) -> list[Measured]:
             f"{path} must have the columns model,latency_ms and may have size and family, found "
             f"{','.join(names) or 'none'}",
             hint="the first line of the file names them",
+        )
+    if len(lines) > _MOST:
+        raise EdgenasError(
+            f"{path} must hold at most {_MOST} networks, found {len(lines)}",
+            hint="a few dozen different networks say nearly all",
         )
     networks = [
         _read_row(row, folder=path.parent, where=f"{path} line {number}", source=path.name)
