@@ -282,7 +282,7 @@ def test_a_network_is_specialised_for_it(tiny: Path, tmp_path: Path, monkeypatch
 
     def little(space, **values):
         plan = ProfilePlan(networks=5, further=4, visits=1, settings=QUICK)
-        return profile(space, plan=plan, **values)
+        return profile(space, **values | {"plan": plan})
 
     monkeypatch.setattr(latencies, "profile", little)
     monkeypatch.setattr(choosing, "BRIEF", QUICK)

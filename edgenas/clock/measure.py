@@ -227,6 +227,8 @@ def measure(
     started = time.monotonic()
     with Spool() as spool, machine_lock():
         stored = list(spool.keep(units))
+        if not stored:
+            return
         if settings.seconds:  # waiting for the lock and building graphs is in the time given
             left = settings.seconds - (time.monotonic() - started)
             settings = replace(settings, seconds=max(left, 1e-3))
