@@ -178,18 +178,21 @@ def save_images(path: Path, *, training: Images, validation: Images) -> None:
 
 
 def read_evaluations(folder: Path) -> list[EpochAccuracy]:
-    """The accuracies of a fine-tuning so far. A line that was cut off is left out."""
+    """The accuracies of a fine-tuning so far, in the order of their steps.
+
+    A line that was cut off is left out. After a kill a step may be measured anew: its last line
+    counts.
+    """
     path = folder / METRICS
     lines = read_text(path).splitlines() if path.exists() else []
-    accuracies: list[EpochAccuracy] = []
+    by_step: dict[int, EpochAccuracy] = {}
     for line in lines:
         try:
-            accuracies.append(
-                decode(EpochAccuracy, parse_json(line, where=str(path)), where=str(path))
-            )
+            one = decode(EpochAccuracy, parse_json(line, where=str(path)), where=str(path))
         except EdgenasError:
             continue
-    return accuracies
+        by_step[one.step] = one
+    return [by_step[step] for step in sorted(by_step)]
 
 
 def plan_steps(

@@ -51,6 +51,7 @@ TEXTS: tuple[str, ...] = (
 OTHERS: tuple[Any, ...] = (None, True, False, [], {}, [[]], {"": {}}, [0] * 3, {"a": 1})
 _DEEP = 100_000
 _MOST_NODES = 20_000
+_LARGE = 10_000  # characters
 
 
 def leaf(rng: random.Random) -> Any:
@@ -133,10 +134,12 @@ def _add(parent: Any, key: Any, nodes: Any, rng: random.Random) -> None:
 
 
 def _repeat(parent: Any, key: Any, nodes: Any, rng: random.Random) -> None:
+    # A large value is repeated twice at most: the file would have hundreds of megabytes.
+    many = 3000 if len(json_text(parent[key])) < _LARGE else 2
     if isinstance(parent, list) and len(parent) < 1000:
-        parent[key:key] = [parent[key]] * rng.choice((1, 2, 3000))
+        parent[key:key] = [parent[key]] * rng.choice((1, 2, many))
     else:
-        parent[key] = [parent[key]] * rng.choice((0, 2, 3000))
+        parent[key] = [parent[key]] * rng.choice((0, 2, many))
 
 
 def _swap(parent: Any, key: Any, nodes: Any, rng: random.Random) -> None:
