@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
+
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
@@ -137,6 +139,19 @@ def _free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
+
+
+@contextmanager
+def board_or_skip(folder: Path, **variables: str) -> Iterator[Loopback]:
+    """The board of `loopback`; the test is skipped, with the reason, where there can be none."""
+    if reason := why_not():
+        pytest.skip(reason)
+    folder.mkdir(exist_ok=True)
+    try:
+        with loopback(folder, **variables) as there:
+            yield there
+    except NotLetInError as error:
+        pytest.skip(f"sshd does not let this user in: {error}")
 
 
 @contextmanager

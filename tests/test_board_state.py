@@ -42,16 +42,10 @@ def board(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> BoardStat
 
 @pytest.fixture(scope="module")
 def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[loopback.Loopback]:
-    if reason := loopback.why_not():
-        pytest.skip(reason)
-    try:
-        folder = tmp_path_factory.mktemp("board")
-        (folder / "ssh").mkdir()
-        root = str(folder / "root")  # a link to one of the recorded boards
-        with loopback.loopback(folder / "ssh", EDGENAS_BOARD_ROOT=root) as running:
-            yield running
-    except loopback.NotLetInError as error:
-        pytest.skip(f"sshd does not let this user in: {error}")
+    folder = tmp_path_factory.mktemp("board")
+    root = str(folder / "root")  # a link to one of the recorded boards
+    with loopback.board_or_skip(folder / "ssh", EDGENAS_BOARD_ROOT=root) as running:
+        yield running
 
 
 def test_an_orin_nano_super(tmp_path, monkeypatch):

@@ -167,16 +167,10 @@ def test_models_and_their_profiles():
 @pytest.fixture(scope="module")
 def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[loopback.Loopback]:
     """A board over ssh that is a recorded Orin Nano Super."""
-    if reason := loopback.why_not():
-        pytest.skip(reason)
     folder = tmp_path_factory.mktemp("board")
     recorded_boards.orin_nano_super(folder / "root")
-    (folder / "ssh").mkdir()
-    try:
-        with loopback.loopback(folder / "ssh", EDGENAS_BOARD_ROOT=str(folder / "root")) as running:
-            yield running
-    except loopback.NotLetInError as error:
-        pytest.skip(f"sshd does not let this user in: {error}")
+    with loopback.board_or_skip(folder / "ssh", EDGENAS_BOARD_ROOT=str(folder / "root")) as running:
+        yield running
 
 
 def edgenas(*words: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:

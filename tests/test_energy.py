@@ -47,18 +47,12 @@ COUNTER = "sys/class/powercap/intel-rapl:0"
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[loopback.Loopback]:
     """A board over ssh with a power sensor in files."""
-    if reason := loopback.why_not():
-        pytest.skip(reason)
     folder = tmp_path_factory.mktemp("board")
     recorded_boards.orin_nano_super(folder / "root")
     (folder / "root/usr/bin/python3").unlink()  # the real one of the board is used
     (folder / "root/usr/src/tensorrt/bin/trtexec").unlink()
-    (folder / "ssh").mkdir()
-    try:
-        with loopback.loopback(folder / "ssh", EDGENAS_BOARD_ROOT=str(folder / "root")) as there:
-            yield there
-    except loopback.NotLetInError as error:
-        pytest.skip(f"sshd does not let this user in: {error}")
+    with loopback.board_or_skip(folder / "ssh", EDGENAS_BOARD_ROOT=str(folder / "root")) as there:
+        yield there
 
 
 @pytest.fixture

@@ -33,22 +33,16 @@ def test_there_are_six_commands_from_doctor_to_check():
 @pytest.fixture
 def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[loopback.Loopback]:
     """A board that the ssh client here knows as ``jetson``."""
-    if reason := loopback.why_not():
-        pytest.skip(reason)
     recorded_boards.orin_nano_super(tmp_path / "root")
-    (tmp_path / "ssh").mkdir()
     monkeypatch.setenv("EDGENAS_CACHE", str(tmp_path / "cache"))
-    try:
-        root = str(tmp_path / "root")
-        with loopback.loopback(tmp_path / "ssh", EDGENAS_BOARD_ROOT=root) as running:
-            config = running.folder / "ssh_config"
-            config.write_text(config.read_text().replace("Host loop\n", "Host loop jetson\n"))
-            tool = tmp_path / "root" / "usr/src/tensorrt/bin"
-            (tmp_path / "stand-in").mkdir()
-            StandIn(tmp_path / "stand-in", tool, {"version": "10.3.0"})
-            yield running
-    except loopback.NotLetInError as error:
-        pytest.skip(f"sshd does not let this user in: {error}")
+    root = str(tmp_path / "root")
+    with loopback.board_or_skip(tmp_path / "ssh", EDGENAS_BOARD_ROOT=root) as running:
+        config = running.folder / "ssh_config"
+        config.write_text(config.read_text().replace("Host loop\n", "Host loop jetson\n"))
+        tool = tmp_path / "root" / "usr/src/tensorrt/bin"
+        (tmp_path / "stand-in").mkdir()
+        StandIn(tmp_path / "stand-in", tool, {"version": "10.3.0"})
+        yield running
 
 
 @pytest.mark.slow  # a whole profile of a space

@@ -262,25 +262,19 @@ def test_a_board_that_fills_stderr_fills_no_disk_and_no_memory(fake, own_tempora
 
 def test_a_real_link_with_a_misbehaving_python(tmp_path, monkeypatch):
     """The same over a real sshd: the Python of the board is such a program."""
-    if reason := loopback.why_not():
-        pytest.skip(reason)
-    (tmp_path / "there").mkdir()
-    try:
-        with loopback.loopback(tmp_path / "there") as there:
-            monkeypatch.setenv("PATH", f"{there.folder / 'client'}:{os.environ['PATH']}")
-            for body, words in [
-                ("for _ in stdin: pass", "has said nothing for 2 s"),
-                FLOODS["events"],
-                LIES["a late lie"],
-            ]:
-                body = f"names = begins()\n{body}" if "names" in body else body
-                python = fake_board.write(tmp_path / "python", body)
-                place = Place(address="loop", python=str(python))
-                assert words in refused(Board(place=place, silence=2.0)).message
-                assert there.quiet()
-            assert there.left() == []
-    except loopback.NotLetInError as error:
-        pytest.skip(f"sshd does not let this user in: {error}")
+    with loopback.board_or_skip(tmp_path / "there") as there:
+        monkeypatch.setenv("PATH", f"{there.folder / 'client'}:{os.environ['PATH']}")
+        for body, words in [
+            ("for _ in stdin: pass", "has said nothing for 2 s"),
+            FLOODS["events"],
+            LIES["a late lie"],
+        ]:
+            body = f"names = begins()\n{body}" if "names" in body else body
+            python = fake_board.write(tmp_path / "python", body)
+            place = Place(address="loop", python=str(python))
+            assert words in refused(Board(place=place, silence=2.0)).message
+            assert there.quiet()
+        assert there.left() == []
 
 
 # The reader of events: whatever a line is, it is an event or it is refused in words
@@ -519,17 +513,11 @@ def test_a_profile_that_is_killed_leaves_nothing_here(own_temporary):
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["measure", "Board(place=Place(address='loop'))"])
 def test_twenty_kills_leave_nothing(own_temporary, tmp_path, monkeypatch, where):
-    if reason := loopback.why_not():
-        pytest.skip(reason)
-    (tmp_path / "there").mkdir()
-    try:
-        with loopback.loopback(tmp_path / "there") as there:
-            monkeypatch.setenv("PATH", f"{there.folder / 'client'}:{os.environ['PATH']}")
-            killed(own_temporary, where=where, times=20)
-            assert there.quiet()
-            assert there.left() == []
-    except loopback.NotLetInError as error:
-        pytest.skip(f"sshd does not let this user in: {error}")
+    with loopback.board_or_skip(tmp_path / "there") as there:
+        monkeypatch.setenv("PATH", f"{there.folder / 'client'}:{os.environ['PATH']}")
+        killed(own_temporary, where=where, times=20)
+        assert there.quiet()
+        assert there.left() == []
 
 
 def test_a_profile_that_is_killed_leaves_no_ssh_that_waits_for_ever(fake, own_temporary):

@@ -65,13 +65,8 @@ no_estimate = "profile it"
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[loopback.Loopback]:
-    if reason := loopback.why_not():
-        pytest.skip(reason)
-    try:
-        with loopback.loopback(tmp_path_factory.mktemp("board")) as there:
-            yield there
-    except loopback.NotLetInError as error:
-        pytest.skip(f"sshd does not let this user in: {error}")
+    with loopback.board_or_skip(tmp_path_factory.mktemp("board")) as there:
+        yield there
 
 
 @pytest.fixture
