@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import importlib.metadata
 import io
 import json
 import math
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from environments import python_with
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -807,19 +809,10 @@ def test_the_example_notices_a_model_that_computes_something_else(bundle: Path):
 @pytest.mark.slow
 def test_the_example_runs_in_an_environment_of_its_own(bundle: Path, tmp_path: Path):
     """A real one, as the card says: skipped where packages cannot be installed."""
-    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True, timeout=300)
-    python = str(tmp_path / "venv/bin/python")
-    wanted = [
-        sys.executable,
-        "-c",
-        "import importlib.metadata as m; print(*(f'{n}=={m.version(n)}'",
-    ]
-    wanted[-1] += " for n in ('numpy', 'pillow', 'onnxruntime')))"
-    versions = subprocess.run(wanted, capture_output=True, text=True, check=True).stdout.split()
-    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *versions]
-    done = subprocess.run(install, capture_output=True, text=True, timeout=600)
-    if done.returncode:
-        pytest.skip(f"packages cannot be installed: {done.stderr.strip().splitlines()[-1:]}")
+    versions = (
+        f"{name}=={importlib.metadata.version(name)}" for name in ("numpy", "pillow", "onnxruntime")
+    )
+    python = python_with(tuple(versions), tmp_path / "venv")
     done = run_example(bundle, python)
     assert done.returncode == 0, done.stderr
     assert "sample output: as expected" in done.stdout
@@ -895,16 +888,11 @@ def python_3_8() -> str:
 
 @pytest.mark.slow
 def test_the_example_runs_on_python_3_8_with_the_lowest_versions(bundle: Path, tmp_path: Path):
-    subprocess.run([python_3_8(), "-m", "venv", str(tmp_path / "venv")], check=True, timeout=300)
-    python = str(tmp_path / "venv/bin/python")
     card = (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
     needed = re.findall(r"'([a-z]+>=[\d.]+)'", card)
     assert len(needed) == 3
-    lowest = [one.replace(">=", "==") for one in needed]
-    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *lowest]
-    done = subprocess.run(install, capture_output=True, text=True, timeout=600)
-    if done.returncode:
-        pytest.skip(f"packages cannot be installed: {done.stderr.strip().splitlines()[-1:]}")
+    lowest = tuple(one.replace(">=", "==") for one in needed)
+    python = python_with(lowest, tmp_path / "venv", base=python_3_8())
     done = run_example(bundle, python)
     assert done.returncode == 0, done.stderr
     assert "sample output: as expected" in done.stdout

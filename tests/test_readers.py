@@ -3,13 +3,13 @@
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from environments import python_with
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
@@ -336,18 +336,6 @@ OTHERS = {
     "onnxruntime-1.17.3": ("onnxruntime==1.17.3", "numpy<2"),
     "opencv-4.10.0": ("opencv-python-headless==4.10.0.84", "numpy<2.3"),
 }
-
-
-def python_with(packages: tuple[str, ...], folder: Path) -> str:
-    """The Python of a new environment with these packages; skips where they cannot be had."""
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=300)
-    python = str(folder / "bin/python")
-    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    command = [*install, "--only-binary=:all:", *packages]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    if done.returncode:
-        pytest.skip(f"packages cannot be installed: {done.stderr.strip().splitlines()[-1:]}")
-    return python
 
 
 @pytest.mark.slow

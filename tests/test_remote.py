@@ -16,6 +16,7 @@ import loopback
 import onnx
 import pytest
 from conftest import ROOT
+from environments import python_with
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.clock import link, measure
@@ -537,13 +538,7 @@ def test_a_board_with_an_older_onnxruntime_gets_graphs_that_it_reads(
     from edgenas.delivery.request import SpecializeRequest
     from edgenas.delivery.run import specialize
 
-    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True, timeout=300)
-    python = str(tmp_path / "venv/bin/python")
-    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    command = [*install, "--only-binary=:all:", "onnxruntime==1.17.3", "numpy<2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    if done.returncode:
-        pytest.skip(f"packages cannot be installed: {done.stderr.strip().splitlines()[-1:]}")
+    python = python_with(("onnxruntime==1.17.3", "numpy<2"), tmp_path / "venv")
     monkeypatch.setattr(choosing, "NETWORK", QUICK)
     space = load_supernet(tiny).supernet.space
     table = profile(space, target=TARGET, plan=PLAN, clock=at(python=python))
