@@ -456,11 +456,20 @@ def test_a_model_of_another_arch_fails(bundle: Path):
 
 
 @pytest.mark.parametrize("name", ["sample_input.npy", "expected_output.npy", "sample_image.png"])
-@pytest.mark.parametrize("data", [b"", b"other", b"\x93NUMPY\x01", b"\x89PNG\r\n\x1a\n"])
+@pytest.mark.parametrize(
+    "data", [b"", b"other", b"\x93NUMPY\x01", b"\x89PNG\r\n\x1a\n", b"PK\x03\x04 no archive"]
+)
 def test_files_of_another_kind_fail(bundle: Path, name: str, data: bytes):
     (bundle / name).write_bytes(data)
     resign(bundle)
     assert failure(bundle).startswith("contents: cannot be read: ")
+
+
+def test_a_sample_that_is_no_number_fails(bundle: Path):
+    path = bundle / "sample_input.npy"
+    np.save(path, np.full_like(np.load(path), np.nan))
+    resign(bundle)
+    assert failure(bundle) == "preprocessing: sample_input.npy holds what is no finite number"
 
 
 @pytest.mark.parametrize(
@@ -984,9 +993,9 @@ def test_a_picture_that_holds_more_than_pixels_fails(bundle: Path):
 
 
 def test_a_picture_that_is_too_large_is_not_decoded(bundle: Path):
-    Image.new("1", (60_000, 60_000)).save(bundle / "sample_image.png")
+    Image.new("1", (20_000, 20_000)).save(bundle / "sample_image.png")
     resign(bundle)
-    assert failure(bundle) == "picture: has 60000 x 60000 pixels, too many to check"
+    assert failure(bundle) == "picture: has 20000 x 20000 pixels, too many to check"
 
 
 def test_bytes_behind_an_array_fail(bundle: Path):

@@ -26,7 +26,7 @@ from edgenas.accuracy.measured import CHOSEN
 from edgenas.accuracy.predictor import load_accuracy
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import sha256
-from edgenas.cli.console import time_left
+from edgenas.cli.console import print_line, time_left
 from edgenas.space.arch import save_arch
 from edgenas.space.presets import load_space, space_to_json
 from edgenas.training.runs import check_out
@@ -594,6 +594,11 @@ def test_a_terminal_that_lacks_characters_gets_escapes(tmp_path: Path):
     out, log = done.communicate(timeout=60)
     assert (done.returncode, out) == (2, "")
     assert "\\u5317.json" in log.splitlines()[0]
+
+
+def test_control_characters_of_a_name_are_not_obeyed(capsys: pytest.CaptureFixture[str]):
+    print_line("bundle: \u202eabc\x1b[2J\r 北 end")
+    assert capsys.readouterr().out == "bundle: ?abc?[2J? 北 end\n"
 
 
 def test_a_pipe_gets_no_escape_codes():

@@ -193,6 +193,7 @@ def test_a_plan_keeps_to_its_time(
     )
 
 
+@pytest.mark.slow
 def test_several_at_once_come_to_the_same_weights(tmp_path: Path, images: Path):
     said, shown = list[str](), list[tuple[int, int]]()
     folders = {name: lay_out(tmp_path / name) for name in ("a", "b")}

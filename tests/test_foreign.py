@@ -269,6 +269,15 @@ def test_an_operator_without_a_price_is_refused_by_name(tmp_path: Path):
         only.read(tmp_path)
 
 
+def test_a_conv_that_writes_nothing_is_refused_by_name(tmp_path: Path):
+    made = Made((1, 8, 2, 16))
+    made.add("Conv", "image", made.constant(4, 8, 3, 3))
+    with pytest.raises(
+        EdgenasError, match=r"Conv '.*' cannot be priced: '.*' of shape .* is empty"
+    ):
+        made.read(tmp_path)
+
+
 def test_what_is_counted_at_run_time_is_named_and_never_multiplied(tmp_path: Path):
     made = Made()
     x = made.conv("image", 8, 4)

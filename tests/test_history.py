@@ -253,6 +253,7 @@ def test_pandas_reads_a_column_for_each_objective(evaluations: int, tmp_path: Pa
     assert run_front(None, evaluations=evaluations)[0] == found
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(cut=st.floats(0, 1))
 def test_a_front_killed_anywhere_goes_on_to_the_same_result(

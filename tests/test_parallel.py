@@ -119,6 +119,7 @@ except EdgenasError:
 """
 
 
+@pytest.mark.slow
 def test_what_one_process_alone_has_met_is_told(tmp_path: Path):
     script = tmp_path / "process.py"
     script.write_text(REFUSED)

@@ -131,6 +131,7 @@ def test_sorted_channels_compute_and_learn_the_same(
         assert not any(name.startswith("stages.2") for name in moved)
 
 
+@pytest.mark.slow
 def test_a_progressive_training_learns_and_goes_on_where_it_was(tmp_path: Path):
     toys = toy_images(60)
     recipe = dataclasses.replace(RECIPE, method="progressive", epochs=6, learning_rate=0.05)

@@ -535,6 +535,7 @@ class Simulated(Scripted):
                 yield replace(found, median=seconds)
 
 
+@pytest.mark.slow
 def test_more_time_means_less_error_and_the_error_is_told(monkeypatch: pytest.MonkeyPatch):
     clock = Simulated()
     for module in (profiling_run, profiling_work):

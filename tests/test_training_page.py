@@ -115,6 +115,7 @@ def test_a_run_whose_first_epoch_is_not_over_has_no_page(tmp_path: Path):
         (RUN, '"images": 30', '"images": -1', "data.images must be at least 0, found -1"),
         (METRICS, "0.6667", "NaN", "line 2 is damaged or not what it should be: NaN is no number"),
         (METRICS, "0.6667", "66", r"line 2: validation\[1\] must be at most 1, found 66"),
+        (METRICS, '"epoch": 1, ', "", "line 2: it has validation, but no epoch"),
         (METRICS, '{"step": 3, "losses"', '{"step": 3, "losse', "line 1 is damaged"),
     ],
 )

@@ -179,6 +179,7 @@ def digest_of(folder: str) -> str:
     return hashlib.sha256(Path(folder, "model.onnx").read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_cut_off_anywhere_it_goes_on_to_the_same_network(
     tiny: Path, spots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -72,7 +72,7 @@ def load_array(path: Path) -> NDArray[Any]:
     """Read an array of a bundle. Raises ValueError where the file holds anything else."""
     with path.open("rb") as stream:
         try:
-            array = np.load(stream, allow_pickle=False)
+            array = np.lib.format.read_array(stream, allow_pickle=False)
         except (TokenError, SyntaxError) as error:  # numpy reads the header as Python's tokens
             raise ValueError(f"{path.name} has a damaged header") from error
         if stream.read(1):

@@ -377,6 +377,8 @@ def _check_sample(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
     stored = load_array(folder / "sample_input.npy")
     if stored.shape[1:] != x.shape[1:]:
         return ClaimCheck("preprocessing", False, f"input of shape {stored.shape}, not {x.shape}")
+    if not np.issubdtype(stored.dtype, np.floating) or not np.isfinite(stored).all():
+        return ClaimCheck("preprocessing", False, "sample_input.npy holds what is no finite number")
     levels = float(np.abs(stored - x).max()) * min(fields["preprocessing"]["std"]) * 255
     detail = f"sample image to input, largest difference {levels:.2g} of 255 levels"
     return ClaimCheck("preprocessing", levels <= 1.001, detail)

@@ -55,7 +55,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def print_line(text: str) -> None:
-    """A line on stdout, never folded."""
+    """A line on stdout, never folded. Control characters of a name are not obeyed."""
+    text = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
     out.print(text, markup=False, soft_wrap=True)
 
 

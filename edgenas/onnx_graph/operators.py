@@ -115,6 +115,10 @@ class Reader:
         if missing:
             self.unknown[kind] += 1
             return
+        empty = [name for name in around if min(known[name], default=1) < 1]
+        if empty and kind in PRODUCTS:
+            shape = known[empty[0]]
+            raise self._refused(node, f"{shown(empty[0], most=40)!r} of shape {shape} is empty")
         try:
             self.operators.extend(self._primitives(node))
         except UnpricedError as why:

@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
 
-from onnx import GraphProto, ModelProto, NodeProto, inliner
+from onnx import GraphProto, ModelProto, NodeProto, checker, inliner
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.onnx_graph.file import shown
@@ -53,7 +53,8 @@ def inline(model: ModelProto, *, where: str) -> ModelProto:
     count(model.graph.node, ())
     try:
         return inliner.inline_local_functions(model)
-    except RuntimeError as error:  # the library asserts what a damaged call breaks
+    # The library asserts what a damaged call breaks, and refuses functions that call themselves.
+    except (RuntimeError, checker.ValidationError) as error:
         raise EdgenasError(
             f"{where} calls a function of its own in a way that does not fit it: {shown(error)}",
             hint="export it again",

@@ -100,13 +100,15 @@ class MetricsLine:
     learning_rate: Annotated[float, Range(0, 1000, "number")] = 0.0
     images_per_second: Annotated[float, Range(0, 1e12, "number")] = 0.0
     seconds: _Elapsed = 0.0
-    epoch: Annotated[int, Range(1, 100_000, "count")] = 1
+    epoch: Annotated[int, Range(1, 100_000, "count")] = 0
     validation: Annotated[tuple[Fraction, ...], Length(2, 2)] = ()
     random: Annotated[tuple[Fraction, ...], Length(0, 10_000)] = ()
 
     def __post_init__(self) -> None:
         if not self.losses and not self.validation:
             raise EdgenasError("it has neither losses nor validation")
+        if self.validation and not self.epoch:
+            raise EdgenasError("it has validation, but no epoch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
