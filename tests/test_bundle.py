@@ -25,6 +25,7 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.version import name_build, version
 from edgenas.bundle import example, manifest
 from edgenas.bundle.card import model_card
+from edgenas.bundle.claim import ClaimCheck
 from edgenas.bundle.contents import read_contents
 from edgenas.bundle.record import (
     AccuracyRecord,
@@ -40,7 +41,7 @@ from edgenas.bundle.trace import (
     SearchSummary,
     Trace,
 )
-from edgenas.bundle.verify import ClaimCheck, verify_bundle
+from edgenas.bundle.verify import verify_bundle
 from edgenas.bundle.write import BundleParts, check_output, load_bundle, sample_image, write_bundle
 from edgenas.clock.measure import Measurement
 from edgenas.images.preprocessing import Preprocessing, decode_stored

@@ -8,11 +8,9 @@ import re
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from edgenas.basics.errors import EdgenasError, quote
@@ -21,17 +19,17 @@ from edgenas.basics.units import milliseconds
 from edgenas.basics.version import name_build
 from edgenas.bundle import example, manifest, signing
 from edgenas.bundle.card import model_card
+from edgenas.bundle.claim import ClaimCheck
 from edgenas.bundle.contents import (
     TRACE_FILE,
     Contents,
-    load_array,
     read_contents,
     read_record,
     read_trace,
 )
 from edgenas.bundle.record import Record
-from edgenas.images.pictures import MOST_PIXELS
-from edgenas.model.export import OperatorCount, operator_counts, read_metadata, run_onnx
+from edgenas.bundle.sample import check_output, check_picture, check_sample
+from edgenas.model.export import OperatorCount, operator_counts, read_metadata
 from edgenas.space.arch import load_arch
 from edgenas.space.cost import cost, total
 from edgenas.space.layer import primitives
@@ -52,20 +50,6 @@ _UNREADABLE = (
     struct.error,
     Image.DecompressionBombError,
 )
-_PNG = b"\x89PNG\r\n\x1a\n"
-_PIXELS = 40_000_000  # of a sample image: 160 MB as floats
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimCheck:
-    """One claim of a bundle, whether it holds, and the numbers that show it."""
-
-    name: str
-    passed: bool
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.detail}"
 
 
 def verify_bundle(
@@ -132,9 +116,9 @@ def _check_claims(
         yield _check_page(folder, fields, record, page)
     yield _check_card(folder, fields, record)
     yield _check_example(folder, fields)
-    yield _check_picture(folder, fields)
-    yield _check_sample(folder, fields)
-    yield _check_output(folder, fields)
+    yield check_picture(folder, fields)
+    yield check_sample(folder, fields)
+    yield check_output(folder, fields)
 
 
 def _check_files(folder: Path, expected: dict[str, dict[str, Any]]) -> ClaimCheck:
@@ -335,67 +319,3 @@ def _compare_generated(
     if not same():
         return ClaimCheck(name, False, f"{file} is not what edgenas {ours} makes of this bundle")
     return ClaimCheck(name, True, f"{file} is as edgenas {ours} makes it")
-
-
-def _check_picture(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
-    """Check that the sample image holds pixels and nothing else: no text, no bytes at its end."""
-    data = (folder / "sample_image.png").read_bytes()
-    names, at = list[bytes](), 8
-    while at + 12 <= len(data) and names[-1:] != [b"IEND"]:
-        (size,) = struct.unpack(">I", data[at : at + 4])
-        names.append(data[at + 4 : at + 8])
-        if names[-1] == b"IHDR":
-            width, height = struct.unpack(">II", data[at + 8 : at + 16])
-            if width * height > _PIXELS:
-                return ClaimCheck(
-                    "picture", False, f"has {width} x {height} pixels, too many to check"
-                )
-        at += 12 + size
-    extra = [name for name in names if name not in (b"IHDR", b"IDAT", b"IEND")]
-    if extra:
-        kind = extra[0].decode("ascii", "backslashreplace")
-        return ClaimCheck(
-            "picture", False, f"sample_image.png has a chunk {kind!r} beside its pixels"
-        )
-    if data[:8] != _PNG or names[:1] != [b"IHDR"] or names[-1:] != [b"IEND"]:
-        return ClaimCheck(
-            "contents", False, "cannot be read: sample_image.png is no whole PNG file"
-        )
-    if at != len(data):
-        return ClaimCheck(
-            "picture", False, f"sample_image.png has {len(data) - at} bytes behind its end"
-        )
-    return ClaimCheck("picture", True, "sample_image.png holds pixels and nothing else")
-
-
-def _check_sample(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
-    path = folder / "sample_image.png"
-    with Image.open(path, formats=["PNG"]) as image:
-        if image.width * image.height > MOST_PIXELS:
-            return ClaimCheck("preprocessing", False, f"{path.name} has {image.size} pixels")
-    x = example.load_image(path, fields["preprocessing"])
-    stored = load_array(folder / "sample_input.npy")
-    if stored.shape[1:] != x.shape[1:]:
-        return ClaimCheck("preprocessing", False, f"input of shape {stored.shape}, not {x.shape}")
-    if not np.issubdtype(stored.dtype, np.floating) or not np.isfinite(stored).all():
-        return ClaimCheck("preprocessing", False, "sample_input.npy holds what is no finite number")
-    levels = float(np.abs(stored - x).max()) * min(fields["preprocessing"]["std"]) * 255
-    detail = f"sample image to input, largest difference {levels:.2g} of 255 levels"
-    return ClaimCheck("preprocessing", levels <= 1.001, detail)
-
-
-def _check_output(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
-    x = load_array(folder / "sample_input.npy")
-    expected = load_array(folder / "expected_output.npy")
-    if x.dtype != np.float32 or x.shape[0] < 1:
-        return ClaimCheck("output", False, f"sample_input.npy is {x.dtype}, not float32")
-    logits = run_onnx((folder / "model.onnx").read_bytes(), x)
-    if logits.shape != expected.shape:
-        return ClaimCheck("output", False, f"logits of shape {logits.shape}, not {expected.shape}")
-    difference = float(np.abs(logits - expected).max())
-    limit = fields["parity"]["tolerance"] * max(1.0, float(np.abs(expected).max()))
-    same_top1 = bool((logits.argmax(1) == expected.argmax(1)).all())
-    detail = f"largest difference of a logit {difference:.1e}, limit {limit:.0e}"
-    if not same_top1:
-        detail += ", another class is the likeliest"
-    return ClaimCheck("output", difference <= limit and same_top1, detail)

@@ -18,10 +18,11 @@ from edgenas.basics.files import new_folder, write_json, write_text
 from edgenas.basics.version import name_build
 from edgenas.bundle import example, manifest, signing
 from edgenas.bundle.card import model_card
+from edgenas.bundle.claim import ClaimCheck
 from edgenas.bundle.contents import TRACE_FILE, Contents, read_record
 from edgenas.bundle.record import Record
 from edgenas.bundle.trace import Trace
-from edgenas.bundle.verify import ClaimCheck, is_litter, verify_bundle
+from edgenas.bundle.verify import is_litter, verify_bundle
 from edgenas.model.export import Parity, run_onnx
 from edgenas.onnx_graph.build import INPUT, OUTPUT
 from edgenas.space.arch import Arch, load_arch, save_arch

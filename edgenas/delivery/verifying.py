@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from edgenas.basics.options import check_request
+from edgenas.bundle.claim import ClaimCheck
 from edgenas.bundle.request import VerifyRequest
 from edgenas.bundle.signing import Signature, check_signature
-from edgenas.bundle.verify import ClaimCheck, verify_bundle
+from edgenas.bundle.verify import verify_bundle
 from edgenas.pages.bundle import bundle_page
 
 
