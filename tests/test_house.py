@@ -219,7 +219,7 @@ def test_help_imports_no_torch():
 @pytest.mark.parametrize("name", [n for n in runtimes.timed_names() if runtimes.get(n).part])
 def test_what_goes_to_a_board_is_for_old_pythons_with_the_standard_library_alone(name: str):
     # What runs on a board when it is there, asked for inside the function that needs it.
-    lazy = {"numpy", "onnxruntime", "openvino", "torch", "ncnn"}
+    lazy = {"numpy", "onnxruntime", "openvino", "torch", "ncnn", "ai_edge_litert"}
     for module, text in collect_sources(runtimes.get(name).part).items():
         tree = ast.parse(text, feature_version=(3, 8))
         used = {dotted.split(".")[0] for dotted, _ in imported(tree)} - {"edgenas"}

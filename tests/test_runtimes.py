@@ -16,6 +16,7 @@ from edgenas.runtime.contract import Runtime
 
 __all__ = ["int8", "with_int8"]
 
+LIBRARIES = {"litert": "ai_edge_litert.interpreter"}
 ON_GPU = [name for name in runtimes.names() if runtimes.get(name).on_gpu]
 
 
@@ -84,10 +85,11 @@ def test_an_fp16_model_is_not_said_to_run_in_fp16_where_it_does_not():
         ("onnxruntime", "pip install onnxruntime"),
         ("openvino", "pip install 'edgenas[openvino]'"),
         ("ncnn", "pip install 'edgenas[ncnn]'"),
+        ("litert", "pip install 'edgenas[litert]'"),
     ],
 )
 def test_an_absent_library_is_a_reason_not_a_crash(monkeypatch, name, install):
-    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, LIBRARIES.get(name, name), None)
     absent = runtimes.get(name)
     assert install in absent.available()
     with pytest.raises(EdgenasError, match=f"runtime {name} is not available here"):

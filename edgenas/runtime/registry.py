@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # The file and the value of each runtime.
 FILES = {
+    "litert": "edgenas.runtime.litert_cpu:RUNTIME",
     "ncnn": "edgenas.runtime.ncnn_cpu:RUNTIME",
     "onnxruntime": "edgenas.runtime.onnx_runtime:RUNTIME",
     "onnxruntime-cuda": "edgenas.runtime.onnx_runtime_gpu:CUDA",
@@ -24,6 +25,7 @@ FILES = {
     "openvino": "edgenas.runtime.openvino_cpu:RUNTIME",
     "tensorrt": "edgenas.runtime.tensorrt:TENSORRT",
     "tensorrt-rtx": "edgenas.runtime.tensorrt:TENSORRT_RTX",
+    "tflite": "edgenas.runtime.litert_cpu:WITHOUT_DELEGATE",
     "torch-cuda": "edgenas.runtime.torch_cuda:RUNTIME",
 }
 # What runs graphs where nobody asks for a runtime, and where a runtime is not here.

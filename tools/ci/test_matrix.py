@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-EXTRAS = ".[test,imagenet,heic,ofa,openvino,ncnn,tensorrt-rtx]"
+EXTRAS = ".[test,imagenet,heic,ofa,openvino,ncnn,litert,tensorrt-rtx]"
 VERSIONS = ("torch", "onnxruntime", "onnx", "numpy")
 INT8 = ("tests/test_quantize.py",)
 

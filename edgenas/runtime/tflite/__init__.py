@@ -1,0 +1,1 @@
+"""Networks as .tflite files, which LiteRT (TensorFlow Lite) runs."""
