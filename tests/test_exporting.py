@@ -33,6 +33,7 @@ def bundle(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 FORMATS = runtimes.export_formats()
+TIMED = "onnx onnx-int8 openvino openvino-int8 ncnn tflite tflite-int8".split()
 
 
 def exported(bundle: Path, folder: Path, kind: str, **changes):
@@ -64,7 +65,7 @@ def test_every_format_passes_its_gates_and_has_its_own_rows(
     assert 0 <= parity["max_abs_difference"] <= parity["tolerance"]
     assert told["accuracy"]["images"] == 24
     runtime, wanted = FORMATS[kind]
-    timed = kind in ("onnx", "onnx-int8", "openvino", "openvino-int8", "ncnn")
+    timed = kind in TIMED
     assert (told["latency"] is not None) == timed
     if timed:
         assert told["latency"]["precision"] == wanted.precision
