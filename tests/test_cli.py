@@ -26,6 +26,7 @@ from edgenas.accuracy.measured import CHOSEN
 from edgenas.accuracy.predictor import load_accuracy
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import sha256
+from edgenas.cli import VERBS
 from edgenas.cli.console import print_line, time_left
 from edgenas.space.arch import save_arch
 from edgenas.space.presets import load_space, space_to_json
@@ -74,12 +75,42 @@ def everything(folder: Path) -> list[str]:
 # The words of the command line
 
 
-def test_without_words_the_verbs_are_shown(edgenas):
+def test_without_words_five_commands_are_shown(edgenas):
     done = edgenas()
     assert (done.code, done.log) == (0, "")
-    for verb in ("specialize", "train", "fit-accuracy", "profile", "search", "predict", "verify"):
-        assert verb in done.out
+    commands = re.findall(r"^  edgenas ([a-z-]+) ", done.out, re.MULTILINE)
+    assert len(commands) == 5
+    assert set(commands) <= set(VERBS)
+    assert max(map(len, done.out.splitlines())) <= 80
+
+
+def test_help_names_every_verb_in_one_whole_line(edgenas):
+    done = edgenas("--help")
+    assert (done.code, done.log) == (0, "")
+    listed = done.out.split("Commands:\n")[1].splitlines()
+    assert [line.split()[0] for line in listed] == list(VERBS)
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed)
     assert edgenas("specialize", "--help").code == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "word", "completed"),
+    [("edgenas spec", 1, "specialize"), ("edgenas specialize --lat", 2, "--latency")],
+)
+def test_a_shell_completes_verbs_and_options(
+    edgenas, monkeypatch: pytest.MonkeyPatch, line: str, word: int, completed: str
+):
+    monkeypatch.setenv("_EDGENAS_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(word))
+    assert edgenas().out.split() == [completed]
+
+
+def test_the_script_for_a_shell_is_shown(edgenas, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    done = edgenas("--show-completion", "bash")
+    assert done.code == 0
+    assert "_EDGENAS_COMPLETE=complete_bash" in done.out
 
 
 def test_the_version_is_told(edgenas):
@@ -206,14 +237,23 @@ def test_the_result_says_what_it_rests_on_and_how_to_go_on(edgenas, tiny: Path):
     assert done.code == 0, done.log
     for words_of in ("estimated", "predicted", "does not bind", "extrapolated", "kept"):
         assert words_of in done.out
-    flat = " ".join(done.out.split())
-    assert "edgenas profile --device jetson-orin-nano --space tiny --runtime tensorrt" in flat
+    assert "add --ssh user@board to measure it there" in done.out
     (folder,) = Path().iterdir()
-    assert f"edgenas verify {folder}" in flat
+    assert f"edgenas verify {folder}" in done.out
+    lines = done.out.splitlines()
+    assert lines[0].startswith("promise ")
+    assert len(lines) <= 10
+    assert max(map(len, lines)) <= 100
     assert all(line == line.rstrip() for line in done.out.splitlines())
     again = edgenas(*words)
     assert again.code == 0
     assert f"{folder} held this very bundle already" in again.out
+    told = edgenas(*words, "--verbose").out
+    assert max(map(len, told.splitlines())) <= 100
+    flat = " ".join(told.split())
+    assert "edgenas profile --device jetson-orin-nano --space tiny --runtime tensorrt" in flat
+    for note in json.loads((folder / "report.json").read_text())["notes"]:
+        assert f"note {note}" in flat
     verified = edgenas("verify", folder)
     assert verified.code == 0
     assert "every check passed" in verified.out

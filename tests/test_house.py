@@ -362,7 +362,7 @@ MOST = {
 # Names of `edgenas/` beside `__init__.py` and `__main__.py`.
 MOST_ENTRIES = 16
 # Modules of the command line that are no verb.
-NO_VERBS = {"__init__", "command", "console"}
+NO_VERBS = {"__init__", "command", "console", "result"}
 # Options of `specialize` that are no common words: their field, and where they matter.
 OPTIONS = "retrain_top retrain_from retrain_epochs retrain_rate allow_accuracy_drop".split()
 MOST_USES = dict.fromkeys(OPTIONS, 4)

@@ -38,8 +38,22 @@ VERBS = (
     "import-ofa-accuracy",
     "list",
 )
+# What `edgenas` alone prints.
+WELCOME = """\
+edgenas finds the most accurate network that keeps a budget on your device.
+
+Five commands to begin with:
+
+  edgenas list devices                               devices that it knows
+  edgenas specialize --device jetson --latency 3ms   a network, in a folder
+  edgenas verify FOLDER                              every claim, checked again
+  edgenas pareto --device jetson                     all that is worth choosing
+  edgenas doctor                                     what can be measured here
+
+edgenas --help lists every verb, edgenas VERB --help every option of one.
+"""
+_COMPLETING = "_EDGENAS_COMPLETE"  # a shell that wants to complete a line sets it
 _PLAIN: dict[str, Any] = {
-    "add_completion": False,
     "pretty_exceptions_enable": False,
     "rich_markup_mode": None,
 }
@@ -60,14 +74,14 @@ class _Verbs(TyperGroup):
         return _command(cmd_name) if cmd_name in VERBS else None
 
 
-app = typer.Typer(name="edgenas", cls=_Verbs, **_PLAIN)
+app = typer.Typer(name="edgenas", cls=_Verbs, **_PLAIN)  # it completes verbs and options
 
 
 @functools.cache
 def _command(name: str) -> Any:
     """The command of a verb, made from its file."""
     module = importlib.import_module(f"edgenas.cli.{name.replace('-', '_')}")
-    alone = typer.Typer(**_PLAIN)
+    alone = typer.Typer(add_completion=False, **_PLAIN)
     alone.command(name)(report_errors(name, module.VERB.command()))
     return typer.main.get_command(alone)
 
@@ -152,17 +166,20 @@ def _escape_unknown_characters() -> None:
 def main() -> None:
     """Run a verb. A user's mistake is one line, a hint and exit code 2; never a traceback."""
     _escape_unknown_characters()
+    words, completing = sys.argv[1:], _COMPLETING in os.environ
+    if not words and not completing:
+        sys.stdout.write(WELCOME)
+        sys.exit(0)
     _load_numpy()
-    words = sys.argv[1:] or ["--help"]
     try:
-        if not words[0].startswith("-") and words[0] not in VERBS:
+        if not completing and not words[0].startswith("-") and words[0] not in VERBS:
             raise unknown_name("verb", words[0], names=VERBS, listing="edgenas --help")
         code = app(words, prog_name="edgenas", standalone_mode=False)
     except EdgenasError as error:
         _print_error(error.message, hint=error.hint)
         code = 2
     except _UsageError as error:
-        verb = f" {words[0]}" if words[0] in VERBS else ""
+        verb = f" {words[0]}" if {*words[:1]} & {*VERBS} else ""
         message = error.format_message()
         hint = f"edgenas{verb} --help shows what there is"
         _print_error(message[:1].lower() + message[1:], hint=hint)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from edgenas.cli.command import Shown, Verb
-from edgenas.cli.console import print_json, print_line, print_table
+from edgenas.cli.console import print_facts, print_json, print_line
 from edgenas.profiling.request import BenchRequest
 
 if TYPE_CHECKING:
@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 def run(request: BenchRequest, shown: Shown) -> None:
-    """Time any ONNX file with the clock and the statistics of the latency tables."""
+    """Time any ONNX file.
+
+    The clock and the statistics are those of the latency tables.
+    """
     from edgenas.profiling.answering import bench
 
     result = bench(request)
@@ -19,7 +22,7 @@ def run(request: BenchRequest, shown: Shown) -> None:
         print_json(result.to_json())
         return
     for timing in result.timings:
-        print_table(("", ""), _rows(timing))
+        print_facts(_rows(timing))
     if len(result.timings) == 2:
         first, second = (timing.times.median for timing in result.timings)
         names = [timing.facts["runtime"] for timing in result.timings]

@@ -21,7 +21,10 @@ class CheckFiles:
 
 
 def run(request: CheckRequest, files: CheckFiles, shown: Shown) -> None:
-    """Time a few layers and networks of a latency table again; exit 1 where they have drifted."""
+    """Tell whether a device still runs as its table says.
+
+    A few layers and networks of the table are timed again; exit 1 where they have drifted.
+    """
     from edgenas.basics.files import write_text
     from edgenas.profiling.answering import check
 

@@ -5,6 +5,7 @@ Results go to stdout, progress and logs to stderr. rich drops colours for NO_COL
 
 import json
 import sys
+import textwrap
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from edgenas.accuracy.predictor import AccuracyPredictor
 
 _SOON = 20.0  # seconds
+_WIDEST = 100  # columns of a text for people
+
+# What a result is, line by line: the name of a fact, and the fact.
+Facts = list[tuple[str, str]]
 
 # Without a terminal rich takes 80 columns for granted, and would fold what others parse or log.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
@@ -52,6 +57,26 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     # rich fills every line up to the width of the table.
     for line in captured.get().splitlines():
         sys.stdout.write(line.rstrip() + "\n")
+
+
+def screen_width() -> int:
+    """The columns of a text for people: those of the terminal, and at most 100."""
+    return min(out.width, _WIDEST)
+
+
+def fold(text: str, width: int) -> list[str]:
+    """The lines of a text, folded between words."""
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """Facts on stdout, one a line, with their names in front; long ones are folded."""
+    rows = list(facts)
+    indent = 2 + max((len(name) for name, _ in rows), default=0)
+    for name, text in rows:
+        for line in fold(text, screen_width() - indent):
+            print_line(f"{name:<{indent}}{line}".rstrip())
+            name = ""
 
 
 def print_line(text: str) -> None:
@@ -110,7 +135,7 @@ def time_left(done: int, to_do: int, seconds: float) -> str:
 
 @contextmanager
 def bar(title: str) -> Generator[ShowBar]:
-    """A progress bar on stderr with the time that is left; a line now and then without a TTY."""
+    """A bar on stderr with its rate and the time that is left; without a TTY, lines."""
     if not log.is_terminal:
         shown, begun = -1, (0, 0.0)
 
@@ -135,6 +160,7 @@ def bar(title: str) -> Generator[ShowBar]:
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed}/{task.total}"),
+        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TextColumn("eta"),
         TimeRemainingColumn(),
@@ -142,10 +168,12 @@ def bar(title: str) -> Generator[ShowBar]:
         console=log,
     )
     with bars:
-        task = bars.add_task(title, total=None, note="")
+        task = bars.add_task(title, total=None, note="", rate="")
 
         def move_bar(done: int, total: int, note: str = "") -> None:
-            bars.update(task, completed=done, total=total, note=note)
+            speed = bars.tasks[task].speed
+            rate = f"{speed:.3g}/s" if speed else ""
+            bars.update(task, completed=done, total=total, note=note, rate=rate)
 
         yield move_bar
 

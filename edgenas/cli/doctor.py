@@ -8,7 +8,10 @@ _SHOWN = {"ok": "OK", "change": "CHANGE", "note": "note"}
 
 
 def run(request: DoctorRequest, shown: Shown) -> None:
-    """Tell what a board or this machine is, what to change, and which command times what there."""
+    """Tell what a board is and what to change about it.
+
+    Without --ssh the board is this machine. It also names the command that times what there.
+    """
     from edgenas.profiling.doctor import doctor
 
     diagnosis = doctor(request)

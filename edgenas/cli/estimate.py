@@ -6,9 +6,10 @@ from edgenas.latency.request import EstimateRequest
 
 
 def run(request: EstimateRequest, shown: Shown) -> None:
-    """Estimate a CPU from a few networks timed on it and from what is known of its relatives.
+    """Estimate a board from a few networks timed on it.
 
-    Writes a device profile; specialize and predict take its path as --device.
+    What is known of its relatives helps. The answer is a device profile: specialize and predict
+    take its path as --device.
     """
     from edgenas.basics.units import milliseconds
     from edgenas.latency.estimating import estimate

@@ -1,12 +1,15 @@
 """``edgenas export``: the model of a bundle in the format of another runtime."""
 
 from edgenas.cli.command import Shown, Verb
-from edgenas.cli.console import print_json, print_line, print_table, steps
+from edgenas.cli.console import print_facts, print_json, print_line, steps
 from edgenas.delivery.export_request import ExportRequest
 
 
 def run(request: ExportRequest, shown: Shown) -> None:
-    """Write the model of a bundle in another format, with its own parity, accuracy and latency."""
+    """Write the model of a bundle in another format.
+
+    It gets its own parity, accuracy and latency.
+    """
     from edgenas.basics.units import milliseconds
     from edgenas.clock.measure import statistic
     from edgenas.delivery.exporting import export
@@ -42,7 +45,7 @@ def run(request: ExportRequest, shown: Shown) -> None:
         form = f"opset {report['opset']}, IR {report['ir']}; read by {report['read_by']}"
         rows.append(("ONNX", form))
     rows += [("note", text) for text in report["notes"]]
-    print_table(("", ""), rows)
+    print_facts(rows)
     print_line(f"{request.to}: {result.folder} ({', '.join(sorted(report['files']))})")
 
 

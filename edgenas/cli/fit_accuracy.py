@@ -6,11 +6,11 @@ from edgenas.cli.console import note, print_accuracy_fit, print_json, steps
 
 
 def run(request: FitAccuracyRequest, shown: Shown) -> None:
-    """Evaluate networks of a supernet on your images and fit its accuracy predictor.
+    """Fit the accuracy predictor of a supernet.
 
-    The images are divided as the training divided them: what it learnt from calibrates batch
-    norms, and accuracy is measured on the rest. For an imported supernet, accuracy is measured on
-    a tenth of every class.
+    Networks of it are evaluated on your images, which are divided as the training divided them:
+    what it learnt from calibrates batch norms, and accuracy is measured on the rest. For an
+    imported supernet, accuracy is measured on a tenth of every class.
     """
     from edgenas.delivery.fitting import fit_accuracy
 

@@ -6,10 +6,10 @@ from edgenas.model.request import ImportRequest
 
 
 def run(request: ImportRequest) -> None:
-    """Read a published network or once-for-all supernet into a supernet folder.
+    """Read a published network or supernet.
 
-    A published network is one network of the elastic supernet around it, with the same answers.
-    Afterwards fit the accuracy predictor on your images: edgenas fit-accuracy.
+    It becomes a supernet folder. A published network is one network of the elastic supernet around
+    it, with the same answers. Afterwards fit the accuracy predictor: edgenas fit-accuracy.
     """
     request.check()
     from edgenas.model.importing import import_weights

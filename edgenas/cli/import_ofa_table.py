@@ -6,7 +6,10 @@ from edgenas.latency.request import ImportOfaTableRequest
 
 
 def run(request: ImportOfaTableRequest) -> None:
-    """Read published once-for-all latency tables into one latency table."""
+    """Read published once-for-all latency tables.
+
+    They become one latency table of edgenas.
+    """
     from edgenas.basics.files import check_absent
     from edgenas.latency.ofa_tables import import_latency_tables
     from edgenas.latency.table_file import save_table

@@ -23,7 +23,10 @@ class ListRequest:
 
 
 def run(request: ListRequest, shown: Shown) -> None:
-    """List devices, spaces, supernets, runtimes or formats, with where their numbers come from."""
+    """List devices, spaces, supernets, runtimes or formats.
+
+    Each comes with where its numbers are from.
+    """
     from edgenas.delivery.listing import LISTERS
 
     kind = request.kind

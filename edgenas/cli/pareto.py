@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from edgenas.basics.options import Option
 from edgenas.basics.ranges import Range
 from edgenas.cli.command import Shown, Verb
-from edgenas.cli.console import note, print_json, print_line, print_table, steps
+from edgenas.cli.console import note, print_facts, print_json, print_line, print_table, steps
 from edgenas.delivery.request import ParetoRequest
 
 if TYPE_CHECKING:
@@ -33,9 +33,10 @@ class FrontFiles:
 
 
 def run(request: ParetoRequest, files: FrontFiles, shown: Shown) -> None:
-    """Find all that is worth choosing from: the accuracy-latency front on each device.
+    """Find all that is worth choosing from on a device.
 
-    All numbers are predictions: specialize builds, checks and measures one of these networks.
+    This is the front of accuracy and latency. All numbers are predictions: specialize builds,
+    checks and measures one of these networks.
     """
     request.check()
     from edgenas.delivery.fronts import check_ending, search_fronts, write_fronts
@@ -69,10 +70,9 @@ def _print_front(front: "DeviceFront", *, rows: int) -> None:
 
     points = front.few(rows)
     kind = "estimated" if front.provenance == "estimated" else "predicted"
-    print_line(
-        f"{front.target}: {len(front.points)} networks, {len(points)} of them shown; latencies "
-        f"{kind} from {front.source}"
-    )
+    shown = f"{len(points)} of {len(front.points)} networks shown"
+    print_line(f"{front.target}: {shown}")
+    print_facts([("latency", f"{kind} from {front.source}")])
     print_table(
         ("network", "accuracy", "latency", "at most", "MACs", "params", "in words"),
         [
@@ -88,8 +88,7 @@ def _print_front(front: "DeviceFront", *, rows: int) -> None:
             for point in points
         ],
     )
-    for text in front.notes:
-        print_line(f"note: {text}")
+    print_facts(("note", text) for text in front.notes)
 
 
 VERB = Verb(run=run, kinds=(ParetoRequest, FrontFiles, Shown))

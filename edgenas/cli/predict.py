@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from edgenas.cli.command import Shown, Verb
-from edgenas.cli.console import latency_words, print_json, print_line
+from edgenas.cli.console import latency_words, print_facts, print_json
 from edgenas.latency.request import PredictRequest
 
 if TYPE_CHECKING:
@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 def run(request: PredictRequest, shown: Shown) -> None:
-    """Predict the latency of a network on a device: a number, its bound, where they are from."""
+    """Predict the latency of a network on a device.
+
+    It prints a number, its bound, and where both come from.
+    """
     from edgenas.delivery.predicting import predict
 
     prediction = predict(request)
@@ -26,20 +29,20 @@ def _print_prediction(prediction: "Prediction") -> None:
 
     network, target = prediction.network, prediction.target
     if isinstance(network, ModelCosts):
-        print_line(f"{network.path} on {target}: {network}")
+        facts = [("network", f"{network.path}: {network}")]
     else:
-        print_line(f"{network} (id {network.id}) on {target}")
+        facts = [("network", f"{network} (id {network.id})")]
     words = latency_words(prediction.seconds, prediction.upper, provenance=prediction.provenance)
-    print_line(
-        f"{words} at {prediction.confidence:.0%} confidence ({prediction.bound}; from "
-        f"{prediction.source})"
-    )
+    facts += [
+        ("target", str(target)),
+        ("latency", f"{words} at {prediction.confidence:.0%} confidence"),
+        ("rests on", f"{prediction.bound}; from {prediction.source}"),
+    ]
     if (energy := prediction.energy) is not None:
         millijoules = f"{energy.joules * 1e3:.3g} mJ"
         how = "estimated" if energy.provenance == "estimated" else "predicted from measured numbers"
-        print_line(f"{millijoules} {how}: {energy.watts:.3g} W ({energy.source})")
-    for text in prediction.notes:
-        print_line(f"note: {text}")
+        facts.append(("energy", f"{millijoules} {how}: {energy.watts:.3g} W ({energy.source})"))
+    print_facts([*facts, *(("note", text) for text in prediction.notes)])
 
 
 VERB = Verb(run=run, kinds=(PredictRequest, Shown))

@@ -6,9 +6,10 @@ from edgenas.profiling.request import ProfileRequest
 
 
 def run(request: ProfileRequest, shown: Shown) -> None:
-    """Measure the layers of a space, and some whole networks, into a latency table.
+    """Measure a device into a latency table.
 
-    Safe to interrupt: the same command goes on where it was.
+    The layers of a space and some whole networks are timed. Safe to interrupt: the same command
+    goes on where it was.
     """
     from edgenas.profiling.answering import profile
 

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def run(request: ProxiesRequest, shown: Shown) -> None:
-    """Score untrained networks by zero-cost proxies, and say how far such scores can be trusted.
+    """Score untrained networks by zero-cost proxies.
 
-    Prints the rank correlation of every proxy with the measured accuracies of a supernet, beside
+    It prints the rank correlation of every proxy with the measured accuracies of a supernet, beside
     those of the mere numbers of parameters and MACs. With --space, also keeps the best of a draw.
     """
     from edgenas.delivery.prescreening import rate_proxies

@@ -6,7 +6,10 @@ from edgenas.delivery.export_request import ReportRequest
 
 
 def run(request: ReportRequest) -> None:
-    """Write the HTML page of a bundle or a training anew: one file that needs nothing else."""
+    """Write the page of a bundle or a training anew.
+
+    The page is one HTML file that needs nothing else.
+    """
     from edgenas.delivery.reporting import report
 
     print_line(f"report: {report(request)}")

@@ -3,7 +3,14 @@
 from typing import TYPE_CHECKING
 
 from edgenas.cli.command import Shown, Verb
-from edgenas.cli.console import latency_words, note, print_json, print_line, print_table
+from edgenas.cli.console import (
+    latency_words,
+    note,
+    print_facts,
+    print_json,
+    print_line,
+    print_table,
+)
 from edgenas.strategies.request import CompareRequest, SearchRequest
 
 if TYPE_CHECKING:
@@ -11,9 +18,10 @@ if TYPE_CHECKING:
 
 
 def run(request: SearchRequest, comparison: CompareRequest, shown: Shown) -> None:
-    """Find the most accurate network within budgets, by a table and a predictor alone.
+    """Search with tables alone, without weights.
 
-    Latencies are predictions, without a margin for their error: specialize keeps one, or measures.
+    It finds the most accurate network within budgets, as a table and a predictor say. Latencies
+    are predictions, without a margin for their error: specialize keeps one, or measures.
     """
     from edgenas.delivery.searching import compare, search
 
@@ -40,7 +48,7 @@ def _print_answer(answer: "SearchAnswer") -> None:
         ("params", str(answer.costs.params)),
         ("search", f"{answer.evaluations} networks scored in {answer.seconds:.1f} s"),
     ]
-    print_table(("", ""), rows)
+    print_facts(rows)
 
 
 def _print_comparison(compared: "SearchComparison") -> None:

@@ -9,12 +9,12 @@ import typer
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.options import Option, changed_names
 from edgenas.cli.command import Shown, Verb
-from edgenas.cli.console import note, print_json, print_line, print_table, steps
+from edgenas.cli.console import note, print_facts, print_json, print_line, print_table, steps
+from edgenas.cli.result import describe_briefly, describe_fully
 from edgenas.delivery.request import SpecializeRequest
 
 if TYPE_CHECKING:
     from edgenas.delivery.fleet import Outcome
-    from edgenas.delivery.request import Result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +39,20 @@ class Fleet:
     ] = None
 
 
-def run(request: SpecializeRequest, fleet: Fleet, where: Where, shown: Shown) -> None:
-    """Find the most accurate network within the budgets, verify it and write its bundle."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detail:
+    """How much is printed."""
+
+    verbose: Annotated[bool, Option("Print every note, and what each number rests on.")] = False
+
+
+def run(
+    request: SpecializeRequest, fleet: Fleet, where: Where, detail: Detail, shown: Shown
+) -> None:
+    """Find the best network for a budget, verified.
+
+    It is the most accurate network that was found within every budget of one run on the device.
+    """
     if fleet.devices is not None:
         for name in sorted(changed_names(request) - {"sign"}):
             raise EdgenasError(
@@ -61,40 +73,9 @@ def run(request: SpecializeRequest, fleet: Fleet, where: Where, shown: Shown) ->
     if shown.json:
         print_json(result.to_json())
     else:
-        _print_result(result)
+        print_facts(describe_fully(result) if detail.verbose else describe_briefly(result))
         if not request.constraints and request.arch is None:
             note("no budget was given: this is the most accurate network of the space")
-
-
-def _print_result(result: "Result") -> None:
-    record = result.record
-    rows = [
-        ("target", str(record.target)),
-        ("network", f"{result.arch} (id {result.arch.id})"),
-        ("costs", record.costs_text()),
-        ("accuracy", str(record.accuracy)),
-    ]
-    if record.classes is not None:
-        worst = "; ".join(map(str, record.classes.worst_first[:3]))
-        rows.append(("worst classes", worst))
-        rows += [("confused", str(pair)) for pair in record.classes.confused[:1]]
-    if record.retraining is not None:
-        rows.append(("retrained", str(record.retraining)))
-    if record.predicted is not None:
-        rows.append(("latency", str(record.predicted)))
-    if record.measured is not None:
-        rows.append(("latency", str(record.measured)))
-    if record.energy is not None:
-        rows.append(("energy", str(record.energy)))
-    rows += [("promise", str(promise)) for promise in record.promises]
-    if result.signed_by:
-        rows.append(("signed", f"by the key {result.signed_by}"))
-    rows += [("note", text) for text in record.notes]
-    print_table(("", ""), rows)
-    if result.existed:
-        print_line(f"{result.folder} held this very bundle already; every check passed")
-    else:
-        print_line(f"bundle: {result.folder}   check it again: edgenas verify {result.folder}")
 
 
 def _specialize_fleet(devices: Path, *, sign: str | None, where: Where, shown: Shown) -> None:
@@ -155,4 +136,4 @@ def _fleet_row(outcome: "Outcome") -> tuple[str, ...]:
     )
 
 
-VERB = Verb(run=run, kinds=(SpecializeRequest, Fleet, Where, Shown))
+VERB = Verb(run=run, kinds=(SpecializeRequest, Fleet, Where, Detail, Shown))

@@ -8,9 +8,10 @@ from edgenas.training.request import TrainRequest
 
 
 def run(request: TrainRequest, shown: Shown) -> None:
-    """Train a supernet, then evaluate networks of it and fit its accuracy predictor.
+    """Train a supernet and fit its accuracy predictor.
 
-    Safe to interrupt at any moment; --resume goes on to the very same weights. Several processes:
+    Networks of it are evaluated for that at the end. Safe to interrupt at any moment; --resume
+    goes on to the very same weights. Several processes:
     torchrun --nproc-per-node N -m edgenas train ...
     """
     request.check()

@@ -5,13 +5,13 @@ import typer
 from edgenas.basics.errors import one_line
 from edgenas.bundle.request import VerifyRequest
 from edgenas.cli.command import Shown, Verb
-from edgenas.cli.console import print_json, print_line, print_table
+from edgenas.cli.console import print_facts, print_json, print_line
 
 
 def run(request: VerifyRequest, shown: Shown) -> None:
-    """Check every claim of a bundle again: hashes, the graph, the numbers, the stored output.
+    """Check every claim of a bundle again.
 
-    With --signers, it also checks who made it.
+    Hashes, the graph, the numbers, the stored output; with --signers also who made it.
     """
     from edgenas.delivery.verifying import verify
 
@@ -19,9 +19,9 @@ def run(request: VerifyRequest, shown: Shown) -> None:
     if shown.json:
         print_json(result.to_json())
     else:
-        print_table(
-            ("check", "", "found"),
-            [(c.name, "ok" if c.passed else "FAILED", c.detail) for c in result.checks],
+        print_facts(
+            (check.name, f"{'ok' if check.passed else 'FAILED'}: {check.detail}")
+            for check in result.checks
         )
         who = {
             "good": f"made by {one_line(result.signature.principal)}",

@@ -377,7 +377,7 @@ def _describe_unbound(prepared: Prepared, built: BuiltNetwork, *, budget: float)
         words = f"takes at most {milliseconds(needs)}"
     others = " that keeps the other budgets" if len(prepared.constraints) > 1 else ""
     return (
-        f"the latency budget of {milliseconds(budget)} does not bind: the most accurate network of "
-        f"space {space.name}{others} {words}; {latency.device.name} could take one about "
+        f"the budget does not bind: the best network of space {space.name}{others} {words}; "
+        f"{milliseconds(budget)} are allowed, so {latency.device.name} could take one about "
         f"{budget / needs:.1f} times as slow: use a larger space or a tighter budget"
     )
