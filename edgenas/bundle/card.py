@@ -46,6 +46,7 @@ def model_card(record: Record, *, manifest: Mapping[str, Any], onnx: bytes) -> s
         f"```console\n$ pip install {' '.join(_NEEDED)} {_show_runtime(model_file)}\n"
         "$ python example.py photo.jpg\n```",
         "These are the lowest versions; Python 3.8, which JetPack 5 has, or newer.",
+        *_describe_tflite(record, manifest),
         f"- Input `{model['input']}`: {preprocessing['dtype']}, shape "
         f"{_show_shape(model['input_shape'])}, {preprocessing['layout']}, "
         f"{preprocessing['channel_order']}",
@@ -72,6 +73,20 @@ def model_card(record: Record, *, manifest: Mapping[str, Any], onnx: bytes) -> s
         ),
     ]
     return _join_paragraphs(parts)
+
+
+def _describe_tflite(record: Record, manifest: Mapping[str, Any]) -> list[str]:
+    """How ``model.tflite`` is run, where there is one."""
+    shape = manifest["model"].get("tflite_input_shape")
+    if shape is None:
+        return []
+    alone = "none: LiteRT's own kernels (Ruy)" if record.target.runtime == "tflite" else "XNNPACK"
+    return [
+        f"The target runs `model.tflite` with LiteRT (TensorFlow Lite), delegate {alone}:",
+        f"```console\n$ pip install {' '.join(_NEEDED)} ai-edge-litert\n"
+        "$ python example_litert.py photo.jpg\n```",
+        f"- Signature `serving_default`, input `image`: float32, shape {_show_shape(shape)}, NHWC",
+    ]
 
 
 def _describe_classes(record: Record) -> list[str]:

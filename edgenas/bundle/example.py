@@ -18,13 +18,12 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 # ONNX Runtime sends usage data to its makers, unless this is set before it is loaded.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import numpy as np
-import onnxruntime
 from PIL import Image, ImageOps
 
 # Only these are opened, whatever the name of the file: for an EPS file Pillow runs a program.
@@ -32,6 +31,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 # JPEG files with more pixels are decoded at half their size, as in training.
 MOST_PIXELS = 2**26
 FOLDER = Path(__file__).resolve().parent
+Answer = Callable[[np.ndarray], np.ndarray]
 
 
 def load_image(path: Path, preprocessing: dict[str, Any]) -> np.ndarray:
@@ -107,16 +107,28 @@ def cut(pixels: Image.Image, high: int, wide: int, top: int, left: int) -> Image
     return pixels.crop((left, top, left + wide, top + high))
 
 
-def run(session: onnxruntime.InferenceSession, x: np.ndarray) -> np.ndarray:
-    """Run the model on one input (1, 3, height, width); returns logits, shape (classes,)."""
+def open_model(manifest: dict[str, Any]) -> Answer:
+    """Load model.onnx; returns a function from an input (1, 3, height, width) to its logits."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    # Without it, int8 models are less accurate on x86 processors that lack VNNI.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    session = onnxruntime.InferenceSession(
+        str(FOLDER / "model.onnx"), options, providers=["CPUExecutionProvider"]
+    )
     batch = session.get_inputs()[0].shape[0]
-    # A model for a fixed batch needs a full one; an app would fill it with other images.
-    x = np.repeat(x, batch if isinstance(batch, int) else 1, axis=0)
-    (logits,) = session.run(["logits"], {"image": x})
-    return np.asarray(logits)[0]
+
+    def answer(x: np.ndarray) -> np.ndarray:
+        # A model for a fixed batch needs a full one; an app would fill it with other images.
+        x = np.repeat(x, batch if isinstance(batch, int) else 1, axis=0)
+        (logits,) = session.run(["logits"], {"image": x})
+        return np.asarray(logits)[0]
+
+    return answer
 
 
-def check(session: onnxruntime.InferenceSession, manifest: dict[str, Any]) -> bool:
+def check(answer: Answer, manifest: dict[str, Any]) -> bool:
     """Check that the sample image gives the stored input, and the input the stored output."""
     x = load_image(FOLDER / "sample_image.png", manifest["preprocessing"])
     wanted_input = np.load(FOLDER / "sample_input.npy")
@@ -124,7 +136,7 @@ def check(session: onnxruntime.InferenceSession, manifest: dict[str, Any]) -> bo
     # One of 255 levels: image libraries differ in how they round a resized pixel.
     level = 1.001 / 255 / min(manifest["preprocessing"]["std"])
     same_input = float(np.abs(x - wanted_input).max()) <= level
-    difference = float(np.abs(run(session, wanted_input[:1]) - wanted).max())
+    difference = float(np.abs(answer(wanted_input[:1]) - wanted).max())
     same_output = difference <= manifest["parity"]["tolerance"] * max(1.0, np.abs(wanted).max())
     print(f"sample input: {'as expected' if same_input else 'DIFFERENT'}")
     print(
@@ -134,25 +146,20 @@ def check(session: onnxruntime.InferenceSession, manifest: dict[str, Any]) -> bo
     return same_input and same_output
 
 
-def main(paths: list[str]) -> int:
+def main(paths: list[str], open_model: Callable[[dict[str, Any]], Answer] = open_model) -> int:
     """Classify images, or check the bundle if there are none; returns the exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack characters of the labels
         sys.stdout.reconfigure(errors="backslashreplace")
     manifest = json.loads((FOLDER / "manifest.json").read_text(encoding="utf-8"))
-    options = onnxruntime.SessionOptions()
-    # Without it, int8 models are less accurate on x86 processors that lack VNNI.
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    session = onnxruntime.InferenceSession(
-        str(FOLDER / "model.onnx"), options, providers=["CPUExecutionProvider"]
-    )
+    answer = open_model(manifest)
     for path in map(Path, paths or [str(FOLDER / "sample_image.png")]):
-        logits = run(session, load_image(path, manifest["preprocessing"]))
+        logits = answer(load_image(path, manifest["preprocessing"]))
         shares = np.exp(logits - logits.max())
         shares /= shares.sum()
         print(path.name)
         for label in np.argsort(-logits)[:5]:
             print(f"  {shares[label]:6.1%}  {manifest['labels'][label]}")
-    return 0 if paths or check(session, manifest) else 1
+    return 0 if paths or check(answer, manifest) else 1
 
 
 if __name__ == "__main__":

@@ -8,6 +8,9 @@ who know the right id from elsewhere.
 
 ``weights`` is there only if the network has other weights than the supernet.
 
+Format ``edgenas.bundle/3`` is the same with the files of a bundle for LiteRT. Only such bundles are
+written in it.
+
 History: format 1 had neither ``search.json`` nor ``report.html``; it is still read.
 """
 
@@ -45,6 +48,7 @@ if TYPE_CHECKING:  # it needs torch, a bundle does not
     from edgenas.images.preprocessing import Preprocessing
 
 SCHEMA = "edgenas.bundle/2"
+WITH_TFLITE = "edgenas.bundle/3"
 NAME = "manifest.json"
 FILES = (
     "arch.json",
@@ -58,8 +62,11 @@ FILES = (
     "expected_output.npy",
     "example.py",
 )
+# What a bundle for LiteRT holds beside.
+TFLITE_FILES = ("model.tflite", "example_litert.py")
 _FORMATS = {
     SCHEMA: FILES,
+    WITH_TFLITE: (*FILES, *TFLITE_FILES),
     "edgenas.bundle/1": tuple(n for n in FILES if n not in ("search.json", "report.html")),
 }
 _Side = Pixels | tuple[Pixels, Pixels]  # of a square; height and width
@@ -72,6 +79,8 @@ class _Model:
     input_shape: Annotated[tuple[Pixels | Literal["n"], ...], Length(4, 4)]
     output: Name
     output_shape: Annotated[tuple[Classes | Literal["n"], ...], Length(2, 2)]
+    # Where there is a model.tflite, whose images have their channels last.
+    tflite_input_shape: Annotated[tuple[Pixels, ...], Length(4, 4)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,11 +217,12 @@ def compute_id(manifest: Mapping[str, Any]) -> str:
 
 def add_hashes(manifest: Mapping[str, Any], *, folder: Path) -> dict[str, Any]:
     """Add the hashes of the files of a folder, and the id, to a manifest."""
+    schema = WITH_TFLITE if (folder / TFLITE_FILES[0]).exists() else SCHEMA
     files = {
         name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
-        for name in FILES
+        for name in _FORMATS[schema]
     }
-    complete = {"schema": SCHEMA, "bundle_id": "", **manifest, "files": files}
+    complete = {"schema": schema, "bundle_id": "", **manifest, "files": files}
     return {**complete, "bundle_id": compute_id(complete)}
 
 

@@ -1,17 +1,21 @@
-"""Checks of a bundle's sample: its picture, the input made from it, and the model's answer."""
+"""Checks of a bundle's sample: its picture, the input made from it, and the models' answers."""
 
 import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from edgenas.basics.errors import EdgenasError
 from edgenas.bundle import example
 from edgenas.bundle.claim import ClaimCheck
 from edgenas.bundle.contents import load_array
 from edgenas.images.pictures import MOST_PIXELS
 from edgenas.model.export import run_onnx
+from edgenas.runtime import litert_cpu
+from edgenas.runtime.tflite.file import read_metadata
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PIXELS = 40_000_000  # of a sample image: 160 MB as floats
@@ -72,12 +76,39 @@ def check_output(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
     if x.dtype != np.float32 or x.shape[0] < 1:
         return ClaimCheck("output", False, f"sample_input.npy is {x.dtype}, not float32")
     logits = run_onnx((folder / "model.onnx").read_bytes(), x)
+    return _compare("output", logits, expected, tolerance=fields["parity"]["tolerance"])
+
+
+def check_tflite(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
+    """Check that ``model.tflite`` is of the same network and answers as the bundle says.
+
+    It runs with the delegate and the threads of the target. Where LiteRT is not here, it is not
+    run.
+    """
+    if reason := litert_cpu.available():
+        return ClaimCheck("tflite", True, f"model.tflite was not run: {reason}")
+    data, target = (folder / "model.tflite").read_bytes(), fields["target"]
+    x = load_array(folder / "sample_input.npy")
+    try:
+        answer = litert_cpu.run_file(data, x, name=target["runtime"], threads=target["threads"])
+    except EdgenasError as error:
+        return ClaimCheck("tflite", False, error.message)
+    arch_id = read_metadata(data).get("arch_id")
+    if arch_id != fields["arch_id"]:
+        return ClaimCheck("tflite", False, f"model.tflite is of arch {arch_id}")
+    expected = load_array(folder / "expected_output.npy")
+    return _compare("tflite", answer, expected, tolerance=fields["parity"]["tolerance"])
+
+
+def _compare(
+    name: str, logits: NDArray[Any], expected: NDArray[Any], *, tolerance: float
+) -> ClaimCheck:
     if logits.shape != expected.shape:
-        return ClaimCheck("output", False, f"logits of shape {logits.shape}, not {expected.shape}")
+        return ClaimCheck(name, False, f"logits of shape {logits.shape}, not {expected.shape}")
     difference = float(np.abs(logits - expected).max())
-    limit = fields["parity"]["tolerance"] * max(1.0, float(np.abs(expected).max()))
+    limit = tolerance * max(1.0, float(np.abs(expected).max()))
     same_top1 = bool((logits.argmax(1) == expected.argmax(1)).all())
     detail = f"largest difference of a logit {difference:.1e}, limit {limit:.0e}"
     if not same_top1:
         detail += ", another class is the likeliest"
-    return ClaimCheck("output", difference <= limit and same_top1, detail)
+    return ClaimCheck(name, difference <= limit and same_top1, detail)

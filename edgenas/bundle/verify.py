@@ -28,7 +28,7 @@ from edgenas.bundle.contents import (
     read_trace,
 )
 from edgenas.bundle.record import Record
-from edgenas.bundle.sample import check_output, check_picture, check_sample
+from edgenas.bundle.sample import check_output, check_picture, check_sample, check_tflite
 from edgenas.model.export import OperatorCount, operator_counts, read_metadata
 from edgenas.space.arch import load_arch
 from edgenas.space.cost import cost, total
@@ -119,6 +119,8 @@ def _check_claims(
     yield check_picture(folder, fields)
     yield check_sample(folder, fields)
     yield check_output(folder, fields)
+    if manifest.TFLITE_FILES[0] in fields["files"]:
+        yield check_tflite(folder, fields)
 
 
 def _check_files(folder: Path, expected: dict[str, dict[str, Any]]) -> ClaimCheck:
@@ -298,10 +300,16 @@ def _check_card(folder: Path, fields: dict[str, Any], record: Record) -> ClaimCh
 
 
 def _check_example(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
-    """Check that the program people will run is the one that this build writes."""
-    ours, theirs = Path(example.__file__), folder / "example.py"
+    """Check that the programs people will run are those that this build writes."""
+    ours = Path(example.__file__).parent
+    for name in sorted({"example_litert.py"} & set(fields["files"])):
+        if (ours / name).read_bytes() != (folder / name).read_bytes():
+            return _compare_generated("example", name, fields, lambda: False)
     return _compare_generated(
-        "example", "example.py", fields, lambda: ours.read_bytes() == theirs.read_bytes()
+        "example",
+        "example.py",
+        fields,
+        lambda: (ours / "example.py").read_bytes() == (folder / "example.py").read_bytes(),
     )
 
 

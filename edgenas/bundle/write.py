@@ -48,6 +48,7 @@ class BundleParts:
         parity: of the model to PyTorch.
         request: what the user asked for, as JSON values; see ``check_output``.
         batch: the batch that the model is made for; None: any.
+        tflite: its ``model.tflite``; None: the target does not run one.
     """
 
     space: Space
@@ -60,6 +61,7 @@ class BundleParts:
     parity: Parity
     request: Mapping[str, Any]
     batch: int | None = 1
+    tflite: bytes | None = None
 
 
 def write_bundle(
@@ -109,6 +111,10 @@ def write_bundle(
         np.save(temporary / "sample_input.npy", x)
         np.save(temporary / "expected_output.npy", run_onnx(parts.onnx, x))
         shutil.copyfile(example.__file__, temporary / "example.py")
+        if parts.tflite is not None:
+            (temporary / "model.tflite").write_bytes(parts.tflite)
+            beside = Path(example.__file__).with_name("example_litert.py")
+            shutil.copyfile(beside, temporary / beside.name)
         complete = manifest.add_hashes(fields, folder=temporary)
         write_text(temporary / manifest.NAME, manifest.to_text(complete))
         if key is not None:
@@ -154,6 +160,9 @@ def _manifest_fields(parts: BundleParts) -> dict[str, Any]:
         "parity": parts.parity.to_json(),
         "request": json.loads(json.dumps(parts.request)),
     }
+    if parts.tflite is not None:
+        size = space.input_size(arch.resolution)
+        fields["model"]["tflite_input_shape"] = [batch or 1, *size, space.inputs]
     if weights := parts.record.weights_json():
         fields["weights"] = weights
     return fields
@@ -183,7 +192,8 @@ def check_output(
     if not folder.is_dir():
         raise EdgenasError(f"--out {folder} is a file", hint="choose another --out")
     names = {path.name for path in folder.iterdir() if not is_litter(path)}
-    strangers = sorted(names - {*manifest.FILES, manifest.NAME, signing.NAME})
+    own = {*manifest.FILES, *manifest.TFLITE_FILES, manifest.NAME, signing.NAME}
+    strangers = sorted(names - own)
     if strangers:
         # Also with force: replacing means deleting, and the user may want to keep this file.
         raise EdgenasError(

@@ -127,7 +127,9 @@ class TargetLatency:
         cautions: list[str] = []
         if self.model is not None:
             operators = [p for _, layer in plan(space, arch) for p in primitives(layer)]
-            cautions = cautions_of(self.model, operators, file="model.onnx")
+            runtime = runtimes.find(self.target.runtime)
+            file = runtime.bundle_file.name if runtime and runtime.bundle_file else "model.onnx"
+            cautions = cautions_of(self.model, operators, file=file)
         cautions.append(
             f"the latency is {self.predictor.provenance}, not measured; measure the real one on "
             f"the board itself: {self._measuring_command(space)}; or give --ssh to specialize"

@@ -16,12 +16,12 @@ from edgenas.delivery.latency import TargetLatency, check_energy, check_runtime
 from edgenas.delivery.limits import check_reachable
 from edgenas.delivery.request import AUTO, SpecializeRequest
 from edgenas.delivery.shared import SharedInputs
+from edgenas.delivery.target_file import is_lowered_here
 from edgenas.latency import device as devices
 from edgenas.latency.device import Device, Target
 from edgenas.model.saved import ACCURACY_FILE, TrainedSupernet
 from edgenas.profiling.reach import clock_of, timed_target
 from edgenas.profiling.work import Clock
-from edgenas.runtime import registry as runtimes
 from edgenas.runtime.registry import form_of
 from edgenas.space.arch import Arch
 from edgenas.space.space import Space
@@ -102,9 +102,7 @@ class Prepared:
     @property
     def lowered(self) -> bool:
         """Whether the model is brought to less than fp32 here, and not on the device."""
-        target = self.latency.target
-        runs_here = self.latency.reachable and target.runtime in runtimes.names()
-        return runs_here and target.precision != "fp32"
+        return is_lowered_here(self.latency.target, reachable=self.latency.reachable)
 
     @property
     def shipped_precision(self) -> str:
@@ -211,7 +209,8 @@ def prepare(resolved: Resolved, inputs: SharedInputs, *, progress: Progress) -> 
             check_energy(target, resolved.clock)
     images = inputs.images(request, progress)
     images = replace(images, notes=(*images.notes, *describe_fit(as_trained, request.fit)))
-    check_images(request, images, target=target, here=resolved.reachable)
+    here = is_lowered_here(target, reachable=resolved.reachable)
+    check_images(request, images, target=target, here=here)
     latency = inputs.latency(
         request.supernet,
         device=resolved.device,

@@ -33,11 +33,11 @@ from edgenas.delivery.request import AUTO, Result, SpecializeRequest
 from edgenas.delivery.retraining import describe_joint_training, retrain
 from edgenas.delivery.shared import SharedInputs
 from edgenas.delivery.starting import choose_start
+from edgenas.delivery.target_file import describe_file, make_file
 from edgenas.latency.table_file import find_table
 from edgenas.model.saved import ACCURACY_FILE, TrainedSupernet
 from edgenas.pages.bundle import bundle_page
 from edgenas.profiling.tables import NoTableError
-from edgenas.runtime import registry as runtimes
 from edgenas.space.arch import Arch
 
 if TYPE_CHECKING:
@@ -130,9 +130,7 @@ def _finish(
         chosen = retrain(prepared, chosen)
     chosen = describe_joint_training(prepared, chosen)
     chosen = replace(chosen, built=compare_on_evaluation_images(prepared, chosen.built))
-    runtime = runtimes.find(resolved.target.runtime)
-    if runtime is not None and runtime.bundle_note:
-        chosen = replace(chosen, notes=(*chosen.notes, runtime.bundle_note))
+    chosen = replace(chosen, notes=(*chosen.notes, *describe_file(resolved.target)))
     return Finished(prepared=prepared, chosen=chosen, evaluated=evaluate(prepared, chosen.built))
 
 
@@ -196,6 +194,7 @@ def _deliver(finished: Finished, *, folder: Path, key: dict[str, Any]) -> Result
             parity=built.parity,
             request=key,
             batch=prepared.latency.target.batch,
+            tflite=make_file(built.onnx, prepared.latency.target),
         ),
         page=bundle_page,
         key=prepared.request.sign,

@@ -140,6 +140,19 @@ class ExportFormat:
 
 
 @dataclass(frozen=True)
+class BundleFile:
+    """A file that a bundle for a runtime holds beside the ONNX graph: what ``convert`` makes of it.
+
+    Args:
+        name: the name of the file.
+        example: the name of the program in the bundle that shows how to run it.
+    """
+
+    name: str
+    example: str
+
+
+@dataclass(frozen=True)
 class Runtime:
     """A backend that turns an ONNX graph into something that runs on a device.
 
@@ -162,6 +175,7 @@ class Runtime:
         convert: brings a graph (bytes) into the format that the board part loads. The keyword
             ``batch`` is the number of images a run. None: the board part loads ONNX.
         why_not_convert: gives None, or the reason why nothing can be converted here.
+        bundle_file: what a bundle for it holds beside the ONNX graph; None: nothing.
         exports: the formats that it brings to ``edgenas export``.
         bundle_note: what the reader of a bundle for this runtime must know.
     """
@@ -179,6 +193,7 @@ class Runtime:
     timing_hint: str = ""
     convert: Callable[..., bytes] | None = None
     why_not_convert: Callable[[], str | None] | None = None
+    bundle_file: BundleFile | None = None
     exports: tuple[ExportFormat, ...] = ()
     bundle_note: str = ""
 

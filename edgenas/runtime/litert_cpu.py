@@ -20,7 +20,7 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.clock.board import litert_cpu as board
 from edgenas.clock.board.part import UnitError
 from edgenas.runtime.checks import Array, check_inputs, check_precision, check_used
-from edgenas.runtime.contract import ExportFormat, Kernel, Runtime
+from edgenas.runtime.contract import BundleFile, ExportFormat, Kernel, Runtime
 from edgenas.runtime.tflite.convert import draft
 from edgenas.runtime.tflite.draft import TO_LAST
 from edgenas.runtime.tflite.file import Operator, TfliteGraph, why_not, write
@@ -176,6 +176,31 @@ def compile_graph(
     return LitertSession(interpreter, graph=graph, delegate=delegate, facts=facts)
 
 
+def run_file(data: bytes, images: Array, *, name: str, threads: int) -> Array:
+    """The answer of a .tflite file of one input to images, shape (n, channels, height, width).
+
+    Args:
+        data: the file.
+        images: float32; as many as the file takes.
+        name: of the runtime, ``litert`` or ``tflite``.
+        threads: threads of one operator.
+
+    Raises:
+        EdgenasError: LiteRT refuses the file, or it takes other images.
+    """
+    delegate = board.NO_DELEGATE if name == TFLITE else board.XNNPACK
+    try:
+        interpreter = board.open_interpreter(data, threads=threads, delegate=delegate)
+        inputs = interpreter.get_input_details()
+        interpreter.set_tensor(
+            inputs[0]["index"], np.ascontiguousarray(images.transpose(TO_LAST), np.float32)
+        )
+        interpreter.invoke()
+    except (UnitError, ValueError, RuntimeError) as error:
+        raise EdgenasError(f"{name} refuses the file: {' '.join(str(error).split())}") from error
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+
 def tell_outside(operators: list[str]) -> str:
     """The operators outside of a delegate, in words: ``2: HARD_SWISH (2)``; ``0`` for none."""
     kinds = sorted({kind: operators.count(kind) for kind in operators}.items())
@@ -201,6 +226,7 @@ def _runtime(name: str, part: str, delegate: str, exports: tuple[ExportFormat, .
         part=f"edgenas.clock.board.litert_cpu:{part}",
         convert=partial(convert, name=name),
         why_not_convert=why_not,
+        bundle_file=BundleFile(FILE, "example_litert.py"),
         exports=exports,
     )
 

@@ -98,6 +98,7 @@ class Draft:
             operators=tuple(self._operators),
             inputs={name: name for name in self.source.inputs},
             outputs=outputs,
+            metadata=self.source.metadata,
             turned=frozenset(
                 name
                 for name in (*self.source.inputs, *self.source.outputs)

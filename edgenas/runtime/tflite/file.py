@@ -96,6 +96,7 @@ class TfliteGraph:
         inputs: their tensors, by the names that programs call them by.
         outputs: the same of its outputs.
         turned: those of both whose channels come last, and in ONNX first.
+        metadata: texts by name, as the ONNX graph has them.
     """
 
     tensors: Mapping[str, Tensor]
@@ -103,6 +104,7 @@ class TfliteGraph:
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     turned: frozenset[str] = frozenset()
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def why_not() -> str | None:
@@ -124,6 +126,7 @@ def write(graph: TfliteGraph) -> bytes:
         raise EdgenasError(f"no .tflite file can be written here: {reason}")
     schema, numbers = _schema(), {name: i for i, name in enumerate(graph.tensors)}
     constants = [t.values for t in graph.tensors.values() if t.values is not None]
+    texts = [np.frombuffer(text.encode(), np.uint8) for text in graph.metadata.values()]
     places = {t.name: i for i, t in enumerate(
         (t for t in graph.tensors.values() if t.values is not None), start=1
     )}  # fmt: skip
@@ -145,7 +148,11 @@ def write(graph: TfliteGraph) -> bytes:
         operatorCodes=[_code(schema, code, version) for code, version in codes],
         subgraphs=[subgraph],
         # The first buffer is the empty one of what is computed.
-        buffers=[schema.BufferT(), *(_Buffer(schema, values) for values in constants)],
+        buffers=[schema.BufferT(), *(_Buffer(schema, v) for v in (*constants, *texts))],
+        metadata=[
+            schema.MetadataT(name=name, buffer=1 + len(constants) + i)
+            for i, name in enumerate(graph.metadata)
+        ],
         signatureDefs=[_signature(schema, graph, numbers)],
     )
     builder = importlib.import_module("flatbuffers").Builder(
@@ -153,6 +160,24 @@ def write(graph: TfliteGraph) -> bytes:
     )
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def read_metadata(data: bytes) -> dict[str, str]:
+    """The texts that a file of ours holds, by name.
+
+    Raises:
+        EdgenasError: LiteRT's schema is not here.
+    """
+    if reason := why_not():
+        raise EdgenasError(f"no .tflite file can be read here: {reason}")
+    model = _schema().Model.GetRootAs(data)
+    texts: dict[str, str] = {}
+    for i in range(model.MetadataLength()):
+        entry = model.Metadata(i)
+        data_of = model.Buffers(entry.Buffer())
+        held = data_of.DataAsNumpy() if data_of.DataLength() else b""
+        texts[entry.Name().decode()] = bytes(held).decode()
+    return texts
 
 
 def _schema() -> Any:

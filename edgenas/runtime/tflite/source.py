@@ -59,6 +59,7 @@ class Source:
         readers: the nodes that read a value.
         inputs: names of the inputs.
         outputs: names of the outputs.
+        metadata: of the model, by name.
     """
 
     nodes: tuple[NodeProto, ...]
@@ -68,6 +69,7 @@ class Source:
     readers: Mapping[str, tuple[NodeProto, ...]]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    metadata: Mapping[str, str]
 
     def sole_reader(self, name: str) -> NodeProto | None:
         """The node that alone reads a value; None: there are others, or it is an output."""
@@ -116,6 +118,7 @@ def read(onnx_bytes: bytes, *, batch: int, known: frozenset[str], runtime: str) 
         readers=readers,
         inputs=tuple(one.name for one in closed.inputs),
         outputs=outputs,
+        metadata={one.key: one.value for one in model.proto.metadata_props},
     )
 
 
