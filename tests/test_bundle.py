@@ -355,8 +355,8 @@ def test_no_bundle_is_said_so(tmp_path: Path):
 
 def test_another_version_of_the_format_is_refused(bundle: Path):
     path = bundle / "manifest.json"
-    path.write_text(path.read_text().replace("edgenas.bundle/2", "edgenas.bundle/3"))
-    assert "must have schema 'edgenas.bundle/2', found 'edgenas.bundle/3'" in failure(bundle)
+    path.write_text(path.read_text().replace("edgenas.bundle/2", "edgenas.bundle/4"))
+    assert "must have schema 'edgenas.bundle/2', found 'edgenas.bundle/4'" in failure(bundle)
 
 
 # Bytes as written, but the contents do not agree: a bundle that was put together wrongly
