@@ -60,7 +60,7 @@ def refused(done: SimpleNamespace, message: str, hint: str = "") -> None:
 def spawn(*words: object, **changes) -> subprocess.Popen[str]:
     """The command in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "edgenas", *map(str, words)],
+        [sys.executable, "-m", "edgenas", *(w if isinstance(w, bytes) else str(w) for w in words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -630,7 +630,9 @@ def test_a_terminal_that_lacks_characters_gets_escapes(tmp_path: Path):
     out, log = done.communicate(timeout=60)
     assert done.returncode == 0, log
     assert "x/\\xf7 " in out
-    done = spawn(*words, tmp_path / "北.json", PYTHONIOENCODING="ascii")
+    # As bytes, and in UTF-8: a locale without Unicode has no such argument.
+    name = os.fsencode(tmp_path) + b"/\xe5\x8c\x97.json"
+    done = spawn(*words, name, PYTHONIOENCODING="ascii", PYTHONUTF8="1")
     out, log = done.communicate(timeout=60)
     assert (done.returncode, out) == (2, "")
     assert "\\u5317.json" in log.splitlines()[0]

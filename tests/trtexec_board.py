@@ -57,8 +57,11 @@ def left_over() -> list[Path]:
     return [path for folder in FOLDERS for path in folder.glob("edgenas-trt.*")]
 
 
-def stay(before: set[Path], *, seconds: float = 60.0) -> set[Path]:
-    """The folders that are there now, were not there before, and do not go within some time."""
+def stay(before: set[Path], *, seconds: float = 300.0) -> set[Path]:
+    """The folders that are there now, were not there before, and do not go within some time.
+
+    Other tests may run at the same time: theirs go too, when those tests end.
+    """
     new, end = set(left_over()) - before, time.monotonic() + seconds
     while new and time.monotonic() < end:
         time.sleep(0.05)
