@@ -220,7 +220,7 @@ def test_what_was_killed_goes_on_to_the_same_bundle(tiny: Path, photos: Path):
     assert again.existed
 
 
-@pytest.mark.parametrize("strategy", ["aging", "bayes", "reinforce"])
+@pytest.mark.parametrize("strategy", ["aging", "gaussian", "reinforce"])
 def test_any_strategy_can_be_retrained_from(
     tiny: Path, photos: Path, strategy: str, seen, monkeypatch: pytest.MonkeyPatch
 ):

@@ -29,7 +29,7 @@ from edgenas.strategies.constraint import Constraint, Limit, parse_constraint
 from edgenas.strategies.least import find_least
 from edgenas.strategies.neighbours import drop_repeats, hash_rows, list_all, list_neighbours
 from edgenas.strategies.result import SearchResult
-from edgenas.strategies.run import STRATEGIES, search
+from edgenas.strategies.run import FRUGAL, STRATEGIES, search
 
 # Constraints
 
@@ -182,7 +182,7 @@ def brute_force(space: Space, score: Callable[[Codes], Any], limits: list[Limit]
 def test_constraints_are_never_broken_and_results_repeat(
     seed: int, tight: float, second: float, strategy: str, evaluations: int
 ):
-    assume(strategy != "bayes" or evaluations != 400)  # slow by design
+    assume(strategy not in FRUGAL or evaluations != 400)  # slow by design
     space = tiny()
     latency, macs = compile_tables(space, fake_seconds), macs_table(space)
     rows = list_all(space)
@@ -234,7 +234,8 @@ def test_evolution_finds_the_best_of_a_space_it_may_not_enumerate(tight: float, 
 
 
 @pytest.mark.parametrize(
-    ("strategy", "evaluations"), [("evolution", 4000), ("aging", 4000), ("bayes", 40)]
+    ("strategy", "evaluations"),
+    [("evolution", 4000), ("aging", 4000), ("local", 400), ("bayes", 40), ("gaussian", 30)],
 )
 def test_every_strategy_beats_random_search(strategy: str, evaluations: int):
     space = load_space("mbv3-cifar")

@@ -29,7 +29,7 @@ from edgenas.strategies.gradient.run import SearchData, learn
 from edgenas.strategies.gradient.step import GradientSettings
 from edgenas.strategies.gradient.weights import WeightTraining
 from edgenas.strategies.neighbours import list_neighbours
-from edgenas.strategies.run import search
+from edgenas.strategies.run import FRUGAL, search
 from edgenas.training.division import recipe_of
 from edgenas.training.memory import keep_memory
 
@@ -139,7 +139,7 @@ def rank_networks(
     """
     if learnt.preference is not None:
         return _rank_by_preference(prepared, learnt, limits, name=name, count=count)
-    if prepared.request.strategy == "bayes":
+    if prepared.request.strategy in FRUGAL:
         evaluations = _AGAIN if again else EVALUATIONS
         return _rank_by_bayes(
             prepared, learnt, limits, name=name, count=count, evaluations=evaluations
@@ -192,7 +192,7 @@ def _rank_by_bayes(
         prepared.space,
         maximize=measure,
         subject_to=limits,
-        strategy="bayes",
+        strategy=prepared.request.strategy,
         seed=prepared.request.seed,
         evaluations=evaluations,
         top=count,

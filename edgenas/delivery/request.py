@@ -23,9 +23,20 @@ SUPERNET = "mbv3-cifar10"
 AUTO = "auto"
 
 Percentile = Literal["p50", "p95"]
-Strategy = Literal["evolution", "aging", "random", "bayes", "proxyless", "gumbel", "reinforce"]
+Strategy = Literal[
+    "evolution",
+    "aging",
+    "random",
+    "local",
+    "bayes",
+    "gaussian",
+    "thompson",
+    "proxyless",
+    "gumbel",
+    "reinforce",
+]
 # These learn from validation images. All others ask the accuracy predictor alone.
-LEARNING = ("bayes", "proxyless", "gumbel", "reinforce")
+LEARNING = ("bayes", "gaussian", "thompson", "proxyless", "gumbel", "reinforce")
 # These learn by gradients on the supernet, and can train its weights too.
 GRADIENT = ("proxyless", "gumbel", "reinforce")
 
@@ -94,7 +105,7 @@ class SpecializeRequest:
     ] = 0.95
     strategy: Annotated[
         Strategy,
-        Option("Search strategy. The last four learn from --data."),
+        Option("Search strategy. The last six learn from --data."),
     ] = "evolution"
     data: Annotated[
         str | None,

@@ -18,7 +18,7 @@ from edgenas.space.space import Space
 from edgenas.strategies.compare import StrategyComparison, compare_strategies
 from edgenas.strategies.constraint import Constraint, Limit
 from edgenas.strategies.request import CompareRequest, SearchRequest
-from edgenas.strategies.run import EVALUATIONS, EXPENSIVE
+from edgenas.strategies.run import EVALUATIONS, EXPENSIVE, FRUGAL
 from edgenas.strategies.run import search as search_space
 
 CONFIDENCE = 0.95  # of the upper bound that is shown beside a latency
@@ -189,7 +189,7 @@ def compare(
     comparison.check_with(request)
     inputs = _read(request, say=say)
     names = comparison.strategies
-    evaluations = request.evaluations or (EXPENSIVE if "bayes" in names else EVALUATIONS)
+    evaluations = request.evaluations or (EXPENSIVE if set(names) & set(FRUGAL) else EVALUATIONS)
     results = compare_strategies(
         inputs.space,
         maximize=inputs.accuracy,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from edgenas.accuracy.encoding import Encoding
 from edgenas.space.cost import Vector
 from edgenas.space.genes import Codes
 from edgenas.space.space import Space
@@ -31,6 +32,7 @@ class Problem:
         seed: of all chance.
         history: where every score is kept, and found again; None: nowhere.
         top: how many of the best are kept.
+        encodings: of the rows, for strategies that model scores; None: those of the space.
     """
 
     space: Space
@@ -40,6 +42,7 @@ class Problem:
     seed: int
     history: SearchHistory | None = None
     top: int = 1
+    encodings: tuple[Encoding, ...] | None = None
 
     def excess(self, rows: Codes) -> Vector:
         """By how much the limits are broken, as parts of them, summed; 0: all are kept."""

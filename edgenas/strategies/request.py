@@ -28,12 +28,15 @@ class SearchRequest:
         Option("Classes of the classifier. Default: those of the accuracy predictor."),
     ] = None
     strategy: Annotated[
-        Literal["evolution", "aging", "bayes", "random"],
-        Option("Search strategy; aging is regularised evolution."),
+        Literal["evolution", "aging", "local", "bayes", "gaussian", "thompson", "random"],
+        Option(
+            "Search strategy; aging is regularised evolution, bayes optuna's estimator, gaussian "
+            "and thompson choose by a Gaussian process."
+        ),
     ] = "evolution"
     evaluations: Annotated[
         Evaluations | None,
-        Option("Networks scored at most. Default: 120000; with bayes 60."),
+        Option("Networks scored at most. Default: 120000; with bayes, gaussian and thompson 60."),
     ] = None
     history: Annotated[
         Path | None,

@@ -16,19 +16,25 @@ from edgenas.strategies.constraint import Limit
 from edgenas.strategies.evolution import evolve
 from edgenas.strategies.feasible import find_feasible
 from edgenas.strategies.history import open_history
+from edgenas.strategies.local import climb
 from edgenas.strategies.neighbours import list_all
 from edgenas.strategies.problem import Account, Problem, Score
 from edgenas.strategies.random import sample
 from edgenas.strategies.result import Candidate, SearchResult
+from edgenas.strategies.surrogate import improve, thompson
 
 STRATEGIES: Mapping[str, Callable[[Problem], Account]] = {
     "evolution": evolve,
     "aging": age,
     "bayes": bayes,
     "random": sample,
+    "local": climb,
+    "gaussian": improve,
+    "thompson": thompson,
 }
+FRUGAL = ("bayes", "gaussian", "thompson")  # for scores that are expensive
 EVALUATIONS = 120_000
-EXPENSIVE = 60  # where the strategy is one for scores that are expensive
+EXPENSIVE = 60  # of a frugal strategy
 
 
 def search(
@@ -49,9 +55,10 @@ def search(
         maximize: canonical rows, shape (n, genes), to scores, shape (n,): an accuracy predictor,
             compiled tables, or any function.
         subject_to: limits that the network keeps.
-        strategy: ``evolution``, ``aging``, ``bayes`` or ``random``.
+        strategy: a name of ``STRATEGIES``.
         seed: of all chance: the same seed gives the same result.
-        evaluations: how many networks are scored at most; None: 120,000, with ``bayes`` 60.
+        evaluations: how many networks are scored at most; None: 120,000, or 60 with those
+            of ``FRUGAL``.
         history: a CSV file of every network scored. Where an interrupted search left one, what is
             in it is not scored again, and the result is that of an uninterrupted search.
         top: how many of the best networks the result names.
@@ -63,7 +70,7 @@ def search(
     if strategy not in STRATEGIES:
         raise unknown_name("strategy", strategy, names=STRATEGIES, listing="edgenas search --help")
     if evaluations is None:
-        evaluations = EXPENSIVE if strategy == "bayes" else EVALUATIONS
+        evaluations = EXPENSIVE if strategy in FRUGAL else EVALUATIONS
     if evaluations < 1:
         raise EdgenasError(f"evaluations must be at least 1, found {evaluations}")
     started = time.perf_counter()

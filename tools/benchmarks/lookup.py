@@ -1,0 +1,109 @@
+"""Networks that others trained one by one, as problems whose scores are looked up.
+
+The files are not part of this project: ``nb201.npz`` holds the 15,625 cells of NAS-Bench-201 (arXiv
+2001.00326, 2009.00437), ``macro.json.xz`` the 6,561 networks of NAS-Bench-Macro (arXiv 2103.11922).
+"""
+
+import json
+import lzma
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgenas.accuracy.encoding import Encoding, Wiring, encode_choices, encode_paths
+from edgenas.space.cost import Vector
+from edgenas.space.genes import Codes
+from edgenas.space.space import Space
+from edgenas.space.stage import StageSpace
+from edgenas.strategies.constraint import Limit, parse_constraint
+
+DEVICES = ("raspi4", "pixel3", "gold_6226", "1080ti_1", "2080ti_1", "eyeriss")
+CELL_OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+# The columns of a row are the edges (1<-0), (2<-0), (2<-1), (3<-0), (3<-1), (3<-2).
+CELL_WIRING = Wiring(paths=((3,), (0, 4), (1, 5), (0, 2, 5)), cuts=(1,), passes=(2,), operations=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LookUp:
+    """A space whose accuracies are known.
+
+    Args:
+        space: whose genes stand for the choices of the benchmark, all of them independent.
+        rows: all networks, shape (n, genes), in the order of codes.
+        accuracy: of a full training, on test images, in percent.
+        early: of a short training of its own; None: not known.
+        seconds: latencies by device.
+        counts: MACs and parameters, as far as the file has them.
+    """
+
+    space: Space
+    rows: Codes
+    accuracy: Vector
+    early: Vector | None
+    seconds: dict[str, Vector]
+    counts: dict[str, Vector]
+
+    def places(self, rows: Codes) -> NDArray[np.intp]:
+        """Where rows stand among ``rows``."""
+        choices = [len(gene.values) for gene in self.space.genes]
+        return np.asarray(np.ravel_multi_index(tuple((rows.astype(np.intp) - 1).T), choices))
+
+    def score(self, rows: Codes) -> Vector:
+        """Accuracies of rows."""
+        return self.accuracy[self.places(rows)]
+
+    def limit(self, device: str, seconds: float) -> Limit:
+        """A limit on the latency of a device."""
+        constraint = parse_constraint(f"latency@{device.replace('_', '-')}<={seconds * 1e3!r}ms")
+        return Limit(
+            constraint=constraint, values=lambda rows: self.seconds[device][self.places(rows)]
+        )
+
+
+def load_cells(folder: Path) -> LookUp:
+    """NAS-Bench-201."""
+    found = np.load(folder / "nb201.npz", allow_pickle=False)
+    assert tuple(found["op_names"]) == CELL_OPERATIONS
+    rows = found["cells"].astype(np.uint8) + 1
+    order = np.lexsort(rows.T[::-1])
+    return LookUp(
+        space=_independent("nas-bench-201", genes=6, choices=5),
+        rows=rows[order],
+        accuracy=found["cifar10_test_200"].astype(float)[order],
+        early=found["cifar10_test_12"].astype(float)[order],
+        seconds={d: found[f"lat_ms__{d}"].astype(float)[order] / 1e3 for d in DEVICES},
+        counts={"macs": found["macs_cifar"].astype(float)[order]},
+    )
+
+
+def load_macro(folder: Path) -> LookUp:
+    """NAS-Bench-Macro."""
+    with lzma.open(folder / "macro.json.xz") as stream:
+        networks = json.load(stream)
+    names = sorted(networks)
+    facts = [networks[name] for name in names]
+    return LookUp(
+        space=_independent("nas-bench-macro", genes=8, choices=3),
+        rows=np.array([[1 + int(digit) for digit in name] for name in names], np.uint8),
+        accuracy=np.array([fact["mean_acc"] for fact in facts], float),
+        early=None,
+        seconds={},
+        counts={
+            "macs": np.array([fact["flops"] for fact in facts], float),
+            "params": np.array([fact["params"] for fact in facts], float),
+        },
+    )
+
+
+def cell_encodings() -> tuple[Encoding, ...]:
+    """Of the edges of a cell, and of its paths."""
+    return (encode_choices([5] * 6), encode_paths(CELL_WIRING))
+
+
+def _independent(name: str, *, genes: int, choices: int) -> Space:
+    """A space of so many genes with so many codes each: a chain of convs of different widths."""
+    widths = tuple(8 * (1 + i) for i in range(choices))
+    stages = tuple(StageSpace(kind="conv", widths=widths) for _ in range(genes))
+    return Space(name=name, resolutions=(32,), stages=stages)
