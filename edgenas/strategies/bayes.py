@@ -56,7 +56,7 @@ def bayes(problem: Problem) -> Account:
         score(start[place : place + 1], "sample")
     stale = 0
     while account.left > 0 and stale < _STALE and account.best is not None:
-        row = _proposed(space, study.ask())
+        row = propose_row(space, study.ask())
         moved = move_towards(space, np.repeat(row, _MOVED, 0), account.best, rng=rng)
         fresh = account.fresh(np.concatenate([row, moved]), most=1)
         stale = 0 if len(fresh) else stale + 1
@@ -65,7 +65,7 @@ def bayes(problem: Problem) -> Account:
     return account
 
 
-def _proposed(space: Space, trial: "optuna.Trial") -> Codes:
+def propose_row(space: Space, trial: "optuna.Trial") -> Codes:
     """The row that a trial proposes, shape (1, genes)."""
     depths, row = layout(space).depths, np.zeros((1, len(space.genes)), np.uint8)
     for column, gene in enumerate(space.genes):

@@ -1,0 +1,1 @@
+"""Searches over trainings: short ones say which networks deserve a long one."""
