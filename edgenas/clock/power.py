@@ -12,8 +12,10 @@ import threading
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import IO
 
 from edgenas.basics.errors import EdgenasError
+from edgenas.basics.units import duration
 from edgenas.clock.events import plain
 from edgenas.clock.measure import ClockStoppedError, WrongAnswerError
 from edgenas.clock.power_text import POWER_TEXT
@@ -55,12 +57,12 @@ class PowerMeter:
     """The samples of a board's power, as they come. Made by ``open_meter``.
 
     Args:
-        lines: of the text that tells them.
+        stream: of the text that tells them; the meter closes it.
         where: the board, for people.
     """
 
-    def __init__(self, lines: Lines, *, where: str) -> None:
-        self._lines, self._where = lines, where
+    def __init__(self, stream: IO[bytes], *, where: str) -> None:
+        self._stream, self._lines, self._where = stream, Lines(stream, longest=_LINE), where
         self._samples: list[tuple[float, float]] = []
         self._counter: tuple[float, float] | None = None
         self._kind, self._chosen, self.sensor = "", list[int](), ""
@@ -72,6 +74,14 @@ class PowerMeter:
         Raises:
             EdgenasError: the board has no sensor that this user may read.
         """
+        try:
+            self._begin()
+        except BaseException:
+            self._stream.close()
+            raise
+        threading.Thread(target=self._collect, daemon=True).start()
+
+    def _begin(self) -> None:
         end = time.monotonic() + _SILENCE
         for _ in range(_NOISE):
             line = self._lines.next(seconds=max(0.0, end - time.monotonic()))
@@ -81,7 +91,6 @@ class PowerMeter:
                 self._kind = match[1].decode()
                 names = [plain(name) for name in match[2].decode(errors="replace").split("\t")[1:]]
                 self._choose(names)
-                threading.Thread(target=self._collect, daemon=True).start()
                 return
         raise self.nonsense("it never begins")
 
@@ -113,8 +122,8 @@ class PowerMeter:
             self._fault = ClockStoppedError(f"{self._where} tells its power no more")
         except (TooLongError, ValueError, IndexError) as error:
             self._fault = self.nonsense(str(error))
-        except OSError:  # the meter was closed
-            return
+        finally:
+            self._stream.close()
 
     def _watts(self, line: str, *, now: float) -> float | None:
         if self._kind == "tegrastats":
@@ -184,7 +193,10 @@ def open_meter(place: Place | None, *, interval: float = 0.1) -> Generator[Power
     assert stderr is not None
     said = Tail(stderr)
     where = "this machine" if place is None else place.address
-    meter, over = PowerMeter(Lines(stdout, longest=_LINE), where=where), False
+    # The thread of the meter needs a handle of its own. The number of one that is closed here is
+    # soon that of another pipe, from which the thread would take what others wait for.
+    heard = os.fdopen(os.dup(stdout.fileno()), "rb", buffering=0)
+    meter, over = PowerMeter(heard, where=where), False
     os.set_blocking(stdin.fileno(), False)
     try:
         try:
@@ -193,7 +205,11 @@ def open_meter(place: Place | None, *, interval: float = 0.1) -> Generator[Power
             meter.start()
         except TooLongError as error:
             raise meter.nonsense(str(error)) from None
-        except (EOFError, OSError):  # a TimeoutError is one
+        except TimeoutError:
+            raise ClockStoppedError(
+                f"{where} does not tell its power within {duration(_SILENCE)}"
+            ) from None
+        except (EOFError, OSError):
             words = said.text()
             if place is not None:
                 raise explain_ssh(words, where=where, dropped=False) from None
