@@ -19,12 +19,12 @@ from edgenas.basics.download import ADDRESSES
 from edgenas.basics.errors import EdgenasError
 from edgenas.images.imagenet import read_class_names
 from edgenas.model.backbones import BACKBONES, Backbone, Download
+from edgenas.model.blocks import MBConv
 from edgenas.model.calibration import calibrate
 from edgenas.model.export import parity, to_onnx
 from edgenas.model.importance import measure_importance, sort_channels
 from edgenas.model.importing import import_weights
 from edgenas.model.naming import name_as_timm
-from edgenas.model.network import MBConv
 from edgenas.model.request import ImportRequest
 from edgenas.model.saved import TrainedSupernet, load_supernet, save_supernet
 from edgenas.model.supernet import Supernet

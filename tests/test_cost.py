@@ -12,6 +12,7 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.utils.flop_counter import FlopCounterMode
 
+from edgenas.model.blocks import Reparameterised
 from edgenas.model.network import Network
 from edgenas.space import cost
 from edgenas.space.arch import Arch
@@ -34,13 +35,17 @@ IN_PLACE = (
 def counted(space: Space, arch: Arch) -> cost.Cost:
     """The cost of an arch by looking at its module and at its run; nothing is computed."""
     with torch.device("meta"):
-        network = Network(space, arch)
+        network = shipped(Network(space, arch))
         images = torch.zeros(1, space.inputs, *space.input_size(arch.resolution))
         with FlopCounterMode(display=False) as counter:
             assert network.eval()(images).shape == (1, space.classes)
     parts = [p for p in network.modules() if isinstance(p, (nn.Conv2d, nn.Linear))]
     # Deployed convs have a bias: their own or that of the batch norm. Only `mix` has neither.
-    mixes = [] if space.mix_bias else [n for n, _ in network.named_modules() if n == "head.mix"]
+    mixes = (
+        []
+        if space.mix_bias or space.mix_norm
+        else [n for n, _ in network.named_modules() if n == "head.mix"]
+    )
     without = sum(len(network.get_parameter(f"{name}.weight")) for name in mixes)
     return cost.Cost(
         macs=counter.get_total_flops() // 2,
@@ -48,6 +53,19 @@ def counted(space: Space, arch: Arch) -> cost.Cost:
         weights=sum(p.weight.numel() + len(p.weight) for p in parts) - without,
         peak=peak(network, images),
     )
+
+
+def shipped(network: Network) -> Network:
+    """With one conv in place of the branches that are for training alone."""
+    for module in network.modules():
+        for name, part in module.named_children():
+            if isinstance(part, Reparameterised):
+                conv = part.main.conv
+                sizes = (conv.kernel_size, conv.stride, conv.padding)
+                one = nn.Conv2d(conv.in_channels, conv.out_channels, *sizes, bias=True)
+                padding = nn.Identity() if part.main.pads is None else nn.ZeroPad2d(part.main.pads)
+                setattr(module, name, nn.Sequential(padding, one, part.activation, part.pool))
+    return network
 
 
 def peak(network: nn.Module, images: torch.Tensor) -> int:
@@ -63,7 +81,10 @@ def peak(network: nn.Module, images: torch.Tensor) -> int:
     nodes = list(traced.graph.nodes)
     for i, node in enumerate(nodes):
         # A deployed conv pads while it reads.
-        view = node.target is F.pad or (node.op, node.target) == ("call_method", "flatten")
+        padding = node.op == "call_module" and isinstance(modules[node.target], nn.ZeroPad2d)
+        view = (
+            padding or node.target is F.pad or (node.op, node.target) == ("call_method", "flatten")
+        )
         if view or (node.op == "call_module" and isinstance(modules[node.target], IN_PLACE)):
             owner[node] = owner[node.all_input_nodes[0]]
         else:

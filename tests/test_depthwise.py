@@ -6,8 +6,8 @@ from torch import fx, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from edgenas.model.blocks import ConvNorm
 from edgenas.model.depthwise import conv2d
-from edgenas.model.network import ConvNorm
 from edgenas.model.supernet import Supernet
 from edgenas.space.presets import load_space
 

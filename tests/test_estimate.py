@@ -37,9 +37,10 @@ from edgenas.latency.features import AT, NAMES, WORDS, Kernels, Prices
 from edgenas.latency.fitting import build_predictor
 from edgenas.latency.source import compile_bounds, expand_model
 from edgenas.space.cost import compile_tables
-from edgenas.space.layer import Layer, primitives
+from edgenas.space.layer import Layer
 from edgenas.space.plan import plan
 from edgenas.space.presets import PRESETS
+from edgenas.space.primitives import primitives
 
 SMALL = PublishedRow("small", 1e7, 5e-3, "a/b:c@d")
 LARGE = PublishedRow("large", 1e9, 8e-2, "a/b:c@d")

@@ -28,9 +28,9 @@ from edgenas.model.network import Network
 from edgenas.onnx_graph.build import network_graph
 from edgenas.space.arch import Arch
 from edgenas.space.cost import total
-from edgenas.space.layer import primitives
 from edgenas.space.plan import plan
 from edgenas.space.presets import mbv3_cifar, tiny
+from edgenas.space.primitives import primitives
 from edgenas.space.space import Space
 from edgenas.space.stage import StageSpace
 
@@ -63,7 +63,28 @@ def wide() -> Space:
     return replace(residual(), name="wide", resolutions=(21, 33), aspect=(3, 5))
 
 
-SPACES = {space.name: space for space in (tiny(), residual(), wide(), mbv3_cifar())}
+def mixed() -> Space:
+    """Blocks of all kinds beside each other, and nothing at all."""
+    return Space(
+        name="mixed",
+        resolutions=(16,),
+        stages=(
+            StageSpace(kind="rep", widths=(16,), kernels=(3, 5), stride=2),
+            StageSpace(kind="rep", widths=(16,), depths=(1, 2), activation="hswish"),
+            StageSpace(
+                kind="mbconv",
+                widths=(24,),
+                depths=(5,),
+                blocks=("none", "3x2", "fused:3x2", "uib:0x2", "uib:3+0x3", "uib:5+3x2"),
+            ),
+            StageSpace(kind="fused", widths=(24,), depths=(1, 2), activation="silu"),
+        ),
+        mix=24,
+        mix_norm=True,
+    )
+
+
+SPACES = {space.name: space for space in (tiny(), residual(), wide(), mixed(), mbv3_cifar())}
 
 
 def trained(space: Space, arch: Arch, *, seed: int) -> Network:

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgenas.latency.features import AT, NAMES, WORDS, Kernels, features
-from edgenas.space.layer import Layer, Primitive, primitives
+from edgenas.space.layer import Layer, Primitive
+from edgenas.space.primitives import primitives
 
 RELU = Kernels(fused=frozenset({"relu"}))
 CONV = Layer(kind="conv", inputs=3, outputs=16, size=8, kernel=3, stride=2)

@@ -16,9 +16,10 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.onnx_graph.build import network_graph
 from edgenas.onnx_graph.price import ForeignNetwork, read_network
 from edgenas.space.cost import total
-from edgenas.space.layer import Primitive, primitives
+from edgenas.space.layer import Primitive
 from edgenas.space.plan import plan
 from edgenas.space.presets import PRESETS
+from edgenas.space.primitives import primitives
 
 SPACES = {name: make() for name, make in PRESETS.items()} | {"residual": residual()}
 

@@ -20,9 +20,10 @@ from edgenas.onnx_graph.build import (
     operators_graph,
 )
 from edgenas.space.cost import total
-from edgenas.space.layer import Layer, primitives
+from edgenas.space.layer import Layer
 from edgenas.space.plan import layers, plan
 from edgenas.space.presets import mbv3_cifar, tiny
+from edgenas.space.primitives import primitives
 from edgenas.space.space import Space
 from edgenas.space.stage import StageSpace
 

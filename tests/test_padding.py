@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgenas.basics.errors import EdgenasError
+from edgenas.model.blocks import ConvNorm
 from edgenas.model.depthwise import conv2d
 from edgenas.model.export import parity, to_onnx
-from edgenas.model.network import ConvNorm
 from edgenas.model.supernet import Supernet
-from edgenas.space.layer import Layer, pad_side, primitives
+from edgenas.space.layer import Layer, pad_side
 from edgenas.space.narrow import map_codes
 from edgenas.space.plan import plan
 from edgenas.space.presets import load_space, space_from_json, space_to_json, tiny
+from edgenas.space.primitives import primitives
 from edgenas.space.space import Space
 from edgenas.space.stage import StageSpace
 

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from strategies import rows_of, seeds, spaces
 
 from edgenas.basics.errors import EdgenasError
+from edgenas.space.arch import NOTHING, Block
 from edgenas.space.genes import Codes
-from edgenas.space.layer import Layer, primitives
+from edgenas.space.layer import Layer
 from edgenas.space.plan import layers, plan, slots
 from edgenas.space.presets import PRESETS, load_space, tiny
+from edgenas.space.primitives import primitives
 from edgenas.space.space import Space
 
 
@@ -57,7 +59,13 @@ def test_slots_hold_the_codes_of_canonical_rows_only(space: Space):
         genes = [space.genes[column] for column in slot.columns]
         for codes, layer in slot.layers.items():
             optional = [code for gene, code in zip(genes, codes, strict=True) if gene.optional]
-            assert all(code == 0 for code in optional) if layer is None else all(optional)
+            assert not any(optional) or all(optional)
+            nothing = any(
+                isinstance(value := gene.values[code - 1], Block) and value == NOTHING
+                for gene, code in zip(genes, codes, strict=True)
+                if code
+            )
+            assert all(optional) if layer is not None else nothing or not any(optional)
             for gene, code in zip(genes, codes, strict=True):
                 assert (not gene.optional) <= code <= len(gene.values)
 

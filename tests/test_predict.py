@@ -42,10 +42,11 @@ from edgenas.space.cost import (
     weights_table,
 )
 from edgenas.space.genes import Codes
-from edgenas.space.layer import Layer, primitives
+from edgenas.space.layer import Layer
 from edgenas.space.narrow import narrow_tables
 from edgenas.space.plan import layers, plan
 from edgenas.space.presets import load_space, tiny
+from edgenas.space.primitives import primitives
 from edgenas.space.space import Space
 from tools.benchmarks.bench_latency import read_published
 

@@ -46,8 +46,8 @@ from edgenas.profiling.timings import subtract_copies
 from edgenas.runtime import registry as runtimes
 from edgenas.space import presets as spaces
 from edgenas.space.cost import compile_tables, cost, macs_table, total
-from edgenas.space.layer import primitives
 from edgenas.space.plan import layers
+from edgenas.space.primitives import primitives
 
 TINY = spaces.tiny()
 ORT = runtimes.get("onnxruntime")

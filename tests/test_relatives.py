@@ -24,9 +24,9 @@ from edgenas.latency.relatives import (
     relatives_of,
     suggest,
 )
-from edgenas.space.layer import primitives
 from edgenas.space.plan import plan
 from edgenas.space.presets import PRESETS
+from edgenas.space.primitives import primitives
 
 SPACE = PRESETS["ofa-mbv3-w1.2"]()
 SHIPPED = sorted(path.stem for path in (ROOT / "device_profiles/relatives").glob("*.json"))

@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +35,9 @@ def every_arch(space: Space) -> list[Arch]:
     per_stage = []
     for stage in space.stages:
         blocks = [Block(k, e) for k in stage.kernels for e in stage.expands]
+        if stage.blocks:
+            own = f"{stage.kind}:"
+            blocks = [Block.parse(text.removeprefix(own)) for text in stage.blocks]
         per_stage.append(
             [
                 Stage(width, chosen)
@@ -92,7 +96,7 @@ def test_size_counts_every_arch_once(space: Space):
     rows = space.encode(archs)
     assert len(np.unique(rows, axis=0)) == space.size
     assert len({arch.id for arch in archs}) == space.size
-    # Different values are different networks: no two have the same layers.
+    # Different values are different networks: no two have the same layers, wherever they stand.
     assert len({plan(space, arch) for arch in archs}) == space.size
 
 
@@ -422,6 +426,11 @@ BLOCK = StageSpace(kind="mbconv", widths=(16,), kernels=(3, 5), expands=(2.0, 3.
             {"kept_in_float": ("middle",)},
             "kept_in_float must be of first, squeeze, depthwise, classifier, found 'middle'",
         ),
+        ({"mix_norm": True}, "mix_norm must be false where there is no mix, found true"),
+        (
+            {"mix": 8, "mix_bias": True, "mix_norm": True},
+            "mix_bias must be false where mix_norm is true, found true",
+        ),
         ({"kernel_transform": "none"}, "kernel_transform must be linear or crop, found 'none'"),
         ({"epsilon": 0}, "epsilon must be between 0 and 1, found 0"),
     ],
@@ -432,10 +441,18 @@ def test_an_illegal_space_is_refused(fields: dict, message: str):
     assert caught.value.message.startswith(message)
 
 
+def listed(*blocks: str, **fields: Any) -> dict[str, Any]:
+    """A stage that lists whole blocks."""
+    return {"kernels": (3,), "expands": (1.0,), "blocks": blocks, **fields}
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"kind": "vit"}, "stages[1].kind must be one of conv, mbconv, bottleneck, found 'vit'"),
+        (
+            {"kind": "vit"},
+            "stages[1].kind must be one of conv, mbconv, bottleneck, fused, uib, rep, found 'vit'",
+        ),
         ({"activation": "gelu"}, "stages[1].activation must be one of relu, relu6, hswish"),
         (
             {"widths": (0,)},
@@ -470,6 +487,36 @@ def test_an_illegal_space_is_refused(fields: dict, message: str):
             "stages[1].squeeze must be 0 outside mbconv, found 4",
         ),
         ({"kind": "bottleneck"}, "stages[1].kernels must be (3,) in a bottleneck, found (3, 5)"),
+        ({"blocks": ("3x2",)}, "stages[1] must have either blocks or kernels and expands, found"),
+        (listed("3x2", pool=2), "stages[1].pool must be 1 where blocks are listed, found 2"),
+        (listed("3x2", "3x2"), "stages[1].blocks must be listed once each, found ['3x2', '3x2']"),
+        (
+            listed("none", "3x2", depths=(1, 2)),
+            "stages[1].depths must be one value where a block may be none, found (1, 2)",
+        ),
+        (
+            listed("3x1", "5x2"),
+            "stages[1].blocks must all expand by more than 1, or none, in mbconv, found",
+        ),
+        (
+            listed("3+3x2"),
+            "stages[1].blocks[0] must have one kernel size outside uib, found 3+3x2",
+        ),
+        (listed("uib:4x2"), "stages[1].blocks[0] must have odd kernel sizes, found uib:4x2"),
+        (
+            listed("uib:3x2", "uib:0x2", stride=2),
+            "stages[1].blocks[1] must have a depthwise conv for the stride, found uib:0x2",
+        ),
+        (listed("rep:3x2"), "stages[1].blocks[0] must have the expansion 1 in rep, found rep:3x2"),
+        (
+            listed("bottleneck:5x0.5"),
+            "stages[1].blocks[0] must have the kernel 3 in a bottleneck, found bottleneck:5x0.5",
+        ),
+        (
+            listed("3x2", "3x2.1"),
+            "stages[1].blocks must give different middle channels, found 2, 2.1 of 16 giving",
+        ),
+        (listed("x"), "a block must read like 3x4, fused:3x4, uib:5+3x4 or none, found 'x'"),
         (
             {"expands": (2.0, 2.1)},
             "stages[1].expands must give different middle channels, found 2, 2.1 of 16 giving "

@@ -153,7 +153,7 @@ def totals_of(space: Space) -> Matrix:
     names = list(dict.fromkeys(keys))
     totals = np.zeros((len(columns), len(names)))
     for i, (column, code) in enumerate(zip(columns, codes, strict=True)):
-        totals[i, names.index(keys[int(column)])] = space.genes[int(column)].values[int(code) - 1]
+        totals[i, names.index(keys[int(column)])] = space.genes[int(column)].numbers[int(code) - 1]
     return totals
 
 

@@ -32,9 +32,9 @@ from edgenas.bundle.sample import check_output, check_picture, check_sample, che
 from edgenas.model.export import OperatorCount, operator_counts, read_metadata
 from edgenas.space.arch import load_arch
 from edgenas.space.cost import cost, total
-from edgenas.space.layer import primitives
 from edgenas.space.plan import plan
 from edgenas.space.presets import space_from_json
+from edgenas.space.primitives import primitives
 
 # Files that macOS, Windows, KDE, Vim, Emacs and GNOME's editor put beside others: views,
 # thumbnails, resource forks, and copies of edited files.

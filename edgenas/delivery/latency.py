@@ -27,8 +27,8 @@ from edgenas.runtime import registry as runtimes
 from edgenas.space.arch import Arch
 from edgenas.space.cost import Vector
 from edgenas.space.genes import Codes
-from edgenas.space.layer import primitives
 from edgenas.space.plan import plan
+from edgenas.space.primitives import primitives
 from edgenas.space.space import Space
 
 

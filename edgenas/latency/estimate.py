@@ -21,7 +21,8 @@ from edgenas.basics.units import count, milliseconds
 from edgenas.latency.bound import check_confidence, student_quantile
 from edgenas.latency.device import FORMER, MODEL, Device, Estimate, PublishedRow, Target
 from edgenas.latency.features import AT, NAMES, WORDS, Array, Kernels, Prices, features, vector
-from edgenas.space.layer import Layer, Primitive, primitives
+from edgenas.space.layer import Layer, Primitive
+from edgenas.space.primitives import primitives
 
 DEGREES = 5  # of Student's t distribution of log(measured / estimated)
 OUTSIDE = 0.05  # standard deviation for each factor of e outside of what was published

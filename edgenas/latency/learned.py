@@ -27,7 +27,8 @@ from edgenas.latency.linear import (
 )
 from edgenas.space.cost import Tables, Vector
 from edgenas.space.genes import Codes
-from edgenas.space.layer import Layer, Primitive, primitives
+from edgenas.space.layer import Layer, Primitive
+from edgenas.space.primitives import primitives
 from edgenas.space.space import Space
 
 _FOLDS = 10

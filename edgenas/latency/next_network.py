@@ -7,8 +7,8 @@ import numpy as np
 
 from edgenas.latency.relatives import Measured, Relatives, suggest
 from edgenas.space.arch import Arch
-from edgenas.space.layer import primitives
 from edgenas.space.plan import plan
+from edgenas.space.primitives import primitives
 from edgenas.space.space import Space
 
 _SAMPLED = 100

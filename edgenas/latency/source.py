@@ -14,7 +14,8 @@ from edgenas.latency.linear import compile_features
 from edgenas.latency.table import Provenance
 from edgenas.space.cost import Tables, Vector, compile_tables
 from edgenas.space.genes import Codes
-from edgenas.space.layer import Layer, primitives
+from edgenas.space.layer import Layer
+from edgenas.space.primitives import primitives
 from edgenas.space.space import Space
 
 

@@ -104,32 +104,27 @@ def folded(network: "Network") -> Iterator[list[Array]]:
             yield [_single(value) for value in values]
 
 
-def _parts(block: "nn.Module") -> Iterator[tuple[str, Array, Array | None]]:
+def _parts(block: "nn.Module") -> Iterator[tuple[str, Any, Any]]:
     """Path, weight and bias of each conv and linear, in float64, batch norms folded in.
 
     Modules are declared in the order of the primitives; the graph builder checks every shape.
     """
     from torch import nn
 
-    from edgenas.model.network import ConvNorm
+    from edgenas.model.blocks import ConvNorm, Reparameterised
+    from edgenas.model.folding import double, fold, merge
 
     inside: list[nn.Module] = []
     for path, part in block.named_modules():
-        if isinstance(part, ConvNorm):
-            weight, norm = _double(part.conv.weight), part.bn
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            scale = _double(norm.weight) / np.sqrt(_double(norm.running_var) + norm.eps)
-            bias = _double(norm.bias) - _double(norm.running_mean) * scale
-            yield path, weight * scale[:, None, None, None], bias
+        if isinstance(part, Reparameterised):
+            yield path, *merge(part)
+            inside += part.modules()
+        elif isinstance(part, ConvNorm) and part not in inside:
+            yield path, *fold(part)
             inside.append(part.conv)
         elif isinstance(part, (nn.Conv2d, nn.Linear)) and part not in inside:
-            bias = None if part.bias is None else _double(part.bias)
-            yield path, _double(part.weight), bias
-
-
-def _double(tensor: "Tensor") -> Any:
-    return tensor.detach().cpu().double().numpy()
+            bias = None if part.bias is None else double(part.bias)
+            yield path, double(part.weight), bias
 
 
 def _single(value: Any) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgenas.model.network import MBConv
+from edgenas.model.blocks import MBConv
 from edgenas.model.supernet import Supernet
 
 _POINTS = 64  # of the quadrature

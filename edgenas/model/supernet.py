@@ -7,6 +7,7 @@ argument; nothing is remembered between calls.
 
 import functools
 import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -21,8 +22,14 @@ from edgenas.space.layer import Layer
 from edgenas.space.plan import Slot, plan, slots
 from edgenas.space.space import Space
 
-# The conv whose kernel is elastic, by layer kind.
-_ELASTIC = {"conv": "unit.conv.weight", "mbconv": "depthwise.conv.weight"}
+# The convs whose kernels are elastic, by layer kind: the weight, and the field of its size.
+_ELASTIC: Mapping[str, Mapping[str, str]] = {
+    "conv": {"unit.conv.weight": "kernel"},
+    "mbconv": {"depthwise.conv.weight": "kernel"},
+    "fused": {"expand.conv.weight": "kernel"},
+    "uib": {"start.conv.weight": "start", "depthwise.conv.weight": "kernel"},
+    "rep": {"main.conv.weight": "kernel"},
+}
 
 
 class Supernet(nn.Module):
@@ -44,6 +51,7 @@ class Supernet(nn.Module):
         self.space = space
         self.original: Arch | None = None
         all_slots = iter(slots(space))
+        self._sizes = {slot.name: _kernel_sizes(slot) for slot in slots(space)}
         stages: list[nn.ModuleList] = []
         for stage in space.stages:
             places = itertools.islice(all_slots, max(stage.depths))
@@ -85,20 +93,22 @@ class Supernet(nn.Module):
             layer: the layer to fill that place.
         """
         block = self.get_submodule(name)
+        if isinstance(block, nn.ModuleDict):  # blocks of several kinds can stand here
+            block = block[layer.kind]
         largest = dict(block.named_parameters())
         if not self.training:
             largest |= dict(block.named_buffers())
         tensors: dict[str, Tensor] = {}
         for key, shape in _shapes(layer, self.space.epsilon, self.training).items():
             tensor = largest[key]
-            if key == _ELASTIC.get(layer.kind) and shape[-1] < tensor.shape[-1]:
-                kernels = self.space.stages[int(name.split(".")[1])].kernels
-                sizes = [k for k in reversed(kernels) if k >= shape[-1]]
-                tensor = self._kernel(block, tensor[: shape[0], : shape[1]], sizes)
+            field = _ELASTIC.get(layer.kind, {}).get(key)
+            if field and shape[-1] < tensor.shape[-1]:
+                sizes = [k for k in self._sizes[name][layer.kind, field] if k >= shape[-1]]
+                tensor = self._kernel(block, tensor[: shape[0], : shape[1]], sizes, field)
             tensors[key] = tensor[tuple(map(slice, shape))]
         return tensors
 
-    def _kernel(self, block: nn.Module, weight: Tensor, sizes: list[int]) -> Tensor:
+    def _kernel(self, block: nn.Module, weight: Tensor, sizes: list[int], field: str) -> Tensor:
         """Each smaller kernel is the centre of the next larger one, times a matrix of all channels.
 
         Once-for-all, arXiv 1908.09791, section 3.3.
@@ -107,7 +117,7 @@ class Supernet(nn.Module):
             margin = (large - small) // 2
             weight = weight[:, :, margin : margin + small, margin : margin + small]
             if self.space.kernel_transform == "linear":
-                matrix = block.get_parameter(f"kernel_{large}to{small}")
+                matrix = block.get_parameter(_matrix_name(field, large, small))
                 flat = F.linear(weight.reshape(*weight.shape[:2], small * small), matrix)
                 weight = flat.view(*weight.shape[:2], small, small)
         return weight
@@ -145,7 +155,16 @@ class Supernet(nn.Module):
 
 
 def _largest(space: Space, slot: Slot) -> nn.Module:
+    """The largest weights of a place; where blocks of several kinds can stand, of each kind."""
     layers = [layer for layer in slot.layers.values() if layer is not None]
+    kinds = dict.fromkeys(layer.kind for layer in layers)
+    blocks = {k: _largest_block(space, [x for x in layers if x.kind == k]) for k in kinds}
+    if len(blocks) > 1:
+        return nn.ModuleDict(blocks)
+    return next(iter(blocks.values()), nn.Identity())
+
+
+def _largest_block(space: Space, layers: Sequence[Layer]) -> nn.Module:
     layer = replace(
         layers[0],
         inputs=max(x.inputs for x in layers),
@@ -153,16 +172,38 @@ def _largest(space: Space, slot: Slot) -> nn.Module:
         mid=max(x.mid for x in layers),
         kernel=max(x.kernel for x in layers),
         squeeze=max(x.squeeze for x in layers),
+        start=max(x.start for x in layers),
+        residual=any(x.residual for x in layers),
     )
     block = build(layer, epsilon=space.epsilon)
-    stage = slot.name.split(".")
-    if layer.kind in _ELASTIC and space.kernel_transform == "linear":
-        kernels = sorted(space.stages[int(stage[1])].kernels, reverse=True)
-        for large, small in itertools.pairwise(kernels):
+    for field in _ELASTIC.get(layer.kind, {}).values():
+        if space.kernel_transform != "linear":
+            continue
+        for large, small in itertools.pairwise(_sizes_of(layers, field)):
             # On the meta device, eye would load torch's compiler, which takes seconds.
             identity = torch.eye(small * small, device="cpu").to(torch.get_default_device())
-            block.register_parameter(f"kernel_{large}to{small}", nn.Parameter(identity))
+            block.register_parameter(_matrix_name(field, large, small), nn.Parameter(identity))
     return block
+
+
+def _kernel_sizes(slot: Slot) -> dict[tuple[str, str], list[int]]:
+    """The kernel sizes of each elastic conv of a place, by layer kind and field."""
+    layers = [layer for layer in slot.layers.values() if layer is not None]
+    return {
+        (kind, field): _sizes_of([x for x in layers if x.kind == kind], field)
+        for kind, convs in _ELASTIC.items()
+        for field in convs.values()
+    }
+
+
+def _sizes_of(layers: Iterable[Layer], field: str) -> list[int]:
+    """The kernel sizes that a field has in some layers, the largest first."""
+    return sorted({getattr(layer, field) for layer in layers} - {0}, reverse=True)
+
+
+def _matrix_name(field: str, large: int, small: int) -> str:
+    """The parameter that makes a small kernel out of a large one."""
+    return f"kernel_{'' if field == 'kernel' else f'{field}_'}{large}to{small}"
 
 
 @functools.lru_cache(maxsize=16384)

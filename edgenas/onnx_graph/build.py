@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from edgenas.space.arch import Arch
-from edgenas.space.layer import Layer, Primitive, divide_size, primitives
+from edgenas.space.layer import Layer, Primitive, divide_size
 from edgenas.space.plan import plan
+from edgenas.space.primitives import primitives
 from edgenas.space.space import Space
 
 # Read by every runtime in use; the defaults of the onnx package are ahead of some.

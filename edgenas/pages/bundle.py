@@ -28,7 +28,7 @@ from edgenas.pages.markup import (
     section,
     table,
 )
-from edgenas.pages.network import describe_layer, draw_network
+from edgenas.pages.network import describe_layer, draw_network, kernel_sizes
 from edgenas.pages.search_chart import show_search
 from edgenas.space.layer import Layer
 
@@ -172,7 +172,7 @@ def _history(trace: Trace) -> Element:
 def _network(contents: Contents) -> Element:
     seconds = {layer.name: layer.seconds for layer in contents.trace.layers}
     chart = draw_network(contents.space, contents.arch, seconds=seconds)
-    kernels = sorted({k for stage in contents.space.stages for k in stage.kernels})
+    kernels = kernel_sizes(contents.space)
     shades = {round(2 * i / max(1, len(kernels) - 1)): k for i, k in enumerate(kernels)}
     marks = [(f"k{shade}", f"kernel {k}x{k}") for shade, k in shades.items()]
     marks.append(("ghost", "allowed by the space, not used"))

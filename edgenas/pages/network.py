@@ -23,7 +23,7 @@ def draw_network(space: Space, arch: Arch, *, seconds: Mapping[str, float]) -> E
 
     A wider box expands more, and a darker one has a larger kernel. The stripe at its foot is its
     latency, relative to the slowest layer. A dashed box is a block that the space allows and the
-    network does not have.
+    network does not have, or that is nothing at all.
 
     Args:
         space: of the arch.
@@ -33,25 +33,25 @@ def draw_network(space: Space, arch: Arch, *, seconds: Mapping[str, float]) -> E
     layers = dict(plan(space, arch))
     scales = _Scales(
         cell=(WIDTH - _LEFT) / max(max(stage.depths) for stage in space.stages),
-        expand=max(e for stage in space.stages for e in stage.expands),
-        kernels=tuple(sorted({k for stage in space.stages for k in stage.kernels})),
+        expand=max(block.expand for stage in space.stages for block in stage.options),
+        kernels=kernel_sizes(space),
         seconds=max(seconds.values(), default=0.0) or 1.0,
     )
     input_size = f"{pixels(space.input_size(arch.resolution))} pixels"
     parts: list[Element] = [_row_name(0, "input", input_size)]
-    top = 34
+    top, size = 34, space.input_size(arch.resolution)
     for i, (stage, options) in enumerate(zip(arch.stages, space.stages, strict=True)):
-        last = layers[f"stages.{i}.{len(stage.blocks) - 1}"]
-        shape = f"{stage.width} x {pixels(last.out_size, by=' x ')}"
-        parts += [_arrow(top), _row_name(top, f"stage {i}", shape)]
+        row = [_arrow(top)]
         for j in range(max(options.depths)):
             name, left = f"stages.{i}.{j}", _LEFT + j * scales.cell
-            if j < len(stage.blocks):
-                block, spent = stage.blocks[j], seconds.get(name)
-                parts += _draw_block(name, layers[name], block, spent, scales, (left, top))
+            if layer := layers.get(name):
+                block, spent, size = stage.blocks[j], seconds.get(name), layer.out_size
+                row += _draw_block(name, layer, block, spent, scales, (left, top))
             else:
                 ghost = node("title", "not used: the space allows another block here")
-                parts.append(_box(ghost, left, top, scales.cell * 0.55, class_="ghost"))
+                row.append(_box(ghost, left, top, scales.cell * 0.55, class_="ghost"))
+        shape = f"{stage.width} x {pixels(size, by=' x ')}"
+        parts += [*row[:1], _row_name(top, f"stage {i}", shape), *row[1:]]
         top += _STEP
     parts += _draw_head(layers["head"], seconds.get("head"), scales, top)
     return drawing(
@@ -61,6 +61,12 @@ def draw_network(space: Space, arch: Arch, *, seconds: Mapping[str, float]) -> E
         words=f"{arch}: input resolution, then the width of each stage and its blocks as kernel x "
         "expansion.",
     )
+
+
+def kernel_sizes(space: Space) -> tuple[int, ...]:
+    """All kernel sizes of the blocks of a space, in order."""
+    blocks = [block for stage in space.stages for block in stage.options]
+    return tuple(sorted({max(block.kernel, block.start) for block in blocks}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,13 +98,14 @@ def _draw_block(
     left, top = corner
     share = 0.5 + 0.5 * block.expand / scales.expand if layer.mid else 0.55
     width = max(min(scales.cell - 6, 36.0), (scales.cell - 6) * share)
-    shade = round(2 * scales.kernels.index(block.kernel) / max(1, len(scales.kernels) - 1))
+    kernel = max(block.kernel, block.start)
+    shade = round(2 * scales.kernels.index(kernel) / max(1, len(scales.kernels) - 1))
     title = node("title", _describe_fully(name, layer, seconds))
     parts = [_box(title, left, top, width, class_=f"box k{shade}")]
-    kernel = f"{block.kernel}x{block.kernel}"
-    parts.append(_words(kernel, left + width / 2, top + 15, class_="strong"))
+    sizes = f"{block.start}+{block.kernel}" if layer.kind == "uib" else f"{kernel}x{kernel}"
+    parts.append(_words(sizes, left + width / 2, top + 15, class_="strong"))
     if layer.mid:
-        expand = f"e{block.expand:g}"
+        expand = f"{block.kind or ''} e{block.expand:g}".strip()
         parts.append(_words(expand, left + width / 2, top + 27, class_="plain small"))
     if seconds is not None:
         parts.append(_stripe(left, top, width, seconds / scales.seconds))
@@ -125,6 +132,8 @@ def describe_layer(name: str, layer: Layer) -> str:
     wide = f" over {layer.mid}" if layer.mid and layer.mid != layer.inputs else ""
     stride = f", stride {layer.stride}" if layer.stride > 1 else ""
     size = f"{layer.kernel}x{layer.kernel}"
+    if layer.kind == "uib":
+        size = f"{layer.start}+{layer.kernel}"
     return f"{place} {layer.kind} {size}, {layer.inputs}{wide} to {layer.outputs}{stride}"
 
 

@@ -2,29 +2,87 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 from edgenas.basics.decode import decode
+from edgenas.basics.errors import EdgenasError, quote
 from edgenas.basics.files import check_schema, read_json, write_json
 from edgenas.basics.ranges import (
     Channels,
-    Kernel,
     Length,
     Pixels,
+    Range,
     Ratio,
 )
 
 SCHEMA = "edgenas.arch/1"
+BlockKind = Literal["conv", "mbconv", "bottleneck", "fused", "uib", "rep", "none"]
+_KernelOrNone = Annotated[int, Range(0, 255, "pixels")]
+_BLOCK = re.compile(
+    rf"(?:(?P<kind>{'|'.join(get_args(BlockKind))}):)?"
+    r"(?:(?P<start>\d{1,3})\+)?(?P<kernel>\d{1,3})x(?P<expand>\d{1,3}(?:\.\d{1,6})?)"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block that exists: its kernel size and its expansion ratio."""
+    """One block.
 
-    kernel: Kernel
+    Args:
+        kernel: its kernel size; 0: a ``uib`` without the depthwise conv in its middle.
+        expand: its expansion ratio.
+        kind: None: that of its stage. ``none`` is nothing at all: the block passes on its input,
+            through a 1x1 conv where the shapes of input and output differ.
+        start: kernel size of the depthwise conv at the start of a ``uib``; 0: it has none.
+    """
+
+    kernel: _KernelOrNone
     expand: Ratio
+    kind: BlockKind | None = None
+    start: _KernelOrNone = 0
+
+    def __str__(self) -> str:
+        """``3x4``, ``fused:3x4``, ``uib:5+3x4`` or ``none``: kind, kernel sizes x expansion."""
+        if self == NOTHING:
+            return "none"
+        kind = f"{self.kind}:" if self.kind else ""
+        start = f"{self.start}+" if self.start else ""
+        return f"{kind}{start}{self.kernel}x{self.expand:g}"
+
+    @staticmethod
+    def parse(text: str) -> "Block":
+        """Read the text form of a block.
+
+        Raises:
+            EdgenasError: the text does not describe a block.
+        """
+        if text == "none":
+            return NOTHING
+        match = _BLOCK.fullmatch(text)
+        if match is None or match["kind"] == "none" or float(match["expand"]) == 0:
+            raise EdgenasError(
+                f"a block must read like 3x4, fused:3x4, uib:5+3x4 or none, found {quote(text)}"
+            )
+        fields = match.groupdict()
+        kind: Any = fields["kind"]
+        return Block(
+            int(fields["kernel"]), float(fields["expand"]), kind, int(fields["start"] or 0)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object; newer fields only where they say something."""
+        value: dict[str, Any] = {"kernel": self.kernel, "expand": self.expand}
+        if self.kind:
+            value["kind"] = self.kind
+        if self.start:
+            value["start"] = self.start
+        return value
+
+
+NOTHING = Block(1, 1.0, "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +111,7 @@ class Arch:
 
     def __str__(self) -> str:
         """``r28 16[3x1] 24[5x4 3x3]``: resolution, then width[kernel x expand ...], for logs."""
-        stages = (
-            f"{stage.width}[{' '.join(f'{b.kernel}x{b.expand:g}' for b in stage.blocks)}]"
-            for stage in self.stages
-        )
+        stages = (f"{stage.width}[{' '.join(map(str, stage.blocks))}]" for stage in self.stages)
         return f"r{self.resolution} {' '.join(stages)}"
 
     def to_json(self) -> dict[str, Any]:
@@ -67,9 +122,7 @@ class Arch:
             "stages": [
                 {
                     "width": stage.width,
-                    "blocks": [
-                        {"kernel": block.kernel, "expand": block.expand} for block in stage.blocks
-                    ],
+                    "blocks": [block.to_json() for block in stage.blocks],
                 }
                 for stage in self.stages
             ],

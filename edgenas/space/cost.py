@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from edgenas.basics.ranges import Count
 from edgenas.space.arch import Arch
 from edgenas.space.genes import Codes
-from edgenas.space.layer import Layer, divide_size, primitives
+from edgenas.space.layer import Layer, divide_size
 from edgenas.space.plan import plan, slots
+from edgenas.space.primitives import primitives
 from edgenas.space.space import Space
 
 Vector = NDArray[np.float64]
@@ -88,6 +89,14 @@ def peak_elements(layer: Layer) -> int:
         return max(steps)
     if layer.kind == "conv":
         steps = [before + after, 3 * after * layer.residual]
+    elif layer.kind in ("rep", "fused", "uib"):
+        parts = [p for p in primitives(layer) if p.weights]
+        adds = layer.residual and layer.kind != "rep"
+        skip = [0] + [before * adds] * len(parts)  # the first reads what the shortcut keeps
+        steps = [
+            p.input_elements + p.output_elements + s for p, s in zip(parts, skip, strict=False)
+        ]
+        steps.append(3 * after * adds)
     elif layer.kind == "mbconv":
         skip = before * layer.residual  # for the shortcut
         expanded = layer.mid != layer.inputs

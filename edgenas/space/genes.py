@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,17 +21,24 @@ class Gene:
 
     Args:
         name: the path in an arch, e.g. ``stages[2].blocks[1].kernel``.
-        values: what codes 1, 2, ... stand for.
+        values: what codes 1, 2, ... stand for: numbers, or whole blocks.
         optional: whether code 0 (absent) may occur.
         stage: index of its stage; -1 for the resolution.
         block: index of its block; -1 for a gene of the stage.
     """
 
     name: str
-    values: tuple[float, ...]
+    values: tuple[Any, ...]
     optional: bool = False
     stage: int = -1
     block: int = -1
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The values as numbers; the places of those that are none."""
+        if isinstance(self.values[0], (int, float)):
+            return self.values
+        return tuple(range(len(self.values)))
 
     def code(self, arch: Arch) -> int:
         """Find the code of this gene in an arch of the space."""
@@ -44,6 +51,8 @@ class Gene:
         if self.block >= len(stage.blocks):
             return 0
         block = stage.blocks[self.block]
+        if field == f"blocks[{self.block}]":
+            return 1 + self.values.index(block)
         return 1 + self.values.index(block.kernel if field == "kernel" else block.expand)
 
 
@@ -51,7 +60,8 @@ class Gene:
 class Layout:
     """Which gene each column holds. A gene with one value that is always present has no column.
 
-    ``widths`` and ``depths`` are keyed by stage, ``kernels`` and ``expands`` by (stage, block).
+    ``widths`` and ``depths`` are keyed by stage, ``kernels`` and ``expands`` by (stage, block), and
+    so are ``blocks``: in stages that list whole blocks.
     """
 
     genes: tuple[Gene, ...]
@@ -60,13 +70,14 @@ class Layout:
     depths: dict[int, int]
     kernels: dict[tuple[int, int], int]
     expands: dict[tuple[int, int], int]
+    blocks: dict[tuple[int, int], int]
 
 
 @functools.lru_cache(maxsize=64)
 def layout(space: "Space") -> Layout:
     """The columns of a space's rows."""
     genes: list[Gene] = []
-    lay = Layout((), 0 if len(space.resolutions) > 1 else None, {}, {}, {}, {})
+    lay = Layout((), 0 if len(space.resolutions) > 1 else None, {}, {}, {}, {}, {})
     if lay.resolution is not None:
         genes.append(Gene(name="resolution", values=space.resolutions))
     for i, stage in enumerate(space.stages):
@@ -79,13 +90,15 @@ def layout(space: "Space") -> Layout:
                 genes.append(Gene(name=f"stages[{i}].{name}", values=values, stage=i))
         for j in range(max(stage.depths)):
             optional = j >= min(stage.depths)
-            for name, columns, values in (
-                ("kernel", lay.kernels, stage.kernels),
-                ("expand", lay.expands, stage.expands),
-            ):
+            independent = (
+                (".kernel", lay.kernels, stage.kernels),
+                (".expand", lay.expands, stage.expands),
+            )
+            whole = (("", lay.blocks, stage.options),)
+            for name, columns, values in whole if stage.blocks else independent:
                 if len(values) > 1 or optional:
                     columns[i, j] = len(genes)
-                    path = f"stages[{i}].blocks[{j}].{name}"
+                    path = f"stages[{i}].blocks[{j}]{name}"
                     genes.append(
                         Gene(name=path, values=values, optional=optional, stage=i, block=j)
                     )

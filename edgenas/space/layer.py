@@ -1,17 +1,16 @@
-"""One layer of a network with all its shapes, and the operators that it is made of."""
+"""One layer of a network with all its shapes, and what an operator of it is."""
 
 import dataclasses
-import functools
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from edgenas.basics.errors import EdgenasError, quote
 
 Size = tuple[int, int]
 _ONE: Size = (1, 1)
 PADDINGS = ("symmetric", "same")
+Kind = Literal["conv", "mbconv", "bottleneck", "head", "fused", "uib", "rep"]
 # Fields of a layer that are words, with those that there are; () where any will do.
 _WORDS = {
     "activation": (),
@@ -19,7 +18,7 @@ _WORDS = {
     "squeeze_activation": ("relu", "silu"),
     "gate": ("hsigmoid", "sigmoid"),
 }
-_FLAGS = ("residual", "downsample", "mix_bias")
+_FLAGS = ("residual", "downsample", "mix_bias", "mix_norm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,15 +26,16 @@ class Layer:
     """One unit of a planned arch that is profiled as a whole, with all its shapes.
 
     Args:
-        kind: ``conv``, ``mbconv``, ``bottleneck`` or ``head``.
+        kind: ``head``, or that of a block: ``conv``, ``mbconv``, ``bottleneck``, ``fused``, ``uib``
+            or ``rep`` (`edgenas.space.stage.StageSpace`).
         inputs: input channels.
         outputs: output channels; for the head, the number of classes.
         size: height of the input in pixels; also its width, unless ``columns`` says otherwise.
         kernel: kernel size (of the depthwise conv in ``mbconv``, of the middle one in
-            ``bottleneck``).
+            ``bottleneck`` and in ``uib``, which may have none: 0).
         stride: of that conv.
-        mid: middle channels (``mbconv``, ``bottleneck``).
-        activation: ``relu``, ``relu6``, ``hswish`` or ``silu``.
+        mid: middle channels (all kinds but ``conv``, ``rep`` and ``head``).
+        activation: ``relu``, ``relu6``, ``hswish``, ``silu`` or, of a ``conv``, ``none``.
         squeeze: channels inside squeeze-and-excitation; 0: none.
         residual: whether the input is added to the output.
         downsample: whether the shortcut of a ``bottleneck`` has its own pool and conv.
@@ -47,9 +47,11 @@ class Layer:
         squeeze_activation: inside the squeeze: ``relu`` or ``silu``.
         gate: behind the squeeze: ``hsigmoid`` or ``sigmoid``.
         mix_bias: head only: whether ``mix`` has a bias.
+        start: kernel size of the depthwise conv at the start of a ``uib``; 0: none.
+        mix_norm: head only: whether ``mix`` has a batch norm.
     """
 
-    kind: Literal["conv", "mbconv", "bottleneck", "head"]
+    kind: Kind
     inputs: int
     outputs: int
     size: int
@@ -68,6 +70,8 @@ class Layer:
     squeeze_activation: str = "relu"
     gate: str = "hsigmoid"
     mix_bias: bool = False
+    start: int = 0
+    mix_norm: bool = False
 
     @property
     def in_size(self) -> tuple[int, int]:
@@ -102,7 +106,7 @@ class Layer:
             EdgenasError: the text does not describe a layer; names the part that is wrong.
         """
         match = re.fullmatch(r"(\w+)\((.*)\)", text)
-        if match is None or match[1] not in ("conv", "mbconv", "bottleneck", "head"):
+        if match is None or match[1] not in get_args(Kind):
             raise EdgenasError(f"layer must read like conv(inputs=3,...), found {quote(text)}")
         names = {f.name for f in dataclasses.fields(Layer)}
         values: dict[str, int | str | bool] = {}
@@ -202,109 +206,6 @@ class Primitive:
     def output_elements(self) -> int:
         """Elements of the output of one image."""
         return self.outputs * self.out_size[0] * self.out_size[1]
-
-
-@functools.lru_cache(maxsize=65536)
-def primitives(layer: Layer) -> tuple[Primitive, ...]:
-    """The operators of a layer, in order of execution."""
-    return tuple(_primitives(layer))
-
-
-def _primitives(layer: Layer) -> Iterator[Primitive]:
-    size, out, stride = layer.in_size, divide_size(layer.in_size, layer.stride), layer.stride
-    mid, outputs = layer.mid, layer.outputs
-    if layer.kind == "conv":
-        yield _spatial(layer, layer.inputs, outputs)
-        yield _act(outputs, out, layer.activation)
-    elif layer.kind == "mbconv":
-        if mid != layer.inputs:
-            yield _conv(layer.inputs, mid, size)
-            yield _act(mid, size, layer.activation)
-        yield _spatial(layer, mid, mid, groups=mid)
-        yield _act(mid, out, layer.activation)
-        if layer.squeeze:
-            yield _simple("globalpool", mid, out, to=_ONE)
-            yield dataclasses.replace(_conv(mid, layer.squeeze, _ONE), norm=False, bias=True)
-            yield _act(layer.squeeze, _ONE, layer.squeeze_activation)
-            yield dataclasses.replace(_conv(layer.squeeze, mid, _ONE), norm=False, bias=True)
-            yield _act(mid, _ONE, layer.gate)
-            yield _simple("mul", mid, out, to=out)
-        yield _conv(mid, outputs, out)
-        if layer.residual:
-            yield _simple("add", outputs, out, to=out)
-    elif layer.kind == "bottleneck":
-        if layer.downsample:
-            if stride > 1:
-                yield _simple("avgpool", layer.inputs, size, to=out, kernel=stride, stride=stride)
-            yield _conv(layer.inputs, outputs, out)
-        yield _conv(layer.inputs, mid, size)
-        yield _act(mid, size, layer.activation)
-        yield _spatial(layer, mid, mid)
-        yield _act(mid, out, layer.activation)
-        yield _conv(mid, outputs, out)
-        yield _simple("add", outputs, out, to=out)
-        yield _act(outputs, out, layer.activation)
-    else:
-        channels = layer.inputs
-        if layer.final:
-            yield _conv(channels, layer.final, size)
-            yield _act(layer.final, size, layer.activation)
-            channels = layer.final
-        yield _simple("globalpool", channels, size, to=_ONE)
-        if layer.mix:
-            mix = _conv(channels, layer.mix, _ONE)
-            yield dataclasses.replace(mix, norm=False, bias=layer.mix_bias)
-            yield _act(layer.mix, _ONE, layer.activation)
-            channels = layer.mix
-        yield Primitive(
-            op="linear",
-            inputs=channels,
-            outputs=outputs,
-            in_size=_ONE,
-            out_size=_ONE,
-            bias=True,
-        )
-    if layer.kind == "conv" and layer.residual:
-        yield _simple("add", outputs, out, to=out)
-    if layer.pool > 1:
-        yield _simple("maxpool", outputs, out, to=layer.out_size, kernel=3, stride=layer.pool)
-
-
-def _conv(inputs: int, outputs: int, size: Size) -> Primitive:
-    """A 1x1 conv with a batch norm."""
-    return Primitive(
-        op="conv", inputs=inputs, outputs=outputs, in_size=size, out_size=size, norm=True
-    )
-
-
-def _spatial(layer: Layer, inputs: int, outputs: int, *, groups: int = 1) -> Primitive:
-    """The conv of a layer that has its kernel, stride and padding."""
-    return dataclasses.replace(
-        _conv(inputs, outputs, layer.in_size),
-        kernel=(layer.kernel, layer.kernel),
-        stride=layer.stride,
-        padding=layer.padding,
-        groups=groups,
-        out_size=divide_size(layer.in_size, layer.stride),
-    )
-
-
-def _act(channels: int, size: Size, activation: str) -> Primitive:
-    return dataclasses.replace(_simple("act", channels, size, to=size), activation=activation)
-
-
-def _simple(
-    op: str, channels: int, size: Size, *, to: Size, kernel: int = 1, stride: int = 1
-) -> Primitive:
-    return Primitive(
-        op=op,
-        inputs=channels,
-        outputs=channels,
-        kernel=(kernel, kernel),
-        stride=stride,
-        in_size=size,
-        out_size=to,
-    )
 
 
 def pad_side(size: int, *, kernel: int, stride: int, padding: str) -> tuple[int, int]:

@@ -3,10 +3,11 @@
 import functools
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 from edgenas.space.arch import Arch, Block
 from edgenas.space.genes import layout
-from edgenas.space.layer import Layer, Size, divide_size, pad_side
+from edgenas.space.layer import Kind, Layer, Size, divide_size, pad_side
 from edgenas.space.space import Space
 from edgenas.space.stage import StageSpace, middle_channels, squeezed_channels
 
@@ -14,7 +15,8 @@ from edgenas.space.stage import StageSpace, middle_channels, squeezed_channels
 def plan(space: Space, arch: Arch) -> tuple[tuple[str, Layer], ...]:
     """Walk through an arch and name its layers, in order.
 
-    Names are ``stages.<i>.<j>`` and ``head``. The arch must be in the space (``space.check``).
+    Names are ``stages.<i>.<j>`` and ``head``. A block that is nothing at all has no layer. The arch
+    must be in the space (``space.check``).
     """
     layers: list[tuple[str, Layer]] = []
     before = space.inputs
@@ -22,12 +24,9 @@ def plan(space: Space, arch: Arch) -> tuple[tuple[str, Layer], ...]:
         for j, block in enumerate(stage.blocks):
             inputs = before if j == 0 else stage.width
             last = j == len(stage.blocks) - 1
-            layers.append(
-                (
-                    f"stages.{i}.{j}",
-                    _block(space, i, j, arch.resolution, inputs, stage.width, block, last),
-                )
-            )
+            layer = _block(space, i, j, arch.resolution, inputs, stage.width, block, last)
+            if layer is not None:
+                layers.append((f"stages.{i}.{j}", layer))
         before = stage.width
     layers.append(("head", _head(space, arch.resolution, before)))
     return tuple(layers)
@@ -41,7 +40,7 @@ class Slot:
         name: as in ``plan``.
         columns: the genes that it reads, as columns of the space's rows.
         layers: the layer for each combination of their codes in canonical rows; None where the
-            block is absent.
+            block is absent or is nothing.
     """
 
     name: str
@@ -67,7 +66,7 @@ def _slot(space: Space, i: int, j: int) -> Slot:
     stage = space.stages[-1] if head else space.stages[i]
     before = space.stages[i - 1].widths if i else (space.inputs,)
     # (column, values, whether 0 may occur) of each choice this place depends on
-    choices: dict[str, tuple[int | None, tuple[float, ...], bool]] = {
+    choices: dict[str, tuple[int | None, tuple[Any, ...], bool]] = {
         "resolution": (lay.resolution, space.resolutions, False),
     }
     if j == 0:
@@ -75,8 +74,11 @@ def _slot(space: Space, i: int, j: int) -> Slot:
     if not head:
         optional = j >= min(stage.depths)
         choices["width"] = (lay.widths.get(i), stage.widths, False)
-        choices["kernel"] = (lay.kernels.get((i, j)), stage.kernels, optional)
-        choices["expand"] = (lay.expands.get((i, j)), stage.expands, optional)
+        if stage.blocks:
+            choices["block"] = (lay.blocks.get((i, j)), stage.options, optional)
+        else:
+            choices["kernel"] = (lay.kernels.get((i, j)), stage.kernels, optional)
+            choices["expand"] = (lay.expands.get((i, j)), stage.expands, optional)
         if stage.pool > 1:
             # The pool belongs to the last block, so the depth decides which block has it.
             choices["depth"] = (lay.depths.get(i), stage.depths, False)
@@ -98,7 +100,7 @@ def _slot(space: Space, i: int, j: int) -> Slot:
             table[codes] = None
         else:
             width = int(values["width"])
-            block = Block(int(values["kernel"]), values["expand"])
+            block = values.get("block") or Block(int(values["kernel"]), values["expand"])
             last = values.get("depth", 0) == j + 1
             table[codes] = _block(
                 space, i, j, resolution, inputs if j == 0 else width, width, block, last
@@ -117,20 +119,24 @@ def _block(
     width: int,
     block: Block,
     last: bool,
-) -> Layer:
-    stage = space.stages[i]
+) -> Layer | None:
+    stage, kind = space.stages[i], block.kind or space.stages[i].kind
     stride = stage.stride if j == 0 else 1
     size = _size_before(space, i, resolution)
     if j > 0:
         size = divide_size(size, stage.stride)
+    if kind == "none" and stride == 1 and inputs == width:
+        return None
+    plain: Kind = "conv" if kind == "none" else kind  # a 1x1 conv where shapes change
     mid, squeeze = 0, 0
-    if stage.kind == "mbconv":
+    if plain in ("mbconv", "fused", "uib"):
         mid = middle_channels(inputs, block.expand)
-        squeeze = squeezed_channels(stage, inputs=inputs, middle=mid)
-    elif stage.kind == "bottleneck":
+    elif plain == "bottleneck":
         mid = middle_channels(width, block.expand)
+    if plain == "mbconv":
+        squeeze = squeezed_channels(stage, inputs=inputs, middle=mid)
     return Layer(
-        kind=stage.kind,
+        kind=plain,
         inputs=inputs,
         outputs=width,
         size=size[0],
@@ -138,14 +144,15 @@ def _block(
         kernel=block.kernel,
         stride=stride,
         mid=mid,
-        activation=stage.activation,
+        activation=stage.activation if kind != "none" else "none",
         squeeze=squeeze,
-        residual=_residual(stage, stride, inputs, width),
-        downsample=stage.kind == "bottleneck" and j == 0,
+        residual=kind != "none" and _residual(stage, plain, stride, inputs, width),
+        downsample=plain == "bottleneck" and j == 0,
         pool=stage.pool if last else 1,
-        padding=_padding(space, size, kernel=block.kernel, stride=stride),
+        padding=_padding(space, size, kernel=block.kernel or block.start, stride=stride),
         squeeze_activation=stage.squeeze_activation if squeeze else "relu",
         gate=stage.gate if squeeze else "hsigmoid",
+        start=block.start,
     )
 
 
@@ -158,8 +165,8 @@ def _padding(space: Space, size: Size, *, kernel: int, stride: int) -> str:
     return space.padding if pads(space.padding) != pads("symmetric") else "symmetric"
 
 
-def _residual(stage: StageSpace, stride: int, inputs: int, width: int) -> bool:
-    if stage.kind == "bottleneck":
+def _residual(stage: StageSpace, kind: Kind, stride: int, inputs: int, width: int) -> bool:
+    if kind == "bottleneck":
         return True
     return stage.shortcut and stride == 1 and inputs == width
 
@@ -176,6 +183,7 @@ def _head(space: Space, resolution: int, inputs: int) -> Layer:
         final=space.final,
         mix=space.mix,
         mix_bias=space.mix_bias,
+        mix_norm=space.mix_norm,
     )
 
 

@@ -17,6 +17,12 @@ A space of one's own is a ``Space`` value in Python or the same fields in TOML::
     kernels = [3, 5]
     expands = [3, 6]
     stride = 2
+    [[stages]]
+    kind = "mbconv"
+    widths = [32]
+    depths = [2]
+    stride = 2
+    blocks = ["none", "3x3", "fused:3x4", "uib:5+3x4"]
 """
 
 import dataclasses
@@ -28,6 +34,7 @@ from edgenas.basics.decode import decode
 from edgenas.basics.errors import unknown_name
 from edgenas.basics.files import check_schema, read_json, read_toml
 from edgenas.space.backbones import NAMES, published
+from edgenas.space.benchmarks import nas_bench_macro
 from edgenas.space.space import NEWER, Space
 from edgenas.space.stage import NEWER_OF_STAGES, StageSpace
 
@@ -250,6 +257,7 @@ PRESETS: Mapping[str, Callable[[], Space]] = {
     "ofa-mbv3-w1.2": ofa_mbv3_w12,
     "ofa-proxyless-w1.3": ofa_proxyless_w13,
     "ofa-resnet50": ofa_resnet50,
+    "nas-bench-macro": nas_bench_macro,
 }
 
 

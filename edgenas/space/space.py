@@ -8,7 +8,7 @@ the gene. A row is canonical when exactly the absent blocks carry 0.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -35,8 +35,11 @@ from edgenas.space.stage import (
     at_least,
     check_inputs,
     check_stage,
+    corner_block,
     has_usual,
+    narrow_blocks,
     narrow_choice,
+    require_block,
     require_choice,
 )
 
@@ -52,6 +55,7 @@ NEWER: Mapping[str, object] = {
     "mean": None,
     "std": None,
     "mix_bias": False,
+    "mix_norm": False,
 }
 
 
@@ -64,7 +68,7 @@ class Space:
         resolutions: heights of the input to choose from, in pixels; ``aspect`` gives the widths.
         stages: the stem and the stages, in order.
         final: channels of the 1x1 conv-BN-activation before global pooling; 0: none.
-        mix: channels of the 1x1 conv-activation behind it (no BN); 0: none.
+        mix: channels of the 1x1 conv-activation behind it (no BN, unless ``mix_norm``); 0: none.
         activation: of the head.
         classes: outputs of the classifier.
         inputs: channels of the input.
@@ -81,6 +85,7 @@ class Space:
             from were trained with. None: a training takes that of its images.
         std: standard deviation of the inputs, as ``mean``. Both are given, or none.
         mix_bias: whether ``mix`` has a bias.
+        mix_norm: whether ``mix`` has a batch norm.
 
     Raises:
         EdgenasError: a choice is illegal, or two choices would give the same network.
@@ -103,6 +108,7 @@ class Space:
     mean: tuple[Fraction, Fraction, Fraction] | None = None
     std: tuple[Deviation, Deviation, Deviation] | None = None
     mix_bias: bool = False
+    mix_norm: bool = False
 
     def __post_init__(self) -> None:
         _check_space(self)
@@ -130,10 +136,7 @@ class Space:
     @property
     def size(self) -> int:
         """The number of different archs, exactly."""
-        stages = (
-            len(s.widths) * sum((len(s.kernels) * len(s.expands)) ** d for d in s.depths)
-            for s in self.stages
-        )
+        stages = (len(s.widths) * sum(len(s.options) ** d for d in s.depths) for s in self.stages)
         return len(self.resolutions) * math.prod(stages)
 
     def sample(
@@ -160,7 +163,7 @@ class Space:
                 continue
             stage = self.stages[gene.stage]
             # In logarithms: (choices per block) ** depth may pass what a float can hold.
-            logs = np.array(stage.depths) * math.log(len(stage.kernels) * len(stage.expands))
+            logs = np.array(stage.depths) * math.log(len(stage.options))
             weights = np.exp(logs - logs.max())
             rows[:, column] = 1 + rng.choice(choices, size=n, p=weights / weights.sum())
         return clear_absent(self, rows)
@@ -235,14 +238,16 @@ class Space:
         lay, archs = layout(self), list[Arch]()
         for row in self.canonical(rows).tolist():
 
-            def value(column: int | None, values: Sequence[float], row: list[int] = row) -> float:
+            def value(column: int | None, values: Sequence[Any], row: list[int] = row) -> Any:
                 return values[0] if column is None else values[row[column] - 1]
 
             stages: list[Stage] = []
             for i, stage in enumerate(self.stages):
                 depth = int(value(lay.depths.get(i), stage.depths))
                 blocks = tuple(
-                    Block(
+                    value(lay.blocks.get((i, j)), stage.options)
+                    if stage.blocks
+                    else Block(
                         int(value(lay.kernels.get((i, j)), stage.kernels)),
                         value(lay.expands.get((i, j)), stage.expands),
                     )
@@ -268,8 +273,7 @@ class Space:
             require_choice(chosen.width, stage.widths, f"{path}.width", self.name)
             require_choice(len(chosen.blocks), stage.depths, f"{path}.depth", self.name)
             for j, block in enumerate(chosen.blocks):
-                require_choice(block.kernel, stage.kernels, f"{path}.blocks[{j}].kernel", self.name)
-                require_choice(block.expand, stage.expands, f"{path}.blocks[{j}].expand", self.name)
+                require_block(block, stage, f"{path}.blocks[{j}]", self.name)
 
     def contains(self, arch: Arch) -> bool:
         """Whether an arch is in this space."""
@@ -291,7 +295,7 @@ class Space:
         stages = (
             Stage(
                 int(pick(s.widths)),
-                (Block(int(pick(s.kernels)), pick(s.expands)),) * int(pick(s.depths)),
+                (corner_block(s, pick),) * int(pick(s.depths)),
             )
             for s in self.stages
         )
@@ -316,6 +320,7 @@ class Space:
                 depths=narrow_choice(stage.depths, depth, f"stages[{i}].depths"),
                 kernels=narrow_choice(stage.kernels, kernel, f"stages[{i}].kernels"),
                 expands=narrow_choice(stage.expands, expand, f"stages[{i}].expands"),
+                blocks=narrow_blocks(stage, kernel, expand, f"stages[{i}].blocks"),
             )
             for i, stage in enumerate(self.stages)
         )
@@ -354,12 +359,15 @@ def _check_space(space: Space) -> None:
     if space.padding not in PADDINGS:
         raise EdgenasError(f"padding must be one of {', '.join(PADDINGS)}, found {space.padding!r}")
     for i, stage in enumerate(space.stages):
-        if space.padding == "same" and (stage.kind == "bottleneck" or stage.pool > 1):
+        if space.padding == "same" and ("bottleneck" in stage.kinds or stage.pool > 1):
             raise EdgenasError(
                 f"padding must be symmetric where there are bottlenecks or pools: stages[{i}]"
             )
-    if space.mix_bias and not space.mix:
-        raise EdgenasError("mix_bias must be false where there is no mix, found true")
+    for name in ("mix_bias", "mix_norm"):
+        if getattr(space, name) and not space.mix:
+            raise EdgenasError(f"{name} must be false where there is no mix, found true")
+    if space.mix_bias and space.mix_norm:
+        raise EdgenasError("mix_bias must be false where mix_norm is true, found true")
     for part in space.kept_in_float:
         if part not in PARTS:
             raise EdgenasError(f"kept_in_float must be of {', '.join(PARTS)}, found {part!r}")

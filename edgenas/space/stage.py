@@ -1,10 +1,11 @@
 """The choices of one stage of a space, and the rules for them."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Annotated, Literal, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Literal, TypeVar, get_args
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.ranges import (
@@ -12,11 +13,15 @@ from edgenas.basics.ranges import (
     Depth,
     Id,
     Kernel,
+    Length,
     Range,
     Ratio,
 )
+from edgenas.space.arch import NOTHING, Block
 
-KINDS = ("conv", "mbconv", "bottleneck")
+StageKind = Literal["conv", "mbconv", "bottleneck", "fused", "uib", "rep"]
+KINDS: tuple[str, ...] = get_args(StageKind)
+_PLAIN = ("conv", "rep")  # kinds without middle channels
 ACTIVATIONS = ("relu", "relu6", "hswish", "silu")
 SQUEEZE_RULES = ("middle", "inputs")
 SQUEEZE_ACTIVATIONS = ("relu", "silu")
@@ -30,7 +35,11 @@ class StageSpace:
 
     Args:
         kind: ``conv`` (conv-BN-activation), ``mbconv`` (expand, depthwise, project; MobileNetV2,
-            arXiv 1801.04381) or ``bottleneck`` (ResNet-D, arXiv 1812.01187).
+            arXiv 1801.04381), ``bottleneck`` (ResNet-D, arXiv 1812.01187), ``fused`` (one conv in
+            place of expand and depthwise; EfficientNetV2, arXiv 2104.00298), ``uib`` (universal
+            inverted bottleneck: an optional depthwise conv before the expansion and one behind it;
+            MobileNetV4, arXiv 2404.10518) or ``rep`` (conv-BN-activation that is trained as
+            parallel branches and ships as one conv; RepVGG, arXiv 2101.03697).
         widths: output channels to choose from.
         depths: numbers of blocks to choose from; a stage of depth d runs its first d blocks.
         kernels: odd kernel sizes to choose from, per block (of the depthwise conv in ``mbconv``,
@@ -39,16 +48,20 @@ class StageSpace:
             ``mbconv``, to the output channels in ``bottleneck``.
         stride: of the first block.
         activation: ``relu``, ``relu6``, ``hswish`` or ``silu``.
-        squeeze: squeeze-and-excitation, with so many times fewer channels inside; 0: none.
-        shortcut: add the input where stride is 1 and channels stay (``conv``, ``mbconv``).
+        squeeze: squeeze-and-excitation of ``mbconv`` blocks, with so many times fewer channels
+            inside; 0: none.
+        shortcut: add the input where stride is 1 and channels stay (all kinds but ``bottleneck``;
+            in ``rep`` it is one of the branches).
         pool: stride of a 3x3 max-pool behind the last block; 1: none.
         squeeze_of: fewer than what: ``middle`` channels, made divisible by 8 (MobileNetV3, arXiv
             1905.02244), or ``inputs`` of the block, not rounded (EfficientNet, arXiv 1905.11946).
         squeeze_activation: inside the squeeze: ``relu`` or ``silu``.
         gate: behind the squeeze: ``hsigmoid`` or ``sigmoid``.
+        blocks: whole blocks to choose from, per block, in place of kernels times expands: their
+            text forms (`edgenas.space.arch.Block`), from the lightest to the heaviest.
     """
 
-    kind: Literal["conv", "mbconv", "bottleneck"]
+    kind: StageKind
     widths: tuple[Channels, ...]
     depths: tuple[Depth, ...] = (1,)
     kernels: tuple[Kernel, ...] = (3,)
@@ -61,6 +74,17 @@ class StageSpace:
     squeeze_of: Literal["middle", "inputs"] = "middle"
     squeeze_activation: Literal["relu", "silu"] = "relu"
     gate: Literal["hsigmoid", "sigmoid"] = "hsigmoid"
+    blocks: Annotated[tuple[Id, ...], Length(0, 200)] = ()
+
+    @property
+    def options(self) -> tuple[Block, ...]:
+        """All blocks that a place of this stage may hold, as archs have them."""
+        return _options(self.kind, self.kernels, self.expands, self.blocks)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of these blocks, each once."""
+        return tuple(dict.fromkeys(block.kind or self.kind for block in self.options))
 
     def __repr__(self) -> str:
         """As of any dataclass, without newer fields at their default: old digests contain it."""
@@ -73,7 +97,19 @@ NEWER_OF_STAGES: Mapping[str, object] = {
     "squeeze_of": "middle",
     "squeeze_activation": "relu",
     "gate": "hsigmoid",
+    "blocks": (),
 }
+
+
+@functools.lru_cache(maxsize=1024)
+def _options(
+    kind: str, kernels: tuple[int, ...], expands: tuple[float, ...], blocks: tuple[str, ...]
+) -> tuple[Block, ...]:
+    if not blocks:
+        return tuple(Block(k, e) for k, e in itertools.product(kernels, expands))
+    # The stage's own kind goes without saying, so that equal blocks are equal values.
+    read = map(Block.parse, blocks)
+    return tuple(replace(b, kind=None) if b.kind == kind else b for b in read)
 
 
 def has_usual(value: object, name: str, usual: Mapping[str, object]) -> bool:
@@ -142,27 +178,84 @@ def check_stage(stage: StageSpace, path: str, before: tuple[int, ...]) -> None:
     ):
         if not at_least(least)(value):
             raise EdgenasError(f"{path}.{name} must be an integer >= {least}, found {value}")
-    if stage.kind == "conv" and len(stage.expands) > 1:
-        raise EdgenasError(f"{path}.expands must be one value in a conv, found {stage.expands}")
-    if stage.kind == "mbconv" and len(stage.expands) > 1 and min(stage.expands) <= 1:
+    if stage.kind in _PLAIN and len(stage.expands) > 1:
+        raise EdgenasError(
+            f"{path}.expands must be one value in a {stage.kind}, found {stage.expands}"
+        )
+    if stage.kind in ("mbconv", "fused") and len(stage.expands) > 1 and min(stage.expands) <= 1:
         raise EdgenasError(
             f"{path}.expands must be above 1 where there is a choice, found {stage.expands}",
             hint="expand 1 has no expanding conv; give it a stage of its own",
         )
-    if stage.kind != "mbconv" and stage.squeeze:
+    _check_blocks(stage, path)
+    if "mbconv" not in stage.kinds and stage.squeeze:
         raise EdgenasError(f"{path}.squeeze must be 0 outside mbconv, found {stage.squeeze}")
     if stage.kind == "bottleneck" and stage.kernels != (3,):
         raise EdgenasError(f"{path}.kernels must be (3,) in a bottleneck, found {stage.kernels}")
-    # Equal networks must be equal archs: no two ratios may round to the same channels.
+    _check_middles(stage, path, before)
+
+
+def _check_blocks(stage: StageSpace, path: str) -> None:
+    """Refuse whole blocks that break a rule of their kind, or that are listed twice."""
+    if not stage.blocks:
+        return
+    if (stage.kernels, stage.expands) != ((3,), (1.0,)):
+        raise EdgenasError(f"{path} must have either blocks or kernels and expands, found both")
+    if stage.pool > 1:
+        raise EdgenasError(f"{path}.pool must be 1 where blocks are listed, found {stage.pool}")
+    # Equal networks must be equal archs, and nothing at the end is what fewer blocks are.
+    if NOTHING in stage.options and len(stage.depths) > 1:
+        raise EdgenasError(
+            f"{path}.depths must be one value where a block may be none, found {stage.depths}"
+        )
+    if len(set(stage.options)) < len(stage.options):
+        raise EdgenasError(f"{path}.blocks must be listed once each, found {[*stage.blocks]}")
+    for i, block in enumerate(stage.options):
+        kind = block.kind or stage.kind
+        if rule := _rule_broken_by(block, kind, stride=stage.stride):
+            raise EdgenasError(f"{path}.blocks[{i}] must {rule}, found {stage.blocks[i]}")
+    for kind in ("mbconv", "fused"):
+        ones = {b.expand == 1 for b in stage.options if (b.kind or stage.kind) == kind}
+        if len(ones) > 1:
+            raise EdgenasError(
+                f"{path}.blocks must all expand by more than 1, or none, in {kind}, found "
+                f"{[*stage.blocks]}",
+                hint="expand 1 has no expanding conv; give it a stage of its own",
+            )
+
+
+def _rule_broken_by(block: Block, kind: str, *, stride: int) -> str:
+    """The rule of its kind that a block breaks, in words that follow "must". Empty: none."""
+    sizes = [k for k in (block.kernel, block.start) if k]
+    if kind != "uib" and (block.start or not block.kernel):
+        return "have one kernel size outside uib"
+    if any(k % 2 == 0 for k in sizes):
+        return "have odd kernel sizes"
+    if kind == "uib" and stride > 1 and not sizes:
+        return "have a depthwise conv for the stride"
+    if kind in _PLAIN and block.expand != 1:
+        return f"have the expansion 1 in {kind}"
+    if kind == "bottleneck" and block.kernel != 3:
+        return "have the kernel 3 in a bottleneck"
+    return ""
+
+
+def _check_middles(stage: StageSpace, path: str, before: tuple[int, ...]) -> None:
+    """Equal networks must be equal archs: no two ratios may round to the same channels."""
     bases = stage.widths if stage.kind == "bottleneck" else (*before, *stage.widths)
-    if stage.kind != "conv":
-        for base in bases:
-            mids = [middle_channels(base, ratio) for ratio in stage.expands]
-            if len(set(mids)) < len(mids):
-                raise EdgenasError(
-                    f"{path}.expands must give different middle channels, found "
-                    f"{join(stage.expands)} of {base} giving {join(mids)}"
-                )
+    groups: dict[object, list[float]] = {}
+    for block in stage.options:
+        kind = block.kind or stage.kind
+        if kind not in _PLAIN and block != NOTHING:
+            groups.setdefault((kind, block.start, block.kernel), []).append(block.expand)
+    for expands, base in itertools.product(groups.values(), bases):
+        mids = [middle_channels(base, ratio) for ratio in expands]
+        if len(set(mids)) < len(mids):
+            name = "blocks" if stage.blocks else "expands"
+            raise EdgenasError(
+                f"{path}.{name} must give different middle channels, found "
+                f"{join(expands)} of {base} giving {join(mids)}"
+            )
 
 
 def check_choices(
@@ -211,6 +304,51 @@ def require_choice(value: float, values: Sequence[float], path: str, space: str)
         raise EdgenasError(
             f"{path} must be one of {join(values)} in space {space}, found {value:g}"
         )
+
+
+def require_block(block: Block, stage: StageSpace, path: str, space: str) -> None:
+    """Refuse a block that is not among those of a stage."""
+    if not stage.blocks and (block.kind, block.start) == (None, 0):
+        require_choice(block.kernel, stage.kernels, f"{path}.kernel", space)
+        require_choice(block.expand, stage.expands, f"{path}.expand", space)
+    if block not in stage.options:
+        listed = ", ".join(map(str, stage.options))
+        raise EdgenasError(f"{path} must be one of {listed} in space {space}, found {block}")
+
+
+def corner_block(stage: StageSpace, pick: Callable[[Sequence[float]], float]) -> Block:
+    """The block of the largest or smallest networks; ``pick`` is ``max`` or ``min``."""
+    if stage.blocks:
+        return stage.options[int(pick(range(len(stage.options))))]
+    return Block(int(pick(stage.kernels)), pick(stage.expands))
+
+
+def narrow_blocks(
+    stage: StageSpace,
+    kernel: Iterable[float] | None,
+    expand: Iterable[float] | None,
+    path: str,
+) -> tuple[str, ...]:
+    """Narrow the blocks that a stage lists to those with the wanted kernels and ratios.
+
+    None means all of them. Nothing at all has neither, and stays; so does a single block.
+
+    Raises:
+        EdgenasError: no block would be left.
+    """
+    kernels, expands = (None if only is None else {*only} for only in (kernel, expand))
+    left = tuple(
+        text
+        for text, block in zip(stage.blocks, stage.options, strict=False)
+        if block == NOTHING
+        or (
+            (kernels is None or block.kernel in kernels)
+            and (expands is None or block.expand in expands)
+        )
+    )
+    if len(stage.blocks) > 1 and not left:
+        raise EdgenasError(f"{path} must keep one of {', '.join(stage.blocks)}, found none")
+    return left if len(stage.blocks) > 1 else stage.blocks
 
 
 def narrow_choice(

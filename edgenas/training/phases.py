@@ -14,7 +14,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from edgenas.model.network import Bottleneck, Conv, Head, MBConv
+from edgenas.model.blocks import (
+    Bottleneck,
+    Conv,
+    ConvNorm,
+    Fused,
+    Head,
+    MBConv,
+    UniversalBottleneck,
+)
 from edgenas.model.supernet import Supernet
 from edgenas.space.layer import Layer
 from edgenas.space.plan import slots
@@ -87,6 +95,7 @@ def _elastic(space: Space, names: list[str]) -> Space:
 
 Places = list[tuple[str, int]]  # parameters, by name, and their dimension along some channels
 
+_SORTABLE = {"conv", "mbconv", "bottleneck"}
 SORTED = ("expands", "widths")  # channels are sorted before these become elastic
 
 
@@ -138,6 +147,13 @@ def _inside(supernet: Supernet) -> Iterator[tuple[Places, Places]]:
             for unit, reader in (("spatial", "restore"), ("reduce", "spatial")):
                 read = [(f"{name}.{reader}.conv.weight", 1)]
                 yield read, [*_unit(f"{name}.{unit}"), *read]
+        elif isinstance(block, UniversalBottleneck):
+            read = [(f"{name}.project.conv.weight", 1)]
+            depthwise = [] if block.depthwise is None else _unit(f"{name}.depthwise")
+            yield read, [*_unit(f"{name}.expand"), *depthwise, *read]
+        elif isinstance(block, Fused) and block.project is not None:
+            read = [(f"{name}.project.conv.weight", 1)]
+            yield read, [*_unit(f"{name}.expand"), *read]
         # Without an expansion the channels are those of the block's input, which others read too.
         elif isinstance(block, MBConv) and block.expand is not None:
             read = [(f"{name}.project.conv.weight", 1)]
@@ -152,13 +168,15 @@ def _between(supernet: Supernet) -> Iterator[tuple[Places, Places]]:
     """The same for the outputs of every stage that has several widths.
 
     Stages whose channels another stage's may be added to are left out, and those that a depthwise
-    conv reads: their order is not theirs alone.
+    conv reads: their order is not theirs alone. So are stages beside which kinds of blocks stand
+    that are not known here.
     """
     space = supernet.space
     firsts = [f"stages.{i}.0" for i in range(len(space.stages))]
     tied = {slot.name for slot in slots(space) if any(map(_adds, slot.layers.values()))}
     for i, stage in enumerate(space.stages):
-        if len(stage.widths) == 1 or tied & {*firsts[i : i + 2]}:
+        known = all({*s.kinds} <= _SORTABLE and not s.blocks for s in space.stages[i : i + 2])
+        if len(stage.widths) == 1 or not known or tied & {*firsts[i : i + 2]}:
             continue
         blocks = [f"stages.{i}.{j}" for j in range(max(stage.depths))]
         follower = firsts[i + 1] if i + 1 < len(firsts) else "head"
@@ -194,7 +212,9 @@ def _read(supernet: Supernet, name: str) -> Places:
     if isinstance(block, MBConv):
         return [] if block.expand is None else [(f"{name}.expand.conv.weight", 1)]
     if isinstance(block, Head):
-        part = "mix" if block.final is None and block.mix is not None else "classifier"
+        part = "classifier"
+        if block.final is None and block.mix is not None:
+            part = "mix.conv" if isinstance(block.mix, ConvNorm) else "mix"
         return [
             (f"{name}.final.conv.weight" if block.final is not None else f"{name}.{part}.weight", 1)
         ]

@@ -56,9 +56,10 @@ from edgenas.runtime.contract import Method
 from edgenas.space.arch import Arch, Block, Stage
 from edgenas.space.cost import macs_table, total
 from edgenas.space.genes import Codes
-from edgenas.space.layer import Layer, Primitive, primitives
+from edgenas.space.layer import Layer, Primitive
 from edgenas.space.plan import layers, plan
 from edgenas.space.presets import load_space
+from edgenas.space.primitives import primitives
 from edgenas.space.space import Space
 from edgenas.strategies.constraint import Constraint, Limit
 from edgenas.strategies.run import search

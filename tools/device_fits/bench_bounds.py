@@ -14,9 +14,9 @@ import numpy as np
 from edgenas.latency.device import list_devices
 from edgenas.latency.estimate import DeviceModel, device_model
 from edgenas.latency.features import Array, Kernels, vector
-from edgenas.space.layer import primitives
 from edgenas.space.plan import plan
 from edgenas.space.presets import PRESETS
+from edgenas.space.primitives import primitives
 from edgenas.space.space import Space
 
 CONFIDENCES = (0.9, 0.95, 0.99)

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgenas.space.layer import Layer, Primitive, primitives
+from edgenas.space.layer import Layer, Primitive
+from edgenas.space.primitives import primitives
 from tools.device_fits import published_nets
 
 

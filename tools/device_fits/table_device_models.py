@@ -13,9 +13,9 @@ import numpy as np
 from edgenas.basics.files import write_text
 from edgenas.latency.device import Device, Use, list_devices
 from edgenas.latency.estimate import DeviceModel, device_model
-from edgenas.space.layer import primitives
 from edgenas.space.plan import plan
 from edgenas.space.presets import load_space
+from edgenas.space.primitives import primitives
 
 SPACE = "ofa-mbv3-w1.0"  # whose networks the intervals are of
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "devices.md"

@@ -136,14 +136,16 @@ class Paths:
             inputs.append(x.detach())
             for block in range(len(first.stages[stage].blocks)):
                 name = f"stages.{stage}.{block}"
-                y = self._run(name, one[name], x)
+                y = self._run(name, one.get(name), x)
                 gate = gates.get(found.get((stage, block), -1))
                 if gate is not None:
-                    y = gate[0] * y + gate[1] * self._run(name, two[name], x)
+                    y = gate[0] * y + gate[1] * self._run(name, two.get(name), x)
                 x = y
         return F.cross_entropy(self._run("head", one["head"], x), labels), inputs
 
-    def _run(self, name: str, layer: Layer, x: Tensor) -> Tensor:
+    def _run(self, name: str, layer: Layer | None, x: Tensor) -> Tensor:
+        if layer is None:  # a block that is nothing at all
+            return x
         if layer not in self._modules:
             with torch.device("meta"):  # the tensors come from the supernet
                 module = build(layer, epsilon=self.supernet.space.epsilon).train()
