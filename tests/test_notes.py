@@ -7,9 +7,9 @@ from edgenas.cli.console import fold
 from edgenas.cli.result import _cut
 from edgenas.latency import device as devices
 from edgenas.latency.estimate import cautions_of, device_model
-from edgenas.space.layer import primitives
 from edgenas.space.plan import plan
 from edgenas.space.presets import load_space
+from edgenas.space.primitives import primitives
 
 
 def test_every_caution_about_an_estimate_is_known_as_evidence():
