@@ -429,7 +429,7 @@ BLOCK = StageSpace(kind="mbconv", widths=(16,), kernels=(3, 5), expands=(2.0, 3.
         ({"mix_norm": True}, "mix_norm must be false where there is no mix, found true"),
         (
             {"mix": 8, "mix_bias": True, "mix_norm": True},
-            "mix_bias must be false where mix_norm is true, found true",
+            "mix_bias must be false where mix_norm is true",
         ),
         ({"kernel_transform": "none"}, "kernel_transform must be linear or crop, found 'none'"),
         ({"epsilon": 0}, "epsilon must be between 0 and 1, found 0"),
@@ -487,7 +487,10 @@ def listed(*blocks: str, **fields: Any) -> dict[str, Any]:
             "stages[1].squeeze must be 0 outside mbconv, found 4",
         ),
         ({"kind": "bottleneck"}, "stages[1].kernels must be (3,) in a bottleneck, found (3, 5)"),
-        ({"blocks": ("3x2",)}, "stages[1] must have either blocks or kernels and expands, found"),
+        (
+            {"blocks": ("3x2",)},
+            "stages[1] must have either blocks or kernels and expands, not both",
+        ),
         (listed("3x2", pool=2), "stages[1].pool must be 1 where blocks are listed, found 2"),
         (listed("3x2", "3x2"), "stages[1].blocks must be listed once each, found ['3x2', '3x2']"),
         (

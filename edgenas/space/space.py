@@ -367,7 +367,7 @@ def _check_space(space: Space) -> None:
         if getattr(space, name) and not space.mix:
             raise EdgenasError(f"{name} must be false where there is no mix, found true")
     if space.mix_bias and space.mix_norm:
-        raise EdgenasError("mix_bias must be false where mix_norm is true, found true")
+        raise EdgenasError("mix_bias must be false where mix_norm is true")
     for part in space.kept_in_float:
         if part not in PARTS:
             raise EdgenasError(f"kept_in_float must be of {', '.join(PARTS)}, found {part!r}")

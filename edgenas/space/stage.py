@@ -200,7 +200,7 @@ def _check_blocks(stage: StageSpace, path: str) -> None:
     if not stage.blocks:
         return
     if (stage.kernels, stage.expands) != ((3,), (1.0,)):
-        raise EdgenasError(f"{path} must have either blocks or kernels and expands, found both")
+        raise EdgenasError(f"{path} must have either blocks or kernels and expands, not both")
     if stage.pool > 1:
         raise EdgenasError(f"{path}.pool must be 1 where blocks are listed, found {stage.pool}")
     # Equal networks must be equal archs, and nothing at the end is what fewer blocks are.
@@ -347,7 +347,7 @@ def narrow_blocks(
         )
     )
     if len(stage.blocks) > 1 and not left:
-        raise EdgenasError(f"{path} must keep one of {', '.join(stage.blocks)}, found none")
+        raise EdgenasError(f"{path} must keep one of {', '.join(stage.blocks)}")
     return left if len(stage.blocks) > 1 else stage.blocks
 
 
