@@ -1,13 +1,11 @@
 """README.md: its Python runs, and nobody shows a command that CI does not run."""
 
-import re
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-from edgenas.cli import VERBS
 from tools.docs.readme_run import RUN, SETUP, Block, blocks, commands, main
 
 README = ROOT / "README.md"
@@ -88,13 +86,6 @@ def test_every_command_of_the_readme_is_run_by_somebody():
     shown = [c for b in page() if b.language == "console" and not b.not_run for c in commands(b)]
     stray = [c for c in shown if not c.startswith((*RUN, *SETUP))]
     assert not stray, f"no check runs {stray}: say <!-- not run: why --> above the block"
-
-
-def test_the_readme_lists_every_verb():
-    table = README.read_text(encoding="utf-8").split("## The verbs")[1].split("\n\nEvery verb")[0]
-    first_cells = re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE)
-    listed = {word for cell in first_cells for word in re.findall(r"[a-z]+(?:-[a-z]+)*", cell)}
-    assert set(VERBS) <= listed
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

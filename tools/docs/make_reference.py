@@ -1,7 +1,8 @@
-"""Write the reference pages of verbs and of recipes from the classes that define them.
+"""Write the reference pages of verbs, Python and recipes from the code that defines them.
 
-``python -m tools.docs.make_reference`` writes docs/reference/verbs.md and the table of
-docs/reference/recipe.md; with ``--check`` it only compares, and exits with 1 where a page differs.
+``python -m tools.docs.make_reference`` writes docs/reference/verbs.md, docs/reference/python.md and
+the table of docs/reference/recipe.md; with ``--check`` it only compares, and exits with 1 where a
+page differs.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from edgenas.training.recipe import Recipe
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 VERBS_PAGE, RECIPE_PAGE = FOLDER / "verbs.md", FOLDER / "recipe.md"
+PYTHON_PAGE = FOLDER / "python.md"
 BEGIN, END = "<!-- fields: begin -->\n", "<!-- fields: end -->\n"
 HEAD = """\
 # Verbs and options
@@ -35,6 +37,30 @@ Results go to stdout, progress and notes to stderr.
 In Python most verbs are functions that take a request and return a value; a request has the
 options as its fields. They print nothing. `edgenas.load(folder)` reads a bundle or a supernet.
 """
+PYTHON_HEAD = """\
+# Python
+
+`tools/docs/make_reference.py` makes this page from the docstrings. Do not edit it by hand.
+
+Each verb is a function that takes one request and returns a value. Functions print nothing. A
+user's mistake raises `edgenas.EdgenasError`: one line in `message`, the next step in `hint`.
+
+```python
+from pathlib import Path
+
+import edgenas
+
+request = edgenas.PredictRequest(device="jetson", model=Path("model.onnx"))
+try:
+    answer = edgenas.predict(request)
+    print(answer.seconds, answer.upper, answer.provenance)
+except edgenas.EdgenasError as error:
+    print(error.message, error.hint, sep="\\n")
+```
+
+A request is a frozen value whose fields are the options of its verb: [verbs](verbs.md) lists them
+with their ranges and defaults. Names that are not on this page may change with any version.
+"""
 WORDS: dict[Any, str] = {str: "text", int: "whole number", float: "number", Path: "path", bool: ""}
 
 
@@ -46,7 +72,58 @@ def load_verbs() -> dict[str, Verb]:
 
 def make_pages() -> dict[Path, str]:
     """The pages, with what their texts have to be."""
-    return {VERBS_PAGE: write_verbs(load_verbs()), RECIPE_PAGE: write_recipe(RECIPE_PAGE)}
+    return {
+        VERBS_PAGE: write_verbs(load_verbs()),
+        RECIPE_PAGE: write_recipe(RECIPE_PAGE),
+        PYTHON_PAGE: write_python(),
+    }
+
+
+def write_python() -> str:
+    """The page of the public functions and requests, from their docstrings."""
+    verbs = {verb.kinds[0].__name__: name for name, verb in load_verbs().items()}
+    public = {name: getattr(edgenas, name) for name in edgenas.__all__}
+    parts = [PYTHON_HEAD, "## Functions\n"]
+    for name, value in public.items():
+        if not inspect.isclass(value):
+            parts += [f"### `edgenas.{name}`\n", _signature(name, value), _in_markdown(value)]
+    parts += ["## Requests\n", "| request | of |\n|---|---|"]
+    for name in public:
+        if verb := verbs.get(name):
+            parts[-1] += f"\n| `edgenas.{name}` | [`edgenas {verb}`](verbs.md#edgenas-{verb}) |"
+    return "\n".join(parts) + "\n"
+
+
+def _signature(name: str, function: Any) -> str:
+    """How a function is called, one parameter a line, without the modules of types."""
+    lines = []
+    keywords = False
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and not keywords:
+            lines.append("    *,")
+            keywords = True
+        default = "" if parameter.default is parameter.empty else " = ..."
+        kind = parameter.annotation
+        shown = kind if isinstance(kind, str) else inspect.formatannotation(kind)
+        shown = re.sub(r"\b(?:\w+\.)+(?=\w)", "", shown)
+        lines.append(f"    {parameter.name}: {shown}{default},")
+    return "\n".join(["```", f"edgenas.{name}(", *lines, ")", "```", ""])
+
+
+def _in_markdown(function: Any) -> str:
+    """A docstring in Google's style as paragraphs and lists."""
+    lines = []
+    for line in inspect.cleandoc(function.__doc__ or "").replace("``", "`").splitlines():
+        if line in ("Args:", "Returns:", "Raises:"):
+            lines += [f"**{line[:-1]}**", ""]
+        elif re.match(r"    \S+: ", line):
+            name, _, rest = line.strip().partition(": ")
+            lines.append(f"- `{name}`: {rest}")
+        elif line.startswith("        "):
+            lines.append("  " + line.strip())
+        else:
+            lines.append(line.strip())
+    return "\n".join(lines) + "\n"
 
 
 def write_recipe(page: Path) -> str:
