@@ -106,9 +106,14 @@ class Process:
 
 def measure_distances(encodings: Sequence[Encoding], rows: Codes, others: Codes) -> Cube:
     """The distances of rows to others by each encoding, shape (encodings, rows, others)."""
+    return distances_between([e.of(rows) for e in encodings], [e.of(others) for e in encodings])
+
+
+def distances_between(points: Sequence[Matrix], others: Sequence[Matrix]) -> Cube:
+    """The same of features, one matrix for each encoding."""
     from scipy.spatial.distance import cdist
 
-    apart: Any = [cdist(e.of(rows), e.of(others), "cityblock") for e in encodings]
+    apart: Any = [cdist(a, b, "cityblock") for a, b in zip(points, others, strict=True)]
     return np.stack(apart)
 
 

@@ -20,6 +20,7 @@ from edgenas.accuracy.process import (
     Lengths,
     Matrix,
     Process,
+    distances_between,
     fit_lengths,
     fit_process,
     measure_distances,
@@ -48,18 +49,25 @@ class Candidates:
     Args:
         encodings: of rows.
         rows: canonical rows, shape (m, genes).
+        points: features of the rows, by encoding.
         distances: to the networks scored, shape (encodings, m, n).
         narrowed: see ``Process.narrow``; None: by lengths that no longer hold.
     """
 
     encodings: tuple[Encoding, ...]
     rows: Codes
+    points: tuple[Matrix, ...]
     distances: Cube = field(default_factory=lambda: np.empty((0, 0, 0)))
     narrowed: Matrix | None = None
 
+    @staticmethod
+    def of(encodings: tuple[Encoding, ...], rows: Codes) -> "Candidates":
+        """Candidates, of which nothing is known yet."""
+        return Candidates(encodings, rows, tuple(encoding.of(rows) for encoding in encodings))
+
     def add(self, scored: Codes) -> None:
         """Measure the distances to more networks."""
-        apart = measure_distances(self.encodings, self.rows, scored)
+        apart = distances_between(self.points, [e.of(scored) for e in self.encodings])
         known = self.distances
         self.distances = np.concatenate([known, apart], 2) if known.size else apart
 
@@ -133,7 +141,8 @@ def _draw_values(
     # Those that have the highest values where each is drawn on its own.
     alone = mean + deviation * rng.standard_normal(len(rows))
     taken = np.argsort(-alone, kind="stable")[:_JOINT]
-    among = measure_distances(candidates.encodings, rows[taken], rows[taken])
+    points = [features[taken] for features in candidates.points]
+    among = distances_between(points, points)
     values = np.full(len(rows), -np.inf)
     values[taken] = process.draw(narrowed[:, taken], among, rng=rng)
     return values
@@ -189,7 +198,7 @@ def _all_candidates(problem: Problem, encodings: tuple[Encoding, ...]) -> Candid
     rows = rows[problem.kept(rows)]
     # Ties go to the first one, which shall not be that of the lowest codes.
     order = np.random.default_rng((problem.seed, 1)).permutation(len(rows))
-    return Candidates(encodings, rows[order])
+    return Candidates.of(encodings, rows[order])
 
 
 def _draw_candidates(
@@ -207,4 +216,4 @@ def _draw_candidates(
     moved = move_towards(space, np.concatenate(drawn), goals, rng=rng)
     near = [list_neighbours(space, leader[None], genes=1) for leader in leaders]
     candidates = drop_repeats(np.concatenate([*near, moved, *drawn]))
-    return Candidates(encodings, candidates[problem.kept(candidates)])
+    return Candidates.of(encodings, candidates[problem.kept(candidates)])

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenas.accuracy.encoding import Encoding, Wiring, encode_choices, encode_paths
+from edgenas.accuracy.encoding import Encoding, Matrix, Wiring, encode_choices, encode_paths
 from edgenas.space.cost import Vector
 from edgenas.space.genes import Codes
 from edgenas.space.space import Space
@@ -100,6 +100,23 @@ def load_macro(folder: Path) -> LookUp:
 def cell_encodings() -> tuple[Encoding, ...]:
     """Of the edges of a cell, and of its paths."""
     return (encode_choices([5] * 6), encode_paths(CELL_WIRING))
+
+
+def count_operations(rows: Codes) -> Matrix:
+    """How often a cell has each operation but ``none``, shape (n, 4)."""
+    return np.stack([(rows == code).sum(1) for code in range(2, 6)], 1).astype(float)
+
+
+def count_used_operations(rows: Codes) -> Matrix:
+    """The same of the edges from whose end the output can be reached, shape (n, 4).
+
+    A runtime that drops what no output needs runs these alone.
+    """
+    there = rows > 1
+    second = there[:, 5]
+    first = there[:, 4] | (there[:, 2] & second)
+    ends = np.stack([first, second, second, *[np.ones(len(rows), bool)] * 3], 1)
+    return count_operations(np.where(ends, rows, 1))
 
 
 def _independent(name: str, *, genes: int, choices: int) -> Space:

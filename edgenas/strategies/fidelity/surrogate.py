@@ -17,6 +17,7 @@ from edgenas.strategies.problem import Problem
 from edgenas.strategies.surrogate import improve
 
 _LEADERS = 5  # of a shorter rung, which start the next
+_LEARNT = 200  # networks of a rung that lengths are learnt from
 
 
 def improve_by_trainings(trainings: Trainings) -> Expenses:
@@ -66,10 +67,14 @@ def _improve(
 
 
 def encode_belief(encodings: tuple[Encoding, ...], rung: Rung) -> Encoding:
-    """What a process over encodings believes of networks, after the scores of a rung."""
+    """What a process over encodings believes of networks, after the scores of a rung.
+
+    Its lengths are learnt from the first networks alone, which are draws as good as all.
+    """
     targets = normal_scores(rung.scores)
     apart = measure_distances(encodings, rung.rows, rung.rows)
-    process = fit_process(apart, targets, lengths=fit_lengths(apart, targets))
+    lengths = fit_lengths(apart[:, :_LEARNT, :_LEARNT], targets[:_LEARNT])
+    process = fit_process(apart, targets, lengths=lengths)
 
     def of(rows: Codes) -> Matrix:
         mean, _ = process.believe(process.narrow(measure_distances(encodings, rows, rung.rows)))
