@@ -100,6 +100,7 @@ def test_values_are_as_far_apart_as_the_numbers_they_stand_for():
     (found,) = measure_distances([encode_values(space)], rows, rows)
     np.testing.assert_allclose(found, expected, atol=1e-12)
     assert [e.name for e in encodings_of(space)] == ["choices", "values"]
+    assert [e.name for e in encodings_of(load_space("nas-bench-macro"))] == ["choices"]
     few = space.restrict(resolution=space.resolutions[:1], kernel=(3, 7), depth=(1, 2))
     assert all(len(gene.values) < 3 for gene in few.genes) == (len(encodings_of(few)) == 1)
 

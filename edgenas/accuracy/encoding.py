@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenas.space.genes import Codes
+from edgenas.space.genes import Codes, Gene
 from edgenas.space.space import Space
 
 Matrix = NDArray[np.float64]
@@ -85,10 +85,11 @@ def encode_pairs(choices: Sequence[int]) -> Encoding:
 def encode_values(space: Space) -> Encoding:
     """The values of the genes as parts of their range, so that kernel 5 is nearer to 7 than 3 is.
 
-    A gene with two values says no more here than by its choice, and is left out. An absent block
+    A gene with two values says no more here than by its choice, and is left out; so is one whose
+    values are whole blocks. An absent block
     counts as the middle of the range: that it is absent is the choice of another gene.
     """
-    genes = [(column, gene) for column, gene in enumerate(space.genes) if len(gene.values) > 2]
+    genes = [(column, gene) for column, gene in enumerate(space.genes) if _is_ordered(gene)]
     scales = list[Matrix]()
     for _, gene in genes:
         values = np.array(gene.values, float)
@@ -134,5 +135,9 @@ def encode_paths(wiring: Wiring) -> Encoding:
 def encodings_of(space: Space) -> tuple[Encoding, ...]:
     """The encodings that fit the networks of a space."""
     choices = encode_choices([len(gene.values) for gene in space.genes])
-    ordered = any(len(gene.values) > 2 for gene in space.genes)
+    ordered = any(map(_is_ordered, space.genes))
     return (choices, encode_values(space)) if ordered else (choices,)
+
+
+def _is_ordered(gene: Gene) -> bool:
+    return len(gene.values) > 2 and isinstance(gene.values[0], (int, float))

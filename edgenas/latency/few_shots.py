@@ -154,19 +154,20 @@ def fit_few_shots(shots: Shots, logs: Vector) -> FewShots:
 
 
 def _most_likely(devices: Sequence[Shots], logs: Vector, *, spread: float) -> Vector:
-    scipy: Any = importlib.import_module("scipy.optimize")
+    optimize: Any = importlib.import_module("scipy.optimize")
 
     def loss(at: Vector) -> float:
         total = float((((at - logs) / spread) ** 2).sum()) / 2
         for shots in devices:
             seconds = shots.seconds / shots.seconds.mean()
             factor = np.linalg.cholesky(_covariance(at, shots.groups))
-            half: Vector = np.linalg.solve(factor, seconds)
-            total += float(half @ half) / 2 + float(np.log(np.diagonal(factor)).sum())
+            half = np.linalg.solve(factor, seconds)
+            total += float((half**2).sum()) / 2 + float(np.log(np.diagonal(factor)).sum())
         return total
 
-    end = scipy.minimize(loss, logs, method="L-BFGS-B", bounds=[(-20, 10)] * len(logs))
-    return np.asarray(end.x, float)
+    end = optimize.minimize(loss, logs, method="L-BFGS-B", bounds=[(-20, 10)] * len(logs))
+    likely: Vector = end.x
+    return likely
 
 
 def _inner(logs: Vector, groups: Groups, others: Groups) -> Matrix:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgenas.accuracy.encoding import Encoding, Matrix, Wiring, encode_choices, encode_paths
 from edgenas.space.cost import Vector
 from edgenas.space.genes import Codes
+from edgenas.space.presets import load_space
 from edgenas.space.space import Space
 from edgenas.space.stage import StageSpace
 from edgenas.strategies.constraint import Limit, parse_constraint
@@ -85,7 +86,7 @@ def load_macro(folder: Path) -> LookUp:
     names = sorted(networks)
     facts = [networks[name] for name in names]
     return LookUp(
-        space=_independent("nas-bench-macro", genes=8, choices=3),
+        space=load_space("nas-bench-macro"),
         rows=np.array([[1 + int(digit) for digit in name] for name in names], np.uint8),
         accuracy=np.array([fact["mean_acc"] for fact in facts], float),
         early=None,
