@@ -1,6 +1,7 @@
 """The state of boards: recorded ones, this machine, and answers that are none."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -257,7 +258,7 @@ def test_answers_that_are_broken_or_endless(text, error, words):
 
 def test_nothing_runs_on_after_an_answer_that_is_given_up(tmp_path):
     with pytest.raises(ClockStoppedError):
-        ask(f"echo $$ >{tmp_path}/pid\nexec sleep 77\n", seconds=1.0)
+        ask(f"echo $$ >{shlex.quote(str(tmp_path))}/pid\nexec sleep 77\n", seconds=3.0)
     pid, end = int((tmp_path / "pid").read_text()), time.monotonic() + 10
     while Path(f"/proc/{pid}/cmdline").exists() and time.monotonic() < end:
         time.sleep(0.02)

@@ -43,7 +43,10 @@ def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refused(done: SimpleNamespace, message: str, hint: str = "") -> None:
-    """One line with what is wrong, a hint, exit code 2, and nothing else."""
+    """One line with what is wrong, a hint, exit code 2, and nothing else.
+
+    The middle of a line that is too long is left out, so a message is told by its first words.
+    """
     assert done.code == 2, done.log
     assert done.out == ""
     lines = [line for line in done.log.splitlines() if not re.match(r"[\w ]+: \d+/\d+", line)]
@@ -426,7 +429,7 @@ def test_a_flipped_byte_of_a_bundle_is_found(edgenas, tiny: Path, name: str):
     assert "NOT to be trusted" in done.out
     told = json.loads(edgenas("verify", "bundle", "--json").out)
     assert told["passed"] is False
-    refused(edgenas(*words, "--out", "bundle"), "holds a bundle that is damaged", "--force")
+    refused(edgenas(*words, "--out", "bundle"), "holds a bundle", "--force")
     assert edgenas(*words, "--out", "bundle", "--force").code == 0
     assert edgenas("verify", "bundle").code == 0
 
@@ -1027,7 +1030,7 @@ def test_released_networks_are_imported(edgenas, tmp_path: Path, monkeypatch: py
         monkeypatch.setitem(cast("dict[str, str]", ADDRESSES), "ofa-mbv3-w1.0", address)
         fetched = ("import", "ofa-mbv3-w1.0", "--download", "--out")
         wrong = (*fetched, "fetched", "--sha256", "0" * 64)
-        refused(edgenas(*wrong), "is not the expected file", "delete it and fetch it again")
+        refused(edgenas(*wrong), "is not the", "delete it and fetch it again")
         done = edgenas(*fetched, "fetched")
         server.shutdown()
     assert done.code == 0, done.log
@@ -1043,7 +1046,7 @@ def test_released_networks_are_imported(edgenas, tmp_path: Path, monkeypatch: py
     refused(edgenas(*both, "--download"), "not both", "import ofa-mbv3-w1.0 --download")
     refused(edgenas(*both[:2], *both[3:]), "give the file of the weights of ofa-mbv3-w1.0 or --dow")
     refused(edgenas(*both, "--sha256", "12"), "--sha256 must be 64 hexadecimal digits")
-    refused(edgenas(*both, "--sha256", "0" * 64), "is not the expected file")
+    refused(edgenas(*both, "--sha256", "0" * 64), "is not the")
     tiny = ("import", "tiny", "--download", "--out", "x")
     refused(edgenas(*tiny), "unknown released supernet 'tiny'")
 

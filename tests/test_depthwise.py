@@ -102,12 +102,12 @@ def test_a_supernet_learns_with_them():
     supernet = Supernet(space, seed=0).to(memory_format=torch.channels_last).train()
     images = torch.randn(4, 3, 32, 32).to(memory_format=torch.channels_last)
     logits = supernet(images, space.largest())
-    seen, todo = set[int](), [logits.grad_fn]
+    seen, todo = set(), [logits.grad_fn]
     names = set[str]()
     while todo:
         node = todo.pop()
-        if node is not None and id(node) not in seen:
-            seen.add(id(node))
+        if node is not None and node not in seen:
+            seen.add(node)
             names.add(type(node).__name__)
             todo += [before for before, _ in node.next_functions]
     assert any("InParts" in name for name in names)

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import onnx
+import onnxruntime
 import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented
 
 from tools.benchmarks.bench_foreign import compared, converted, from_onnx
 from tools.benchmarks.foreign_patterns import PATTERNS
@@ -27,7 +29,10 @@ def test_a_conversion_multiplies_as_often_as_its_source(producer: str, name: str
     expected = compared(source, tmp_path)[0]
     seen = set()
     for kind, what, data in converted(name, source):
-        real, _, found, why = compared(data, tmp_path)
+        try:
+            real, _, found, why = compared(data, tmp_path)
+        except NotImplemented as error:
+            pytest.skip(f"ONNX Runtime {onnxruntime.__version__} does not run {kind}: {error}")
         assert (found, why) == (real, ""), (kind, what)
         if "optimised" not in kind:  # convs on blocks of channels are padded
             assert real == expected, (kind, what)

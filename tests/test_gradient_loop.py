@@ -217,7 +217,7 @@ def test_the_history_is_a_table(tmp_path: Path):
 
     found = learnt("reinforce", steps=13, folder=tmp_path)
     (path,) = tmp_path.glob("reinforce-*.csv")
-    table = pd.read_csv(path)
+    table = pd.read_csv(path, float_precision="round_trip")
     names = ["step", "loss", "entropy", "expected latency", "price latency"]
     assert table.columns.tolist() == names
     assert table.loss.tolist() == [line["loss"] for line in found.history]

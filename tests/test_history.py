@@ -70,7 +70,7 @@ def test_pandas_reads_what_was_scored(
     found, data = whole[strategy]
     path = tmp_path / "history.csv"
     path.write_bytes(data)
-    table = pd.read_csv(path, comment="#")
+    table = pd.read_csv(path, comment="#", float_precision="round_trip")
     names = ["step", "phase", "evaluation", "genes", "score", "latency", "macs"]
     assert table.columns.tolist() == names
     assert table.evaluation.tolist() == list(range(1, found.evaluations + 1))
@@ -235,7 +235,7 @@ def whole_front(tmp_path_factory: pytest.TempPathFactory) -> tuple[Front, bytes]
 def test_pandas_reads_a_column_for_each_objective(evaluations: int, tmp_path: Path):
     path = tmp_path / "history.csv"
     found, scored = run_front(path, evaluations=evaluations)
-    table = pd.read_csv(path, comment="#")
+    table = pd.read_csv(path, comment="#", float_precision="round_trip")
     names = ["step", "phase", "evaluation", "genes", "accuracy", "latency", "params", "macs"]
     assert table.columns.tolist() == names
     assert len(table) == found.evaluations == scored
