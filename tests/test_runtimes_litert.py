@@ -26,6 +26,7 @@ from edgenas.model.export import integer_share, run_onnx
 from edgenas.onnx_graph.build import network_graph
 from edgenas.onnx_graph.forms import convert_to_form
 from edgenas.profiling.run import ProfilePlan, profile
+from edgenas.profiling.tflite_bench import bench_tflite
 from edgenas.runtime import litert_cpu
 from edgenas.runtime import registry as runtimes
 from edgenas.runtime.tflite import file as tflite_file
@@ -190,6 +191,54 @@ def test_the_clock_refuses_what_would_run_as_something_else(change, message):
 def test_what_is_no_tflite_file_is_refused(data):
     with pytest.raises(UnitError, match="not a valid Flatbuffer"):
         board.open_interpreter(data, threads=1, delegate=board.XNNPACK)
+
+
+# bench
+
+
+@pytest.fixture
+def timed_file(tmp_path: Path) -> Path:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(litert_cpu.convert(network_graph(TINY, TINY.smallest(), batch=2), batch=2))
+    return path
+
+
+def test_a_tflite_file_is_timed_whoever_made_it(timed_file: Path):
+    made = bench_tflite(timed_file, target=TARGET, settings=QUICK)
+    assert made.facts["provider"] == "CPU, delegate XNNPACK"
+    assert made.facts["precision"] == "fp32"
+    assert made.batch == 2
+    (image,) = made.inputs
+    assert (image.name, image.kind) == ("image", "float32")
+    assert image.shape[0] == 2
+    assert image.shape[3] == 3
+    assert made.times.n >= 6
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "message"),
+    [
+        (
+            None,
+            {"target": Target("host", "onnxruntime", "fp32")},
+            "runs on litert or tflite, found",
+        ),
+        (None, {"precision": "int8"}, "the model runs in fp32 on litert, not in int8"),
+        (b"no model", {}, "litert refuses the file: The model is not a valid Flatbuffer"),
+    ],
+)
+def test_what_is_not_timed_is_refused(timed_file: Path, data, changes, message):
+    if data is not None:
+        timed_file.write_bytes(data)
+    with pytest.raises(EdgenasError, match=message):
+        bench_tflite(timed_file, **{"target": TARGET, "settings": QUICK, **changes})
+
+
+def test_bench_times_it_on_both_runtimes(timed_file: Path, edgenas):
+    done = edgenas("bench", timed_file, "--compare", "tflite", "--time", "0.01s", "--json")
+    assert done.code == 0, done.log
+    results = json.loads(done.out)["results"]
+    assert [one["runtime"] for one in results] == ["litert", "tflite"]
 
 
 # Bundles

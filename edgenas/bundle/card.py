@@ -7,6 +7,7 @@ from onnx import ModelProto
 
 from edgenas.basics.units import pixels
 from edgenas.bundle.record import Record
+from edgenas.latency.benchmark_log import phone_commands
 from edgenas.onnx_graph.model import loads
 from edgenas.onnx_graph.readers import TITLES, name_readers, opset_of, readers_of, show_version
 
@@ -80,12 +81,16 @@ def _describe_tflite(record: Record, manifest: Mapping[str, Any]) -> list[str]:
     shape = manifest["model"].get("tflite_input_shape")
     if shape is None:
         return []
+    target = record.target
+    commands = phone_commands("model.tflite", threads=target.threads, runtime=target.runtime)
     alone = "none: LiteRT's own kernels (Ruy)" if record.target.runtime == "tflite" else "XNNPACK"
     return [
         f"The target runs `model.tflite` with LiteRT (TensorFlow Lite), delegate {alone}:",
         f"```console\n$ pip install {' '.join(_NEEDED)} ai-edge-litert\n"
         "$ python example_litert.py photo.jpg\n```",
         f"- Signature `serving_default`, input `image`: float32, shape {_show_shape(shape)}, NHWC",
+        "On a phone, LiteRT's `benchmark_model` times it; `edgenas bench` reads what it prints:",
+        "```console\n" + "\n".join(f"$ {line}" for line in commands) + "\n```",
     ]
 
 

@@ -1,4 +1,4 @@
-"""``edgenas bench``: any ONNX file, timed."""
+"""``edgenas bench``: any ONNX or .tflite file, timed."""
 
 from typing import TYPE_CHECKING
 
@@ -7,11 +7,12 @@ from edgenas.cli.console import print_facts, print_json, print_line
 from edgenas.profiling.request import BenchRequest
 
 if TYPE_CHECKING:
+    from edgenas.latency.benchmark_log import BenchmarkLog
     from edgenas.profiling.bench import Bench
 
 
 def run(request: BenchRequest, shown: Shown) -> None:
-    """Time any ONNX file.
+    """Time any ONNX or .tflite file.
 
     The clock and the statistics are those of the latency tables.
     """
@@ -21,6 +22,8 @@ def run(request: BenchRequest, shown: Shown) -> None:
     if shown.json:
         print_json(result.to_json())
         return
+    if result.log is not None:
+        print_facts(_rows_of_log(result.log))
     for timing in result.timings:
         print_facts(_rows(timing))
     if len(result.timings) == 2:
@@ -29,6 +32,31 @@ def run(request: BenchRequest, shown: Shown) -> None:
         print_line(
             f"{names[1]} takes {second / first:.2f} of the time of {names[0]}; one after the other"
         )
+
+
+def _rows_of_log(log: "BenchmarkLog") -> list[tuple[str, str]]:
+    from edgenas.basics.units import milliseconds
+
+    threads = "threads not told" if log.threads is None else f"{log.threads} threads"
+    parts = (
+        "" if log.parts <= 1 else f", in {log.parts} parts of XNNPACK with other kernels between"
+    )
+    startup = "not told" if log.startup is None else milliseconds(log.startup)
+    return [
+        ("model", f"{log.graph or 'not told'}, from {log.path}"),
+        ("runs on", f"{log.runtime}, {threads}{parts}; where, the log does not say"),
+        (
+            log.statistic,
+            f"{milliseconds(log.seconds)} (n={log.n}, {milliseconds(log.least)} to "
+            f"{milliseconds(log.most)}, standard deviation {milliseconds(log.deviation)})",
+        ),
+        ("load", startup),
+        (
+            "clock",
+            "LiteRT's benchmark_model: no canary beside the runs, so nothing tells at what speed "
+            "the phone ran",
+        ),
+    ]
 
 
 def _rows(timing: "Bench") -> list[tuple[str, str]]:
@@ -44,6 +72,9 @@ def _rows(timing: "Bench") -> list[tuple[str, str]]:
     full_speed = ""
     if timing.quiet is not None:
         full_speed = f"at full speed {timing.quiet:.0%} of the time before; "
+    outside = facts.get("outside", "0")
+    if outside != "0":
+        runs += f", operators outside of XNNPACK {outside}"
     note = f"; {times.note}" if times.note and not times.noisy else ""
     around = timing.environment
     machine = around["board"] if timing.quiet is None else around["cpu"]

@@ -33,6 +33,7 @@ from edgenas.delivery.given import ORIGINAL
 from edgenas.delivery.images import ImageSets, read_image_sets
 from edgenas.delivery.onnx_versions import check_versions, tell_versions, write_for_request
 from edgenas.delivery.request import SpecializeRequest
+from edgenas.latency.benchmark_log import phone_commands
 from edgenas.latency.device import Target
 from edgenas.model.export import compared, integer_share, run_onnx, with_open_batch
 from edgenas.model.importing import find_start
@@ -157,6 +158,8 @@ def export(
                 graph, folder, kind=kind, by=(runtime, clock), sample=source.sample(batch)
             )
             progress("building the engine", 1, 1, clock.where)
+        if runtime.bundle_file is not None:
+            file_notes += _on_phones(runtime)
         made = _notes(graph, kind, runtime=runtime, evaluated=accuracy is not None, clock=clock)
         notes = [*source.images.notes, *made, *file_notes, *_unsigned(source.folder)]
         report = {
@@ -268,7 +271,7 @@ def _save(
 
 def _logits(graph: bytes, values: Array, kind: ExportFormat, *, checker: Runtime) -> Array:
     """The logits of a graph. The default runtime computes those of formats for other machines."""
-    precision = kind.precision if kind.runs_here else None
+    precision = (kind.runs_in or kind.precision) if kind.runs_here else None
     return run_onnx(graph, values, runtime=checker.name, precision=precision)
 
 
@@ -314,6 +317,11 @@ def _notes(
     return notes
 
 
+def _on_phones(runtime: Runtime) -> tuple[str, ...]:
+    commands = phone_commands("model.tflite", threads=1, runtime=runtime.name)
+    return ("times on a phone, where LiteRT's benchmark_model lies: " + "; ".join(commands),)
+
+
 def _unsigned(bundle: Path) -> list[str]:
     if not (bundle / SIGNATURE).exists():
         return []
@@ -340,12 +348,12 @@ def _check_out(out: Path, *, force: bool) -> None:
 def _latency(
     graph: bytes, kind: ExportFormat, *, runtime: Runtime, batch: int, settings: TimingSettings
 ) -> dict[str, Any]:
-    target = Target("host", runtime.name, kind.precision, batch=batch)
+    target = Target("host", runtime.name, kind.runs_in or kind.precision, batch=batch)
     measured = measure_network(graph, target=target, settings=settings)
     names = ("median", "p10", "p90", "n", "half_width", "wall_p50", "wall_p95", "wall_n", "flag")
     return {
         "runtime": runtime.name,
-        "precision": kind.precision,
+        "precision": target.precision,
         "threads": 1,
         "batch": batch,
         **{name: getattr(measured, name) for name in names},

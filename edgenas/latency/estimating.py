@@ -9,6 +9,7 @@ from typing import Any
 
 from edgenas.basics.errors import EdgenasError, quote
 from edgenas.basics.files import new_file, read_bytes, write_text
+from edgenas.latency.benchmark_log import read_log
 from edgenas.latency.device import read
 from edgenas.latency.next_network import next_networks
 from edgenas.latency.profile_text import profile_text
@@ -29,7 +30,8 @@ from edgenas.space.presets import load_space
 
 _MOST = 1000  # networks of a file; each of them is read
 _COLUMNS = ("model", "latency_ms")
-_MORE = ("size", "family")
+_LOG = "log"  # the output of benchmark_model, in place of a latency
+_MORE = ("size", "family", _LOG)
 _LONGEST = 1e6  # seconds of a run, as of `edgenas.basics.ranges.Seconds`
 
 Row = Mapping[str, str | None]
@@ -123,7 +125,7 @@ def estimate(request: EstimateRequest) -> BoardEstimate:
     if request.out.exists():
         raise EdgenasError(f"--out {request.out} exists", hint="choose another --out, or remove it")
     relatives = relatives_of(request.runtime, request.precision)
-    networks = read_measurements(request.measured)
+    networks = read_measurements(request.measured, request)
     board = corrected(relatives, networks, threads=request.threads)
     checked = checks(relatives, networks, threads=request.threads)
     factor, time_next = _time_next(relatives, networks, request)
@@ -178,18 +180,23 @@ def _median(residuals: Sequence[float]) -> float:
     return sizes[len(sizes) // 2]
 
 
-def read_measurements(path: Path) -> list[Measured]:
+def read_measurements(path: Path, request: EstimateRequest) -> list[Measured]:
     """The timed networks of a CSV file. Paths in it start from its folder.
+
+    Args:
+        path: of the file.
+        request: what logs of ``benchmark_model`` must be of: its runtime and threads.
 
     Raises:
         EdgenasError: there is no such file, its columns are others, a latency is no number above
-            0, or a network cannot be read; names the line.
+            0, a log is of another runtime, or a network cannot be read; names the line.
     """
     names, lines = _read_lines(path)
-    if not set(_COLUMNS) <= set(names) <= {*_COLUMNS, *_MORE}:
+    needed = {_COLUMNS[0]} if _LOG in names else set(_COLUMNS)
+    if not needed <= set(names) <= {*_COLUMNS, *_MORE}:
         raise EdgenasError(
-            f"{path} must have the columns model,latency_ms and may have size and family, found "
-            f"{','.join(names) or 'none'}",
+            f"{path} must have the columns model,latency_ms and may have size, family and log, "
+            f"found {','.join(names) or 'none'}",
             hint="the first line of the file names them",
         )
     if len(lines) > _MOST:
@@ -198,7 +205,13 @@ def read_measurements(path: Path) -> list[Measured]:
             hint="a few dozen different networks say nearly all",
         )
     networks = [
-        _read_row(row, folder=path.parent, where=f"{path} line {number}", source=path.name)
+        _read_row(
+            row,
+            folder=path.parent,
+            where=f"{path} line {number}",
+            source=path.name,
+            request=request,
+        )
         for number, row in lines
     ]
     if not networks:
@@ -218,19 +231,15 @@ def _read_lines(path: Path) -> tuple[tuple[str, ...], list[tuple[int, Row]]]:
         ) from error
 
 
-def _read_row(row: Row, *, folder: Path, where: str, source: str) -> Measured:
+def _read_row(
+    row: Row, *, folder: Path, where: str, source: str, request: EstimateRequest
+) -> Measured:
     """One timed network."""
     name = row["model"] or ""
-    try:
-        seconds = float(row["latency_ms"] or "") / 1e3
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds <= _LONGEST:  # NaN is neither
-        raise EdgenasError(
-            f"{where}: latency_ms must be a number above 0 and at most {1e3 * _LONGEST:g}, "
-            f"found {quote(row['latency_ms'])}",
-            hint="milliseconds of one image, for example 12.5",
-        )
+    if row.get(_LOG):
+        seconds = _read_log(folder / (row[_LOG] or ""), where=where, request=request)
+    else:
+        seconds = _read_latency(row, where=where)
     network = read_network(folder / name, size=parse_size(row.get("size") or None))
     if network.unknown:
         raise EdgenasError(
@@ -243,3 +252,33 @@ def _read_row(row: Row, *, folder: Path, where: str, source: str) -> Measured:
         source=f"measured: {source}",
         family=row.get("family") or "",
     )
+
+
+def _read_log(path: Path, *, where: str, request: EstimateRequest) -> float:
+    """The seconds of a log of ``benchmark_model``, which must be of what is asked for."""
+    log = read_log(path)
+    if log.runtime != request.runtime:
+        raise EdgenasError(
+            f"{where}: {path.name} is of {log.runtime}, found --runtime {request.runtime}",
+            hint="litert is with XNNPACK (--use_xnnpack=true), tflite without it",
+        )
+    if log.threads not in (None, request.threads):
+        raise EdgenasError(
+            f"{where}: {path.name} is of {log.threads} threads, found --threads {request.threads}",
+            hint=f"time it with --num_threads={request.threads}",
+        )
+    return log.seconds
+
+
+def _read_latency(row: Row, *, where: str) -> float:
+    try:
+        seconds = float(row.get("latency_ms") or "") / 1e3
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= _LONGEST:  # NaN is neither
+        raise EdgenasError(
+            f"{where}: latency_ms must be a number above 0 and at most {1e3 * _LONGEST:g}, "
+            f"found {quote(row.get('latency_ms'))}",
+            hint="milliseconds of one image, for example 12.5",
+        )
+    return seconds

@@ -95,7 +95,7 @@ class EstimateRequest:
         Path,
         Option(
             "CSV file with the columns model (path of an ONNX file), latency_ms and, if needed, "
-            "size and family.",
+            "size and family; or log, a file with what LiteRT's benchmark_model printed.",
             positional=True,
         ),
     ]

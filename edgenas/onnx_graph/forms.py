@@ -10,16 +10,18 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgenas.onnx_graph.model import loads
 from edgenas.onnx_graph.quantize import quantized, with_integer_activations, with_integer_ends
 
 Array = NDArray[Any]
 
-# The fp32 graph as it is, the same with fp16 weights, or an int8 one with quantise and dequantise
+# The fp32 graph as it is, the same in fp16, the same with weights stored in fp16 and computed in
+# fp32 ("fp16-weights"), or an int8 one with quantise and dequantise
 # operators. "int8-unsigned" has unsigned activations and integer biases. "int8-integer" has integer
 # hard swishes too. "int8-signed" is symmetric and has float biases.
-Form = Literal["fp32", "fp16", "int8-unsigned", "int8-integer", "int8-signed"]
+Form = Literal["fp32", "fp16", "fp16-weights", "int8-unsigned", "int8-integer", "int8-signed"]
 
 _RANDOM_IMAGES = 2
 
@@ -43,6 +45,8 @@ def convert_to_form(
         return onnx_bytes
     if form == "fp16":
         return convert_to_half(onnx_bytes)
+    if form == "fp16-weights":
+        return store_weights_in_half(onnx_bytes)
     images = make_random_images(onnx_bytes) if images is None else images
     graph = quantized(onnx_bytes, signed=form == "int8-signed", images=images, keep=keep)
     return with_integer_activations(graph) if form == "int8-integer" else graph
@@ -74,6 +78,30 @@ def convert_to_half(onnx_bytes: bytes) -> bytes:
 
     model = convert_float_to_float16(loads(onnx_bytes).proto, keep_io_types=True)
     OnnxModel(model).topological_sort()  # the casts of inputs come last
+    onnx.checker.check_model(model)
+    return model.SerializeToString(deterministic=True)
+
+
+def store_weights_in_half(onnx_bytes: bytes) -> bytes:
+    """Store the weights of convs and matrix products in fp16. All is computed in fp32."""
+    model = ModelProto()
+    model.CopyFrom(loads(onnx_bytes).proto)
+    graph = model.graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    casts: list[NodeProto] = []
+    for node in graph.node:
+        name = node.input[1] if node.op_type in ("Conv", "Gemm", "MatMul") else ""
+        if name not in tensors or tensors[name].data_type != TensorProto.FLOAT:
+            continue
+        halves = numpy_helper.to_array(tensors[name]).astype(np.float16)
+        tensors[name].CopyFrom(numpy_helper.from_array(halves, f"{name}_half"))
+        casts.append(
+            helper.make_node(
+                "Cast", [f"{name}_half"], [name], f"{name}_cast", to=int(TensorProto.FLOAT)
+            )
+        )
+    for cast in reversed(casts):
+        graph.node.insert(0, cast)
     onnx.checker.check_model(model)
     return model.SerializeToString(deterministic=True)
 

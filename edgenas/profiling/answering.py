@@ -8,12 +8,14 @@ from typing import Any
 from edgenas.basics.held_out import HeldOut
 from edgenas.basics.progress import Progress, Say, no_progress, say_nothing
 from edgenas.clock.measure import NETWORK
+from edgenas.latency import benchmark_log
+from edgenas.latency.benchmark_log import BenchmarkLog
 from edgenas.latency.device import Device, Target, load
 from edgenas.latency.energy import fit_energy
 from edgenas.latency.table import LatencyTable
 from edgenas.latency.table_file import table_path
 from edgenas.onnx_graph.inputs import parse_shape
-from edgenas.profiling import reach
+from edgenas.profiling import reach, tflite_bench
 from edgenas.profiling.bench import Bench
 from edgenas.profiling.bench import bench as bench_model
 from edgenas.profiling.check import check as check_target
@@ -63,18 +65,22 @@ class ProfileResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchResult:
-    """A model that was timed: on one runtime, or on two.
+    """A model that was timed: on one runtime, or on two, or elsewhere by LiteRT's own program.
 
     Args:
         model: the file.
-        timings: one for each runtime.
+        timings: one for each runtime; none where a log was read.
+        log: the output of ``benchmark_model`` that the file holds.
     """
 
     model: Path
-    timings: tuple[Bench, ...]
+    timings: tuple[Bench, ...] = ()
+    log: BenchmarkLog | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object, schema first; times in seconds."""
+        if self.log is not None:
+            return {"schema": "edgenas.bench-log/1", "log": str(self.model), **self.log.to_json()}
         return {
             "schema": "edgenas.bench/1",
             "model": str(self.model),
@@ -166,13 +172,19 @@ def _choose_target(device: Device, request: ProfileRequest | CheckRequest) -> Ta
 
 
 def bench(request: BenchRequest) -> BenchResult:
-    """Time an ONNX file with the clock and the statistics of the latency tables.
+    """Time a file with the clock and the statistics of the latency tables, or read such times.
+
+    ONNX files and .tflite files are timed. The output of LiteRT's ``benchmark_model`` is read.
 
     Raises:
         EdgenasError: the device cannot be reached, a runtime is unknown or not there, or the file
             cannot be run.
     """
     request.check()
+    if request.model.suffix in benchmark_log.SUFFIXES:
+        return BenchResult(model=request.model, log=benchmark_log.read_log(request.model))
+    if request.model.suffix == tflite_bench.SUFFIX:
+        return BenchResult(model=request.model, timings=_bench_tflite(request))
     device = load(request.device)
     names = [request.runtime] if request.compare is None else [request.runtime, request.compare]
     for name in names:
@@ -193,6 +205,24 @@ def bench(request: BenchRequest) -> BenchResult:
         for name in names
     ]
     return BenchResult(model=request.model, timings=tuple(timings))
+
+
+def _bench_tflite(request: BenchRequest) -> tuple[Bench, ...]:
+    device = load(request.device)
+    given = [request.runtime or tflite_bench.RUNTIMES[0], request.compare]
+    return tuple(
+        tflite_bench.bench_tflite(
+            request.model,
+            target=reach.timed_target(
+                device, runtime=name, threads=request.threads, batch=request.batch
+            ),
+            precision=request.precision,
+            settings=dataclasses.replace(NETWORK, min_seconds=request.seconds),
+            clock=reach.clock_at_hand(device, runtime=name, ssh=request.ssh, python=request.python),
+        )
+        for name in given
+        if name is not None
+    )
 
 
 def _timing_to_json(timing: Bench) -> dict[str, Any]:

@@ -84,12 +84,44 @@ def bench(
         facts = ready.facts()
     else:
         onnx, facts = _fit(onnx, target=target, precision=precision, clock=clock)
-    events: dict[str, Event] = {}
     hint = precision or (facts["precision"] if facts["precision"] in runtime.precisions else "fp32")
-    (times,) = clock.measure(
-        [(path.name, runtimes.convert_for_clock(target.runtime, onnx, batch=batch))],
-        runtime=runtime,
+    return time_loadable(
+        path,
+        runtimes.convert_for_clock(target.runtime, onnx, batch=batch),
+        facts=facts,
+        inputs=inputs,
+        batch=batch,
         settings=replace(settings, threads=target.threads, precision=hint),
+        clock=clock,
+    )
+
+
+def time_loadable(
+    path: Path,
+    loadable: bytes | Path,
+    *,
+    facts: Mapping[str, str],
+    inputs: tuple[Input, ...],
+    batch: int,
+    settings: TimingSettings,
+    clock: Clock,
+) -> Bench:
+    """Time what a clock loads.
+
+    Args:
+        path: the file that it was made of.
+        loadable: the bytes, or a file of them.
+        facts: what runs; names the runtime.
+        inputs: what it is run on.
+        batch: images of a run.
+        settings: of the clock, with threads and precision.
+        clock: where it is timed.
+    """
+    events: dict[str, Event] = {}
+    (times,) = clock.measure(
+        [(path.name, loadable)],
+        runtime=runtimes.get(facts["runtime"]),
+        settings=settings,
         batch=batch,
         watch=lambda event: events.update({event["event"]: event}),
     )

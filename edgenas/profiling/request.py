@@ -62,9 +62,16 @@ class ProfileRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchRequest:
-    """Which ONNX file is timed, and on what."""
+    """Which file is timed, and on what."""
 
-    model: Annotated[Path, Option("An ONNX file.", positional=True)]
+    model: Annotated[
+        Path,
+        Option(
+            "An ONNX file, a .tflite file, or a .log or .txt file with what LiteRT's "
+            "benchmark_model printed.",
+            positional=True,
+        ),
+    ]
     device: DeviceName = "host"
     ssh: BoardAddress = None
     python: BoardPython = None

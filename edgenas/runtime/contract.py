@@ -127,6 +127,8 @@ class ExportFormat:
         save: writes the network; None: the graph is written as ``model.onnx``.
         choose_form: the form where the library on this machine decides it. It raises EdgenasError
             where the format cannot be written here.
+        runs_in: the precision that the network computes in, where only its weights are stored in
+            ``precision``.
     """
 
     kind: str
@@ -137,6 +139,7 @@ class ExportFormat:
     files: tuple[str, ...] = ("model.onnx",)
     save: SaveExport | None = None
     choose_form: Callable[[], Form] | None = None
+    runs_in: str = ""
 
 
 @dataclass(frozen=True)

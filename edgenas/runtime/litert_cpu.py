@@ -10,6 +10,7 @@ import importlib
 import statistics
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -161,19 +162,70 @@ def compile_graph(
         interpreter = board.open_interpreter(file, threads=threads, delegate=delegate)
     except UnitError as error:
         raise EdgenasError(f"{name} refuses the model: {error}") from error
-    used = board.find_precision(interpreter)
+    facts = _facts(interpreter, name=name, delegate=delegate, threads=threads)
     if precision is not None:
-        check_used(used, asked=precision, runtime=name)
+        check_used(facts["precision"], asked=precision, runtime=name)
+    return LitertSession(interpreter, graph=graph, delegate=delegate, facts=facts)
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What LiteRT says of a .tflite file.
+
+    Args:
+        facts: what runs, see `Session`.
+        inputs: name, shape and numpy's type of each.
+        batch: images of a run.
+    """
+
+    facts: Mapping[str, str]
+    inputs: tuple[tuple[str, tuple[int, ...], str], ...]
+    batch: int
+
+
+def describe_file(data: bytes, *, name: str, threads: int, batch: int) -> FileFacts:
+    """What a .tflite file runs as here, whoever made it.
+
+    Args:
+        data: the file.
+        name: of the runtime, ``litert`` or ``tflite``.
+        threads: threads of one operator.
+        batch: what an open batch becomes.
+
+    Raises:
+        EdgenasError: LiteRT is not here, or refuses the file.
+    """
+    if reason := available():
+        raise EdgenasError(f"runtime {name} is not available here: {reason}")
+    delegate = board.NO_DELEGATE if name == TFLITE else board.XNNPACK
+    try:
+        interpreter = board.open_interpreter(data, threads=threads, delegate=delegate)
+        board.resize_batch(interpreter, batch=batch, strict=False)
+    except (UnitError, ValueError, RuntimeError) as error:
+        raise EdgenasError(f"{name} refuses the file: {' '.join(str(error).split())}") from error
+    inputs = tuple(
+        (str(one["name"]), tuple(int(n) for n in one["shape"]), one["dtype"].__name__)
+        for one in interpreter.get_input_details()
+    )
+    shapes = [shape for _, shape, _ in inputs if shape]
+    return FileFacts(
+        facts=_facts(interpreter, name=name, delegate=delegate, threads=threads),
+        inputs=inputs,
+        batch=shapes[0][0] if shapes else 1,
+    )
+
+
+def _facts(interpreter: Any, *, name: str, delegate: str, threads: int) -> dict[str, str]:
     facts = {
         "runtime": name,
         "version": importlib.import_module("ai_edge_litert").__version__,
         "provider": f"CPU, delegate {delegate}",
-        "precision": used,
+        "precision": board.find_precision(interpreter),
         "threads": str(threads),
     }
     if delegate == board.XNNPACK:
         facts["outside"] = tell_outside(board.find_operators_outside(interpreter))
-    return LitertSession(interpreter, graph=graph, delegate=delegate, facts=facts)
+    return facts
 
 
 def run_file(data: bytes, images: Array, *, name: str, threads: int) -> Array:
@@ -231,8 +283,16 @@ def _runtime(name: str, part: str, delegate: str, exports: tuple[ExportFormat, .
     )
 
 
-def _format(kind: str, precision: str, form: Any, about: str) -> ExportFormat:
-    return ExportFormat(kind, precision, form, about, files=(FILE,), save=save_export)
+def _format(kind: str, precision: str, form: Any, runs_in: str = "") -> ExportFormat:
+    return ExportFormat(
+        kind,
+        precision,
+        form,
+        "LiteRT (TensorFlow Lite)",
+        files=(FILE,),
+        save=save_export,
+        runs_in=runs_in,
+    )
 
 
 RUNTIME = _runtime(
@@ -240,8 +300,9 @@ RUNTIME = _runtime(
     "LITERT",
     board.XNNPACK,
     (
-        _format("tflite", "fp32", "fp32", "LiteRT (TensorFlow Lite)"),
-        _format("tflite-int8", "int8", "int8-unsigned", "LiteRT (TensorFlow Lite)"),
+        _format("tflite", "fp32", "fp32"),
+        _format("tflite-fp16", "fp16", "fp16-weights", runs_in="fp32"),
+        _format("tflite-int8", "int8", "int8-unsigned"),
     ),
 )
 WITHOUT_DELEGATE = _runtime(TFLITE, "TFLITE", board.NO_DELEGATE, ())

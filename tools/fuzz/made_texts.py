@@ -159,6 +159,20 @@ def _estimate(base: Base, folder: Path, rng: random.Random) -> Reader:
     return [*words, "--out=out.toml", "--json"]
 
 
+def _benchmark_log(base: Base, folder: Path, rng: random.Random) -> Reader:
+    text = (
+        "INFO: STARTING!\nINFO: Num threads: [4]\nINFO: Graph: [/data/local/tmp/net.tflite]\n"
+        "INFO: Use xnnpack: [1]\nINFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n"
+        "INFO: count=9 first=99 curr=51 min=50 max=99 avg=57.2 std=12 p5=50 median=51 p95=99\n"
+        "INFO: count=50 first=51 curr=50 min=49 max=60 avg=50.9 std=2 p5=49 median=50 p95=55\n"
+        "INFO: Inference timings in us: Init: 900, First inference: 99, Warmup (avg): 57.2, "
+        "Inference (avg): 50.9\n"
+    )
+    data = mutated_lines(text, rng) if rng.randrange(2) else mutated_bytes(text.encode(), rng)
+    (folder / "log.txt").write_bytes(data)
+    return ["bench", "log.txt", "--json"]
+
+
 def _journal(base: Base, folder: Path, rng: random.Random) -> Reader:
     from edgenas.latency.device import Target
     from edgenas.profiling.journal import journal_path, open_journal
@@ -224,6 +238,7 @@ KINDS: dict[str, Maker] = {
     "history": _history,
     "ofa-yaml": _published,
     "estimate-csv": _estimate,
+    "benchmark-log": _benchmark_log,
     "journal": _journal,
     "words": _words,
 }

@@ -49,8 +49,13 @@ def open_interpreter(source: bytes | str, *, threads: int, delegate: str) -> Any
     return interpreter
 
 
-def resize_batch(interpreter: Any, *, batch: int) -> None:
+def resize_batch(interpreter: Any, *, batch: int, strict: bool = True) -> None:
     """Give the inputs of an interpreter a batch, where the file leaves it open.
+
+    Args:
+        interpreter: of `open_interpreter`.
+        batch: images of a run.
+        strict: whether a file that was made for another batch is refused.
 
     Raises:
         UnitError: the file was made for another batch.
@@ -61,7 +66,7 @@ def resize_batch(interpreter: Any, *, batch: int) -> None:
         if signature and signature[0] == -1:
             interpreter.resize_tensor_input(one["index"], [batch, *one["shape"][1:]])
             resized = True
-        elif signature and signature[0] != batch:
+        elif strict and signature and signature[0] != batch:
             raise UnitError(f"it was made for a batch of {signature[0]}, not {batch}")
     if resized:
         interpreter.allocate_tensors()
