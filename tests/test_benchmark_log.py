@@ -151,8 +151,8 @@ def test_a_profile_is_estimated_from_logs(timed: Path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"runtime": "tflite"}, r"line 2: log\.txt is of litert, found --runtime tflite"),
-        ({"threads": 2}, r"line 2: log\.txt is of 4 threads, found --threads 2"),
+        ({"runtime": "tflite"}, r"line 2: log\.txt is of litert, not of tflite"),
+        ({"threads": 2}, r"line 2: log\.txt is of 4 threads, not of 2"),
     ],
 )
 def test_a_log_of_another_target_is_refused(timed: Path, changes: dict, message: str):

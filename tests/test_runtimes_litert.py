@@ -221,7 +221,7 @@ def test_a_tflite_file_is_timed_whoever_made_it(timed_file: Path):
         (
             None,
             {"target": Target("host", "onnxruntime", "fp32")},
-            "runs on litert or tflite, found",
+            "runs on litert or tflite, not on",
         ),
         (None, {"precision": "int8"}, "the model runs in fp32 on litert, not in int8"),
         (b"no model", {}, "litert refuses the file: The model is not a valid Flatbuffer"),

@@ -158,8 +158,6 @@ def export(
                 graph, folder, kind=kind, by=(runtime, clock), sample=source.sample(batch)
             )
             progress("building the engine", 1, 1, clock.where)
-        if runtime.bundle_file is not None:
-            file_notes += _on_phones(runtime)
         made = _notes(graph, kind, runtime=runtime, evaluated=accuracy is not None, clock=clock)
         notes = [*source.images.notes, *made, *file_notes, *_unsigned(source.folder)]
         report = {
@@ -314,12 +312,10 @@ def _notes(
     elif kind.precision == "int8":
         share = integer_share(graph, runtime=runtime.name)
         notes.append(f"{share:.1%} of the MACs in integer kernels, by the runtime's own profile")
+    if runtime.bundle_file is not None:
+        commands = phone_commands(runtime.bundle_file.name, threads=1, runtime=runtime.name)
+        notes.append("times on a phone, where benchmark_model lies: " + "; ".join(commands))
     return notes
-
-
-def _on_phones(runtime: Runtime) -> tuple[str, ...]:
-    commands = phone_commands("model.tflite", threads=1, runtime=runtime.name)
-    return ("times on a phone, where LiteRT's benchmark_model lies: " + "; ".join(commands),)
 
 
 def _unsigned(bundle: Path) -> list[str]:

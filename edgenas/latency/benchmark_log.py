@@ -76,7 +76,7 @@ def read_log(path: Path) -> BenchmarkLog:
             another delegate than XNNPACK.
     """
     lines = read_bytes(path).decode(errors="replace").splitlines()
-    counts = [found for line in lines if (found := _COUNTS.search(line))]
+    counts = [match for line in lines if (match := _COUNTS.search(line))]
     startup = _first(_INIT, lines)
     if not counts or startup is None:
         raise EdgenasError(
@@ -117,8 +117,8 @@ def read_log(path: Path) -> BenchmarkLog:
 
 def _first(pattern: re.Pattern[str], lines: list[str]) -> str | None:
     """What the first line that has a pattern says there; an option set comes before its default."""
-    found = next((match for line in lines if (match := pattern.search(line))), None)
-    return None if found is None else found[1]
+    matches = (match for line in lines if (match := pattern.search(line)))
+    return next((match[1] for match in matches), None)
 
 
 def _seconds(text: str, path: Path) -> float:

@@ -259,12 +259,12 @@ def _read_log(path: Path, *, where: str, request: EstimateRequest) -> float:
     log = read_log(path)
     if log.runtime != request.runtime:
         raise EdgenasError(
-            f"{where}: {path.name} is of {log.runtime}, found --runtime {request.runtime}",
+            f"{where}: {path.name} is of {log.runtime}, not of {request.runtime}",
             hint="litert is with XNNPACK (--use_xnnpack=true), tflite without it",
         )
     if log.threads not in (None, request.threads):
         raise EdgenasError(
-            f"{where}: {path.name} is of {log.threads} threads, found --threads {request.threads}",
+            f"{where}: {path.name} is of {log.threads} threads, not of {request.threads}",
             hint=f"time it with --num_threads={request.threads}",
         )
     return log.seconds

@@ -44,7 +44,7 @@ def bench_tflite(
     """
     if target.runtime not in RUNTIMES:
         raise EdgenasError(
-            f"a .tflite file runs on {' or '.join(RUNTIMES)}, found --runtime {target.runtime}",
+            f"a .tflite file runs on {' or '.join(RUNTIMES)}, not on {target.runtime}",
             hint="litert is with XNNPACK, tflite without it",
         )
     data = read_bytes(path, most=_MOST)
