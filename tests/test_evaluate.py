@@ -8,7 +8,7 @@ from toys import toy_images
 
 from edgenas.accuracy.evaluation import evaluate_archs, measure_accuracy
 from edgenas.images.preprocessing import Preprocessing
-from edgenas.model.calibration import BATCH, calibrate, predict_logits
+from edgenas.model.calibration import BATCH, batch_for, calibrate, predict_logits
 from edgenas.model.network import Network
 from edgenas.model.supernet import Supernet
 from edgenas.space.presets import tiny
@@ -75,6 +75,13 @@ def test_calibration_finds_mean_and_variance_of_the_inputs(count: int):
             # a twentieth of it was measured at most.
             torch.testing.assert_close(norm.running_mean.double(), mean, rtol=1e-3, atol=1e-4)
             torch.testing.assert_close(norm.running_var.double(), variance, rtol=1e-3, atol=1e-5)
+
+
+def test_large_inputs_run_in_smaller_batches():
+    assert batch_for((32, 32)) == batch_for((128, 128)) == 250
+    assert batch_for((224, 224)) == 250 * 128**2 // 224**2 == 81
+    assert batch_for((64, 256)) == 250
+    assert batch_for((4096, 4096)) == 2  # the variance of a single image is none
 
 
 def test_calibration_replaces_what_was_there_and_leaves_evaluation_mode():

@@ -17,7 +17,7 @@ from edgenas.delivery.images import ImageSets
 from edgenas.delivery.request import AUTO, SpecializeRequest
 from edgenas.images.data import Images
 from edgenas.latency.device import Target
-from edgenas.model.calibration import BATCH, predict_logits
+from edgenas.model.calibration import batch_for, predict_logits
 from edgenas.model.export import integer_share, read_metadata, run_onnx
 from edgenas.onnx_graph.build import network_graph
 from edgenas.onnx_graph.forms import convert_to_form
@@ -183,7 +183,8 @@ def _count_correct(
     if not lowered:
         classes = count_by_class(labels, answers, names=images.classes)
         return Evaluation(correct=full, correct_fp32=full, n=len(images), classes=classes)
-    outputs = [_run(prepared, built, pixels) for pixels in images.pixels.split(BATCH)]
+    batch = batch_for(prepared.trained.preprocessing.size(built.arch.resolution))
+    outputs = [_run(prepared, built, pixels) for pixels in images.pixels.split(batch)]
     answers = np.concatenate(outputs).argmax(1)
     correct = int((answers == labels).sum())
     note = (

@@ -11,6 +11,16 @@ from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.network import Network
 
 BATCH = 250
+_SIDE = 128  # pixels of inputs, up to which so many images fit into memory at once
+
+
+def batch_for(size: tuple[int, int]) -> int:
+    """How many images run through a network at once: fewer of large ones, which take memory.
+
+    Args:
+        size: height and width of the inputs in pixels.
+    """
+    return max(2, min(BATCH, BATCH * _SIDE**2 // (size[0] * size[1])))
 
 
 def calibrate(network: Network, pixels: Tensor, *, preprocessing: Preprocessing) -> None:
@@ -34,7 +44,7 @@ def calibrate(network: Network, pixels: Tensor, *, preprocessing: Preprocessing)
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over batches
         norm.train()
-    batch = min(BATCH, len(pixels))
+    batch = min(batch_for(preprocessing.size(network.arch.resolution)), len(pixels))
     with torch.inference_mode():
         for part in pixels[: len(pixels) // batch * batch].split(batch):
             inputs = part.to(next(network.parameters()).device)
@@ -51,6 +61,6 @@ def predict_logits(network: Network, pixels: Tensor, *, preprocessing: Preproces
     with torch.inference_mode():
         parts = [
             network(preprocessing.prepare(part.to(place), resolution=resolution)).cpu()
-            for part in pixels.split(BATCH)
+            for part in pixels.split(batch_for(preprocessing.size(resolution)))
         ]
     return torch.cat(parts)

@@ -14,10 +14,9 @@ import torch
 from edgenas.basics.errors import EdgenasError
 from edgenas.images.data import Images
 from edgenas.images.preprocessing import Size, as_size, sides
+from edgenas.model.calibration import batch_for
 from edgenas.model.saved import TrainedSupernet
 from edgenas.training.teacher import Teacher
-
-_BATCH = 250  # images answered at once
 
 
 def teach_by_original(
@@ -81,7 +80,7 @@ def label_images(
         progress: called with (images answered, images in all).
     """
     labels: list[torch.Tensor] = []
-    for part in images.pixels.split(_BATCH):
+    for part in images.pixels.split(batch_for(teacher.preprocessing.size(teacher.size))):
         labels.append(teacher.logits(part.to(place)).argmax(1).cpu())
         progress(sum(map(len, labels)), len(images))
     digest = hashlib.sha256(f"{images.digest} {teacher.record}".encode()).hexdigest()
