@@ -1,8 +1,9 @@
-"""Time an ONNX model with onnxruntime alone: a second opinion that shares no code with edgenas.
+"""Time a model with its runtime alone: a second opinion that shares no code with edgenas.
 
     python -m tools.benchmarks.retime MODEL.onnx [--seconds 6] [--spin MICROSECONDS]
+    python -m tools.benchmarks.retime MODEL.tflite [--without-delegate]
 
-One thread, all graph optimisations. A batch of five runs counts when a fixed spin of Python before
+ONNX models run on onnxruntime, .tflite files on LiteRT. One thread, all graph optimisations. A batch of five runs counts when a fixed spin of Python before
 and after it ran at the machine's full speed: the 2nd percentile of all spins, or ``--spin`` where
 an earlier call on this machine has seen a faster one, +8%. While there are less than 200 such runs
 it goes on, up to ``--limit``. Prints JSON: the median of the counted runs in milliseconds, their
@@ -10,15 +11,17 @@ number, the median of all, and the spin.
 """
 
 import argparse
+import importlib
 import json
 import os
 import statistics
 import sys
 import time
 import zlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
 BLOCK = bytes(range(256)) * 64
 
@@ -31,22 +34,15 @@ def spin() -> float:
     return time.perf_counter() - start
 
 
-def main() -> int:
-    """Time one model."""
-    parser = argparse.ArgumentParser(description="Time an ONNX model with onnxruntime alone.")
-    parser.add_argument("model")
-    parser.add_argument("--seconds", type=float, default=6.0)
-    parser.add_argument("--limit", type=float, default=60.0, help="seconds at most")
-    parser.add_argument("--spin", type=float, help="microseconds of a spin at full speed")
-    arguments = parser.parse_args()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+def load_onnx(path: str) -> Callable[[], Any]:
+    """One run of an ONNX model."""
+    import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    session = ort.InferenceSession(arguments.model, options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)
     feed = {
         i.name: rng.standard_normal([d if isinstance(d, int) else 1 for d in i.shape]).astype(
@@ -54,8 +50,45 @@ def main() -> int:
         )
         for i in session.get_inputs()
     }
+    return lambda: session.run(None, feed)
+
+
+def load_tflite(path: str, *, with_delegate: bool) -> Callable[[], Any]:
+    """One run of a .tflite file; without its delegate, LiteRT's own kernels run."""
+    library: Any = importlib.import_module("ai_edge_litert.interpreter")
+    kinds = library.OpResolverType
+    interpreter = library.Interpreter(
+        model_path=path,
+        num_threads=1,
+        experimental_op_resolver_type=(
+            kinds.BUILTIN if with_delegate else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        ),
+    )
+    interpreter.allocate_tensors()
+    rng = np.random.default_rng(0)
+    for one in interpreter.get_input_details():
+        interpreter.set_tensor(one["index"], rng.standard_normal(one["shape"]).astype(np.float32))
+    return interpreter.invoke
+
+
+def main() -> int:
+    """Time one model."""
+    parser = argparse.ArgumentParser(description="Time a model with its runtime alone.")
+    parser.add_argument("model")
+    parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds at most")
+    parser.add_argument("--without-delegate", action="store_true", help="of LiteRT: no XNNPACK")
+    parser.add_argument("--spin", type=float, help="microseconds of a spin at full speed")
+    arguments = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+    if arguments.model.endswith(".tflite"):
+        run = load_tflite(arguments.model, with_delegate=not arguments.without_delegate)
+    else:
+        run = load_onnx(arguments.model)
     for _ in range(50):
-        session.run(None, feed)
+        run()
     spins: list[float] = []
     until = time.monotonic() + 2
     while time.monotonic() < until:
@@ -76,7 +109,7 @@ def main() -> int:
             before, runs = spin(), list[float]()
             for _ in range(5):
                 begin = time.perf_counter()
-                session.run(None, feed)
+                run()
                 runs.append(time.perf_counter() - begin)
             after = spin()
             spins += [before, after]
@@ -89,7 +122,6 @@ def main() -> int:
         "ungated_median_ms": 1e3 * statistics.median(every),
         "ungated_n": len(every),
         "spin_us": 1e6 * float(np.quantile(spins, 0.02)),
-        "onnxruntime": ort.__version__,
     }
     print(json.dumps(report))
     return 0
