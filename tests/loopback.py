@@ -165,7 +165,7 @@ def loopback(folder: Path, **variables: str) -> Iterator[Loopback]:
     mark = f"EDGENAS_TEST_BOARD={uuid.uuid4().hex}"
     for name in ("home", "tmp", "client"):
         (folder / name).mkdir()
-    optional = [name for name in ("ncnn",) if find_spec(name) is not None]
+    optional = [name for name in ("ncnn", "ai_edge_litert") if find_spec(name) is not None]
     _venv(folder / "venv", "numpy", "onnxruntime", *optional)
     _venv(folder / "bare")
     host, other = _key(folder / "host"), _key(folder / "other")

@@ -34,7 +34,7 @@ from edgenas.profiling import reach
 from edgenas.profiling.check import check
 from edgenas.profiling.journal import journal_path
 from edgenas.profiling.run import ProfilePlan, profile
-from edgenas.runtime import ncnn_cpu
+from edgenas.runtime import litert_cpu, ncnn_cpu
 from edgenas.runtime import registry as runtimes
 from edgenas.space import presets as spaces
 from edgenas.space.plan import layers
@@ -284,6 +284,15 @@ def test_a_board_runs_on_ncnn_what_was_converted_here(there):
     if find_precision(loaded.net) == "fp32":
         with pytest.raises(EdgenasError, match="would run in fp32, not in fp16"):
             profile(TINY, target=refused, plan=PLAN, clock=at())
+
+
+@pytest.mark.parametrize("name", ["litert", "tflite"])
+def test_a_board_runs_on_litert_what_was_written_here(there, name):
+    if why_not := litert_cpu.available():
+        pytest.skip(why_not)
+    table = profile(TINY, target=Target("sill", name, "fp32"), plan=PLAN, clock=at())
+    assert (len(table.layers), len(table.networks)) == (0, 5)
+    assert table.target.runtime == name
 
 
 def test_what_cannot_be_converted_here_is_not_timed_there(there, monkeypatch):

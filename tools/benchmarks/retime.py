@@ -3,11 +3,11 @@
     python -m tools.benchmarks.retime MODEL.onnx [--seconds 6] [--spin MICROSECONDS]
     python -m tools.benchmarks.retime MODEL.tflite [--without-delegate]
 
-ONNX models run on onnxruntime, .tflite files on LiteRT. One thread, all graph optimisations. A batch of five runs counts when a fixed spin of Python before
-and after it ran at the machine's full speed: the 2nd percentile of all spins, or ``--spin`` where
-an earlier call on this machine has seen a faster one, +8%. While there are less than 200 such runs
-it goes on, up to ``--limit``. Prints JSON: the median of the counted runs in milliseconds, their
-number, the median of all, and the spin.
+ONNX models run on onnxruntime, .tflite files on LiteRT. One thread, all graph optimisations. A
+batch of five runs counts when a fixed spin of Python before and after it ran at the machine's full
+speed: the 2nd percentile of all spins, or ``--spin`` where an earlier call on this machine has seen
+a faster one, +8%. While there are less than 200 such runs it goes on, up to ``--limit``. Prints
+JSON: the median of the counted runs in milliseconds, their number, the median of all, and the spin.
 """
 
 import argparse
