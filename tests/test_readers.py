@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from environments import python_with
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from edgenas.basics.errors import EdgenasError
@@ -208,6 +208,39 @@ def test_hard_sigmoids_become_the_same_in_other_operators(kind: int, alpha: floa
     np.testing.assert_allclose(found, wanted, atol=8 * np.finfo(x.dtype).eps)
 
 
+@pytest.mark.parametrize("most", [6.0, 1.5])
+def test_clips_from_zero_become_differences(most: float):
+    ends = [numpy_helper.from_array(np.float32(v), n) for v, n in ((0.0, "low"), (most, "high"))]
+    graph = helper.make_graph(
+        [helper.make_node("Clip", ["x", "low", "high"], ["y"])],
+        "one",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [400])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [400])],
+        initializer=ends,
+    )
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
+    written = fit_reader(model.SerializeToString(), find_reader("opencv", "4.6"))
+    assert {n.op_type for n in onnx.load_from_string(written).graph.node} == {"Relu", "Sub"}
+    x = np.linspace(-20, 20, 400, dtype=np.float32)
+    (found,) = ReferenceEvaluator(onnx.load_from_string(written)).run(None, {"x": x})
+    # x and x - most are rounded to units of 20.
+    np.testing.assert_allclose(found, np.clip(x, 0, most), atol=20 * np.finfo(np.float32).eps)
+
+
+def test_a_clip_from_elsewhere_has_no_other_form():
+    ends = [numpy_helper.from_array(np.float32(v), n) for v, n in ((-1.0, "low"), (1.0, "high"))]
+    graph = helper.make_graph(
+        [helper.make_node("Clip", ["x", "low", "high"], ["y"])],
+        "one",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])],
+        initializer=ends,
+    )
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
+    with pytest.raises(NoOlderFormError, match="the reader lacks Clip"):
+        fit_reader(model.SerializeToString(), find_reader("opencv", "4.6"))
+
+
 def test_an_operator_without_an_older_form_is_told():
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])
@@ -272,7 +305,8 @@ def test_each_program_has_its_rows_in_order_and_each_row_its_source():
         ("onnxruntime-1.16", "onnxruntime", (1, 16)),
         ("onnxruntime-1.17.3", "onnxruntime", (1, 17)),
         ("tensorrt-8.2", "tensorrt", (8, 0)),
-        ("opencv", "opencv", (4, 10)),
+        ("opencv", "opencv", (4, 6)),
+        ("opencv-4.12", "opencv", (4, 10)),
     ],
 )
 def test_users_name_readers(words: str, name: str, since: tuple[int, int]):

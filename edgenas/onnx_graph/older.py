@@ -22,7 +22,7 @@ WIDELY_LACKED = frozenset({"HardSigmoid"})
 # is there from opset 14 on.
 _SAME_SINCE_13 = frozenset(
     "Add AveragePool Cast Clip Conv DequantizeLinear Flatten Gemm GlobalAveragePool HardSigmoid "
-    "HardSwish MaxPool Mul QuantizeLinear Relu Sigmoid".split()
+    "HardSwish MaxPool Mul QuantizeLinear Relu Sigmoid Sub".split()
 )
 
 
@@ -40,8 +40,8 @@ def lower(
 ) -> bytes:
     """Write a graph in an older opset and IR version; what is older already stays as it is.
 
-    HardSwish becomes HardSigmoid and Mul, and HardSigmoid becomes Add, Clip and Mul, where the
-    opset or the reader has them not.
+    HardSwish becomes HardSigmoid and Mul, HardSigmoid becomes Add, Clip and Mul, and Clip from zero
+    becomes the difference of two Relu, where the opset or the reader has them not.
 
     Args:
         onnx_bytes: the graph.
@@ -65,7 +65,9 @@ def lower(
         _replace(lowered, "HardSwish", _spell_hard_swish)
     if "HardSigmoid" in lacking:
         _replace(lowered, "HardSigmoid", _spell_hard_sigmoid)
-    if left := sorted(replaced - {"HardSwish", "HardSigmoid"}):
+    if "Clip" in lacking and _clips_from_zero(lowered):
+        _replace(lowered, "Clip", _spell_clip)
+    if left := sorted(lacking & {node.op_type for node in lowered.graph.node}):
         raise NoOlderFormError(f"the reader lacks {left[0]}, and there is no other form of it")
     if now > opset:
         lowered = _with_opset(lowered, opset)
@@ -200,4 +202,23 @@ def _spell_hard_sigmoid(node: NodeProto, constant: Callable[[float], str]) -> li
         helper.make_node("Add", [node.input[0], constant(beta / alpha)], [moved], moved),
         helper.make_node("Clip", [moved, least, most], [held], held),
         helper.make_node("Mul", [held, scale], [node.output[0]], node.name),
+    ]
+
+
+def _clips_from_zero(model: ModelProto) -> bool:
+    """Whether every Clip of a graph has a maximum and the constant zero as minimum."""
+    zeros = {t.name for t in model.graph.initializer if not numpy_helper.to_array(t).any()}
+    clips = [node.input for node in model.graph.node if node.op_type == "Clip"]
+    return all(len(names) == 3 and names[1] in zeros and names[2] for names in clips)
+
+
+def _spell_clip(node: NodeProto, constant: Callable[[float], str]) -> list[NodeProto]:
+    """Clip(x, 0, m) is Relu(x) - Relu(x - m)."""
+    x, _, most = node.input
+    low, over, high = (f"{node.output[0]}_{part}" for part in ("low", "over", "high"))
+    return [
+        helper.make_node("Relu", [x], [low], low),
+        helper.make_node("Sub", [x, most], [over], over),
+        helper.make_node("Relu", [over], [high], high),
+        helper.make_node("Sub", [low, high], [node.output[0]], node.name),
     ]

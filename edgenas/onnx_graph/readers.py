@@ -82,6 +82,16 @@ READERS = (
     # It looks at neither opset nor IR. It takes Mul(x, HardSigmoid(y)) for HardSwish(y), and so
     # computes squeeze-and-excitation wrongly without a word. Operators of quantised graphs are
     # refused in some orders.
+    # It refuses a Clip whose ends are inputs.
+    OnnxReader(
+        "opencv",
+        (4, 6),
+        20,
+        10,
+        "answers of Debian's OpenCV 4.6.0 to a program in C++; parseClip in "
+        "modules/dnn/src/onnx/onnx_importer.cpp of 4.6.0",
+        frozenset({"Clip", "HardSigmoid", *_QUANTISED}),
+    ),
     OnnxReader(
         "opencv",
         (4, 10),

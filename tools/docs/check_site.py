@@ -49,11 +49,11 @@ def find_faults(site: Path) -> list[str]:
         f"{path.relative_to(site)}: {fault}"
         for path, page in sorted(pages.items())
         if path.name != "404.html"
-        for fault in _faults_of(page, path, pages)
+        for fault in _faults_of(page, path, pages, site.resolve())
     ]
 
 
-def _faults_of(page: _Page, path: Path, pages: dict[Path, _Page]) -> list[str]:
+def _faults_of(page: _Page, path: Path, pages: dict[Path, _Page], site: Path) -> list[str]:
     faults = [f"loads {url}" for url in page.loads if urlsplit(url).netloc]
     for url in page.links + [url for url in page.loads if not urlsplit(url).netloc]:
         parts = urlsplit(url)
@@ -61,7 +61,7 @@ def _faults_of(page: _Page, path: Path, pages: dict[Path, _Page]) -> list[str]:
             continue
         target = path.parent / unquote(parts.path) if parts.path else path
         target = (target / "index.html" if target.is_dir() else target).resolve()
-        if not target.exists():
+        if not (target.exists() and target.is_relative_to(site)):
             faults.append(f"links to {url}, which is not there")
         elif parts.fragment and target in pages and parts.fragment not in pages[target].anchors:
             faults.append(f"links to {url}, which has no such heading")
