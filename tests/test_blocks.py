@@ -183,7 +183,7 @@ def test_the_branches_of_a_block_are_one_conv(stride: int, padding: str):
     assert isinstance(block, Reparameterised)
     assert (block.through is not None) is (stride == 1)
     images = torch.randn(2, 6, 12, 12, dtype=torch.float64)
-    weight, bias = map(torch.from_numpy, merge(block))
+    weight, bias = merge(block)
     top = block.main.corner[0]
     padded = nn.functional.pad(images, (top, 4 - top, top, 4 - top))
     merged = torch.relu(nn.functional.conv2d(padded, weight, bias, stride))

@@ -1,14 +1,21 @@
+import copy
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
+import torch
+from PIL import Image, ImageOps
 
 from edgenas.basics.errors import EdgenasError
+from edgenas.bundle.quantisation import IntegerAccuracy, Quantisation
+from edgenas.bundle.record import Record
 from edgenas.bundle.verify import verify_bundle
 from edgenas.clock.measure import Measurement
-from edgenas.delivery import building, evaluating
+from edgenas.delivery import building, evaluating, quantising
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.run import specialize
 from edgenas.images.loading import load_images
@@ -138,3 +145,111 @@ def test_auto_needs_a_device_and_images(rising: Path, photos: Path):
     with pytest.raises(EdgenasError, match="jetson-orin-nano is not at hand") as caught:
         specialize(request, out=Path("bundle"))
     assert "--precision fp16" in caught.value.hint
+
+
+# Weights that learn for their integers
+
+
+def wrecked(network, *rest, **given):
+    """A fine-tuning that makes everything worse."""
+    made = copy.deepcopy(network)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.zero_()
+    return made
+
+
+def others(photos: Path) -> Path:
+    """Test images that are no copies: upside down and negative."""
+    folder = Path("others").absolute()
+    for path in photos.rglob("*0.png"):
+        (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as image:
+            ImageOps.invert(ImageOps.flip(image)).save(folder / path.parent.name / path.name)
+    return folder
+
+
+def test_without_images_to_learn_from_int8_weights_stay(rising: Path, photos: Path, tables):
+    request = ask(rising, precision="int8", data=str(photos), allow_accuracy_drop=True)
+    record = specialize(replace(request, test=str(photos)), out=Path("bundle")).record
+    assert record.quantisation is None
+    assert any("int8 weights were not fine-tuned: all training" in note for note in record.notes)
+
+
+def test_int8_weights_learn_the_answers_of_fp32(rising: Path, photos: Path, tables):
+    request = ask(rising, precision="int8", data=str(photos), allow_accuracy_drop=True)
+    result = specialize(request, out=Path("bundle"))
+    told = result.record.quantisation
+    assert told is not None
+    assert told.evaluation is None
+    counts = {"fine-tuned": told.validation.fine_tuned, "calibrated": told.validation.calibrated}
+    assert counts[told.shipped] == max(counts.values())
+    assert result.record.accuracy.value == counts[told.shipped] / told.validation.images
+    assert any("chose between calibrated and fine-tuned" in note for note in result.record.notes)
+    assert all(check.passed for check in verify_bundle(Path("bundle")))
+    assert str(told) in (Path("bundle") / "MODEL_CARD.md").read_text()
+    assert str(told) in (Path("bundle") / "report.html").read_text()
+    assert Record.from_json(json.loads((Path("bundle") / "report.json").read_text())) == (
+        result.record
+    )
+    assert specialize(request, out=Path("bundle")).existed
+
+
+def test_what_fine_tuning_makes_worse_does_not_ship(
+    rising: Path, photos: Path, tables, monkeypatch: pytest.MonkeyPatch
+):
+    request = ask(rising, precision="int8", data=str(photos), allow_accuracy_drop=True)
+    plain = specialize(replace(request, int8_epochs=0), out=Path("plain"))
+    assert plain.record.quantisation is None
+    monkeypatch.setattr(quantising, "fine_tune_quantised", wrecked)
+    result = specialize(replace(request, test=str(others(photos))), out=Path("bundle"))
+    told = result.record.quantisation
+    assert told is not None
+    assert told.shipped == "calibrated"
+    assert told.evaluation is not None
+    assert told.evaluation.split == "test"
+    onnx = [(Path(name) / "model.onnx").read_bytes() for name in ("plain", "bundle")]
+    assert onnx[0] == onnx[1]
+
+
+def test_a_fine_tuning_of_int8_is_repeated_to_the_bit(
+    rising: Path, photos: Path, tables, monkeypatch: pytest.MonkeyPatch
+):
+    request = ask(rising, precision="int8", data=str(photos), allow_accuracy_drop=True)
+    found: list[bytes] = []
+    for name in ("one", "two"):
+        monkeypatch.setenv("EDGENAS_CACHE", str(Path(name).absolute()))
+        shutil.copytree(Path("../cache"), name)
+        shutil.rmtree(Path(name) / "quantised", ignore_errors=True)
+        specialize(replace(request, int8_epochs=2.0), out=Path(f"bundle-{name}"))
+        found.append((Path(f"bundle-{name}") / "model.onnx").read_bytes())
+        assert list((Path(name) / "quantised").iterdir())
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("changes", [{"data": None, "precision": "int8"}, {"precision": "fp32"}])
+def test_int8_epochs_are_for_int8_with_images(rising: Path, photos: Path, changes: dict):
+    request = replace(ask(rising, data=str(photos), int8_epochs=1.0), **changes)
+    with pytest.raises(EdgenasError, match="int8_epochs needs --data and --precision int8") as told:
+        specialize(request, out=Path("bundle"))
+    assert "leave out --int8-epochs" in told.value.hint
+
+
+def test_what_int8_costs_is_told_in_words():
+    told = Quantisation(
+        shipped="fine-tuned",
+        steps=200,
+        batch=64,
+        learning_rate=0.002,
+        validation=IntegerAccuracy(
+            split="validation", images=1000, fp32=900, calibrated=892, fine_tuned=898
+        ),
+        evaluation=IntegerAccuracy(
+            split="test", images=2000, fp32=1800, calibrated=1785, fine_tuned=1801
+        ),
+    )
+    assert str(told) == (
+        "weights fine-tuned for int8; 200 steps of 64 images; lost against fp32 on validation, "
+        "n=1000: 0.80 points by calibration alone, 0.20 after fine-tuning; on test, n=2000: "
+        "0.75 points by calibration alone, -0.05 after fine-tuning"
+    )

@@ -38,6 +38,7 @@ def model_card(record: Record, *, manifest: Mapping[str, Any], onnx: bytes) -> s
         f"- Top-1 accuracy: {record.accuracy}",
         *_describe_classes(record),
         *([f"- Weights of its own: {record.retraining}"] if record.retraining else []),
+        *([f"- Quantised: {record.quantisation}"] if record.quantisation else []),
         _describe_latency(record),
         f"- Costs of one image: {record.costs_text()}",
         f"- Parity with PyTorch: largest difference of a logit "

@@ -26,6 +26,7 @@ from edgenas.basics.ranges import (
 )
 from edgenas.basics.units import count, milliseconds, size
 from edgenas.bundle.classes import ClassAccuracies
+from edgenas.bundle.quantisation import Quantisation
 from edgenas.clock.measure import Measurement, statistic
 from edgenas.latency.device import Target
 from edgenas.space.cost import Cost
@@ -332,6 +333,7 @@ class Record:
             not bind, or which command replaces an estimate by a measurement.
         retraining: the training that gave the network weights of its own. None: it has the
             supernet's weights.
+        quantisation: the fine-tuning of int8 weights for their integers. None: there was none.
         energy: of one run. None: no energy was measured on the target.
         classes: the measured accuracy of each class. None: it was not measured.
     """
@@ -348,6 +350,7 @@ class Record:
     seed: Annotated[Seed, ALWAYS] = 0
     notes: Annotated[tuple[Words, ...], ALWAYS] = ()
     retraining: Retraining | None = None
+    quantisation: Quantisation | None = None
     energy: PredictedEnergy | None = None
     classes: ClassAccuracies | None = None
 
@@ -366,9 +369,8 @@ class Record:
     def weights_json(self) -> dict[str, Any] | None:
         """How the weights differ from the supernet's. None: they do not differ."""
         parts = {name: value for name, value in self.to_json().items() if name in _OF_WEIGHTS}
-        if not parts:
-            return None
-        return {"supernet": self.supernet, "sha256": self.supernet_digest, **parts}
+        supernet = {"supernet": self.supernet, "sha256": self.supernet_digest}
+        return {**supernet, **parts} if parts else None
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object, schema first. Times in seconds, sizes in bytes."""
@@ -394,5 +396,5 @@ class Record:
 
 
 # Fields that are left out of the JSON where they are None.
-_OPTIONAL = ("retraining", "energy", "classes")
-_OF_WEIGHTS = ("retraining",)
+_OPTIONAL = ("retraining", "quantisation", "energy", "classes")
+_OF_WEIGHTS = ("retraining", "quantisation")

@@ -107,7 +107,7 @@ def _check_claims(
     record = read_record(folder)
     yield _check_promises(record, fields)
     yield _check_request(record, fields["request"])
-    if record.retraining is not None or "weights" in fields:
+    if record.weights_json() is not None or "weights" in fields:
         yield _check_weights(record, fields)
     yield _check_arch(folder, fields, record)
     yield _check_graph(folder, fields, record)

@@ -57,6 +57,8 @@ def describe_fully(result: "Result") -> Facts:
     ]
     if record.retraining is not None:
         facts.append(("retrained", str(record.retraining)))
+    if record.quantisation is not None:
+        facts.append(("quantised", str(record.quantisation)))
     values = (record.predicted, record.measured)
     facts += [("latency", str(value)) for value in values if value is not None]
     if record.energy is not None:

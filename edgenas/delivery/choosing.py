@@ -14,6 +14,7 @@ import numpy as np
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.units import milliseconds
+from edgenas.bundle.quantisation import Quantisation
 from edgenas.bundle.record import Retraining
 from edgenas.bundle.trace import Attempt
 from edgenas.clock.board.settings import TimingSettings
@@ -67,6 +68,7 @@ class Chosen:
         log: what was searched for, seen and measured.
         notes: what a reader of the result should know.
         retraining: how the network came by weights of its own; None where it inherits them.
+        quantisation: how its weights learnt for integers; None where they did not.
     """
 
     built: BuiltNetwork
@@ -75,6 +77,7 @@ class Chosen:
     log: SearchLog
     notes: tuple[str, ...] = ()
     retraining: Retraining | None = None
+    quantisation: Quantisation | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

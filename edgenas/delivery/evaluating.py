@@ -184,7 +184,7 @@ def _count_correct(
         classes = count_by_class(labels, answers, names=images.classes)
         return Evaluation(correct=full, correct_fp32=full, n=len(images), classes=classes)
     batch = batch_for(prepared.trained.preprocessing.size(built.arch.resolution))
-    outputs = [_run(prepared, built, pixels) for pixels in images.pixels.split(batch)]
+    outputs = [run_as_shipped(prepared, built, pixels) for pixels in images.pixels.split(batch)]
     answers = np.concatenate(outputs).argmax(1)
     correct = int((answers == labels).sum())
     note = (
@@ -200,7 +200,14 @@ def _count_correct(
     )
 
 
-def _run(prepared: "Prepared", built: "BuiltNetwork", pixels: Tensor) -> np.ndarray:
+def run_as_shipped(prepared: "Prepared", built: "BuiltNetwork", pixels: Tensor) -> np.ndarray:
+    """The logits of the file that ships, as the target's runtime computes them here.
+
+    Args:
+        prepared: the target and the preprocessing.
+        built: the network.
+        pixels: stored images, uint8, shape (n, 3, height, width).
+    """
     target, resolution = prepared.latency.target, built.arch.resolution
     inputs = prepared.trained.preprocessing.prepare(pixels, resolution=resolution)
     pixels_in, runtime = inputs.contiguous().numpy(), runtimes.get(target.runtime)
@@ -221,7 +228,7 @@ def _describe_kernels(built: "BuiltNetwork", target: Target) -> str:
 def _describe_agreement(prepared: "Prepared", built: "BuiltNetwork") -> str:
     pixels = prepared.images.calibration
     logits = predict_logits(built.network, pixels, preprocessing=prepared.trained.preprocessing)
-    same = (_run(prepared, built, pixels).argmax(1) == logits.argmax(1).numpy()).mean()
+    same = (run_as_shipped(prepared, built, pixels).argmax(1) == logits.argmax(1).numpy()).mean()
     return (
         f"the accuracy is that of fp32; in {prepared.latency.target.precision} the class is the "
         f"same on {same:.1%} of the {len(pixels)} calibration images"

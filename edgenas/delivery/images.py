@@ -117,10 +117,13 @@ def read_image_sets(
     images = read(request.data)
     parts, calibration = divide_as_trained(trained, images)
     validation, training, notes = parts.validation, None, tuple(left_out)
-    if request.trains:
+    if request.trains or request.fine_tunes_integers:
         evaluated = [validation] if test is None else [validation, test]
         training = drop_copies(parts.train, evaluated)
-        notes += _training_notes(parts, training)
+        if request.trains or len(training) > 1:
+            notes += _training_notes(parts, training)
+        else:
+            training = None
     if test is None:
         notes += _validation_notes(request, trained, images)
     sets = ImageSets(

@@ -68,6 +68,7 @@ def record_of(prepared: Prepared, chosen: Chosen, evaluated: Evaluated) -> Recor
         seed=prepared.request.seed,
         notes=(*prepared.images.notes, *chosen.notes, *evaluated.notes, *latency_notes),
         retraining=chosen.retraining,
+        quantisation=chosen.quantisation,
         classes=None if evaluated.evaluation is None else evaluated.evaluation.classes,
         energy=_describe_energy(prepared, rows),
     )

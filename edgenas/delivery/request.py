@@ -156,6 +156,14 @@ class SpecializeRequest:
             keyed="changed",
         ),
     ] = None
+    int8_epochs: Annotated[
+        Annotated[float, Range(0, 1000, "count")] | None,
+        Option(
+            "Epochs of --data in which int8 weights learn the answers of fp32; 0: none. Default: "
+            "as the size of the network allows, 3 at most.",
+            keyed="never",
+        ),
+    ] = None
     ssh: Annotated[
         str | None,
         Option("Measure on this board: user@host, or a name of ssh's.", keyed="never"),
@@ -222,6 +230,12 @@ class SpecializeRequest:
         return self.retrain_top > 0
 
     @property
+    def fine_tunes_integers(self) -> bool:
+        """Whether the weights of an int8 network may learn for their integers."""
+        int8 = self.precision in ("int8", AUTO)
+        return int8 and self.data is not None and self.int8_epochs != 0
+
+    @property
     def transfers(self) -> bool:
         """Whether trained weights learn the images first."""
         return self.init is not None or self.time is not None
@@ -275,6 +289,11 @@ class SpecializeRequest:
             raise EdgenasError(
                 "training weights needs --data: it learns from images",
                 hint="give the training images with --data, and others with --test",
+            )
+        if self.int8_epochs and not self.fine_tunes_integers:
+            raise EdgenasError(
+                "int8_epochs needs --data and --precision int8 or auto: it fine-tunes int8 weights",
+                hint="add them, or leave out --int8-epochs",
             )
         _ = self.constraints  # reads every budget
 

@@ -1,6 +1,7 @@
 """The pipeline, top to bottom.
 
-    request -> resolve -> prepare -> choose -> (retrain) -> evaluate -> record -> bundle
+    request -> resolve -> prepare -> choose -> (retrain) -> (fine_tune_integers) -> evaluate
+        -> record -> bundle
 
 ``choose`` searches, extracts, calibrates, exports, holds the export against PyTorch, measures, and
 searches again while the measurement misses the budget. On a device at hand the promise is on the
@@ -129,6 +130,10 @@ def _finish(
     if request.retrains:
         chosen = retrain(prepared, chosen)
     chosen = describe_joint_training(prepared, chosen)
+    if request.fine_tunes_integers:
+        from edgenas.delivery.quantising import fine_tune_integers
+
+        chosen = fine_tune_integers(prepared, chosen)
     chosen = replace(chosen, built=compare_on_evaluation_images(prepared, chosen.built))
     chosen = replace(chosen, notes=(*chosen.notes, *describe_file(resolved.target)))
     return Finished(prepared=prepared, chosen=chosen, evaluated=evaluate(prepared, chosen.built))
@@ -224,6 +229,9 @@ def bundle_key(resolved: Resolved, trained: TrainedSupernet) -> dict[str, Any]:
         key["latency"] = sha256(find_table(resolved.target) or resolved.device.path)
     if (arch := find_given(request, trained)) is not None:
         key["arch"] = arch.id
+    if request.fine_tunes_integers:
+        # Also where it is the usual number: older versions made other networks of such requests.
+        key["int8_epochs"] = "usual" if request.int8_epochs is None else request.int8_epochs
     return key | key_values(request)
 
 

@@ -42,6 +42,7 @@ class SharedInputs:
             request.test,
             request.skip_bad_images,
             request.trains,
+            request.fine_tunes_integers,
             request.learns and request.strategy,
             request.fit,
             request.arch,

@@ -36,12 +36,30 @@ def conv2d(conv: nn.Conv2d, x: Tensor) -> Tensor:
     return conv(x)
 
 
+def depthwise_conv2d(x: Tensor, weight: Tensor, *, stride: int, pad: int) -> Tensor:
+    """A depthwise conv whose weight may be computed; where it learns, by the fast gradients.
+
+    Args:
+        x: shape (n, channels, h, w).
+        weight: shape (channels, 1, height, width).
+        stride: in both directions.
+        pad: zeros on all sides.
+    """
+    if _learns_in_parts(weight):
+        return cast(Tensor, _InParts.apply(x, weight, stride, pad))
+    return F.conv2d(x, weight, None, stride, pad, groups=len(weight))
+
+
 def _in_parts(conv: nn.Conv2d) -> bool:
+    depthwise = conv.groups == conv.in_channels == conv.out_channels
+    return depthwise and _learns_in_parts(conv.weight)
+
+
+def _learns_in_parts(weight: Tensor) -> bool:
     return (
-        conv.kernel_size[1] > WIDEST
-        and conv.groups == conv.in_channels == conv.out_channels
-        and conv.weight.device.type == "cpu"
-        and conv.weight.requires_grad
+        weight.shape[-1] > WIDEST
+        and weight.device.type == "cpu"
+        and weight.requires_grad
         and torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
     )

@@ -19,10 +19,9 @@ from edgenas.basics.version import version
 from edgenas.onnx_graph.build import INPUT, network_graph
 from edgenas.onnx_graph.model import loads
 from edgenas.runtime import registry as runtimes
-from edgenas.space.plan import plan
 
 if TYPE_CHECKING:  # counting and running need no torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from edgenas.model.network import Network
 
@@ -91,40 +90,17 @@ def folded(network: "Network") -> Iterator[list[Array]]:
     Raises:
         EdgenasError: a weight is not finite.
     """
-    for name, _ in plan(network.space, network.arch):
-        for path, weight, bias in _parts(network.get_submodule(name)):
-            values = [weight] if bias is None else [weight, bias]
-            for value in values:
-                if not np.isfinite(value).all():
-                    raise EdgenasError(
-                        f"weights must be finite, found {float(value.sum())} in {name}.{path}",
-                        hint="the supernet is damaged or was not calibrated: train or import it "
-                        "again",
-                    )
-            yield [_single(value) for value in values]
+    from edgenas.model.folding import fold_network
 
-
-def _parts(block: "nn.Module") -> Iterator[tuple[str, Any, Any]]:
-    """Path, weight and bias of each conv and linear, in float64, batch norms folded in.
-
-    Modules are declared in the order of the primitives; the graph builder checks every shape.
-    """
-    from torch import nn
-
-    from edgenas.model.blocks import ConvNorm, Reparameterised
-    from edgenas.model.folding import double, fold, merge
-
-    inside: list[nn.Module] = []
-    for path, part in block.named_modules():
-        if isinstance(part, Reparameterised):
-            yield path, *merge(part)
-            inside += part.modules()
-        elif isinstance(part, ConvNorm) and part not in inside:
-            yield path, *fold(part)
-            inside.append(part.conv)
-        elif isinstance(part, (nn.Conv2d, nn.Linear)) and part not in inside:
-            bias = None if part.bias is None else double(part.bias)
-            yield path, double(part.weight), bias
+    for where, weight, bias in fold_network(network):
+        values = [part.detach().numpy() for part in (weight, bias) if part is not None]
+        for value in values:
+            if not np.isfinite(value).all():
+                raise EdgenasError(
+                    f"weights must be finite, found {float(value.sum())} in {where}",
+                    hint="the supernet is damaged or was not calibrated: train or import it again",
+                )
+        yield [_single(value) for value in values]
 
 
 def _single(value: Any) -> Array:

@@ -293,6 +293,8 @@ def _provenance(contents: Contents) -> Element:
         ("weights", "the supernet's" if record.retraining is None else str(record.retraining)),
         ("seed", str(record.seed)),
     ]
+    if record.quantisation is not None:
+        rows.append(("quantised", str(record.quantisation)))
     if predicted is not None:
         rows.append(("prediction", f"{predicted.source} ({predicted.provenance})"))
         rows.append(("bound", predicted.bound))

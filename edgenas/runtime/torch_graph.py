@@ -67,7 +67,7 @@ class OnnxModule(nn.Module):
         self.inputs = [v.name for v in graph.input if v.name not in self._places | whole]
         self.outputs = [value.name for value in graph.output]
         nodes = [node for node in graph.node if node.output[0] not in self._places | whole]
-        self.steps = [_step(node, whole, runtime=runtime) for node in nodes]
+        self.steps = [make_step(node, whole, runtime=runtime) for node in nodes]
 
     def forward(self, *inputs: Tensor) -> list[Tensor]:
         """The outputs, in the order of the graph.
@@ -102,7 +102,17 @@ def _constants(model: ModelProto) -> dict[str, TensorProto]:
     return found
 
 
-def _step(node: NodeProto, whole: Mapping[str, tuple[int, ...]], *, runtime: str) -> Step:
+def make_step(node: NodeProto, whole: Mapping[str, tuple[int, ...]], *, runtime: str) -> Step:
+    """A node as a function of tensors.
+
+    Args:
+        node: the operator.
+        whole: the constants of whole numbers in its graph, by name.
+        runtime: in whose name it is refused.
+
+    Raises:
+        EdgenasError: the operator, or an attribute of it, is not known.
+    """
     if node.op_type not in _OPERATORS or node.domain not in ("", "ai.onnx"):
         raise EdgenasError(f"{runtime} refuses the model: no operator {node.op_type} is known")
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}

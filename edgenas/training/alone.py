@@ -99,7 +99,7 @@ def train_alone(
     training = State.of(network, recipe)
     step, steps = 0, recipe.epochs * steps_per_epoch if pace is None else pace.steps
     if state is not None and state.exists():
-        step, steps = _loaded(training, state, steps=steps)
+        step, steps = take_up(training, state, steps=steps)
     saved = time.monotonic()
     while step < steps:
         saved += wait_for_machine()
@@ -127,8 +127,17 @@ def train_alone(
     return training.final_model().eval()
 
 
-def _loaded(training: State[Network], path: Path, *, steps: int) -> tuple[int, int]:
-    """Take up what was written last; the steps done and those in all."""
+def take_up(training: State[Network], path: Path, *, steps: int) -> tuple[int, int]:
+    """Take up what was written last; the steps done and those in all.
+
+    Args:
+        training: is brought to where it was.
+        path: of the checkpoint.
+        steps: in all, where the checkpoint does not say it.
+
+    Raises:
+        EdgenasError: the file is damaged, or of another training.
+    """
     tensors = load_tensors(path)
     if "step" not in tensors or not training.take(tensors, {}):
         raise EdgenasError(
