@@ -23,7 +23,8 @@ from edgenas.clock.measure import Measurement
 from edgenas.delivery import building, choosing, ranking, shared
 from edgenas.delivery import latency as latencies
 from edgenas.delivery.latency import find_latency
-from edgenas.delivery.request import LEARNING, Result, SpecializeRequest, Strategy
+from edgenas.delivery.request import LEARNING, SpecializeRequest, Strategy
+from edgenas.delivery.result import Result
 from edgenas.delivery.run import specialize
 from edgenas.images.loading import load_images
 from edgenas.latency.device import load as load_device

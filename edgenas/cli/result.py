@@ -9,7 +9,7 @@ from edgenas.clock.measure import statistic
 
 if TYPE_CHECKING:
     from edgenas.bundle.record import AccuracyRecord, Record
-    from edgenas.delivery.request import Result
+    from edgenas.delivery.result import Result
 
 # So many lines has a result at most, if its own facts leave room.
 _LINES = 10

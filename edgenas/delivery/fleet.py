@@ -30,7 +30,8 @@ from edgenas.basics.files import check_fields, read_toml, write_json, write_text
 from edgenas.basics.options import decode_field, request_fields
 from edgenas.basics.progress import Progress
 from edgenas.delivery.preparing import resolve
-from edgenas.delivery.request import Result, SpecializeRequest
+from edgenas.delivery.request import SpecializeRequest
+from edgenas.delivery.result import Result
 from edgenas.delivery.run import specialize
 from edgenas.delivery.shared import SharedInputs
 from edgenas.model.importing import find_start

@@ -5,7 +5,7 @@ This module loads nothing heavy.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.options import Option, check_request
@@ -14,10 +14,6 @@ from edgenas.basics.units import parse
 from edgenas.latency.request import BatchSize, PrecisionName, RuntimeName, ThreadCount
 from edgenas.space.framing import Fit
 from edgenas.strategies.constraint import METRICS, Constraint, parse_constraint
-
-if TYPE_CHECKING:
-    from edgenas.bundle.record import Record
-    from edgenas.space.arch import Arch
 
 SUPERNET = "mbv3-cifar10"
 AUTO = "auto"
@@ -314,37 +310,6 @@ class SpecializeRequest:
                 "the best networks by itself",
                 hint=f"leave out --{name.replace('_', '-')}, or --init",
             )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What came out.
-
-    Args:
-        folder: the bundle.
-        arch: the network.
-        record: its numbers, with their evidence.
-        existed: whether an identical bundle was there already and was only verified.
-        signed_by: the fingerprint of the key that signed it now; empty where nobody did.
-    """
-
-    folder: Path
-    arch: "Arch"
-    record: "Record"
-    existed: bool = False
-    signed_by: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """The JSON object, schema first."""
-        return {
-            "schema": "edgenas.result/1",
-            "folder": str(self.folder),
-            "existed": self.existed,
-            "signed_by": self.signed_by or None,
-            "arch": self.arch.to_json(),
-            "arch_id": self.arch.id,
-            "report": self.record.to_json(),
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

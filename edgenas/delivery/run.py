@@ -30,7 +30,8 @@ from edgenas.delivery.given_network import deliver_given
 from edgenas.delivery.log import trace_of
 from edgenas.delivery.preparing import Prepared, Resolved, prepare, resolve
 from edgenas.delivery.recording import record_of
-from edgenas.delivery.request import AUTO, Result, SpecializeRequest
+from edgenas.delivery.request import AUTO, SpecializeRequest
+from edgenas.delivery.result import Result
 from edgenas.delivery.retraining import describe_joint_training, retrain
 from edgenas.delivery.shared import SharedInputs
 from edgenas.delivery.starting import choose_start
