@@ -29,6 +29,7 @@ from edgenas.profiling.run import environment_of
 from edgenas.runtime import registry as runtimes
 from edgenas.space.cost import cost
 from edgenas.space.plan import layers, plan
+from edgenas.training.alone import DivergedError
 from edgenas.training.division import split_as_trained
 
 
@@ -210,6 +211,19 @@ def test_what_fine_tuning_makes_worse_does_not_ship(
     assert told.evaluation.split == "test"
     onnx = [(Path(name) / "model.onnx").read_bytes() for name in ("plain", "bundle")]
     assert onnx[0] == onnx[1]
+
+
+def test_a_fine_tuning_that_diverges_leaves_the_weights(
+    rising: Path, photos: Path, tables, monkeypatch: pytest.MonkeyPatch
+):
+    def diverge(*rest, **given):
+        raise DivergedError("it diverged at step 3")
+
+    monkeypatch.setattr(quantising, "fine_tune_quantised", diverge)
+    request = ask(rising, precision="int8", data=str(photos), allow_accuracy_drop=True)
+    record = specialize(request, out=Path("bundle")).record
+    assert record.quantisation is None
+    assert "int8 weights were not fine-tuned: it diverged at step 3" in record.notes
 
 
 def test_a_fine_tuning_of_int8_is_repeated_to_the_bit(

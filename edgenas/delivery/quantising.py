@@ -26,6 +26,7 @@ from edgenas.onnx_graph.integers import with_weights
 from edgenas.runtime import registry as runtimes
 from edgenas.space.cost import total
 from edgenas.strategies.gradient.checkpoint import digest
+from edgenas.training.alone import DivergedError
 from edgenas.training.division import recipe_of
 from edgenas.training.quantised import fine_tune_quantised, plan_quantised
 from edgenas.training.recipe import Recipe
@@ -45,7 +46,7 @@ def fine_tune_integers(prepared: Prepared, chosen: Chosen) -> Chosen:
         lose against fp32.
 
     Raises:
-        EdgenasError: the training diverges.
+        EdgenasError: the file of the training is damaged.
     """
     target, images = prepared.latency.target, prepared.images
     wanted = prepared.request.fine_tunes_integers and prepared.shipped_precision == "int8"
@@ -64,7 +65,10 @@ def fine_tune_integers(prepared: Prepared, chosen: Chosen) -> Chosen:
         macs=macs,
         epochs=prepared.request.int8_epochs,
     )
-    network = _fine_tune(prepared, built, lesson, recipe=recipe)
+    try:
+        network = _fine_tune(prepared, built, lesson, recipe=recipe)
+    except DivergedError as error:
+        return _leave(chosen, error.message)
     plain = to_onnx(
         network, preprocessing=prepared.trained.preprocessing.to_json(), batch=target.batch
     )

@@ -37,6 +37,7 @@ _LEAST = 1000  # images
 _STEPS = 200  # that are worth smaller batches
 _BATCHES = 16, 64
 _RATE = 0.002
+_TOO_LARGE = 1e15  # a weight whose square still is a number
 
 
 def plan_quantised(
@@ -128,13 +129,14 @@ def fine_tune_quantised(
             part = _distance(quantised, teacher, inputs) * (len(lines) / step_images)
             part.backward()
             loss += part.item()
-        if not math.isfinite(loss):
+        training.step(learning_rate(step, steps, steps_per_epoch, recipe))
+        # Integers are bounded, and so is the loss: the weights themselves must be looked at.
+        if not (math.isfinite(loss) and _is_finite(learner)):
             raise DivergedError(
-                f"the fine-tuning of {network.arch} for integers diverged at step {step}: the "
-                f"loss is {loss}",
+                f"the fine-tuning of {network.arch} for integers diverged at step {step}: a "
+                "weight is no finite number",
                 hint="leave it out: --int8-epochs 0",
             )
-        training.step(learning_rate(step, steps, steps_per_epoch, recipe))
         step += 1
         progress("training", step, steps, f"loss {loss:.4f}")
         late = time.monotonic() - saved > recipe.checkpoint_seconds
@@ -143,6 +145,13 @@ def fine_tune_quantised(
             save_tensors(state, training.tensors() | counts)
             saved = time.monotonic()
     return learner.eval()
+
+
+@torch.no_grad()
+def _is_finite(network: Network) -> bool:
+    """Whether all weights are finite numbers of a usual size."""
+    largest = torch.stack([parameter.abs().max() for parameter in network.parameters()])
+    return bool((largest < _TOO_LARGE).all())  # also of no number at all
 
 
 def _distance(quantised: FakeQuantised, teacher: Network, inputs: Tensor) -> Tensor:
