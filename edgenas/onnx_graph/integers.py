@@ -84,18 +84,18 @@ def products_of(model: ModelProto) -> dict[str, Product]:
     """The convs and matrix products of an int8 graph, by the name of their node."""
     writers = {output: node for node in model.graph.node for output in node.output}
     constants = constants_of(model)
-    found: dict[str, Product] = {}
+    products: dict[str, Product] = {}
     for node in model.graph.node:
         if node.op_type not in PRODUCTS:
             continue
         read, weight, *bias = (writers.get(name) for name in node.input)
         whole = bool(bias) and bias[0] is not None and read is not None
-        found[node.name] = Product(
+        products[node.name] = Product(
             name=node.name,
             rounds_weight=weight is not None,
             bias_step=float(constants[read.input[1]]) if whole and read is not None else 0.0,
         )
-    return found
+    return products
 
 
 def weight_scales(largest: Array, bias: Array | None, *, bias_step: float) -> Array:

@@ -158,5 +158,5 @@ def _distance(quantised: FakeQuantised, teacher: Network, inputs: Tensor) -> Ten
     """How far answers in integers are from those in float: the mean divergence of their shares."""
     with torch.no_grad():
         wanted = F.log_softmax(teacher(inputs), 1)
-    found = F.log_softmax(quantised(inputs), 1)
-    return F.kl_div(found, wanted, reduction="batchmean", log_target=True)
+    answers = F.log_softmax(quantised(inputs), 1)
+    return F.kl_div(answers, wanted, reduction="batchmean", log_target=True)
