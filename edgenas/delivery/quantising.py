@@ -19,7 +19,7 @@ from edgenas.delivery.choosing import Chosen
 from edgenas.delivery.evaluating import explain_absence, run_as_shipped
 from edgenas.delivery.preparing import Prepared
 from edgenas.images.data import Images
-from edgenas.model.calibration import BATCH, predict_logits
+from edgenas.model.calibration import batch_for, predict_logits
 from edgenas.model.export import to_onnx
 from edgenas.model.network import Network
 from edgenas.onnx_graph.integers import with_weights
@@ -132,13 +132,12 @@ def _judge(
     prepared: Prepared, built: BuiltNetwork, tuned: BuiltNetwork, *, images: Images, split: str
 ) -> IntegerAccuracy:
     """How many images the network classifies correctly in fp32, calibrated and fine-tuned."""
-    labels = images.labels
-    logits = predict_logits(
-        built.network, images.pixels, preprocessing=prepared.trained.preprocessing
-    )
+    labels, preprocessing = images.labels, prepared.trained.preprocessing
+    batch = batch_for(preprocessing.size(built.arch.resolution))
+    logits = predict_logits(built.network, images.pixels, preprocessing=preprocessing)
 
     def count(network: BuiltNetwork) -> int:
-        parts = zip(images.pixels.split(BATCH), labels.split(BATCH), strict=True)
+        parts = zip(images.pixels.split(batch), labels.split(batch), strict=True)
         return sum(
             int((run_as_shipped(prepared, network, pixels).argmax(1) == true.numpy()).sum())
             for pixels, true in parts
