@@ -90,7 +90,7 @@ def main() -> None:
         print(
             f"{'runtime':12} {'form':18} {'top-1':>7} {'drop':>6} {'int8 MACs':>9} {'ms':>8} {'':6}"
         )
-        for runtime in ("onnxruntime", "openvino"):
+        for runtime in ("onnxruntime", "openvino", "litert", "tflite"):
             if why_not := runtimes.get(runtime).available():
                 print(f"{runtime}: {why_not}")
                 continue
@@ -166,6 +166,20 @@ def _forms(
         )
 
 
+def _measured(
+    runtime: str, forms: dict[str, bytes], *, settings: TimingSettings
+) -> Iterator[measure.Measurement]:
+    """The times of all forms, in turn; one after the other where the clock loads other files."""
+    backend = runtimes.get(runtime)
+    if backend.convert is None:
+        yield from measure.measure(forms.items(), runtime=backend, settings=settings)
+        return
+    for name, onnx in forms.items():
+        unit = [(name, runtimes.convert_for_clock(runtime, onnx, batch=1))]
+        precise = replace(settings, precision="fp32" if name == "fp32" else "int8")
+        yield from measure.measure(unit, runtime=backend, settings=precise)
+
+
 def _table(
     runtime: str,
     forms: dict[str, bytes],
@@ -174,10 +188,7 @@ def _table(
     labels: NDArray[np.int64],
     settings: TimingSettings,
 ) -> None:
-    found = {
-        m.name: m
-        for m in measure.measure(forms.items(), runtime=runtimes.get(runtime), settings=settings)
-    }
+    found = {m.name: m for m in _measured(runtime, forms, settings=settings)}
     reference, first = 0.0, found["fp32"].median
     for name, onnx in forms.items():
         top1 = float((run_onnx(onnx, x, runtime=runtime).argmax(1) == labels).mean())
