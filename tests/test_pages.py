@@ -20,15 +20,6 @@ from tools.docs.readme_run import Block, blocks
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 CI = ROOT / ".ci" / "run"
-# Pages whose paragraphs are still to be folded.
-LONG = {
-    "docs/concepts/search.md",
-    "docs/design.md",
-    "docs/guides/tensorrt.md",
-    "docs/reference/jetson.md",
-    "docs/reference/runtimes.md",
-    "docs/results/search.md",
-}
 FENCE = re.compile(r"\s*(`{3,})")
 
 
@@ -63,7 +54,7 @@ def code(language: str) -> list:
     ]
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if name_of(p) not in LONG], ids=name_of)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_lines_of_prose_are_short(page: Path):
     assert [line for line in prose(read(page)) if len(line) > 120] == []
 
