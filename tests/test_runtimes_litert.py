@@ -120,6 +120,21 @@ def test_a_graph_that_quantises_without_a_way_back_is_refused():
         litert_cpu.convert(made)
 
 
+# Exports
+
+
+def test_a_file_for_any_number_of_images_is_not_written(tmp_path: Path):
+    onnx = network_graph(TINY, TINY.smallest(), batch="N")
+    with pytest.raises(EdgenasError, match="written for one batch, not for 1 to 32 images"):
+        litert_cpu.save_export(onnx, tmp_path, precision="fp32", batches=(1, 8, 32))
+    assert not list(tmp_path.iterdir())
+    litert_cpu.save_export(onnx, tmp_path, precision="fp32", batches=(2, 2, 2))
+    made = litert_cpu.describe_file(
+        (tmp_path / "model.tflite").read_bytes(), name="litert", threads=1, batch=1
+    )
+    assert made.batch == 2
+
+
 # Delegates
 
 

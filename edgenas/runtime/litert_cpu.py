@@ -263,7 +263,16 @@ def tell_outside(operators: list[str]) -> str:
 def save_export(
     onnx: bytes, folder: Path, *, precision: str, batches: tuple[int, int, int]
 ) -> tuple[str, ...]:
-    """Write a graph as ``model.tflite``, see `SaveExport`."""
+    """Write a graph as ``model.tflite``, see `SaveExport`.
+
+    Raises:
+        EdgenasError: the batch is to stay open, or an operator is not known.
+    """
+    if batches[0] != batches[2]:
+        raise EdgenasError(
+            f"{FILE} is written for one batch, not for {batches[0]} to {batches[2]} images",
+            hint="leave out --dynamic-batch; a bundle of --batch 8 gives a file for 8 images",
+        )
     (folder / FILE).write_bytes(convert(onnx, batch=batches[1]))
     return ("images go into model.tflite with their channels last: (batch, height, width, 3)",)
 
