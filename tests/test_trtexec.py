@@ -1,5 +1,6 @@
 """``trtexec`` as a clock, over a real sshd and here, against a stand-in of each version."""
 
+import fcntl
 import os
 import re
 import signal
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from test_trtexec_stand_in import VERSIONS, relu_graph
 from trtexec_board import FOLDERS, StandIn, left_over, stay
 
 from edgenas.basics.errors import EdgenasError
+from edgenas.clock.board.serve import hold_machine
 from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.measure import ClockStoppedError, Measurement, WrongAnswerError
 from edgenas.clock.ssh import Place
@@ -261,6 +264,15 @@ def test_a_board_without_any_room_is_told(there, tool, name, text):
         program.unlink()
 
 
+def _is_locked(tool: StandIn) -> bool:
+    with open(tool.bin / "trtexec") as program:
+        try:
+            fcntl.flock(program, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def test_two_sessions_wait_for_each_other(there, tool):
     tool.set(sleep=1.5)
     said: list[str] = []
@@ -272,13 +284,13 @@ def test_two_sessions_wait_for_each_other(there, tool):
 
     thread = threading.Thread(target=first)
     thread.start()
-    while not tool.bin.parent.exists() or not left_over():
+    while not _is_locked(tool):
         time.sleep(0.02)
     timed(at(say=said.append), ("two", graph()))
     done.append("two")
     thread.join()
     assert done == ["one", "two"]
-    assert any("another edgenas uses trtexec on loop" in line for line in said)
+    assert any("another edgenas is timing on loop" in line for line in said)
 
 
 # The link
@@ -337,6 +349,28 @@ def test_a_link_that_stays_down_is_given_up(there, tool):
 def test_a_link_that_cannot_be_is_one_line(there, tool, address, message):
     with pytest.raises(EdgenasError, match=message):
         timed(at(address), ("a", graph()))
+
+
+def test_the_tool_and_the_clocks_of_other_runtimes_never_time_at_once(there, tool, monkeypatch):
+    monkeypatch.setenv("PATH", f"{tool.bin}:{os.environ['PATH']}")
+    said: list[str] = []
+    with ExitStack() as held:
+        while not hold_machine(held):  # as such a clock does; other tests may time now
+            time.sleep(0.1)
+
+        def say(line: str) -> None:
+            said.append(line)
+            held.close()
+
+        assert timed(at(say=say), ("a", graph()))
+    assert said == ["waiting: another edgenas is timing on loop"]
+    with open(tool.bin / "trtexec") as program:
+        fcntl.flock(program, fcntl.LOCK_EX)  # as a session with the tool does
+        with ExitStack() as held:
+            assert not hold_machine(held)
+    with ExitStack() as held:
+        while not hold_machine(held):
+            time.sleep(0.1)
 
 
 def test_a_shell_that_answers_nonsense_is_not_believed(there, tool):

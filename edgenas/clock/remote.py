@@ -10,13 +10,14 @@ from typing import Any
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.clock import link, measure
+from edgenas.clock.attempts import attempt_until_done
 from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.events import Event, plain
 from edgenas.clock.link import ClockSession
-from edgenas.clock.measure import DEFAULT, ClockStoppedError, Measurement
+from edgenas.clock.measure import DEFAULT, Measurement
 from edgenas.clock.order import TimedRuntime, make_order, require_part
 from edgenas.clock.spool import Span, Spool, bytes_of, size_of
-from edgenas.clock.ssh import LinkError, Place
+from edgenas.clock.ssh import Place
 
 # What a board may take where nobody limits the time, in seconds: to tell what it is (it loads the
 # runtime), and for each visit to a unit (some runtimes build an engine first).
@@ -105,31 +106,18 @@ class Board:
                 evict=evict,
                 watch=watch,
             )
-            failures = 0
-            while job.missing and not job.late():
-                before = len(job.missing)
-                try:
-                    with link.session(
-                        self.place, part=require_part(runtime), say=self.say, silence=self.silence
-                    ) as session:
-                        yield from job.on(session, part=self.part, silence=self.silence)
-                except LinkError as error:
-                    if not job.begun:
-                        raise
-                    failures = 0 if len(job.missing) < before else failures
-                    if failures == len(self.pauses):
-                        raise ClockStoppedError(
-                            f"gave up on {self.place.address} after {failures + 1} attempts: "
-                            f"{error.message}",
-                            hint="run the same command again: it goes on with what is missing",
-                        ) from None
-                    pause = self.pauses[failures]
-                    failures += 1
-                    self.say(
-                        f"{error.message}; {len(job.missing)} of {len(stored)} units are missing, "
-                        f"trying again in {pause:g} s"
-                    )
-                    time.sleep(min(pause, job.left()))
+
+            def attempt(failures: int) -> Iterator[Measurement]:
+                del failures  # each session tells anew what the board is
+                with link.session(
+                    self.place, part=require_part(runtime), say=self.say, silence=self.silence
+                ) as session:
+                    yield from job.on(session, part=self.part, silence=self.silence)
+
+            where = self.place.address
+            yield from attempt_until_done(
+                job, attempt, where=where, pauses=self.pauses, say=self.say
+            )
             watch(job.end())
 
 

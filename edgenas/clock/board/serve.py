@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import queue
+import shutil
 import socket
 import sys
 import threading
@@ -64,8 +66,8 @@ def serve(*, silence: float = 60.0) -> int:
         yield {"event": "ready", "schema": WORK_SCHEMA}
         while True:
             order = orders.get()
-            with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as holder:
-                while not hold_machine(holder):
+            with contextlib.ExitStack() as held:
+                while not hold_machine(held):
                     yield {"event": "waiting"}
                     time.sleep(1.0)
                 yield from do_work(order)
@@ -76,23 +78,39 @@ def serve(*, silence: float = 60.0) -> int:
     return _write_events(events, beat=_BEAT)
 
 
-def hold_machine(holder: socket.socket) -> bool:
-    """Hold this machine until the socket is closed, so that two sessions never time at once.
+def hold_machine(held: contextlib.ExitStack) -> bool:
+    """Hold this machine until the stack ends, so that two sessions never time at once.
 
-    The name is one of Linux's abstract sockets. It is no file, and ends with the process.
+    One name is one of Linux's abstract sockets. It is no file, and ends with the process. A board
+    that TensorRT's tool times is held by a lock on that tool (`edgenas.clock.trtexec.text`).
 
     Returns:
         Whether the machine is ours; False: another session has it.
     """
     if sys.platform != "linux":
         return True
-    try:
-        holder.bind("\0edgenas-timing")
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        return False
+    with contextlib.ExitStack() as ours:
+        holder = ours.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        try:
+            holder.bind("\0edgenas-timing")
+            for path in _find_tool():
+                tool = ours.enter_context(open(path, "rb"))
+                fcntl.flock(tool, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EWOULDBLOCK):
+                raise
+            return False
+        held.push(ours.pop_all())
     return True
+
+
+def _find_tool() -> list[str]:
+    """TensorRT's tool, where the text for boards looks for it; at most one path."""
+    root = os.environ.get("EDGENAS_BOARD_ROOT", "")
+    folders = ("/usr/src/tensorrt/bin", "/usr/bin", "/opt/tensorrt/bin")
+    usual = [f"{root}{folder}/trtexec" for folder in folders]
+    paths = [*usual, shutil.which("trtexec") or ""]
+    return [path for path in paths if os.access(path, os.R_OK | os.X_OK)][:1]
 
 
 def _write_events(events: Callable[[], Iterator[dict[str, Any]]], *, beat: float = 0.0) -> int:

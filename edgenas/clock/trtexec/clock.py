@@ -5,22 +5,26 @@ the builder chooses kernels by timing them. The timing cache of the builder make
 quicker; it is kept on this side, because boards forget what lies in their memory.
 """
 
+import contextlib
+import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from edgenas.basics.errors import EdgenasError
+from edgenas.basics.files import machine_lock
+from edgenas.clock.attempts import attempt_until_done
 from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.board.statistics import Samples, summarize
 from edgenas.clock.events import Event
-from edgenas.clock.measure import DEFAULT, ClockStoppedError, Measurement
+from edgenas.clock.measure import DEFAULT, Measurement
 from edgenas.clock.order import TimedRuntime
 from edgenas.clock.spool import Span, Spool, bytes_of
-from edgenas.clock.ssh import LinkError, Place
+from edgenas.clock.ssh import Place
 from edgenas.clock.state import BoardState
 from edgenas.clock.state_reading import read_state
 from edgenas.clock.trtexec.options import TensorrtVersion, timing_options
@@ -114,34 +118,26 @@ class TrtexecClock:
         """
         del batch, evict  # graphs have the batch, and other memory is read by the network itself
         started = time.monotonic()
-        with Spool() as spool:
+        # Here, whatever else times or trains waits, as it does for the clocks of other runtimes.
+        alone = machine_lock() if self.place is None else contextlib.nullcontext()
+        with Spool() as spool, alone:
             stored = list(spool.keep(units))
             random.Random(settings.seed).shuffle(stored)
             environment = self.environment(runtime)
             watch({"event": "environment", **environment})
-            work = _Work(self, dict(stored), settings=settings, environment=environment)
-            failures = 0
-            while work.missing and not work.late(started):
-                before = len(work.missing)
-                try:
-                    if failures:
-                        work.check_same(self.environment(runtime))
-                    with open_session(self.place, say=self.say) as session:
-                        yield from work.on(session, started=started, watch=watch)
-                except LinkError as error:
-                    failures = 0 if len(work.missing) < before else failures
-                    if failures == len(self.pauses):
-                        raise ClockStoppedError(
-                            f"gave up on {self.where} after {failures + 1} attempts: "
-                            f"{error.message}",
-                            hint="run the same command again: it goes on with what is missing",
-                        ) from None
-                    self.say(
-                        f"{error.message}; {len(work.missing)} of {len(stored)} units are missing, "
-                        f"trying again in {self.pauses[failures]:g} s"
-                    )
-                    time.sleep(self.pauses[failures])
-                    failures += 1
+            work = _Work(
+                self, dict(stored), settings=settings, environment=environment, started=started
+            )
+
+            def attempt(failures: int) -> Iterator[Measurement]:
+                if failures:
+                    work.check_same(self.environment(runtime))
+                with open_session(self.place, say=self.say) as session:
+                    yield from work.on(session, watch=watch)
+
+            yield from attempt_until_done(
+                work, attempt, where=self.where, pauses=self.pauses, say=self.say
+            )
             watch(work.end(seconds=time.monotonic() - started))
 
 
@@ -155,8 +151,11 @@ class _Work:
         *,
         settings: TimingSettings,
         environment: dict[str, Any],
+        started: float,
     ) -> None:
         self.missing, self._total = missing, len(missing)
+        self.begun = True  # the board was asked what it is
+        self._started = started
         self._clock, self._settings, self._environment = clock, settings, environment
         self._version = TensorrtVersion.parse(environment["runtime_version"])
         self._key = cache_key(environment)
@@ -164,10 +163,14 @@ class _Work:
         self._slowest = 0.0
         self._after: dict[str, Any] = {}
 
-    def late(self, started: float) -> bool:
-        """Whether the time given is over, or would be before one more build is."""
+    def left(self) -> float:
+        """Seconds that are left of the time given; infinite: nobody limits it."""
         given = self._settings.seconds
-        return bool(given) and time.monotonic() - started + 0.5 * self._slowest > given
+        return given - (time.monotonic() - self._started) if given else math.inf
+
+    def late(self) -> bool:
+        """Whether the time given is over, or would be before one more build is."""
+        return self.left() < 0.5 * self._slowest
 
     def check_same(self, now: dict[str, Any]) -> None:
         """Refuse a board that is another one than before, or runs in another mode.
@@ -192,11 +195,11 @@ class _Work:
         )
 
     def on(
-        self, session: TrtexecSession, *, started: float, watch: Callable[[Event], None]
+        self, session: TrtexecSession, *, watch: Callable[[Event], None]
     ) -> Generator[Measurement]:
         """Have the missing units built and timed in a session."""
         for name in list(self.missing):
-            if self.late(started):
+            if self.late():
                 return
             begun = time.monotonic()
             answer, times = self._time(session, name)

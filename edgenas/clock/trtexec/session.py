@@ -200,7 +200,7 @@ class TrtexecSession:
                 return match
             if line == b"edgenas waiting\n":
                 if not waiting:
-                    self._say(f"waiting: another edgenas uses trtexec on {self.where}")
+                    self._say(f"waiting: another edgenas is timing on {self.where}")
                 waiting, now = True, time.monotonic()
                 if now - began < _WAIT:
                     end = now + seconds

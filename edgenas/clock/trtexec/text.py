@@ -8,7 +8,8 @@ side sends an empty line, and may send the next order. The end of stdin ends all
 
 The folder of an order lies in memory where it has room, and goes with the order, however that ends.
 After a kill -9 or without power it stays, until a later session removes it. One session at a time
-uses the tool: it holds a lock on the tool's own file, so that no lock file is left.
+uses the tool: it holds a lock on the tool's own file, so that no lock file is left. The clocks of
+other runtimes hold that lock too (`edgenas.clock.board.serve`).
 """
 
 RUN_TEXT = r"""
