@@ -695,8 +695,8 @@ def table_of(supernet: Path) -> Path:
     from edgenas.latency.table import LatencyTable, MeasuredNetwork, Timing
     from edgenas.latency.table_file import save_table, table_path
     from edgenas.model.saved import load_supernet
+    from edgenas.profiling.environment import environment_of
     from edgenas.profiling.networks import calibration_archs, random_archs
-    from edgenas.profiling.run import environment_of
     from edgenas.space.cost import cost
     from edgenas.space.plan import layers, plan
 

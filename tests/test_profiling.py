@@ -701,6 +701,7 @@ def test_tables_of_former_versions_say_it_in_another_word():
         (TARGET, {"further": -2}, "further must be at least 0, found -2"),
         (TARGET, {"visits": 0}, "visits must be at least 1, found 0"),
         (TARGET, {"time_budget": 2.0}, "time_budget must be above 6 s, .* found 2 s"),
+        (replace(TARGET, runtime="tensorrt"), {"time_budget": 0.0}, "above 0 s, found 0 s"),
     ],
 )
 def test_arguments_are_checked_before_anything_is_timed(target, changes, message):

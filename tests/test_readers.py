@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.onnx_graph.build import network_graph
-from edgenas.onnx_graph.forms import Form, convert_to_form
+from edgenas.onnx_graph.forms import Form, convert_to_form, convert_to_half, widen_half
 from edgenas.onnx_graph.older import (
     WIDELY_LACKED,
     NoOlderFormError,
@@ -118,7 +118,9 @@ def test_the_forms_for_tensorrt_fit_each_of_its_versions(precision: str, reader:
     if reader.since < (8, 4):
         assert operators(written) <= IN_TENSORRT_8_0
     types = {tensor.data_type for tensor in onnx.load_from_string(written).graph.initializer}
-    assert (TensorProto.FLOAT16 in types) == (precision == "fp16")
+    # Before 10.0 a flag allows fp16; from then on the types of the file decide.
+    typed = reader.since >= (10, 0)
+    assert (TensorProto.FLOAT16 in types) == (precision == "fp16" and typed)
     assert ("QuantizeLinear" in operators(written)) == (precision == "int8")
     wanted = answer(form, x)
     # fp16 rounds the gate of a hard swish once more: 2**-11 of it, through some ten layers.
@@ -173,6 +175,39 @@ def test_what_was_written_for_tensorrt_comes_back_to_the_bit(space: str):
     graph = onnx.load_from_string(graph_of(space)).SerializeToString(deterministic=True)
     for reader in TENSORRT:
         assert restore(fit_reader(graph, reader)) == graph
+
+
+@pytest.mark.parametrize("space", QUICK)
+def test_a_widened_model_has_the_values_of_fp16_and_narrows_to_the_same_bytes(space: str):
+    half = convert_to_half(graph_of(space))
+    widened = widen_half(half)
+    weights = {t.name: t for t in onnx.load_from_string(half).graph.initializer}
+    written = onnx.load_from_string(widened).graph
+    assert {tensor.data_type for tensor in written.initializer} == {TensorProto.FLOAT}
+    for tensor in written.initializer:
+        narrow = numpy_helper.to_array(weights[tensor.name]).astype(np.float32)
+        np.testing.assert_array_equal(numpy_helper.to_array(tensor), narrow)
+    assert not any(node.op_type == "Cast" for node in written.node)
+    assert convert_to_half(widened) == half
+    assert widen_half(widened) == widened
+
+
+def test_a_model_that_mixes_types_in_another_way_is_not_widened():
+    half = onnx.load_from_string(convert_to_half(graph_of("tiny")))
+    half.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    mixed = half.SerializeToString()
+    assert widen_half(mixed) == mixed
+    nodes = [
+        helper.make_node("Cast", ["x"], ["a"], to=TensorProto.FLOAT16),
+        helper.make_node("Add", ["a", "w"], ["b"]),
+        helper.make_node("Cast", ["b"], ["c"], to=TensorProto.FLOAT),
+        helper.make_node("Relu", ["c"], ["y"]),
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in "xy"]
+    weight = numpy_helper.from_array(np.ones(4, np.float16), "w")
+    graph = helper.make_graph(nodes, "one", values[:1], values[1:], [weight])
+    amid = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    assert widen_half(amid.SerializeToString()) == amid.SerializeToString()
 
 
 def test_a_target_of_an_unknown_version_gets_what_every_version_reads():

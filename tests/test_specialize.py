@@ -34,8 +34,9 @@ from edgenas.latency.table_file import save_table, table_path
 from edgenas.model.calibration import calibrate
 from edgenas.model.saved import ACCURACY_FILE, load_supernet
 from edgenas.pages.bundle import bundle_page
+from edgenas.profiling.environment import environment_of
 from edgenas.profiling.networks import calibration_archs, random_archs
-from edgenas.profiling.run import environment_of, profile
+from edgenas.profiling.run import profile
 from edgenas.space.cost import macs_table, total
 from edgenas.space.genes import Codes
 from edgenas.space.plan import layers, plan

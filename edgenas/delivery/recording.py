@@ -21,8 +21,8 @@ from edgenas.delivery.choosing import Chosen
 from edgenas.delivery.evaluating import Evaluated
 from edgenas.delivery.limits import BYTES, bound_for
 from edgenas.delivery.preparing import Prepared
+from edgenas.profiling.environment import environment_of
 from edgenas.profiling.rebuilding import CONFIDENCE
-from edgenas.profiling.run import environment_of
 from edgenas.space.cost import memory, total
 from edgenas.space.genes import Codes
 from edgenas.strategies.constraint import Constraint

@@ -106,6 +106,44 @@ def store_weights_in_half(onnx_bytes: bytes) -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
+def widen_half(onnx_bytes: bytes) -> bytes:
+    """Write a model of `convert_to_half` with float32 types; its weights keep the values of fp16.
+
+    Programs that choose the precision of each operator themselves want such a file. A model that
+    mixes types in another way stays as it is.
+    """
+    proto = loads(onnx_bytes).proto
+    graph = proto.graph
+    inputs = {value.name for value in graph.input}
+    outputs = {value.name for value in graph.output}
+    ends = {
+        node.output[0]: node
+        for node in graph.node
+        if node.op_type == "Cast" and (node.input[0] in inputs or node.output[0] in outputs)
+    }
+    mixed = len(ends) != sum(node.op_type in ("Cast", "Constant") for node in graph.node)
+    kinds = {tensor.data_type for tensor in graph.initializer}
+    types = {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
+    if mixed or TensorProto.FLOAT16 not in kinds or types != {TensorProto.FLOAT}:
+        return onnx_bytes
+    widened = onnx.ModelProto()
+    widened.CopyFrom(proto)
+    names = {made: node.input[0] for made, node in ends.items() if node.input[0] in inputs}
+    names |= {node.input[0]: made for made, node in ends.items() if made in outputs}
+    nodes = [node for node in widened.graph.node if node.output[0] not in ends]
+    for node in nodes:
+        for values in (node.input, node.output):
+            values[:] = [names.get(name, name) for name in values]
+    for tensor in widened.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT16:
+            values = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    del widened.graph.node[:], widened.graph.value_info[:]
+    widened.graph.node.extend(nodes)
+    onnx.checker.check_model(widened)
+    return widened.SerializeToString(deterministic=True)
+
+
 def make_random_images(onnx_bytes: bytes, *, seed: int = 0) -> Array:
     """Normal random inputs of a model. An open batch becomes a small one."""
     closed = loads(onnx_bytes).closed()

@@ -16,7 +16,7 @@ from edgenas.onnx_graph.forms import convert_to_form
 from edgenas.onnx_graph.inputs import Input, check_runnable
 from edgenas.onnx_graph.model import load, loads
 from edgenas.onnx_graph.walk import check_sizes
-from edgenas.profiling.run import check_timed, environment_of
+from edgenas.profiling.environment import check_timed, environment_of
 from edgenas.profiling.work import Clock
 from edgenas.runtime import registry as runtimes
 

@@ -1,4 +1,4 @@
-"""Engines that are built anew: how long builds take, and how much builds of one network differ.
+"""Engines that are built anew: how much builds of one network differ.
 
 The builder of TensorRT chooses kernels by timing them, so two builds of one network differ by some
 percent. A user builds an engine once, and has the times of that build. So some networks are built
@@ -19,7 +19,6 @@ from edgenas.clock.measure import Measurement
 from edgenas.clock.trtexec.clock import TrtexecClock
 from edgenas.latency.bound import student_quantile
 from edgenas.profiling.networks import BUILDS
-from edgenas.space.arch import Arch
 
 if TYPE_CHECKING:
     from edgenas.latency.table import LatencyTable
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 UNKNOWN_SPREAD, _UNKNOWN_DEGREES = 0.03, 4
 # Two builds of a hundred may be slower than what is promised.
 CONFIDENCE = 0.98
-# Seconds of a build before any was seen, from public logs of small networks on Jetsons.
-_FIRST_GUESS = (20, 120)
 SECTION = "rebuilds"  # of a table's environment
 
 
@@ -129,24 +126,6 @@ def spread_to_json(spread: RebuildSpread) -> dict[str, Any]:
 def spread_of_table(table: "LatencyTable") -> RebuildSpread:
     """The spread of the builds behind a table."""
     return spread_in(table.environment)
-
-
-def say_how_long(work: "Work", planned: "PlannedProfile", *, say: Say) -> None:
-    """Name the minutes before the first build."""
-    waiting = work.waiting()
-    networks = [unit for unit in waiting if isinstance(unit.of, Arch)]
-    builds = len(networks) + (BUILDS - 1) * len(planned.rebuilt)
-    more = len(waiting) - len(networks)
-    if not builds:
-        return
-    low, high = (math.ceil(builds * seconds / 60) for seconds in _FIRST_GUESS)
-    limit = "" if planned.time_budget is None else f", of which {planned.time_budget / 60:.0f} are"
-    allowed = f"{limit} allowed" if limit else ""
-    say(
-        f"{builds} engines are built on the device, {_FIRST_GUESS[0]} to {_FIRST_GUESS[1]} s each: "
-        f"{low} to {high} minutes{allowed}; kernels that were timed once are not timed again"
-        + (f"; where time is left, {more} more of layers" if more else "")
-    )
 
 
 def build_anew(

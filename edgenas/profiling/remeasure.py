@@ -9,9 +9,9 @@ from edgenas.basics.progress import say_nothing
 from edgenas.clock.board.settings import TimingSettings
 from edgenas.latency.device import Target
 from edgenas.latency.table import LatencyTable
+from edgenas.profiling.environment import environment_of
 from edgenas.profiling.journal import Journal
 from edgenas.profiling.method import COPIES
-from edgenas.profiling.run import environment_of
 from edgenas.profiling.units import Unit, layer_unit, network_unit
 from edgenas.profiling.work import Clock, Report, Work
 from edgenas.runtime.contract import Method

@@ -17,11 +17,11 @@ from edgenas.clock.measure import DEFAULT
 from edgenas.latency.device import Target
 from edgenas.latency.table import LatencyTable, merge, mismatches
 from edgenas.latency.table_file import load_table, save_table, table_path
-from edgenas.onnx_graph.build import network_graph
-from edgenas.onnx_graph.forms import convert_to_form
 from edgenas.profiling.energy import add_energies, check_sensor, choose_metered, meter_networks
+from edgenas.profiling.environment import check_precision, environment_of
 from edgenas.profiling.journal import Journal, open_journal
 from edgenas.profiling.method import choose_method, unify_words
+from edgenas.profiling.minutes import say_how_long
 from edgenas.profiling.networks import (
     BUILT_FURTHER,
     BUILT_LINES,
@@ -33,7 +33,7 @@ from edgenas.profiling.networks import (
     random_archs,
 )
 from edgenas.profiling.order import TimingOrder
-from edgenas.profiling.rebuilding import build_anew, say_how_long
+from edgenas.profiling.rebuilding import build_anew
 from edgenas.profiling.slopes import slope_units
 from edgenas.profiling.units import Unit, network_unit, units_of
 from edgenas.profiling.work import Clock, Work
@@ -84,17 +84,20 @@ class ProfilePlan:
     energy: bool = False
     meter: MeterSettings = METER
 
-    def check(self) -> None:
+    def check(self, *, built: bool = False) -> None:
         """Refuse numbers that no profile can be made with.
+
+        Args:
+            built: whether each unit is an engine that is built. Such a clock has no canary.
 
         Raises:
             EdgenasError: names the field, the rule and the value found.
         """
-        least = self.settings.baseline_seconds
+        least = 0.0 if built else self.settings.baseline_seconds
         if self.time_budget is not None and self.time_budget <= least:
+            why = "" if built else ", which the canary alone takes"
             raise EdgenasError(
-                f"time_budget must be above {least:g} s, which the canary alone takes, "
-                f"found {self.time_budget:g} s"
+                f"time_budget must be above {least:g} s{why}, found {self.time_budget:g} s"
             )
         least_of = {"networks": 0, "further": 0, "visits": 1, "rebuilt": 0}
         for name, smallest in least_of.items():
@@ -203,12 +206,12 @@ def profile(
     """
     started = time.monotonic()
     environment = environment_of(target, clock=clock)
-    plan.check()
+    plan.check(built=runtimes.is_built_by_tool(target.runtime))
     if plan.energy:  # before hours of timing
         check_sensor(clock)
     planned = plan_units(space, target=target, plan=plan)
     if clock is measure:
-        _check_precision(space, target=target)
+        check_precision(space, target=target)
     older = load_table(table_path(target)) if table_path(target).exists() else None
     waiting = f"waiting for another edgenas that profiles {target}"
     with open_journal(target, waiting=lambda: say(waiting)) as journal:
@@ -328,56 +331,6 @@ def _visit_units(
     except KeyboardInterrupt:
         say(f"{work.state()}; to resume, run the same command again")
         raise
-
-
-def environment_of(target: Target, *, clock: Clock = measure) -> dict[str, Any]:
-    """Read what the numbers depend on: the machine that a target is timed on, and its runtime.
-
-    Raises:
-        EdgenasError: the runtime is unknown or not there.
-    """
-    runtime = runtimes.get(target.runtime)
-    check_timed(target.runtime)
-    if clock is not measure and (missing := runtimes.why_not_for_clock(target.runtime)):
-        raise EdgenasError(
-            f"{target.runtime} cannot be timed from here: {missing}",
-            hint=f"or time another runtime: --runtime {runtimes.DEFAULT}",
-        )
-    why_not = runtime.available() if clock is measure else None
-    environment = clock.environment(runtime, threads=target.threads)
-    if environment.get("runtime_version") is None:
-        raise EdgenasError(
-            f"runtime {target.runtime} is not available on {target.device}"
-            + (f": {why_not}" if why_not else ""),
-            hint="see what is there with: edgenas list runtimes",
-        )
-    return environment
-
-
-def check_timed(runtime: str) -> None:
-    """Refuse a runtime that the clock cannot load.
-
-    Raises:
-        EdgenasError: names those that it can.
-    """
-    if not runtimes.can_be_timed(runtime):
-        raise EdgenasError(
-            f"{runtime} cannot be timed by edgenas yet, only {', '.join(runtimes.timed_names())}",
-            hint=runtimes.get(runtime).timing_hint,
-        )
-
-
-def _check_precision(space: Space, *, target: Target) -> None:
-    """Refuse a runtime that would run in another precision than the table says."""
-    arch = space.smallest()
-    graph = convert_to_form(
-        network_graph(space, arch, batch=target.batch),
-        form=form_of(target.runtime, target.precision),
-        keep=space.kept_in_float,
-    )
-    runtimes.get(target.runtime).compile(
-        graph, precision=target.precision, threads=target.threads, batch=target.batch
-    )
 
 
 def _merge_or_set_aside(

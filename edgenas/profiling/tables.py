@@ -17,10 +17,10 @@ from edgenas.latency.predictor import LatencyPredictor, LearnedPredictor
 from edgenas.latency.source import expand_model
 from edgenas.latency.table import LatencyTable, Statistic
 from edgenas.latency.table_file import find_table, load_table
+from edgenas.profiling.environment import environment_of
 from edgenas.profiling.journal import differences
 from edgenas.profiling.method import parts_in_float
 from edgenas.profiling.networks import CALIBRATION, FURTHER, MOST, calibration_archs
-from edgenas.profiling.run import environment_of
 from edgenas.profiling.work import Clock
 from edgenas.runtime import registry as runtimes
 from edgenas.space.arch import Arch

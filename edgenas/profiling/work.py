@@ -88,6 +88,7 @@ class Work:
         self._selected = set(units)
         self._build_seconds: list[float] = []
         self._engine_seconds: list[float] = []
+        self._tell_build: Callable[[float], None] = lambda seconds: None
         graphs: dict[str, str] = {}
         for record in journal.usable(environment):
             name = record.unit
@@ -99,6 +100,10 @@ class Work:
     def select(self, names: Iterable[str], *, visits: int) -> None:
         """From now on visit these units only, each until it has so many good visits."""
         self._selected, self._visits = set(names), visits
+
+    def tell_builds(self, tell: Callable[[float], None]) -> None:
+        """From now on call ``tell`` with the seconds of each engine that is built and timed."""
+        self._tell_build = tell
 
     def state(self) -> str:
         """How many visits are done, in words."""
@@ -179,6 +184,7 @@ class Work:
                 for measurement in stream:
                     if built:
                         self._engine_seconds.append(time.monotonic() - last)
+                        self._tell_build(self._engine_seconds[-1])
                     last = time.monotonic()
                     if not started:  # a clock that gives no measurement leaves no run behind
                         started = self._journal.begin(self._environment) == run

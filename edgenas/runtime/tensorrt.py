@@ -67,15 +67,19 @@ def fit_version(onnx: bytes, version: str) -> bytes:
     """Write a graph so that a version of TensorRT reads it.
 
     The parser looks at no opset, it fails at single operators. So what has no older form goes to it
-    as it is, and its own message tells what it lacks.
+    as it is, and its own message tells what it lacks. TensorRT 8.x chooses the precision of each
+    layer itself, where ``--fp16`` allows it, and so it gets the types that people give it: float32.
 
     Args:
         onnx: the graph.
         version: as ``8.2.1``; empty: not known, and every version since 8.0 is to read it.
     """
+    from edgenas.onnx_graph.forms import widen_half
     from edgenas.onnx_graph.older import NoOlderFormError, fit_reader
     from edgenas.onnx_graph.readers import find_reader
 
+    if version.startswith("8."):
+        onnx = widen_half(onnx)
     try:
         return fit_reader(onnx, find_reader("tensorrt", version))
     except NoOlderFormError:

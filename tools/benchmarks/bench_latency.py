@@ -44,10 +44,11 @@ from edgenas.latency.predictor import LatencyPredictor
 from edgenas.latency.table import LatencyTable, Timing
 from edgenas.model.saved import ACCURACY_FILE, find_supernet, load_supernet
 from edgenas.onnx_graph.build import operators_graph
+from edgenas.profiling.environment import environment_of
 from edgenas.profiling.journal import open_journal
 from edgenas.profiling.method import FEWER, MORE
 from edgenas.profiling.networks import FURTHER, calibration_archs, random_archs
-from edgenas.profiling.run import VISITS, environment_of
+from edgenas.profiling.run import VISITS
 from edgenas.profiling.timings import combine_visits, subtract_copies
 from edgenas.profiling.units import Unit, layer_unit, network_unit, units_of
 from edgenas.profiling.work import Work
