@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -179,6 +180,29 @@ def test_a_board_builds_the_engine_of_a_bundle(there, tool, edgenas, bundle, tmp
     assert "on the sample, the engine's logits are within" in " ".join(done.out.split())
     opset = {"8.2.1": 13}.get(version, 20)
     assert loads(model).proto.opset_import[0].version == opset
+
+
+def test_an_engine_comes_into_the_folder_of_its_bundle(there, tool, edgenas, bundle, tmp_path):
+    own = tmp_path / "mine"
+    shutil.copytree(bundle, own)
+    words = ("export", own, "--to", "trt-fp16", "--ssh", "loop")
+    done = edgenas(*words)
+    assert done.code == 0, done.log
+    names = {path.name for path in own.iterdir()} - {path.name for path in bundle.iterdir()}
+    assert names == {"trt-fp16"}
+    assert {path.name for path in tmp_path.iterdir()} >= {"mine"}
+    assert not any(path.name.startswith(".") for path in tmp_path.iterdir())
+    report = json.loads((own / "trt-fp16" / "export.json").read_text())
+    assert report["latency"]["environment"]["runtime_version"] == "10.3.0"
+    checked = edgenas("verify", own)
+    assert checked.code == 0, checked.out
+    flat = " ".join(checked.out.split())
+    assert "engine trt-fp16 ok of this bundle, 3 files as written" in flat
+    assert "with TensorRT 10.3.0" in flat
+    again = edgenas(*words)
+    assert (again.code, "holds an export already" in again.log) == (2, True)
+    assert edgenas(*words, "--force").code == 0
+    assert edgenas("verify", own).code == 0
 
 
 @pytest.mark.parametrize(

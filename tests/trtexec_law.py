@@ -354,13 +354,18 @@ def truth(data: bytes, *, law: str = "tiles", size: int = 2, scale: float = 1.0)
 
     Args:
         data: the ONNX file.
-        law: a name of `LAWS`, or the path of a Python file that has ``seconds(kernels, size=...)``.
+        law: a name of `LAWS`, ``drawn-3`` of `trtexec_drawn`, or the path of a Python file that has
+            ``seconds(kernels, size=...)``.
         size: bytes of an element: 1 int8, 2 fp16, 4 fp32.
         scale: how many times slower this board is.
     """
     kernels = kernels_of(read_graph(data))
     if law in LAWS:
         return LAWS[law](kernels, size=size) * scale
+    if law.startswith("drawn-"):
+        from trtexec_drawn import draw
+
+        return draw(int(law[6:]))(kernels, size=size) * scale
     names: dict = {"__name__": "law", "sys": sys}
     with open(law, encoding="utf-8") as stream:
         exec(compile(stream.read(), law, "exec"), names)

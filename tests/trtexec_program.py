@@ -13,6 +13,7 @@ The first argument is the path of its settings, a JSON object that is read at ea
 * ``sleep``: seconds that each build really takes.
 * ``power``: ``folder`` of a rail's files, ``idle`` watts, ``noise``. Runs without exported times
   then really take their time, and draw the power that ``trtexec_law.energy`` says.
+* ``heat``: see ``trtexec_heat``. Its clock is the tool's own: a run of ten minutes takes a moment.
 * ``python``: a Python with ONNX Runtime, which computes what ``--exportOutput`` writes.
 * ``log``: a file that gets a JSON line for each start.
 """
@@ -28,6 +29,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+from trtexec_heat import Board, means
 from trtexec_law import energy, kernels_of, read_graph, truth
 from trtexec_options import OptionError, parse
 
@@ -52,6 +54,7 @@ FAULTS = (
     "endless",  # and never stops
     "wrong engine",  # computes something else
     "slow engine",
+    "no means",  # of a long run
     "cache mismatch",
 )
 _NEWER = {"HardSwish": (8, 4), "LayerNormalization": (8, 6), "Gelu": (10, 0)}
@@ -71,6 +74,7 @@ class Program:
         self.fault, self.options = settings.get("fault", ""), dict[str, str]()
         self.random = random.Random(settings.get("seed"))
         self.model, self.built = b"", 0
+        self.board = Board(settings.get("heat"))
 
     # What it prints
 
@@ -217,6 +221,7 @@ class Program:
         self.info(f"Finished parsing network model. Parse time: {0.01}")
         time.sleep(self.settings.get("sleep", 0.0) * (0.2 + 0.8 * new))
         self.info(f"Engine built in {4 + 26 * new:.4f} sec.")
+        self.board.rest(4 + 26 * new)
         spread = self.settings.get("spread", 0.03)
         seconds = truth(
             self.model,
@@ -286,8 +291,12 @@ class Program:
         profiles = {"exportProfile", "dumpProfile"} & set(self.options)
         if profiles:
             seconds *= 1.3
-        if "exportTimes" not in self.options and "power" in self.settings:
-            self.draw_power(seconds)
+        duration = float(self.options.get("duration", 3))
+        if duration and not {"exportTimes", "exportOutput", *profiles} & set(self.options):
+            self.run_steadily(seconds, duration=duration)
+            return
+        seconds *= self.board.slower()
+        self.board.work(duration)
         times = self.times(seconds)
         hidden = (8, 5) <= self.version < (11, 0) and "separateProfileRun" not in self.options
         if not (profiles and hidden):
@@ -296,6 +305,32 @@ class Program:
                 self.export_times(times)
         if "exportOutput" in self.options:
             self.export_outputs()
+
+    def run_steadily(self, seconds: float, *, duration: float) -> None:
+        """A steady load, as means of every so many runs; single runs are not exported."""
+        noise, runs = self.settings.get("noise", 0.01), int(self.options.get("avgRuns", 10))
+        if "power" in self.settings and duration < 30:
+            self.draw_power(seconds)
+        found = means(
+            self.board,
+            seconds=seconds,
+            duration=duration,
+            runs=runs,
+            noise=lambda: 1 + noise * self.random.gauss(0, 1) / runs**0.5,
+        )
+        lines = [
+            f"Average on {runs} runs - GPU latency: {mean * 1e3:.6g} ms - Host latency: "
+            f"{mean * 1e3 + 0.01:.6g} ms (enqueue 0.008 ms)"
+            for mean in found
+        ]
+        if self.version >= (10, 0) and len(lines) > 6:
+            lines = [*lines[:3], "...", *lines[-3:]]
+        if self.fault == "no means":
+            lines = []
+        for line in lines:
+            self.info(line)
+        self.info("=== Performance summary ===")
+        self.info(f"Throughput: {len(found) / sum(found):.6g} qps")
 
     def draw_power(self, seconds: float) -> None:
         """Really take the time of the runs, and meanwhile draw power from the board's rails."""

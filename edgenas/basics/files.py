@@ -129,10 +129,14 @@ def new_file(path: Path) -> Generator[Path]:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Generator[Path]:
+def new_folder(path: Path, *, beside: Path | None = None) -> Generator[Path]:
     """A temporary folder that becomes ``path`` when the block succeeds; else there is none.
 
     An existing ``path`` is replaced. A caller that must not replace it has to check that first.
+
+    Args:
+        path: of the folder.
+        beside: what the temporary folder lies beside, on the same disk; None: ``path``.
 
     Raises:
         EdgenasError: the disk is full or may not be written, or ``path`` is a file.
@@ -142,7 +146,8 @@ def new_folder(path: Path) -> Generator[Path]:
             raise FileExistsError(errno.EEXIST, "a file is there", str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         prefix = temporaries.temporary_prefix(path)
-        with temporaries.new_temporary_folder(path.parent, prefix=prefix) as temporary:
+        within = path.parent if beside is None else beside.parent
+        with temporaries.new_temporary_folder(within, prefix=prefix) as temporary:
             try:
                 yield temporary
                 temporary.chmod(0o777 & ~_read_umask())

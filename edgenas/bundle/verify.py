@@ -27,6 +27,7 @@ from edgenas.bundle.contents import (
     read_record,
     read_trace,
 )
+from edgenas.bundle.engines import is_engine_folder
 from edgenas.bundle.record import Record
 from edgenas.bundle.sample import check_output, check_picture, check_sample, check_tflite
 from edgenas.model.export import OperatorCount, operator_counts, read_metadata
@@ -139,6 +140,7 @@ def _check_files(folder: Path, expected: dict[str, dict[str, Any]]) -> ClaimChec
             return ClaimCheck(
                 "files", False, f"{name} was changed: its SHA-256 is not the manifest's"
             )
+    others = {name: path for name, path in others.items() if not is_engine_folder(path)}
     strangers = sorted(name for name in others if not is_litter(others[name]))
     if strangers:
         return ClaimCheck("files", False, f"{strangers[0]} is no part of the bundle")
@@ -151,10 +153,7 @@ def _check_files(folder: Path, expected: dict[str, dict[str, Any]]) -> ClaimChec
 
 
 def is_litter(path: Path) -> bool:
-    """Whether a file was left behind by a file manager or an editor.
-
-    Such a file does no harm: example.py and this package open only files that the manifest lists.
-    """
+    """Whether a file manager or an editor left a file. Only files of the manifest are opened."""
     return path.is_file() and not path.is_symlink() and _LITTER.fullmatch(path.name) is not None
 
 

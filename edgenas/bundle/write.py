@@ -20,6 +20,7 @@ from edgenas.bundle import example, manifest, signing
 from edgenas.bundle.card import model_card
 from edgenas.bundle.claim import ClaimCheck
 from edgenas.bundle.contents import TRACE_FILE, Contents, read_record
+from edgenas.bundle.engines import is_engine_folder
 from edgenas.bundle.record import Record
 from edgenas.bundle.trace import Trace
 from edgenas.bundle.verify import is_litter, verify_bundle
@@ -177,7 +178,8 @@ def check_output(
         folder: where.
         request: everything that decides what the bundle will be (device, budgets, arch id,
             supernet, seed ...), as JSON values.
-        force: replace a bundle that is in the folder. Anything else there is never replaced.
+        force: replace a bundle that is in the folder, with the engines that were built of it.
+            Anything else there is never replaced.
 
     Returns:
         None if nothing is in the way. Otherwise the folder holds a bundle that answers the same
@@ -191,7 +193,8 @@ def check_output(
         return None
     if not folder.is_dir():
         raise EdgenasError(f"--out {folder} is a file", hint="choose another --out")
-    names = {path.name for path in folder.iterdir() if not is_litter(path)}
+    inside = [path for path in folder.iterdir() if not is_engine_folder(path)]
+    names = {path.name for path in inside if not is_litter(path)}
     own = {*manifest.FILES, *manifest.TFLITE_FILES, manifest.NAME, signing.NAME}
     strangers = sorted(names - own)
     if strangers:

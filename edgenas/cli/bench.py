@@ -60,8 +60,9 @@ def _rows_of_log(log: "BenchmarkLog") -> list[tuple[str, str]]:
 
 
 def _rows(timing: "Bench") -> list[tuple[str, str]]:
-    from edgenas.basics.units import milliseconds
+    from edgenas.basics.units import duration, milliseconds
     from edgenas.clock.measure import statistic
+    from edgenas.profiling.heat import describe_board
 
     facts, times = timing.facts, timing.times
     threads = f"{facts['threads']} thread{'s' if facts['threads'] != '1' else ''}"
@@ -75,6 +76,12 @@ def _rows(timing: "Bench") -> list[tuple[str, str]]:
     outside = facts.get("outside", "0")
     if outside != "0":
         runs += f", operators outside of XNNPACK {outside}"
+    hot: list[tuple[str, str]] = []
+    if timing.heat is not None:
+        heat = timing.heat
+        words = f"after {duration(heat.load)} of steady load {milliseconds(heat.hot)}, the same "
+        words += f"engine cool {milliseconds(heat.cool)} ({heat.hot / heat.cool - 1:+.1%})"
+        hot = [("hot", words + describe_board(celsius=heat.celsius, hertz=heat.hertz))]
     note = f"; {times.note}" if times.note and not times.noisy else ""
     around = timing.environment
     machine = around["board"] if timing.quiet is None else around["cpu"]
@@ -92,6 +99,7 @@ def _rows(timing: "Bench") -> list[tuple[str, str]]:
             f"median {milliseconds(times.wall_p50)}, 95th percentile "
             f"{milliseconds(times.wall_p95)} (n={times.wall_n})",
         ),
+        *hot,
         ("machine", f"{full_speed}{times.judgement()}{note}"),
     ]
 

@@ -33,6 +33,8 @@ def run(request: ProfileRequest, shown: Shown) -> None:
             f"energy: expected error {error.error:.1%}, as on {error.n} {error.method}; the board "
             f"draws {watts:.1f} W when nothing runs ({table.environment.get('power_sensor')})"
         )
+    if result.heat is not None:
+        print_line(f"heat: {result.heat}")
 
 
 VERB = Verb(run=run, kinds=(ProfileRequest, Shown))

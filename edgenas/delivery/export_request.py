@@ -41,9 +41,13 @@ class ExportRequest:
     allow_accuracy_drop: Annotated[bool, Option("Write the export whatever accuracy it loses.")] = (
         False
     )
-    out: Annotated[Path | None, Option("Folder of the export. Default: ./<bundle>-<format>.")] = (
-        None
-    )
+    out: Annotated[
+        Path | None,
+        Option(
+            "Folder of the export. Default: ./<bundle>-<format>, and <bundle>/<format> for engines "
+            "of TensorRT."
+        ),
+    ] = None
     force: Annotated[bool, Option("Replace an export that is there.")] = False
 
 

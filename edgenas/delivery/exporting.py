@@ -17,6 +17,7 @@ from edgenas.basics.options import check_request
 from edgenas.basics.progress import Progress, no_progress
 from edgenas.bundle import manifest as manifests
 from edgenas.bundle.contents import load_array
+from edgenas.bundle.engines import RECORD, SCHEMA, engine_formats
 from edgenas.bundle.manifest import find_framing
 from edgenas.bundle.record import Record
 from edgenas.bundle.signing import NAME as SIGNATURE
@@ -50,7 +51,6 @@ from edgenas.space.arch import Arch
 
 Array = NDArray[np.float32]
 
-SCHEMA = "edgenas.export/1"
 _IMAGES = 250
 _BATCHES = (1, 8, 32)  # least, usual and largest of an engine for an open batch
 _CHUNK = 250
@@ -130,7 +130,7 @@ def export(
         raise unknown_name("format", request.to, names=formats, listing="edgenas list formats")
     runtime, kind = formats[request.to]
     checker = runtime if kind.runs_here else runtimes.get(runtimes.DEFAULT)
-    out = request.out or Path(f"{request.bundle.resolve().name}-{request.to}")
+    out = request.out or _usual_folder(request)
     _check_out(out, force=request.force)
     check_versions(request, kind)
     clock = _clock_of_board(request, runtime=runtime)
@@ -148,7 +148,10 @@ def export(
     if kind.runs_here:
         progress("measuring", 0, 1, request.to)
         latency = _latency(graph, kind, runtime=runtime, batch=batch, settings=settings)
-    with new_folder(out.resolve()) as folder:
+    # A build takes minutes: what it leaves when it is killed does not lie in the bundle.
+    inside = out.resolve().parent == request.bundle.resolve()
+    beside = request.bundle.resolve() if inside else None
+    with new_folder(out.resolve(), beside=beside) as folder:
         batches = _BATCHES if request.dynamic_batch else (batch, batch, batch)
         if clock is None:
             file_notes = _save(graph, kind, folder, batches=batches)
@@ -175,8 +178,15 @@ def export(
             "files": {path.name: sha256(path) for path in sorted(folder.iterdir())},
         }
         report = json.loads(json.dumps(report))
-        write_json(folder / "export.json", report)
+        write_json(folder / RECORD, report)
     return Export(folder=out, kind=request.to, report=report)
+
+
+def _usual_folder(request: ExportRequest) -> Path:
+    """Where an export goes that nobody gave a folder for: an engine into that of its bundle."""
+    if request.to in engine_formats():
+        return request.bundle / request.to
+    return Path(f"{request.bundle.resolve().name}-{request.to}")
 
 
 def _read_source(
@@ -332,7 +342,7 @@ def _check_out(out: Path, *, force: bool) -> None:
     if not out.is_dir():
         raise EdgenasError(f"--out {out} is a file", hint="choose another --out")
     names = {path.name for path in out.iterdir() if not is_litter(path)}
-    if strangers := sorted(names - own - {"export.json"}):
+    if strangers := sorted(names - own - {RECORD}):
         raise EdgenasError(
             f"--out {out} holds what is no part of an export: {strangers[0]}",
             hint="choose another --out, or remove the folder yourself",

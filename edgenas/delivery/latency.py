@@ -18,6 +18,7 @@ from edgenas.latency.source import expand_model
 from edgenas.latency.table import LatencyTable, Statistic
 from edgenas.latency.table_file import find_table
 from edgenas.profiling.energy import check_sensor, read_sensor
+from edgenas.profiling.heat import Heat, heat_in
 from edgenas.profiling.reach import clock_here
 from edgenas.profiling.rebuilding import BUILDS, RebuildSpread, spread_of_table
 from edgenas.profiling.run import ProfilePlan, profile
@@ -51,6 +52,7 @@ class TargetLatency:
         spread: how much builds of one network differ; None: the runtime builds no engines.
         idle_watts: what the device draws when nothing runs; None: not known.
         sensor: what told its power.
+        heat: what a steady load does to its times; None: that was not measured.
     """
 
     device: Device
@@ -65,6 +67,7 @@ class TargetLatency:
     spread: RebuildSpread | None = None
     idle_watts: float | None = None
     sensor: str = ""
+    heat: Heat | None = None
 
     @property
     def reachable(self) -> bool:
@@ -229,6 +232,7 @@ def find_latency(
             **read_sensor(table),
             version=table.runtime_version or "",
             spread=spread_of_table(table) if built else None,
+            heat=heat_in(table),
         )
     model = device_model(device, target).for_family(space.name)
     return TargetLatency(

@@ -108,6 +108,10 @@ def _describe_latency(
             f"the machine was {slowdown - 1:.0%} slower than when its table was measured, each "
             "time that this network was; see edgenas check",
         )
+    if latency.heat is not None:
+        notes += (
+            f"the measured latency is of a cool board; another network there: {latency.heat}",
+        )
     return MeasuredLatency.of(measurement, environment=facts), notes
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from edgenas.basics.options import check_request
+from edgenas.bundle import manifest
 from edgenas.bundle.claim import ClaimCheck
+from edgenas.bundle.engine_checks import check_engines
 from edgenas.bundle.request import VerifyRequest
 from edgenas.bundle.signing import Signature, check_signature
 from edgenas.bundle.verify import verify_bundle
@@ -44,7 +46,9 @@ class Verification:
 
 
 def verify(request: VerifyRequest) -> Verification:
-    """ClaimCheck every claim of a bundle again: hashes, the graph, the numbers, the stored output.
+    """Check every claim of a bundle again: hashes, the graph, the numbers, the stored output.
+
+    Engines that were exported into its folder are checked too.
 
     Raises:
         EdgenasError: there is no bundle in the folder, or a file of signers cannot be used.
@@ -53,5 +57,7 @@ def verify(request: VerifyRequest) -> Verification:
     checks = verify_bundle(
         request.bundle, page=bundle_page, signers=request.signers, revoked=request.revoked
     )
+    if all(check.passed for check in checks):
+        checks += check_engines(request.bundle, manifest.read(request.bundle))
     signature = check_signature(request.bundle, signers=request.signers, revoked=request.revoked)
     return Verification(folder=request.bundle, checks=tuple(checks), signature=signature)

@@ -20,6 +20,7 @@ from edgenas.profiling.bench import Bench
 from edgenas.profiling.bench import bench as bench_model
 from edgenas.profiling.check import check as check_target
 from edgenas.profiling.drift import DriftCheck
+from edgenas.profiling.heat import Heat, heat_in
 from edgenas.profiling.request import BenchRequest, CheckRequest, ProfileRequest
 from edgenas.profiling.run import ProfilePlan
 from edgenas.profiling.run import profile as profile_space
@@ -45,6 +46,11 @@ class ProfileResult:
     energy_error: HeldOut | None = None
 
     @property
+    def heat(self) -> Heat | None:
+        """The times of some networks on a hot board; None: that was not measured."""
+        return heat_in(self.table)
+
+    @property
     def noisy(self) -> int:
         """How many timings are noisy."""
         networks = (network.timing for network in self.table.networks)
@@ -60,6 +66,7 @@ class ProfileResult:
             "error": self.error and self.error.to_json(),
             "energies": sum(n.joules is not None for n in self.table.networks),
             "energy_error": self.energy_error and self.energy_error.to_json(),
+            "heat": self.heat and dataclasses.asdict(self.heat),
         }
 
 
@@ -122,6 +129,7 @@ def profile(
             time_budget=request.seconds,
             fresh=request.fresh,
             energy=request.energy,
+            heat=request.load,
         ),
         clock=clock,
         progress=progress,
@@ -201,6 +209,7 @@ def bench(request: BenchRequest) -> BenchResult:
             precision=request.precision,
             shapes=shapes,
             settings=dataclasses.replace(NETWORK, min_seconds=request.seconds),
+            steady=request.load,
         )
         for name in names
     ]
@@ -237,4 +246,5 @@ def _timing_to_json(timing: Bench) -> dict[str, Any]:
         "judgement": timing.times.judgement(),
         "quiet": timing.quiet,
         "environment": dict(timing.environment),
+        **({} if timing.heat is None else {"heat": dataclasses.asdict(timing.heat)}),
     }

@@ -11,12 +11,15 @@ from edgenas.clock import measure
 from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.events import Event
 from edgenas.clock.measure import NETWORK, Measurement
+from edgenas.clock.trtexec.heat import HeatedTimes, heat_engine
+from edgenas.clock.trtexec.options import TensorrtVersion
 from edgenas.latency.device import Target
 from edgenas.onnx_graph.forms import convert_to_form
 from edgenas.onnx_graph.inputs import Input, check_runnable
 from edgenas.onnx_graph.model import load, loads
 from edgenas.onnx_graph.walk import check_sizes
 from edgenas.profiling.environment import check_timed, environment_of
+from edgenas.profiling.heat import check_heat
 from edgenas.profiling.work import Clock
 from edgenas.runtime import registry as runtimes
 
@@ -35,6 +38,7 @@ class Bench:
         quiet: the part of the time before the first run in which the machine was at full speed;
             None: not known.
         environment: the machine and what else the numbers depend on.
+        heat: its times under a steady load; None: that was not asked for.
     """
 
     path: Path
@@ -45,6 +49,7 @@ class Bench:
     times: Measurement
     quiet: float | None
     environment: Mapping[str, Any]
+    heat: HeatedTimes | None = None
 
 
 def bench(
@@ -55,6 +60,7 @@ def bench(
     shapes: Mapping[str, Sequence[int]] | None = None,
     settings: TimingSettings = NETWORK,
     clock: Clock = measure,
+    steady: float | None = None,
 ) -> Bench:
     """Time an ONNX file on this machine, in a process of its own, or on a board.
 
@@ -66,11 +72,13 @@ def bench(
         settings: of the clock.
         clock: where it is timed. Where an engine is built, an fp32 file is brought to the precision
             asked for.
+        steady: seconds of steady load after which its times are told too; None: that is left out.
 
     Raises:
-        EdgenasError: the file is no model, the runtime is not there or refuses it, or it would run
-            in another precision than the one asked for.
+        EdgenasError: the file is no model, the runtime is not there or refuses it, it would run in
+            another precision than the one asked for, or the clock cannot heat the device.
     """
+    heated_by = None if steady is None else check_heat(clock, load=steady)
     closed = load(path).closed(batch=target.batch, shapes=shapes)
     check_runnable(closed.inputs, where=closed.where)
     check_sizes(closed)
@@ -125,6 +133,16 @@ def time_loadable(
         batch=batch,
         watch=lambda event: events.update({event["event"]: event}),
     )
+    heat = None
+    if heated_by is not None and steady is not None:
+        heat = heat_engine(
+            heated_by,
+            (path.name, onnx),
+            version=TensorrtVersion.parse(facts["version"]),
+            precision=hint,
+            run=times.median,
+            load=steady,
+        )
     after = ("temperature", "frequency", "gpu_frequency", "load", "throttled")
     baseline = events.get("baseline")
     return Bench(
@@ -139,6 +157,7 @@ def time_loadable(
             **{k: v for k, v in events["environment"].items() if k != "event"},
             "after": {name: events["end"].get(name) for name in after},
         },
+        heat=heat,
     )
 
 

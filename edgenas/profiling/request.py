@@ -47,7 +47,19 @@ class ProfileRequest:
     energy: Annotated[
         bool, Option("Measure the energy of networks too, by the board's power sensor.")
     ] = False
+    heat: Annotated[
+        str | None,
+        Option(
+            "Then run the largest network so long without a pause, and time some on the hot board, "
+            "e.g. 10min. It comes on top of --time. TensorRT alone."
+        ),
+    ] = None
     seed: Annotated[Seed, Option("Seed of the order and of the sampled networks.")] = 0
+
+    @property
+    def load(self) -> float | None:
+        """The seconds of steady load. Raises EdgenasError where they cannot be read."""
+        return None if self.heat is None else parse(self.heat, unit="time", name="heat")
 
     @property
     def seconds(self) -> float | None:
@@ -57,7 +69,7 @@ class ProfileRequest:
     def check(self) -> None:
         """Refuse a value that breaks a rule. Raises EdgenasError with the option and the rule."""
         check_request(self)
-        _ = self.seconds
+        _ = self.seconds, self.load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +102,18 @@ class BenchRequest:
     ] = None
     shape: InputShapes = ()
     time: Annotated[str, Option("How long the model is timed at least.")] = "5s"
+    heat: Annotated[
+        str | None,
+        Option(
+            "Then run it so long without a pause, and tell its times on the hot board too, e.g. "
+            "10min. TensorRT alone."
+        ),
+    ] = None
+
+    @property
+    def load(self) -> float | None:
+        """The seconds of steady load. Raises EdgenasError where they cannot be read."""
+        return None if self.heat is None else parse(self.heat, unit="time", name="heat")
 
     @property
     def seconds(self) -> float:
@@ -99,7 +123,7 @@ class BenchRequest:
     def check(self) -> None:
         """Refuse a value that breaks a rule. Raises EdgenasError with the option and the rule."""
         check_request(self)
-        _ = self.seconds
+        _ = self.seconds, self.load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

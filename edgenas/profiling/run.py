@@ -19,6 +19,13 @@ from edgenas.latency.table import LatencyTable, merge, mismatches
 from edgenas.latency.table_file import load_table, save_table, table_path
 from edgenas.profiling.energy import add_energies, check_sensor, choose_metered, meter_networks
 from edgenas.profiling.environment import check_precision, environment_of
+from edgenas.profiling.heat import (
+    SECTION,
+    carry_heat,
+    check_heat,
+    heat_to_json,
+    measure_heat,
+)
 from edgenas.profiling.journal import Journal, open_journal
 from edgenas.profiling.method import choose_method, unify_words
 from edgenas.profiling.minutes import say_how_long
@@ -70,6 +77,8 @@ class ProfilePlan:
         fresh: whether everything is timed again that was timed before.
         energy: whether the energy of some networks is measured too.
         meter: how long each of them is metered.
+        heat: seconds of steady load after which some networks are timed hot; None: that is left
+            out. They come on top of the time budget.
     """
 
     networks: int | None = None
@@ -83,6 +92,7 @@ class ProfilePlan:
     fresh: bool = False
     energy: bool = False
     meter: MeterSettings = METER
+    heat: float | None = None
 
     def check(self, *, built: bool = False) -> None:
         """Refuse numbers that no profile can be made with.
@@ -209,6 +219,8 @@ def profile(
     plan.check(built=runtimes.is_built_by_tool(target.runtime))
     if plan.energy:  # before hours of timing
         check_sensor(clock)
+    if plan.heat is not None:
+        check_heat(clock, load=plan.heat)
     planned = plan_units(space, target=target, plan=plan)
     if clock is measure:
         check_precision(space, target=target)
@@ -248,6 +260,8 @@ def profile(
             planned.metered(),
             records=journal.usable_energies(environment),
         )
+        if plan.heat is not None:
+            newer = _add_heat(newer, planned, work, clock=clock, load=plan.heat, progress=progress)
         table = _merge_or_set_aside(older, newer, say=say)
         save_table(table, table_path(target))
     work.say_doubts()
@@ -333,6 +347,28 @@ def _visit_units(
         raise
 
 
+def _add_heat(
+    table: LatencyTable,
+    planned: PlannedProfile,
+    work: Work,
+    *,
+    clock: Clock,
+    load: float,
+    progress: Progress,
+) -> LatencyTable:
+    """The table with the times of some networks on a hot board."""
+    heat = measure_heat(
+        {name: unit for name, unit in planned.units.items() if isinstance(unit.of, Arch)},
+        {name: timing.seconds for name, timing in work.timings().items()},
+        load=load,
+        target=planned.target,
+        clock=check_heat(clock, load=load),
+        environment={**table.environment, "runtime_version": table.runtime_version},
+        progress=progress,
+    )
+    return replace(table, environment={**table.environment, SECTION: heat_to_json(heat)})
+
+
 def _merge_or_set_aside(
     older: LatencyTable | None, newer: LatencyTable, *, say: Say
 ) -> LatencyTable:
@@ -343,7 +379,7 @@ def _merge_or_set_aside(
     if unify_words(older.method) != newer.method:  # times of layers that do not add up together
         differ.append("method")
     if not differ:
-        return merge(older, newer)
+        return carry_heat(older, merge(older, newer))
     path = table_path(newer.target)
     names = (path.with_name(f"{path.stem}.old{n}.json") for n in itertools.count(1))
     aside = next(name for name in names if not name.exists())
