@@ -13,9 +13,7 @@ def told(builds: int, *seconds: float) -> list[str]:
 
 def test_the_rest_is_told_after_a_few_builds_by_their_median():
     said = told(63, 30.0, 600.0, 42.0)
-    assert said == [
-        "the first 3 engines took 42 s each (median): about 42 minutes for the other 60"
-    ]
+    assert said == ["the first 3 engines took 42 s each (median): about 42 min for the other 60"]
     assert told(63, 30.0, 600.0) == []
 
 
@@ -23,12 +21,12 @@ def test_it_is_told_again_only_where_it_is_news():
     assert len(told(63, *[40.0] * 20)) == 1
     slow = told(63, *[40.0] * 3, *[80.0] * 4)
     assert slow[2:] == [
-        "the first 7 engines took 80 s each (median): about 75 minutes for the other 56"
+        "the first 7 engines took 80 s each (median): about 75 min for the other 56"
     ]
     # A timing cache makes later builds quicker.
     quick = told(63, *[40.0] * 3, *[10.0] * 4)
     assert quick[2:] == [
-        "the first 7 engines took 10 s each (median): about 10 minutes for the other 56"
+        "the first 7 engines took 10 s each (median): about 9 min for the other 56"
     ]
 
 

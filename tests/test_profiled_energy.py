@@ -20,6 +20,7 @@ from edgenas.bundle.verify import verify_bundle
 from edgenas.clock.energy import MeasuredEnergy, MeterSettings
 from edgenas.delivery import building
 from edgenas.delivery import latency as latencies
+from edgenas.delivery import metering as deliveries
 from edgenas.delivery.predicting import predict
 from edgenas.delivery.run import specialize
 from edgenas.latency.device import Target
@@ -31,13 +32,14 @@ from edgenas.latency.table import LatencyTable, MeasuredNetwork, Timing, merge
 from edgenas.latency.table_file import load_table, save_table, table_path
 from edgenas.model.saved import ACCURACY_FILE, load_supernet
 from edgenas.onnx_graph.build import network_graph
+from edgenas.onnx_graph.model import loads
 from edgenas.profiling import energy as energies
 from edgenas.profiling.energy import IDLE, METERED, SENSOR, choose_metered
 from edgenas.profiling.journal import journal_path
 from edgenas.profiling.networks import calibration_archs, random_archs
 from edgenas.profiling.run import PlannedProfile, ProfilePlan, profile
 from edgenas.space import presets as spaces
-from edgenas.space.arch import save_arch
+from edgenas.space.arch import Arch, save_arch
 from edgenas.space.cost import macs_table
 
 SCRIPTED: Any = Scripted
@@ -302,9 +304,86 @@ def test_a_prediction_tells_the_energy_where_energies_were_measured(measured, tm
     assert told.to_json()["energy_mj"] == pytest.approx(7e3 * told.seconds, rel=1e-3)
 
 
+class Board:
+    """Draws so many watts for as long as a network takes, on the machine of these tests."""
+
+    def __init__(self, clock: Machine, *, watts: float) -> None:
+        self.clock, self.watts, self.metered = clock, watts, list[Arch]()
+
+    def __call__(self, onnx: bytes, arch: Arch, *, target, clock) -> MeasuredEnergy:
+        assert loads(onnx).proto.graph.node
+        seconds = float(self.clock.true(self.clock.space.encode([arch]))[0])
+        self.metered.append(arch)
+        return MeasuredEnergy(
+            name=str(arch),
+            joules=self.watts * seconds,
+            watts=self.watts,
+            idle_watts=3.5,
+            seconds=seconds,
+            drift=0.0,
+            samples=80,
+            sensor="VDD_IN",
+        )
+
+
+def test_a_budget_of_energy_is_kept_by_the_metered_network(rising, measured, tmp_path, monkeypatch):
+    clock = measured()
+    draw_seven_watts()
+    rows = everything(clock.space)
+    limit = between(7 * clock.true(rows), 0.6)
+    board = Board(clock, watts=7.7)  # ten percent more than the table says
+    monkeypatch.setattr(deliveries, "meter_network", board)
+    request = ask(rising, f"energy<={limit * 1e3:.6f}mJ", device="host")
+    result = specialize(request, out=tmp_path / "bundle")
+    (promise,) = result.record.promises
+    assert promise.rests_on == "metered on the device, VDD_IN"
+    true = 7.7 * clock.true(clock.space.encode([result.arch]))[0]
+    assert promise.value == pytest.approx(true, rel=1e-9)
+    assert promise.value <= limit
+    assert len(board.metered) >= 2  # the first choice drew too much
+    assert board.metered[-1] == result.arch
+    energy = result.record.energy
+    assert energy is not None
+    assert energy.metered == promise.value
+    assert "mJ a run metered; " in str(energy)
+    assert read_contents(tmp_path / "bundle").record == result.record
+    assert all(check.passed for check in verify_bundle(tmp_path / "bundle"))
+    # A correction gives away little: a network of the last percents of the budget is found.
+    assert promise.value >= 0.9 * limit
+
+
+def test_a_budget_of_energy_that_nothing_keeps_is_told(rising, measured, tmp_path, monkeypatch):
+    clock = measured()
+    draw_seven_watts()
+    least = 7 * clock.true(everything(clock.space)).min()
+    monkeypatch.setattr(deliveries, "meter_network", Board(clock, watts=14.0))
+    request = ask(rising, f"energy<={1.05 * least * 1e3:.6f}mJ", device="host")
+    with pytest.raises(EdgenasError, match=r"no network metered within .* drew") as told:
+        specialize(request, out=tmp_path / "bundle")
+    assert "profile --energy --fresh" in told.value.hint
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_given_network_is_metered_too(rising, measured, tmp_path, monkeypatch):
+    clock = measured()
+    draw_seven_watts()
+    path = tmp_path / "arch.json"
+    arch = clock.space.smallest()
+    save_arch(arch, path)
+    seconds = float(clock.true(clock.space.encode([arch]))[0])
+    monkeypatch.setattr(deliveries, "meter_network", Board(clock, watts=8.0))
+    words = replace(ask(rising, f"energy<={9e3 * seconds:.6f}mJ", device="host"), arch=str(path))
+    (promise,) = specialize(words, out=tmp_path / "bundle").record.promises
+    assert promise.value == pytest.approx(8 * seconds)
+    words = replace(ask(rising, f"energy<={7.5e3 * seconds:.6f}mJ", device="host"), arch=str(path))
+    with pytest.raises(EdgenasError, match="no network metered within"):
+        specialize(words, out=tmp_path / "other")
+
+
 def test_energy_is_bounded_by_measured_energies(rising: Path, measured, tmp_path, monkeypatch):
     clock = measured()
     draw_seven_watts()
+    monkeypatch.setattr(deliveries, "_find_budget", lambda prepared: None)  # as without a sensor
     rows = everything(clock.space)
     limit = between(7 * clock.true(rows), 0.4)
     result = specialize(

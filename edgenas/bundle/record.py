@@ -15,17 +15,16 @@ from edgenas.basics.ranges import (
     Count,
     Fraction,
     Id,
-    Joules,
     Name,
     PredictedAccuracy,
     Range,
     Seconds,
     Seed,
-    Watts,
     Words,
 )
 from edgenas.basics.units import count, milliseconds, size
 from edgenas.bundle.classes import ClassAccuracies
+from edgenas.bundle.energy import PredictedEnergy
 from edgenas.bundle.quantisation import Quantisation
 from edgenas.clock.measure import Measurement, statistic
 from edgenas.latency.device import Target
@@ -278,38 +277,6 @@ class Retraining:
             f"{role} {self.validation} validation images; "
             f"{self.after.data} {self.after.split}, n={self.after.images}: {self.before.value:.2%} "
             f"before, {self.after.value:.2%} after ({gain:+.2f} points)"
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PredictedEnergy:
-    """The energy of one run, predicted from networks of the target whose energy was measured.
-
-    Args:
-        joules: the prediction, with all that the device draws meanwhile.
-        upper: its upper bound.
-        confidence: of the bound.
-        error: mean relative error of such predictions.
-        networks: how many were measured.
-        idle_watts: what the device draws when nothing runs; None: not known.
-        sensor: what measured the power.
-    """
-
-    joules: Joules
-    upper: Joules
-    confidence: Fraction
-    error: Annotated[float, Range(0, 1e6, "number")]
-    networks: Count
-    idle_watts: Watts | None = None
-    sensor: Words = ""
-
-    def __str__(self) -> str:
-        """For people, with all that the number rests on."""
-        idle = "" if self.idle_watts is None else f"; {self.idle_watts:.1f} W when nothing runs"
-        return (
-            f"{1e3 * self.joules:.3g} mJ a run predicted, at most {1e3 * self.upper:.3g} mJ at "
-            f"{self.confidence:.0%} confidence (mean error {self.error:.1%} on {self.networks} "
-            f"networks whose energy was measured by {self.sensor or 'a sensor'}{idle})"
         )
 
 

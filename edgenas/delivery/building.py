@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from edgenas.clock.board.settings import TimingSettings
+from edgenas.clock.energy import MeasuredEnergy
 from edgenas.clock.measure import DEFAULT, Measurement
 from edgenas.clock.trtexec.clock import TrtexecClock
 from edgenas.delivery.preparing import Prepared
@@ -45,6 +46,7 @@ class BuiltNetwork:
         repeats: how often it was measured again because the machine was slower than its table.
         builds: of engines that the measured latency is the mean of; 0: nothing was built.
         above: by which factor a further build may be slower than that mean.
+        energy: of one run on the device; None: it was not metered.
     """
 
     arch: Arch
@@ -56,6 +58,7 @@ class BuiltNetwork:
     repeats: int = 0
     builds: int = 0
     above: float = 1.0
+    energy: MeasuredEnergy | None = None
 
     def seconds(self, percentile: Percentile) -> float:
         """The measured number that the budget is held to; infinite where nothing was measured."""

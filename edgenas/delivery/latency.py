@@ -53,6 +53,7 @@ class TargetLatency:
         idle_watts: what the device draws when nothing runs; None: not known.
         sensor: what told its power.
         heat: what a steady load does to its times; None: that was not measured.
+        energy_factor: what predicted energies are multiplied by, after networks were metered.
     """
 
     device: Device
@@ -68,6 +69,7 @@ class TargetLatency:
     idle_watts: float | None = None
     sensor: str = ""
     heat: Heat | None = None
+    energy_factor: float = 1.0
 
     @property
     def reachable(self) -> bool:
@@ -105,9 +107,9 @@ class TargetLatency:
         Raises:
             EdgenasError: no energy was measured, and nobody published the power.
         """
-        energy, upper = self.energy, self.upper(confidence)
+        energy, upper, factor = self.energy, self.upper(confidence), self.energy_factor
         if energy is not None:
-            return lambda rows: energy.upper(rows, confidence=confidence)
+            return lambda rows: energy.upper(rows, confidence=confidence) * factor
         watts = None if self.model is None else self.model.joules(1.0)
         if watts is None:
             raise no_energy(self.target)

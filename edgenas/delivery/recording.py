@@ -8,10 +8,10 @@ from pathlib import Path
 
 from edgenas.accuracy.measured import evaluated_on
 from edgenas.basics.files import sha256
+from edgenas.bundle.energy import PredictedEnergy
 from edgenas.bundle.record import (
     AccuracyRecord,
     MeasuredLatency,
-    PredictedEnergy,
     PredictedLatency,
     Promise,
     Record,
@@ -70,12 +70,12 @@ def record_of(prepared: Prepared, chosen: Chosen, evaluated: Evaluated) -> Recor
         retraining=chosen.retraining,
         quantisation=chosen.quantisation,
         classes=None if evaluated.evaluation is None else evaluated.evaluation.classes,
-        energy=_describe_energy(prepared, rows),
+        energy=_describe_energy(prepared, chosen, rows),
     )
 
 
-def _describe_energy(prepared: Prepared, row: Codes) -> PredictedEnergy | None:
-    """The predicted energy of the network of a row; None where no energy was measured."""
+def _describe_energy(prepared: Prepared, chosen: Chosen, row: Codes) -> PredictedEnergy | None:
+    """The energy of the network of a row; None where no energy was measured on the target."""
     latency, confidence = prepared.latency, prepared.request.confidence
     predictor = latency.energy
     if predictor is None or predictor.error is None:
@@ -88,6 +88,7 @@ def _describe_energy(prepared: Prepared, row: Codes) -> PredictedEnergy | None:
         networks=predictor.error.n,
         idle_watts=latency.idle_watts,
         sensor=latency.sensor,
+        metered=None if chosen.built.energy is None else chosen.built.energy.joules,
     )
 
 
@@ -131,6 +132,8 @@ def _describe_promise(
         if built.builds:
             evidence = f"measured on {built.builds} builds of its engine, which "
             evidence += f"{CONFIDENCE:.0%} of further builds keep"
+    elif constraint.metric == "energy" and not constraint.target and built.energy is not None:
+        value, evidence = built.energy.joules, f"metered on the device, {built.energy.sensor}"
     else:
         bound = bound_for(latency, constraint, confidence=request.confidence)
         value = float(bound(prepared.space.encode([built.arch]))[0])

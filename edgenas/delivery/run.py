@@ -23,11 +23,12 @@ from edgenas.basics.units import milliseconds
 from edgenas.bundle.signing import check_key, sign
 from edgenas.bundle.write import BundleParts, check_output, load_bundle, write_bundle
 from edgenas.delivery.building import compare_on_evaluation_images
-from edgenas.delivery.choosing import Chosen, choose
+from edgenas.delivery.choosing import Chosen
 from edgenas.delivery.evaluating import Evaluated, auto_precisions, evaluate
 from edgenas.delivery.given import find_given
 from edgenas.delivery.given_network import deliver_given
 from edgenas.delivery.log import trace_of
+from edgenas.delivery.metering import choose_metered, meter_delivered
 from edgenas.delivery.preparing import Prepared, Resolved, prepare, resolve
 from edgenas.delivery.recording import record_of
 from edgenas.delivery.request import AUTO, SpecializeRequest
@@ -123,7 +124,7 @@ def _finish(
     request = resolved.request
     prepared = prepare(resolved, inputs, progress=progress)
     given = find_given(request, prepared.trained)
-    chosen = choose(prepared) if given is None else deliver_given(prepared, given)
+    chosen = choose_metered(prepared) if given is None else deliver_given(prepared, given)
     if transfer is not None:
         from edgenas.delivery.fine_tuning import fine_tune_best
 
@@ -135,6 +136,7 @@ def _finish(
         from edgenas.delivery.quantising import fine_tune_integers
 
         chosen = fine_tune_integers(prepared, chosen)
+    chosen = meter_delivered(prepared, chosen)
     chosen = replace(chosen, built=compare_on_evaluation_images(prepared, chosen.built))
     chosen = replace(chosen, notes=(*chosen.notes, *describe_file(resolved.target)))
     return Finished(prepared=prepared, chosen=chosen, evaluated=evaluate(prepared, chosen.built))

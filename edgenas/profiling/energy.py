@@ -12,7 +12,14 @@ from typing import Any
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.progress import Progress
 from edgenas.clock import measure
-from edgenas.clock.energy import METER, MeterSettings, SteadyRun, meter, run_steadily
+from edgenas.clock.energy import (
+    METER,
+    MeasuredEnergy,
+    MeterSettings,
+    SteadyRun,
+    meter,
+    run_steadily,
+)
 from edgenas.clock.power import open_meter
 from edgenas.clock.remote import Board
 from edgenas.clock.ssh import Place
@@ -118,6 +125,35 @@ def meter_networks(
             hint="hold it steady and run the same command again; this round does not count",
         )
     return len(units) - done
+
+
+def meter_network(
+    onnx: bytes,
+    arch: Arch,
+    *,
+    target: Target,
+    clock: Clock,
+    settings: MeterSettings = METER,
+) -> MeasuredEnergy:
+    """Meter one network, in the very form that ships.
+
+    Args:
+        onnx: the file.
+        arch: of it.
+        target: what runs it.
+        clock: where.
+        settings: how long.
+
+    Raises:
+        EdgenasError: the machine has no power sensor, or the network does not run.
+    """
+    environment = clock.environment(runtimes.get(target.runtime), threads=target.threads)
+    unit = Unit(name=str(arch), of=arch, build=lambda: onnx)
+    runner = _runner(
+        clock, {unit.name: unit}, target=target, environment=environment, settings=settings
+    )
+    (energy,) = meter([unit.name], place=place_of(clock), run=runner, settings=settings)
+    return energy
 
 
 def _while(names: Iterable[str], goes_on: Callable[[], bool]) -> Iterable[str]:

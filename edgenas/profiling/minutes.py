@@ -48,7 +48,7 @@ class Minutes:
         self._told = each
         self._say(
             f"the first {done} engines took {each:.3g} s each (median): about "
-            f"{math.ceil(left * each / 60)} minutes for the other {left}"
+            f"{duration(left * each)} for the other {left}"
         )
 
 
