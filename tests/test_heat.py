@@ -21,7 +21,7 @@ from edgenas.latency.device import load as load_device
 from edgenas.latency.table_file import load_table, table_path
 from edgenas.onnx_graph.build import network_graph
 from edgenas.profiling import reach
-from edgenas.profiling.heat import Heat, HeatedNetwork, check_heat, heat_in
+from edgenas.profiling.heat import HeatedBoard, HeatedNetwork, check_heat, heat_in
 from edgenas.profiling.run import ProfilePlan, profile
 from edgenas.runtime import registry as runtimes
 from edgenas.space import presets as spaces
@@ -131,6 +131,8 @@ def test_a_load_that_cannot_be(edgenas):
     done = edgenas("profile", "--device", "host", "--space", "tiny", "--heat", "10")
     assert done.code == 2
     assert "heat must be in" in done.log
+    done = edgenas("bench", "mine.tflite", "--heat", "10min")
+    assert (done.code, "--heat is for engines of TensorRT" in done.log) == (2, True)
 
 
 def test_heat_in_words():
@@ -138,7 +140,7 @@ def test_heat_in_words():
         HeatedNetwork(network="a", cool=1e-3, hot=1.2e-3),
         HeatedNetwork(network="b", cool=5e-4, hot=5.5e-4),
     )
-    heat = Heat(load=600.0, networks=networks, celsius=71.4, hertz=9.18e8)
+    heat = HeatedBoard(load=600.0, networks=networks, celsius=71.4, hertz=9.18e8)
     assert str(heat) == (
         "after 10 min of steady load 1.20 ms, cool 1.00 ms (+20.0%); others 0.550 ms, cool "
         "0.500 ms; GPU at 71 C, 918 MHz"

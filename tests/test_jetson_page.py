@@ -17,9 +17,9 @@ from trtexec_board import StandIn
 PAGE = ROOT / "docs" / "guides" / "tensorrt.md"
 
 
-def commands() -> list[list[str]]:
-    """The commands of the section with six of them, in their order."""
-    section = PAGE.read_text(encoding="utf-8").split("## Six commands")[1].split("\n## ")[0]
+def commands(heading: str = "Six commands") -> list[list[str]]:
+    """The commands of a section, in their order."""
+    section = PAGE.read_text(encoding="utf-8").split(f"## {heading}")[1].split("\n## ")[0]
     return [shlex.split(line) for line in re.findall(r"^\$ (edgenas .*)$", section, re.MULTILINE)]
 
 
@@ -46,13 +46,13 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[loopback.
 
 
 @pytest.mark.slow  # a whole profile of a space
-def test_the_six_commands_work_as_printed(there, tmp_path):
+def test_the_commands_work_as_printed(there, tmp_path):
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "PATH": f"{there.folder / 'client'}:{os.environ['PATH']}",
     }
-    for words in commands():
+    for words in [*commands(), *commands("Heat")]:
         done = subprocess.run(
             [sys.executable, "-m", *words],
             cwd=tmp_path,
@@ -64,4 +64,6 @@ def test_the_six_commands_work_as_printed(there, tmp_path):
         # Drift is a finding, no failure: the stand-in's engines differ from build to build.
         fine = (0, 1) if words[1] == "check" else (0,)
         assert done.returncode in fine, (words, done.stderr[-3000:])
+        if "--heat" in words:
+            assert "after 10 min of steady load" in " ".join(done.stdout.split())
     assert there.quiet()

@@ -140,8 +140,10 @@ def test_any_model_is_timed_on_the_gpu_of_a_board(there, tool, edgenas, tmp_path
             precision,
         )
         assert told["environment"]["trtexec"].endswith("/trtexec")
+        assert (told["published"] is None) == (precision == "fp32")  # nobody published fp32
     shown = edgenas("bench", path, *DEVICE, "--time", "1ms")
     assert "bound by enqueuing" in shown.out
+    assert "nothing to compare with: no estimate for" in " ".join(shown.out.split())
     assert "tensorrt 10.3.0" in shown.out
     refused = edgenas("bench", path, *DEVICE, "--precision", "bf16")
     assert refused.code == 2

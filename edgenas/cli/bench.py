@@ -82,6 +82,11 @@ def _rows(timing: "Bench") -> list[tuple[str, str]]:
         words = f"after {duration(heat.load)} of steady load {milliseconds(heat.hot)}, the same "
         words += f"engine cool {milliseconds(heat.cool)} ({heat.hot / heat.cool - 1:+.1%})"
         hot = [("hot", words + describe_board(celsius=heat.celsius, hertz=heat.hertz))]
+    published: list[tuple[str, str]] = []
+    if timing.published is not None:
+        words = timing.published
+        words = words if isinstance(words, str) else words.compare(times.median)
+        published = [("published", words)]
     note = f"; {times.note}" if times.note and not times.noisy else ""
     around = timing.environment
     machine = around["board"] if timing.quiet is None else around["cpu"]
@@ -100,6 +105,7 @@ def _rows(timing: "Bench") -> list[tuple[str, str]]:
             f"{milliseconds(times.wall_p95)} (n={times.wall_n})",
         ),
         *hot,
+        *published,
         ("machine", f"{full_speed}{times.judgement()}{note}"),
     ]
 

@@ -10,7 +10,7 @@ from edgenas.clock.ssh import LinkError
 _Result = TypeVar("_Result")
 
 
-class Job(Protocol):
+class TimingJob(Protocol):
     """Units that are timed in as many sessions as it takes."""
 
     @property
@@ -33,7 +33,7 @@ class Job(Protocol):
 
 
 def attempt_until_done(
-    job: Job,
+    job: TimingJob,
     attempt: Callable[[int], Iterator[_Result]],
     *,
     where: str,

@@ -148,10 +148,7 @@ def export(
     if kind.runs_here:
         progress("measuring", 0, 1, request.to)
         latency = _latency(graph, kind, runtime=runtime, batch=batch, settings=settings)
-    # A build takes minutes: what it leaves when it is killed does not lie in the bundle.
-    inside = out.resolve().parent == request.bundle.resolve()
-    beside = request.bundle.resolve() if inside else None
-    with new_folder(out.resolve(), beside=beside) as folder:
+    with new_folder(out.resolve(), beside=_whose_neighbour(out, request)) as folder:
         batches = _BATCHES if request.dynamic_batch else (batch, batch, batch)
         if clock is None:
             file_notes = _save(graph, kind, folder, batches=batches)
@@ -187,6 +184,12 @@ def _usual_folder(request: ExportRequest) -> Path:
     if request.to in engine_formats():
         return request.bundle / request.to
     return Path(f"{request.bundle.resolve().name}-{request.to}")
+
+
+def _whose_neighbour(out: Path, request: ExportRequest) -> Path | None:
+    """What the temporary folder lies beside: what a killed build leaves is not in the bundle."""
+    bundle = request.bundle.resolve()
+    return bundle if out.resolve().parent == bundle else None
 
 
 def _read_source(

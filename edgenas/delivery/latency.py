@@ -18,7 +18,7 @@ from edgenas.latency.source import expand_model
 from edgenas.latency.table import LatencyTable, Statistic
 from edgenas.latency.table_file import find_table
 from edgenas.profiling.energy import check_sensor, read_sensor
-from edgenas.profiling.heat import Heat, heat_in
+from edgenas.profiling.heat import HeatedBoard, heat_in
 from edgenas.profiling.reach import clock_here
 from edgenas.profiling.rebuilding import BUILDS, RebuildSpread, spread_of_table
 from edgenas.profiling.run import ProfilePlan, profile
@@ -68,7 +68,7 @@ class TargetLatency:
     spread: RebuildSpread | None = None
     idle_watts: float | None = None
     sensor: str = ""
-    heat: Heat | None = None
+    heat: HeatedBoard | None = None
     energy_factor: float = 1.0
 
     @property

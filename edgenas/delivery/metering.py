@@ -10,9 +10,11 @@ the search is repeated.
 from dataclasses import replace
 
 from edgenas.basics.errors import EdgenasError
+from edgenas.clock.energy import MeasuredEnergy
 from edgenas.delivery.choosing import Chosen, choose
 from edgenas.delivery.preparing import Prepared
 from edgenas.profiling.energy import meter_network
+from edgenas.profiling.work import Clock
 from edgenas.strategies.constraint import Constraint
 
 ATTEMPTS = 4  # searches and meterings before giving up
@@ -24,54 +26,50 @@ def choose_metered(prepared: Prepared) -> Chosen:
     Raises:
         EdgenasError: as ``choose``, or no network that was metered keeps the budget.
     """
-    budget = _find_budget(prepared)
-    if budget is None:
+    budget, clock = _find_budget(prepared), prepared.latency.clock
+    if budget is None or clock is None:
         return choose(prepared)
-    least: float | None = None
-    for attempt in range(ATTEMPTS):
+    drawn: list[float] = []
+    while len(drawn) < ATTEMPTS:
         try:
             chosen = choose(prepared)
         except EdgenasError:
-            if least is None:
+            if not drawn:
                 raise
             break  # what was metered leaves no network within the budget
-        metered = meter_delivered(prepared, chosen, attempt=attempt, must=False)
-        assert metered.built.energy is not None
-        joules = metered.built.energy.joules
-        if joules <= budget.limit:
-            return metered
-        least = joules if least is None else min(least, joules)
-        prepared = _correct(prepared, chosen, joules=joules)
-    assert least is not None
-    raise _broken(prepared, budget, joules=least)
+        energy = _meter(prepared, chosen, clock=clock, attempt=len(drawn))
+        if energy.joules <= budget.limit:
+            return replace(chosen, built=replace(chosen.built, energy=energy))
+        drawn.append(energy.joules)
+        prepared = _correct(prepared, chosen, joules=energy.joules)
+    raise _broken(prepared, budget, joules=min(drawn))
 
 
-def meter_delivered(
-    prepared: Prepared, chosen: Chosen, *, attempt: int = 0, must: bool = True
-) -> Chosen:
-    """The chosen network with its energy, where energy is a budget of the device.
+def meter_delivered(prepared: Prepared, chosen: Chosen) -> Chosen:
+    """The network that ships with its energy, where energy is a budget of the device.
 
     Args:
         prepared: what is asked for.
         chosen: the network; one that was metered already is not metered again.
-        attempt: how many were metered before.
-        must: whether it must keep the budget.
 
     Raises:
         EdgenasError: it draws too much, or it cannot be metered.
     """
-    budget, clock, built = _find_budget(prepared), prepared.latency.clock, chosen.built
-    if budget is None or clock is None:
+    budget, clock = _find_budget(prepared), prepared.latency.clock
+    if budget is None or clock is None or chosen.built.energy is not None:
         return chosen
-    if built.energy is None:
-        prepared.progress("metering energy", attempt, ATTEMPTS, str(built.arch))
-        energy = meter_network(built.onnx, built.arch, target=prepared.latency.target, clock=clock)
-        prepared.progress("metering energy", ATTEMPTS, ATTEMPTS, str(built.arch))
-        built = replace(built, energy=energy)
-    assert built.energy is not None
-    if must and built.energy.joules > budget.limit:
-        raise _broken(prepared, budget, joules=built.energy.joules)
-    return replace(chosen, built=built)
+    energy = _meter(prepared, chosen, clock=clock, attempt=0)
+    if energy.joules > budget.limit:
+        raise _broken(prepared, budget, joules=energy.joules)
+    return replace(chosen, built=replace(chosen.built, energy=energy))
+
+
+def _meter(prepared: Prepared, chosen: Chosen, *, clock: Clock, attempt: int) -> MeasuredEnergy:
+    built = chosen.built
+    prepared.progress("metering energy", attempt, ATTEMPTS, str(built.arch))
+    energy = meter_network(built.onnx, built.arch, target=prepared.latency.target, clock=clock)
+    prepared.progress("metering energy", ATTEMPTS, ATTEMPTS, str(built.arch))
+    return energy
 
 
 def _find_budget(prepared: Prepared) -> Constraint | None:

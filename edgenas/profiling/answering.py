@@ -1,12 +1,14 @@
 """``profile``, ``bench`` and ``check``: from a request to what was measured."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgenas.basics.held_out import HeldOut
 from edgenas.basics.progress import Progress, Say, no_progress, say_nothing
+from edgenas.clock import measure
 from edgenas.clock.measure import NETWORK
 from edgenas.latency import benchmark_log
 from edgenas.latency.benchmark_log import BenchmarkLog
@@ -20,7 +22,8 @@ from edgenas.profiling.bench import Bench
 from edgenas.profiling.bench import bench as bench_model
 from edgenas.profiling.check import check as check_target
 from edgenas.profiling.drift import DriftCheck
-from edgenas.profiling.heat import Heat, heat_in
+from edgenas.profiling.heat import HeatedBoard, check_heat, heat_in
+from edgenas.profiling.published import PublishedTimes, find_published
 from edgenas.profiling.request import BenchRequest, CheckRequest, ProfileRequest
 from edgenas.profiling.run import ProfilePlan
 from edgenas.profiling.run import profile as profile_space
@@ -46,7 +49,7 @@ class ProfileResult:
     energy_error: HeldOut | None = None
 
     @property
-    def heat(self) -> Heat | None:
+    def heat(self) -> HeatedBoard | None:
         """The times of some networks on a hot board; None: that was not measured."""
         return heat_in(self.table)
 
@@ -189,6 +192,9 @@ def bench(request: BenchRequest) -> BenchResult:
             cannot be run.
     """
     request.check()
+    others = (*benchmark_log.SUFFIXES, tflite_bench.SUFFIX)
+    if request.load is not None and request.model.suffix in others:
+        check_heat(measure, load=request.load)
     if request.model.suffix in benchmark_log.SUFFIXES:
         return BenchResult(model=request.model, log=benchmark_log.read_log(request.model))
     if request.model.suffix == tflite_bench.SUFFIX:
@@ -200,16 +206,22 @@ def bench(request: BenchRequest) -> BenchResult:
             runtimes.get(name)
     shapes = dict(parse_shape(text) for text in request.shape)
     timings = [
-        bench_model(
-            request.model,
-            target=reach.timed_target(
-                device, runtime=name, threads=request.threads, batch=request.batch
+        _beside_published(
+            bench_model(
+                request.model,
+                target=reach.timed_target(
+                    device, runtime=name, threads=request.threads, batch=request.batch
+                ),
+                clock=reach.clock_at_hand(
+                    device, runtime=name, ssh=request.ssh, python=request.python
+                ),
+                precision=request.precision,
+                shapes=shapes,
+                settings=dataclasses.replace(NETWORK, min_seconds=request.seconds),
+                steady=request.load,
             ),
-            clock=reach.clock_at_hand(device, runtime=name, ssh=request.ssh, python=request.python),
-            precision=request.precision,
+            device=device,
             shapes=shapes,
-            settings=dataclasses.replace(NETWORK, min_seconds=request.seconds),
-            steady=request.load,
         )
         for name in names
     ]
@@ -234,6 +246,18 @@ def _bench_tflite(request: BenchRequest) -> tuple[Bench, ...]:
     )
 
 
+def _beside_published(
+    timing: Bench, *, device: Device, shapes: Mapping[str, tuple[int, ...]]
+) -> Bench:
+    """The times with what others published for the device, where it is a board."""
+    if device.reach == "local":
+        return timing
+    facts = timing.facts
+    target = Target(device.name, facts["runtime"], facts["precision"], batch=timing.batch)
+    found = find_published(timing.path, device=device, target=target, shapes=shapes)
+    return dataclasses.replace(timing, published=found)
+
+
 def _timing_to_json(timing: Bench) -> dict[str, Any]:
     hidden = ("name", "samples", "wall_samples")
     names = [field.name for field in dataclasses.fields(timing.times)]
@@ -247,4 +271,13 @@ def _timing_to_json(timing: Bench) -> dict[str, Any]:
         "quiet": timing.quiet,
         "environment": dict(timing.environment),
         **({} if timing.heat is None else {"heat": dataclasses.asdict(timing.heat)}),
+        **_published_to_json(timing.published),
     }
+
+
+def _published_to_json(published: PublishedTimes | str | None) -> dict[str, Any]:
+    if published is None:
+        return {}
+    if isinstance(published, str):
+        return {"published": None, "why_not_published": published}
+    return {"published": dataclasses.asdict(published)}

@@ -20,6 +20,7 @@ from edgenas.onnx_graph.model import load, loads
 from edgenas.onnx_graph.walk import check_sizes
 from edgenas.profiling.environment import check_timed, environment_of
 from edgenas.profiling.heat import check_heat
+from edgenas.profiling.published import PublishedTimes
 from edgenas.profiling.work import Clock
 from edgenas.runtime import registry as runtimes
 
@@ -39,6 +40,8 @@ class Bench:
             None: not known.
         environment: the machine and what else the numbers depend on.
         heat: its times under a steady load; None: that was not asked for.
+        published: what others published for the device, or why there is nothing to compare with;
+            None: the device is this machine, for which nobody publishes.
     """
 
     path: Path
@@ -50,6 +53,7 @@ class Bench:
     quiet: float | None
     environment: Mapping[str, Any]
     heat: HeatedTimes | None = None
+    published: PublishedTimes | str | None = None
 
 
 def bench(
@@ -93,7 +97,7 @@ def bench(
     else:
         onnx, facts = _fit(onnx, target=target, precision=precision, clock=clock)
     hint = precision or (facts["precision"] if facts["precision"] in runtime.precisions else "fp32")
-    return time_loadable(
+    timed = time_loadable(
         path,
         runtimes.convert_for_clock(target.runtime, onnx, batch=batch),
         facts=facts,
@@ -102,6 +106,17 @@ def bench(
         settings=replace(settings, threads=target.threads, precision=hint),
         clock=clock,
     )
+    if heated_by is None or steady is None:
+        return timed
+    heat = heat_engine(
+        heated_by,
+        (path.name, onnx),
+        version=TensorrtVersion.parse(facts["version"]),
+        precision=hint,
+        run=timed.times.median,
+        load=steady,
+    )
+    return replace(timed, heat=heat)
 
 
 def time_loadable(
@@ -133,16 +148,6 @@ def time_loadable(
         batch=batch,
         watch=lambda event: events.update({event["event"]: event}),
     )
-    heat = None
-    if heated_by is not None and steady is not None:
-        heat = heat_engine(
-            heated_by,
-            (path.name, onnx),
-            version=TensorrtVersion.parse(facts["version"]),
-            precision=hint,
-            run=times.median,
-            load=steady,
-        )
     after = ("temperature", "frequency", "gpu_frequency", "load", "throttled")
     baseline = events.get("baseline")
     return Bench(
@@ -157,7 +162,6 @@ def time_loadable(
             **{k: v for k, v in events["environment"].items() if k != "event"},
             "after": {name: events["end"].get(name) for name in after},
         },
-        heat=heat,
     )
 
 

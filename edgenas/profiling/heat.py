@@ -49,7 +49,7 @@ class HeatedNetwork:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heat:
+class HeatedBoard:
     """What a steady load does to the times of a board.
 
     Args:
@@ -120,7 +120,7 @@ def measure_heat(
     clock: TrtexecClock,
     environment: Mapping[str, Any],
     progress: Progress,
-) -> Heat:
+) -> HeatedBoard:
     """Heat the board with the largest network, and time some others while it is hot.
 
     Args:
@@ -163,7 +163,9 @@ def measure_heat(
         found.append(HeatedNetwork(network=_text(units[name]), cool=cool, hot=times.hot))
     assert first is not None
     progress("heating", len(names), len(names), "")
-    return Heat(load=first.load, networks=tuple(found), celsius=first.celsius, hertz=first.hertz)
+    return HeatedBoard(
+        load=first.load, networks=tuple(found), celsius=first.celsius, hertz=first.hertz
+    )
 
 
 def carry_heat(older: "LatencyTable", newer: "LatencyTable") -> "LatencyTable":
@@ -179,16 +181,16 @@ def _text(unit: "Unit") -> str:
     return str(unit.of)
 
 
-def heat_in(table: "LatencyTable") -> Heat | None:
+def heat_in(table: "LatencyTable") -> HeatedBoard | None:
     """What a table keeps of it; None: nothing, or what cannot be read.
 
     Raises:
         EdgenasError: the section is damaged.
     """
     kept = table.environment.get(SECTION)
-    return None if kept is None else decode(Heat, kept, where=f"environment: {SECTION}")
+    return None if kept is None else decode(HeatedBoard, kept, where=f"environment: {SECTION}")
 
 
-def heat_to_json(heat: Heat) -> dict[str, Any]:
+def heat_to_json(heat: HeatedBoard) -> dict[str, Any]:
     """What a table keeps."""
     return asdict(heat)

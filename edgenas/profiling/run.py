@@ -216,11 +216,7 @@ def profile(
     """
     started = time.monotonic()
     environment = environment_of(target, clock=clock)
-    plan.check(built=runtimes.is_built_by_tool(target.runtime))
-    if plan.energy:  # before hours of timing
-        check_sensor(clock)
-    if plan.heat is not None:
-        check_heat(clock, load=plan.heat)
+    _check_plan(plan, target=target, clock=clock)
     planned = plan_units(space, target=target, plan=plan)
     if clock is measure:
         check_precision(space, target=target)
@@ -315,6 +311,15 @@ def plan_units(space: Space, *, target: Target, plan: ProfilePlan) -> PlannedPro
             for arch in (lines[: plan.rebuilt] if built else ())
         ),
     )
+
+
+def _check_plan(plan: ProfilePlan, *, target: Target, clock: Clock) -> None:
+    """Refuse what cannot be measured, before hours of timing."""
+    plan.check(built=runtimes.is_built_by_tool(target.runtime))
+    if plan.energy:
+        check_sensor(clock)
+    if plan.heat is not None:
+        check_heat(clock, load=plan.heat)
 
 
 def _withdraw_outdated(
