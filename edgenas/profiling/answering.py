@@ -254,8 +254,8 @@ def _beside_published(
         return timing
     facts = timing.facts
     target = Target(device.name, facts["runtime"], facts["precision"], batch=timing.batch)
-    found = find_published(timing.path, device=device, target=target, shapes=shapes)
-    return dataclasses.replace(timing, published=found)
+    published = find_published(timing.path, device=device, target=target, shapes=shapes)
+    return dataclasses.replace(timing, published=published)
 
 
 def _timing_to_json(timing: Bench) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def check_heat(clock: "Clock", *, load: float) -> TrtexecClock:
     """
     if load < LEAST:
         raise EdgenasError(
-            f"heat must be at least {LEAST:g} s, found {load:g} s",
+            f"heat must be at least {LEAST:g} s, heated {load:g} s",
             hint="a board takes minutes to become as hot as it gets: --heat 10min",
         )
     if not isinstance(clock, TrtexecClock):
@@ -144,7 +144,7 @@ def measure_heat(
     names = names[: 1 + _OTHERS]
     version = TensorrtVersion.parse(str(environment["runtime_version"]))
     cache = clock.caches.read(cache_key(environment))
-    found: list[HeatedNetwork] = []
+    heated: list[HeatedNetwork] = []
     first: HeatedTimes | None = None
     for done, name in enumerate(names):
         lasting = load if first is None else max(1.0, _SHARE * load)
@@ -160,11 +160,11 @@ def measure_heat(
         )
         cool = times.cool if first is None else seconds[name]
         first = first or times
-        found.append(HeatedNetwork(network=_text(units[name]), cool=cool, hot=times.hot))
+        heated.append(HeatedNetwork(network=_text(units[name]), cool=cool, hot=times.hot))
     assert first is not None
     progress("heating", len(names), len(names), "")
     return HeatedBoard(
-        load=first.load, networks=tuple(found), celsius=first.celsius, hertz=first.hertz
+        load=first.load, networks=tuple(heated), celsius=first.celsius, hertz=first.hertz
     )
 
 
