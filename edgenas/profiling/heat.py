@@ -100,7 +100,7 @@ def check_heat(clock: "Clock", *, load: float) -> TrtexecClock:
     """
     if load < LEAST:
         raise EdgenasError(
-            f"heat must be at least {LEAST:g} s, heated {load:g} s",
+            f"heat must be at least {LEAST:g} s, found {load:g} s",
             hint="a board takes minutes to become as hot as it gets: --heat 10min",
         )
     if not isinstance(clock, TrtexecClock):
