@@ -199,7 +199,7 @@ def test_an_engine_comes_into_the_folder_of_its_bundle(there, tool, edgenas, bun
     checked = edgenas("verify", own)
     assert checked.code == 0, checked.out
     flat = " ".join(checked.out.split())
-    assert "engine trt-fp16 ok of this bundle, 3 files as written" in flat
+    assert "engine trt-fp16 ok: of this bundle, 3 files as written" in flat
     assert "with TensorRT 10.3.0" in flat
     again = edgenas(*words)
     assert (again.code, "holds an export already" in again.log) == (2, True)
