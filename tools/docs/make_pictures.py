@@ -113,7 +113,7 @@ def draw_terminal() -> str:
         texts.append(text)
         rules.append(f"#r{i}{{animation-delay:{second:.2f}s}}")
     css = (
-        "text{font:13px ui-monospace,Menlo,Consolas,monospace}"
+        "svg text.row{font:13px ui-monospace,Menlo,Consolas,monospace;white-space:pre}"
         "@media (prefers-reduced-motion:no-preference){.row{opacity:0;animation:show .2s forwards}"
         f"{''.join(rules)}}}@keyframes show{{to{{opacity:1}}}}"
     )
