@@ -71,14 +71,17 @@ def test_it_agrees_with_scikit_learn():
 
 def test_ten_times_are_enough_where_devices_are_alike_and_intervals_hold():
     features, logs = groups(*(times(p, seed=i) for i, p in enumerate(KNOWN))), known_variances()
-    true = times(NEW, seed=9)
-    at = choose_networks(features, logs, count=10)
+    at, held = choose_networks(features, logs, count=10), list[float]()
     assert len(set(at.tolist())) == 10
-    fit = fit_few_shots(Shots(groups=rows(features, at), seconds=true[at]), logs)
-    mean, _ = fit.predict(features)
-    assert np.median(np.abs(mean / true - 1)) < 0.02
-    low, high = fit.interval(features, confidence=0.9)
-    assert ((low <= true) & (true <= high)).mean() > 0.85
+    for seed in range(9, 15):
+        true = times(NEW, seed=seed)
+        fit = fit_few_shots(Shots(groups=rows(features, at), seconds=true[at]), logs)
+        mean, _ = fit.predict(features)
+        assert np.median(np.abs(mean / true - 1)) < 0.02
+        low, high = fit.interval(features, confidence=0.9)
+        held.append(float(((low <= true) & (true <= high)).mean()))
+    # Six devices of ten times each: their mean is known to about 0.04.
+    assert np.mean(held) >= 0.78
 
 
 def test_chosen_networks_leave_less_doubt_than_networks_of_chance():

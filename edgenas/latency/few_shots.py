@@ -30,6 +30,7 @@ _CONSTANT = 100.0  # variance of the mean, in units of the mean squared: it is a
 _FLOOR = 1e-5  # of the noise, so that rounding leaves the matrix positive
 # Of logarithms of variances: what is held likely of any device, and how far a new one may depart.
 _USUAL, _WIDE, _OWN = -2.0, 3.0, 2.0
+_OWN_NOISE = 1.0  # a few times say little about their noise, and always too little noise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -79,8 +80,18 @@ class FewShots:
         from edgenas.latency.bound import student_quantile
 
         mean, deviation = self.predict(groups)
+        deviation = deviation * max(1.0, self._left_out())
         times = student_quantile((1 + confidence) / 2, max(2, len(self.shots.seconds) - 2))
         return mean - times * deviation, mean + times * deviation
+
+    def _left_out(self) -> float:
+        """How far off each time is where it is left out, in deviations: the root mean square.
+
+        In closed form, Rasmussen & Williams (5.12): above 1, the fit is surer than it should be.
+        """
+        inverse = np.linalg.inv(_covariance(self.logs, self.shots.groups))
+        off = inverse @ (self.shots.seconds / self.unit) / np.sqrt(np.diagonal(inverse))
+        return float(np.sqrt((off**2).mean()))
 
 
 def scale_groups(groups: Sequence[Matrix]) -> Groups:
@@ -101,7 +112,7 @@ def learn_variances(devices: Sequence[Shots]) -> Vector:
     if not devices:
         raise EdgenasError("at least one known device is needed, found none")
     usual = np.full(len(devices[0].groups) + 1, _USUAL)
-    return _most_likely(devices, usual, spread=_WIDE)
+    return _most_likely(devices, usual, spread=np.full(len(usual), _WIDE))
 
 
 def choose_networks(groups: Groups, logs: Vector, *, count: int) -> Indices:
@@ -149,11 +160,13 @@ def fit_few_shots(shots: Shots, logs: Vector) -> FewShots:
             f"at least 3 times above 0 are needed, found {int((shots.seconds > 0).sum())}",
             hint="time more networks",
         )
-    own = _most_likely([shots], logs, spread=_OWN)
+    spread = np.full(len(logs), _OWN)
+    spread[-1] = _OWN_NOISE
+    own = _most_likely([shots], logs, spread=spread)
     return FewShots(unit=float(shots.seconds.mean()), logs=own, shots=shots)
 
 
-def _most_likely(devices: Sequence[Shots], logs: Vector, *, spread: float) -> Vector:
+def _most_likely(devices: Sequence[Shots], logs: Vector, *, spread: Vector) -> Vector:
     optimize: Any = importlib.import_module("scipy.optimize")
 
     def loss(at: Vector) -> float:
@@ -161,8 +174,8 @@ def _most_likely(devices: Sequence[Shots], logs: Vector, *, spread: float) -> Ve
         for shots in devices:
             seconds = shots.seconds / shots.seconds.mean()
             factor = np.linalg.cholesky(_covariance(at, shots.groups))
-            half = np.linalg.solve(factor, seconds)
-            total += float((half**2).sum()) / 2 + float(np.log(np.diagonal(factor)).sum())
+            half = np.asarray(np.linalg.solve(factor, seconds), float)
+            total += float(np.sum(np.square(half))) / 2 + float(np.log(np.diagonal(factor)).sum())
         return total
 
     end = optimize.minimize(loss, logs, method="L-BFGS-B", bounds=[(-20, 10)] * len(logs))

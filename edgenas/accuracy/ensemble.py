@@ -1,0 +1,114 @@
+"""An ensemble of small perceptrons: where they disagree, they do not know.
+
+Each member starts from other weights and learns from another draw of the networks (deep ensembles,
+Lakshminarayanan et al. 2017, arXiv 1612.01474; bagging). A network that some members did not learn
+from is predicted by these alone, so what is left out costs no further fit.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgenas.accuracy.encoding import Encoding, Matrix
+from edgenas.space.cost import Vector
+from edgenas.space.genes import Codes
+
+_MEMBERS, _HIDDEN, _STEPS = 10, 64, 200
+_RATE, _DECAY = 0.01, 0.01  # of AdamW
+_KEPT = 0.8  # part of the networks that a member learns from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ensemble:
+    """Perceptrons over encodings.
+
+    Args:
+        encodings: of rows, whose features are the inputs.
+        members: the perceptrons.
+        own: what the members say about the networks of the fit, shape (members, n).
+        learnt: which of those each has learnt from, shape (members, n).
+        noise: variance that no member explains.
+    """
+
+    encodings: tuple[Encoding, ...]
+    members: tuple[nn.Module, ...]
+    own: Matrix
+    learnt: np.ndarray
+    noise: float
+
+    def believe(self, rows: Codes) -> tuple[Vector, Vector]:
+        """See `edgenas.accuracy.believing.Model`."""
+        said = _say(self.members, _inputs(self.encodings, rows))
+        return said.mean(0), np.sqrt(said.var(0) + self.noise)
+
+    def left_out(self) -> tuple[Vector, Vector]:
+        """See `edgenas.accuracy.believing.Model`."""
+        said = np.ma.masked_array(self.own, self.learnt)
+        mean = np.asarray(said.mean(0).filled(0.0), float)
+        return mean, np.sqrt(np.asarray(said.var(0).filled(1.0), float) + self.noise)
+
+
+def fit_ensemble(
+    encodings: tuple[Encoding, ...], *, seed: int = 0
+) -> Callable[[Codes, Vector], Ensemble]:
+    """How an ensemble over encodings is fitted, for ``fit_believer``."""
+
+    def fit(rows: Codes, scores: Vector) -> Ensemble:
+        rng, inputs = np.random.default_rng(seed), _inputs(encodings, rows)
+        learnt = np.zeros((_MEMBERS, len(rows)), bool)
+        for line in learnt:
+            line[rng.permutation(len(rows))[: int(_KEPT * len(rows))]] = True
+        targets = torch.from_numpy(scores).float()
+        members = tuple(
+            _train(inputs[kept], targets[kept], seed=seed + i)
+            for i, kept in enumerate(map(torch.from_numpy, learnt))
+        )
+        own = _say(members, inputs)
+        off = np.where(learnt, np.nan, own - scores)
+        return Ensemble(
+            encodings=encodings,
+            members=members,
+            own=own,
+            learnt=learnt,
+            noise=max(float(np.nanmean(off**2)) / 2, 1e-6),
+        )
+
+    return fit
+
+
+def _inputs(encodings: Sequence[Encoding], rows: Codes) -> Tensor:
+    return torch.from_numpy(np.hstack([encoding.of(rows) for encoding in encodings])).float()
+
+
+def _train(inputs: Tensor, targets: Tensor, *, seed: int) -> nn.Module:
+    generator = torch.Generator().manual_seed(seed)
+    sizes = (inputs.shape[1], _HIDDEN, _HIDDEN, 1)
+    layers = list[nn.Module]()
+    for before, after in itertools.pairwise(sizes):
+        # Not drawn from the generator of torch itself.
+        layer: Any = nn.utils.skip_init(nn.Linear, before, after)
+        with torch.no_grad():
+            layer.weight.copy_(
+                torch.randn(after, before, generator=generator) * (2 / before) ** 0.5
+            )
+            layer.bias.zero_()
+        layers += [layer, nn.ReLU()]
+    member = nn.Sequential(*layers[:-1])
+    optimiser = torch.optim.AdamW(member.parameters(), lr=_RATE, weight_decay=_DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, _STEPS)
+    for _ in range(_STEPS):
+        optimiser.zero_grad()
+        (member(inputs)[:, 0] - targets).square().mean().backward()
+        optimiser.step()
+        schedule.step()
+    return member.eval()
+
+
+def _say(members: Sequence[nn.Module], inputs: Tensor) -> Matrix:
+    with torch.inference_mode():
+        return np.stack([member(inputs)[:, 0].double().numpy() for member in members])

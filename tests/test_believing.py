@@ -1,0 +1,98 @@
+"""Predictors with intervals: what is left out is left out, and intervals hold what they should."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_surrogate import CELL, cells
+
+from edgenas.accuracy.believing import (
+    ProcessModel,
+    RankScale,
+    fit_believer,
+    fit_process_model,
+)
+from edgenas.accuracy.encoding import encode_choices, encode_paths
+from edgenas.accuracy.ensemble import Ensemble, fit_ensemble
+from edgenas.accuracy.process import fit_process, measure_distances, normal_scores
+from edgenas.basics.errors import EdgenasError
+from edgenas.space.genes import Codes
+
+ENCODINGS = (encode_choices([5] * 6), encode_paths(CELL))
+
+
+def truth(rows: Codes) -> np.ndarray:
+    """Accuracies, most of them high: convs help, a cell without any path has learnt nothing."""
+    convs = (rows == 4).sum(1) + 0.6 * (rows == 3).sum(1)
+    return 0.95 - 0.5 * np.exp(-0.7 * convs) - 0.002 * ((rows[:, 0] * 7 + rows[:, 5]) % 5)
+
+
+def test_scores_and_accuracies_go_there_and_back():
+    accuracies = truth(cells(seed=0, n=50))
+    scale = RankScale.of(accuracies)
+    np.testing.assert_allclose(scale.back(normal_scores(accuracies)), accuracies, atol=1e-12)
+    wide = scale.back(np.linspace(-5, 5, 200))
+    assert (np.diff(wide) >= 0).all()
+    assert 0 <= wide[0] < accuracies.min() < accuracies.max() < wide[-1] <= 1
+
+
+def test_what_a_process_leaves_out_it_was_not_fitted_to():
+    rows = cells(seed=1, n=40)
+    scores = normal_scores(truth(rows))
+    model = fit_process_model(ENCODINGS)(rows, scores)
+    mean, deviation = model.left_out()
+    for place in (0, 17, 39):
+        kept = np.arange(40) != place
+        distances = measure_distances(ENCODINGS, rows[kept], rows[kept])
+        process = fit_process(distances, scores[kept], lengths=model.process.lengths)
+        again = ProcessModel(
+            encodings=ENCODINGS,
+            rows=rows[kept],
+            scores=scores[kept],
+            process=replace(process, variance=model.process.variance),
+        )
+        found, spread = again.believe(rows[place : place + 1])
+        assert mean[place] == pytest.approx(found[0], abs=1e-6)
+        assert deviation[place] == pytest.approx(spread[0], rel=1e-5)
+
+
+def test_a_member_says_nothing_about_what_it_has_learnt_from():
+    said = np.array([[1.0, 5.0, 9.0], [2.0, 6.0, 7.0], [4.0, 7.0, 8.0]])
+    learnt = np.array([[True, False, True], [False, False, True], [False, True, True]])
+    ensemble = Ensemble(encodings=ENCODINGS, members=(), own=said, learnt=learnt, noise=0.25)
+    mean, deviation = ensemble.left_out()
+    np.testing.assert_allclose(mean, [3.0, 5.5, 0.0])  # all know the last: it is as any other
+    np.testing.assert_allclose(deviation**2 - 0.25, [1.0, 0.25, 1.0])
+
+
+@pytest.mark.parametrize("way", ["process", "perceptrons"])
+def test_intervals_hold_as_many_accuracies_as_they_say(way: str):
+    fit = {"process": fit_process_model(ENCODINGS), "perceptrons": fit_ensemble(ENCODINGS)}[way]
+    rows, others = cells(seed=2, n=60), cells(seed=3, n=600)
+    state = torch.random.get_rng_state()
+    believer = fit_believer(rows, truth(rows), fit=fit)
+    assert torch.equal(state, torch.random.get_rng_state())
+    held = list[float]()
+    for seed in range(4):
+        known, asked = cells(seed=20 + seed, n=60), cells(seed=30 + seed, n=300)
+        ends = fit_believer(known, truth(known), fit=fit).interval(asked, confidence=0.9)
+        held.append(float(((ends[0] <= truth(asked)) & (truth(asked) <= ends[1])).mean()))
+    # Of 60 left-out errors the quantile is known to 0.04, of four times as many to half of it.
+    assert 0.8 <= np.mean(held) <= 0.99
+    low, high = believer.interval(others, confidence=0.9)
+    true = truth(others)
+    middle = believer.predict(others)
+    assert ((low <= middle) & (middle <= high)).all()
+    assert np.corrcoef(middle, true)[0, 1] > 0.5
+    np.testing.assert_array_equal(believer.upper(confidence=0.9)(others), high)
+    np.testing.assert_array_equal(believer.lower(confidence=0.9)(others), low)
+    assert (believer.deviation(others) >= 0).all()
+    again = fit_believer(rows, truth(rows), fit=fit)
+    np.testing.assert_array_equal(again.predict(others), middle)
+
+
+def test_too_few_networks_are_refused():
+    rows = cells(seed=0, n=19)
+    with pytest.raises(EdgenasError, match="at least 20 networks are needed, found 19"):
+        fit_believer(rows, truth(rows), fit=fit_process_model(ENCODINGS))
