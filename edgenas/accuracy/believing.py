@@ -28,7 +28,7 @@ FEWEST = 20  # networks that a model can be fitted to
 _TAIL = 0.2  # part of the networks whose line goes on beyond the best and the worst
 
 
-class Model(Protocol):
+class ScoreModel(Protocol):
     """What has learnt normal scores of networks."""
 
     def believe(self, rows: Codes) -> tuple[Vector, Vector]:
@@ -82,7 +82,7 @@ class Believer:
         errors: of left-out networks in deviations, absolute and ascending, shape (n,).
     """
 
-    model: Model
+    model: ScoreModel
     scale: RankScale
     errors: Vector
 
@@ -113,7 +113,7 @@ class Believer:
 
 
 def fit_believer(
-    rows: Codes, accuracy: Vector, *, fit: Callable[[Codes, Vector], Model]
+    rows: Codes, accuracy: Vector, *, fit: Callable[[Codes, Vector], ScoreModel]
 ) -> Believer:
     """A predictor with intervals.
 
@@ -155,14 +155,14 @@ class ProcessModel:
     process: Process
 
     def believe(self, rows: Codes) -> tuple[Vector, Vector]:
-        """See ``Model``."""
+        """See ``ScoreModel``."""
         distances = measure_distances(self.encodings, rows, self.rows)
         mean, deviation = self.process.believe(self.process.narrow(distances))
         noise = self.process.variance * self.process.lengths.noise
         return mean, np.sqrt(deviation**2 + noise)
 
     def left_out(self) -> tuple[Vector, Vector]:
-        """See ``Model``; in closed form, Rasmussen & Williams (5.12)."""
+        """See ``ScoreModel``; in closed form, Rasmussen & Williams (5.12)."""
         inner = np.linalg.inv(self.process.factor)
         inverse = inner.T @ inner
         diagonal = np.diagonal(inverse)

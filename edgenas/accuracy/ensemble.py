@@ -42,12 +42,12 @@ class Ensemble:
     noise: float
 
     def believe(self, rows: Codes) -> tuple[Vector, Vector]:
-        """See `edgenas.accuracy.believing.Model`."""
+        """See `edgenas.accuracy.believing.ScoreModel`."""
         said = _say(self.members, _inputs(self.encodings, rows))
         return said.mean(0), np.sqrt(said.var(0) + self.noise)
 
     def left_out(self) -> tuple[Vector, Vector]:
-        """See `edgenas.accuracy.believing.Model`."""
+        """See `edgenas.accuracy.believing.ScoreModel`."""
         said = np.ma.masked_array(self.own, self.learnt)
         mean = np.asarray(said.mean(0).filled(0.0), float)
         return mean, np.sqrt(np.asarray(said.var(0).filled(1.0), float) + self.noise)
