@@ -107,7 +107,7 @@ def cut(pixels: Image.Image, high: int, wide: int, top: int, left: int) -> Image
     return pixels.crop((left, top, left + wide, top + high))
 
 
-def open_model(manifest: dict[str, Any]) -> Answer:
+def open_model(manifest: dict[str, Any], folder: Path = FOLDER) -> Answer:
     """Load model.onnx; returns a function from an input (1, 3, height, width) to its logits."""
     import onnxruntime
 
@@ -115,7 +115,7 @@ def open_model(manifest: dict[str, Any]) -> Answer:
     # Without it, int8 models are less accurate on x86 processors that lack VNNI.
     options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(
-        str(FOLDER / "model.onnx"), options, providers=["CPUExecutionProvider"]
+        str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
     )
     batch = session.get_inputs()[0].shape[0]
 

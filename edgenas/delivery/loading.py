@@ -1,12 +1,11 @@
 """``load``: what was made before, a bundle or a supernet, ready to be used."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from edgenas.basics.errors import EdgenasError
@@ -23,18 +22,13 @@ class BundleSession:
     """The model of a bundle, ready to run on image files.
 
     Args:
-        model: the ONNX file.
-        preprocessing: the field of that name in the manifest.
+        folder: of the bundle.
+        fields: of its manifest.
     """
 
-    def __init__(self, model: Path, *, preprocessing: Mapping[str, Any]) -> None:
-        options = onnxruntime.SessionOptions()
-        # Without it, int8 models are less accurate on x86 processors that lack VNNI.
-        options.add_session_config_entry("session.x64quantprecision", "1")
-        self._session = onnxruntime.InferenceSession(
-            str(model), options, providers=["CPUExecutionProvider"]
-        )
-        self._preprocessing = dict(preprocessing)
+    def __init__(self, folder: Path, *, fields: dict[str, Any]) -> None:
+        self._answer = example.open_model(fields, folder)
+        self._preprocessing: dict[str, Any] = fields["preprocessing"]
 
     def logits(self, images: Sequence[Path | str]) -> NDArray[np.float32]:
         """Logits of image files, shape (n, classes), preprocessed as the manifest says.
@@ -42,7 +36,7 @@ class BundleSession:
         Raises:
             EdgenasError: a file is no image that can be read.
         """
-        return np.stack([example.run(self._session, self._read(Path(path))) for path in images])
+        return np.stack([self._answer(self._read(Path(path))) for path in images])
 
     def _read(self, path: Path) -> NDArray[np.float32]:
         try:
@@ -93,5 +87,5 @@ def load(folder: Path | str) -> Bundle | TrainedSupernet:
         arch=arch,
         record=record,
         labels=tuple(fields["labels"]),
-        session=BundleSession(folder / "model.onnx", preprocessing=fields["preprocessing"]),
+        session=BundleSession(folder, fields=fields),
     )
