@@ -55,7 +55,8 @@ def test_the_cpp_program_gives_the_answers_of_the_bundle(edgenas, tmp_path: Path
     if not (HEADERS / "opencv2" / "dnn.hpp").is_file():
         pytest.skip("OpenCV's DNN module is not here: apt install libopencv-dev")
     bundle, export, program = (tmp_path / name for name in ("bundle", "export", "classify"))
-    done = edgenas("specialize", "--device", "rpi4", "--latency", "3ms", "--out", bundle)
+    words = ("--supernet", "mbv3-cifar10", "--latency", "3ms", "--out", bundle)
+    done = edgenas("specialize", "--device", "rpi4", *words)
     assert done.code == 0, done.log
     assert (
         edgenas("export", bundle, "--to", "onnx", "--reader", "opencv", "--out", export).code == 0

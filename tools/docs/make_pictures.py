@@ -50,11 +50,15 @@ def draw_budget() -> str:
     for colour, (name, points) in zip(DEVICES.values(), lines.items(), strict=True):
         line = plane.line(staircase(points, end=plane.x.high), class_="front")
         line.set("style", f"stroke:{colour};fill:none;stroke-width:1.6")
-        best = max((p for p in points if p[0] <= BUDGET), key=lambda p: p[1])
-        disc = plane.mark(*best, class_="", title=f"{name}: {best[1]:.2f}%", radius=4)
+        within = [point for point in points if point[0] <= BUDGET]
+        told = f"{name}: no network keeps the budget"
+        disc = None
+        if within:
+            bound, accuracy = within[-1]
+            told = f"{name}: {accuracy:.2f}% in at most {bound:.2f} ms"
+            disc = plane.mark(bound, accuracy, class_="", title=told, radius=4)
         if disc is not None:
             disc.set("fill", colour)
-        told = f"{name}: {best[1]:.2f}% in at most {best[0]:.2f} ms"
         parts += [line, disc, words(40, bottom + 12, told, size=10, colour=colour, anchor="start")]
         bottom += 14
     title = f"The most accurate network within {BUDGET:g} ms on {' and '.join(lines)}"
