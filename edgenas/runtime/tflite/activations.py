@@ -73,8 +73,10 @@ def hard_swish(draft: Draft, node: NodeProto) -> None:
         return
     value = draft.plain(node.input[0])
     assert value.steps is not None
-    # Steps of the value itself make the sum exact, if 6 is one of its integers.
-    scale = max(value.steps.scales[0], 6 / 255)
+    # The steps of the value itself make the sum exact. They reach far enough, unless the value has
+    # many integers below -3.
+    (step,), (zero,) = value.steps.scales, value.steps.zero_points
+    scale = max(step, min(6.0, step * (127 - zero) + 3) / 255)
     gate = replace(value, tensor=draft.fresh(f"{ending.name}/gate"), steps=Steps((scale,), (-128,)))
     three = draft.number(3.0, integer=True)
     draft.operator(
