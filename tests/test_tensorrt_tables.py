@@ -99,8 +99,12 @@ def clock(law: str, seed: int) -> LawClock:
 TARGET = Target("jetson-orin-nano", "tensorrt", "fp16")
 
 
+# Beside the two laws that were written by hand, some that were drawn at random.
+DRAWN = [f"drawn-{seed}" for seed in range(5)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("law", sorted(trtexec_law.LAWS))
+@pytest.mark.parametrize("law", [*sorted(trtexec_law.LAWS), *DRAWN])
 @pytest.mark.parametrize(
     ("name", "method"),
     [("mbv3-cifar", "networks"), ("mbv3-photo", "networks"), ("mbv3-cifar", "slopes")],
@@ -128,7 +132,7 @@ def test_networks_never_measured_are_predicted_within_three_percent(law, name, m
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("law", sorted(trtexec_law.LAWS))
+@pytest.mark.parametrize("law", [*sorted(trtexec_law.LAWS), *DRAWN])
 def test_budgets_are_kept_on_a_new_build(law, tiny, tmp_path, monkeypatch):
     at = clock(law, seed=5)
     monkeypatch.setattr(reach, "tool_clock", lambda runtime, *, place, say=None: at)
