@@ -1,6 +1,7 @@
 """Energies in a profile: journal, table, what predicts them, and budgets that are held to them."""
 
 import json
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import recorded_boards
 import trtexec_law
 from test_profiling import FEW, TARGET, TINY, Scripted
 from test_specialize import Machine, ask, between, everything, profiled
+from trtexec_drawn import draw
 
 from edgenas.accuracy.predictor import load_accuracy
 from edgenas.basics.errors import EdgenasError
@@ -255,6 +257,39 @@ def test_energies_of_a_board_with_a_law_of_its_own_are_predicted_within_3_percen
     graphs = [network_graph(space, arch) for arch in others]
     truth = [trtexec_law.energy(g, seconds=trtexec_law.truth(g, size=2)) for g in graphs]
     assert np.abs(energy.predict(others) / truth - 1).mean() < 0.03  # the bar of the profile
+    assert (energy.upper(others, confidence=0.95) >= truth).sum() >= 36
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 5])
+def test_energies_of_boards_that_are_drawn_at_random(seed):
+    """Times and energies by laws of a seed; both of engines whose times spread by 3%."""
+    board, drawn = draw(seed), random.Random(seed)
+    space, rng = spaces.load_space("mbv3-cifar"), np.random.default_rng(seed)
+    idle, depthwise, mac = (
+        drawn.uniform(*ends) for ends in ((2, 8), (3e-12, 2e-11), (1e-12, 6e-12))
+    )
+    element, weight = drawn.uniform(3e-11, 1.5e-10), drawn.uniform(5e-11, 2e-10)
+
+    def true(arch, *, once: float = 1.0, again: float = 1.0) -> tuple[float, float]:
+        kernels = trtexec_law.kernels_of(trtexec_law.read_graph(network_graph(space, arch)))
+        seconds = board(kernels, size=2)
+        joules = idle * seconds * again
+        for kernel in kernels:
+            joules += kernel.macs * (depthwise if kernel.kind == "depthwise" else mac)
+            joules += (kernel.read + kernel.written) * element + kernel.weights * weight
+        return seconds * once, joules
+
+    archs = calibration_archs(space, 10) + random_archs(space, 20, seed=0)
+    spreads = [(1 + 0.03 * rng.standard_normal(2).clip(-2.5, 2.5)).tolist() for _ in archs]
+    measured = [true(a, once=o, again=n) for a, (o, n) in zip(archs, spreads, strict=True)]
+    seconds, joules = zip(*measured, strict=True)
+    latency = learn_predictor(space, archs, list(seconds))
+    energy = fit_energy(space, table_of(space, archs, seconds, joules), latency=latency)
+    assert energy is not None
+    others = random_archs(space, 40, seed=9)
+    truth = np.array([true(arch)[1] for arch in others])
+    assert np.abs(energy.predict(others) / truth - 1).mean() < 0.03  # the bar of the product
     assert (energy.upper(others, confidence=0.95) >= truth).sum() >= 36
 
 

@@ -5,7 +5,8 @@ work itself: arithmetic and memory traffic (Horowitz, "Computing's energy proble
 figure 1.1.9). So energies are fitted as sums of the predicted latency, multiply-accumulates,
 elements moved and weights, with rates of which none is below zero. Shorter lists of these, and the
 layer costs that `edgenas.latency.learned` would learn from the energies alone, compete with the
-whole one; what predicts networks best that were left out of the fit wins.
+whole one, and so does the mean of the best list and the learned costs, whose errors differ; what
+predicts networks best that were left out of the fit wins.
 """
 
 from collections.abc import Iterator, Mapping
@@ -53,11 +54,14 @@ def fit_energy(
         return None
     rows = space.encode([arch for arch, _ in pairs])
     joules = np.array([value for _, value in pairs], dtype=np.float64)
-    tried = [
-        (float(np.abs(out / joules - 1).mean()), out, sums)
-        for out, sums in _fits(space, rows, joules, guide=latency.tables())
-    ]
-    _, left_out, sums = min(tried, key=lambda each: each[0])
+
+    def error(fit: tuple[Vector, Tables]) -> float:
+        return float(np.abs(fit[0] / joules - 1).mean())
+
+    *lists, learned = _fits(space, rows, joules, guide=latency.tables())
+    best = min(lists, key=error)
+    mean = (best[0] + learned[0]) / 2, combine_tables([best[1], learned[1]], [0.5, 0.5])
+    left_out, sums = min((best, learned, mean), key=error)
     base = SumPredictor(space=space, sums=sums, target=table.target, provenance="measured")
     return LinePredictor(base=base, sums=sums, line=identity_line(left_out, joules))
 
