@@ -1,6 +1,7 @@
 """Costs against independent counters: torch's FLOP counter, the modules, a liveness simulation."""
 
 import operator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,7 +51,9 @@ def counted(space: Space, arch: Arch) -> cost.Cost:
     return cost.Cost(
         macs=counter.get_total_flops() // 2,
         params=sum(p.numel() for p in network.parameters()),
-        weights=sum(p.weight.numel() + len(p.weight) for p in parts) - without,
+        weights=sum(p.weight.numel() + len(p.weight) for p in parts)
+        - without
+        + 2 * space.stages[-1].widths[-1] * space.head_norm,
         peak=peak(network, images),
     )
 
@@ -114,7 +117,11 @@ def test_costs_are_those_of_independent_counters(space: Space, seed: int):
 def test_costs_of_shipped_spaces_are_those_of_independent_counters(name: str):
     space = load_space(name)
     for arch in (space.smallest(), space.largest(), *archs_of(space, seed=1, n=2)):
-        assert cost.total(space, arch) == counted(space, arch)
+        known, seen = cost.total(space, arch), counted(space, arch)
+        if space.cells:  # of cells the cost model knows no more than that they need no more
+            assert known.peak >= seen.peak
+            seen = replace(seen, peak=known.peak)
+        assert known == seen
 
 
 def check_tables(space: Space, *, seed: int, n: int) -> None:

@@ -451,7 +451,8 @@ def listed(*blocks: str, **fields: Any) -> dict[str, Any]:
     [
         (
             {"kind": "vit"},
-            "stages[1].kind must be one of conv, mbconv, bottleneck, fused, uib, rep, found 'vit'",
+            "stages[1].kind must be one of conv, mbconv, bottleneck, fused, uib, rep, "
+            "basic, cell, found 'vit'",
         ),
         ({"activation": "gelu"}, "stages[1].activation must be one of relu, relu6, hswish"),
         (

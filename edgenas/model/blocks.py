@@ -174,11 +174,12 @@ class Bottleneck(nn.Module):
 
 
 class Head(nn.Module):
-    """Layer kind ``head``: optional conv, global pooling, optional mix, classifier."""
+    """Layer kind ``head``: global pooling, classifier, and optional parts before and between."""
 
     def __init__(self, layer: Layer, *, epsilon: float) -> None:
         super().__init__()
         channels = layer.inputs
+        self.norm = nn.BatchNorm2d(channels, eps=epsilon) if layer.head_norm else None
         self.final = None
         if layer.final:
             self.final = ConvNorm(channels, layer.final, epsilon=epsilon)
@@ -197,6 +198,8 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs, *in_size) -> logits (n, classes)."""
+        if self.norm is not None:
+            x = self.activation(self.norm(x))
         if self.final is not None:
             x = self.activation(self.final(x))
         x = self.pool(x)

@@ -287,6 +287,9 @@ def node_counts(onnx_bytes: bytes) -> dict[str, OperatorCount]:
         shapes[value.name] = [dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim]
     counts: dict[str, OperatorCount] = {}
     for node in graph.node:
+        # A batch norm without a conv before it is a factor and a summand for each channel.
+        if node.op_type in ("Add", "Mul") and (held := _channels_held(node, constants)):
+            counts[node.name] = OperatorCount(0, held)
         if node.op_type in _FREE:
             continue
         if node.op_type not in ("Conv", "Gemm", "MatMul"):
@@ -306,6 +309,12 @@ def node_counts(onnx_bytes: bytes) -> dict[str, OperatorCount]:
         name = node.name or f"{node.op_type}_{len(counts)}"
         counts[name] = OperatorCount(math.prod(out) * each // batch, held)
     return counts
+
+
+def _channels_held(node: onnx.NodeProto, constants: Mapping[str, list[int]]) -> int:
+    """The elements of a constant with a value for each channel; 0: the node has none."""
+    shapes = [constants[name] for name in node.input if name in constants]
+    return sum(math.prod(shape) for shape in shapes if len(shape) == 4)
 
 
 def integer_share(onnx_bytes: bytes, *, runtime: str) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from edgenas.model.blocks import ConvNorm, Reparameterised
+from edgenas.model.blocks import ConvNorm, Head, Reparameterised
 from edgenas.model.network import Network
 from edgenas.space.plan import plan
 
@@ -27,6 +27,9 @@ def fold_network(network: Network) -> Iterator[tuple[str, Tensor, Tensor | None]
             if isinstance(part, Reparameterised):
                 yield f"{name}.{path}", *merge(part)
                 inside += part.modules()
+            elif isinstance(part, Head) and part.norm is not None:
+                factor, summand = (v[None, :, None, None] for v in _affine(part.norm))
+                yield f"{name}.norm", factor, summand
             elif isinstance(part, ConvNorm) and part not in inside:
                 yield f"{name}.{path}", *fold(part)
                 inside.append(part.conv)

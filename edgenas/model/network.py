@@ -1,6 +1,6 @@
 """A whole plain network: what the supernet extracts, and what is trained further and exported."""
 
-from typing import cast
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,13 @@ from edgenas.model.blocks import (
     Reparameterised,
     UniversalBottleneck,
 )
+from edgenas.model.cells import Basic, PreConv, Sum, Window
 from edgenas.space.arch import Arch
 from edgenas.space.layer import Layer
-from edgenas.space.plan import plan
+from edgenas.space.plan import Step, follow, walk
 from edgenas.space.space import Space
 
-Block = Conv | MBConv | Bottleneck | Head | Fused | UniversalBottleneck | Reparameterised
-_KINDS: dict[str, type[Block]] = {
+_KINDS: dict[str, Callable[..., nn.Module]] = {
     "conv": Conv,
     "mbconv": MBConv,
     "bottleneck": Bottleneck,
@@ -28,12 +28,31 @@ _KINDS: dict[str, type[Block]] = {
     "fused": Fused,
     "uib": UniversalBottleneck,
     "rep": Reparameterised,
+    "basic": Basic,
+    "preconv": PreConv,
+    "avgpool": Window,
+    "maxpool": Window,
+    "sum": Sum,
 }
 
 
 def build(layer: Layer, *, epsilon: float) -> nn.Module:
     """The module of a layer, with fresh weights."""
     return _KINDS[layer.kind](layer, epsilon=epsilon)
+
+
+def place_of(modules: Mapping[str, nn.Module], name: str) -> nn.Module:
+    """What stands at the place of a block: its module, or the parts of its cell by name.
+
+    Args:
+        modules: by the names of layers.
+        name: of the block. One that is nothing at all has no module.
+    """
+    if name in modules:
+        return modules[name]
+    inside = f"{name}."
+    parts = {n.removeprefix(inside): m for n, m in modules.items() if n.startswith(inside)}
+    return nn.ModuleDict(parts) if parts else nn.Identity()
 
 
 class Network(nn.Module):
@@ -53,21 +72,21 @@ class Network(nn.Module):
         self.space = space
         self.arch = arch
         self.keeps_statistics = False
-        modules = {n: build(layer, epsilon=space.epsilon) for n, layer in plan(space, arch)}
+        self._steps = walk(space, arch)
+        modules = {s.name: build(s.layer, epsilon=space.epsilon) for s in self._steps}
         self.head = modules.pop("head")
         stages: list[nn.ModuleList] = []
         for i, stage in enumerate(arch.stages):
-            places = [f"stages.{i}.{j}" for j in range(len(stage.blocks))]
-            # A block that is nothing at all has no layer.
-            stages.append(nn.ModuleList(modules.get(name) or nn.Identity() for name in places))
+            names = [f"stages.{i}.{j}" for j in range(len(stage.blocks))]
+            stages.append(nn.ModuleList(place_of(modules, name) for name in names))
         self.stages = nn.ModuleList(stages)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (n, inputs, height, width) -> logits (n, classes)."""
-        for stage in self.stages:
-            for block in cast(nn.ModuleList, stage):
-                x = block(x)
-        return self.head(x)
+        return follow(self._steps, x, self._run)
+
+    def _run(self, step: Step, *inputs: Tensor) -> Tensor:
+        return self.get_submodule(step.name)(*inputs)
 
     def train(self, mode: bool = True) -> "Network":
         """Set the mode, as of any module."""

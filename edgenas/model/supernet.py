@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.model.network import Network, build, initialise
+from edgenas.model.network import Network, build, initialise, place_of
 from edgenas.space.arch import Arch
 from edgenas.space.layer import Layer
-from edgenas.space.plan import Slot, plan, slots
+from edgenas.space.plan import Slot, Step, follow, plan, slots, walk
 from edgenas.space.space import Space
 
 # The convs whose kernels are elastic, by layer kind: the weight, and the field of its size.
@@ -50,14 +50,14 @@ class Supernet(nn.Module):
         super().__init__()
         self.space = space
         self.original: Arch | None = None
-        all_slots = iter(slots(space))
         self._sizes = {slot.name: _kernel_sizes(slot) for slot in slots(space)}
+        places = {slot.name: _largest(space, slot) for slot in slots(space)}
         stages: list[nn.ModuleList] = []
-        for stage in space.stages:
-            places = itertools.islice(all_slots, max(stage.depths))
-            stages.append(nn.ModuleList([_largest(space, slot) for slot in places]))
+        for i, stage in enumerate(space.stages):
+            names = [f"stages.{i}.{j}" for j in range(max(stage.depths))]
+            stages.append(nn.ModuleList(place_of(places, name) for name in names))
         self.stages = nn.ModuleList(stages)
-        self.head = _largest(space, next(all_slots))
+        self.head = places["head"]
         initialise(self, generator=torch.Generator().manual_seed(seed))
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
@@ -80,10 +80,11 @@ class Supernet(nn.Module):
                 f"images must be {size[0]}x{size[1]} pixels for this arch, "
                 f"found {'x'.join(map(str, x.shape[2:]))}"
             )
-        for name, layer in plan(self.space, arch):
-            module = _template(layer, self.space.epsilon, self.training)
-            x = functional_call(module, self.slice(name, layer), (x,))
-        return x
+        return follow(walk(self.space, arch), x, self._run)
+
+    def _run(self, step: Step, *inputs: Tensor) -> Tensor:
+        module = _template(step.layer, self.space.epsilon, self.training)
+        return functional_call(module, self.slice(step.name, step.layer), inputs)
 
     def slice(self, name: str, layer: Layer) -> dict[str, Tensor]:
         """The tensors of one layer: views of the largest ones wherever possible.
@@ -93,8 +94,8 @@ class Supernet(nn.Module):
             layer: the layer to fill that place.
         """
         block = self.get_submodule(name)
-        if isinstance(block, nn.ModuleDict):  # blocks of several kinds can stand here
-            block = block[layer.kind]
+        if isinstance(block, nn.ModuleDict):  # layers of several kinds can stand here
+            block = block[_family(layer)]
         largest = dict(block.named_parameters())
         if not self.training:
             largest |= dict(block.named_buffers())
@@ -155,13 +156,18 @@ class Supernet(nn.Module):
 
 
 def _largest(space: Space, slot: Slot) -> nn.Module:
-    """The largest weights of a place; where blocks of several kinds can stand, of each kind."""
+    """The largest weights of a place; where layers of several kinds can stand, of each kind."""
     layers = [layer for layer in slot.layers.values() if layer is not None]
-    kinds = dict.fromkeys(layer.kind for layer in layers)
-    blocks = {k: _largest_block(space, [x for x in layers if x.kind == k]) for k in kinds}
+    families = dict.fromkeys(map(_family, layers))
+    blocks = {f: _largest_block(space, [x for x in layers if _family(x) == f]) for f in families}
     if len(blocks) > 1:
         return nn.ModuleDict(blocks)
     return next(iter(blocks.values()), nn.Identity())
+
+
+def _family(layer: Layer) -> str:
+    """The layers of one family at one place share their weights."""
+    return layer.kind if layer.kind != "preconv" else f"{layer.kind}{layer.kernel}"
 
 
 def _largest_block(space: Space, layers: Sequence[Layer]) -> nn.Module:

@@ -14,7 +14,7 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from edgenas.space.arch import Arch
 from edgenas.space.layer import Layer, Primitive, divide_size
-from edgenas.space.plan import plan
+from edgenas.space.plan import Step, follow, walk
 from edgenas.space.primitives import primitives
 from edgenas.space.space import Space
 
@@ -39,7 +39,7 @@ def layer_graph(layer: Layer, *, batch: int = 1, seed: int = 0) -> bytes:
         batch: images a run.
         seed: of the random weights.
     """
-    return _graph([layer], batch=batch, weights=random_weights(seed))
+    return row_graph([layer], batch=batch, seed=seed)
 
 
 def row_graph(row: Sequence[Layer], *, batch: int = 1, seed: int = 0) -> bytes:
@@ -50,7 +50,12 @@ def row_graph(row: Sequence[Layer], *, batch: int = 1, seed: int = 0) -> bytes:
         batch: images a run.
         seed: of the random weights.
     """
-    return _graph(list(row), batch=batch, weights=random_weights(seed))
+    names = ["", *map(str, range(len(row)))]
+    steps = [
+        Step(name, layer, (source,) * max(1, layer.terms))
+        for name, layer, source in zip(names[1:], row, names[:-1], strict=True)
+    ]
+    return _graph(steps, batch=batch, weights=random_weights(seed))
 
 
 def copies_graph(layer: Layer, copies: int, *, batch: int = 1, seed: int = 0) -> bytes:
@@ -73,7 +78,8 @@ def copies_graph(layer: Layer, copies: int, *, batch: int = 1, seed: int = 0) ->
     x = INPUT
     if layer.inputs > _IMAGE:
         x = builder.operator(_pointwise(layer.inputs, layer.inputs, size=layer.in_size), x)
-    outputs = [_append(builder, layer, x) for _ in range(copies)]
+    sources = (x,) * max(1, layer.terms)
+    outputs = [_append(builder, layer, *sources) for _ in range(copies)]
     if layer.kind != "head":
         stride = max(layer.out_size)
         pixel = _pointwise(layer.outputs, _PIXEL, size=layer.out_size, stride=stride)
@@ -131,8 +137,7 @@ def network_graph(
         weights: where its constants come from; None: random ones, which take as long.
         seed: of the random weights.
     """
-    layers = [layer for _, layer in plan(space, arch)]
-    return _graph(layers, batch=batch, weights=weights or random_weights(seed))
+    return _graph(walk(space, arch), batch=batch, weights=weights or random_weights(seed))
 
 
 def random_weights(seed: int) -> Weights:
@@ -156,16 +161,16 @@ def _shapes(part: Primitive) -> list[tuple[int, ...]]:
     """Of the constants of a conv or linear: weight, and bias where one is deployed."""
     kernel = part.kernel if part.op == "conv" else ()
     weight = (part.outputs, part.inputs // part.groups, *kernel)
+    if part.op == "scale":
+        return [(1, part.outputs, 1, 1)] * 2
     return [weight, (part.outputs,)] if part.bias or part.norm else [weight]
 
 
-def _graph(layers: list[Layer], *, batch: int | str, weights: Weights) -> bytes:
+def _graph(steps: Sequence[Step], *, batch: int | str, weights: Weights) -> bytes:
     builder = _Builder(weights)
-    x = INPUT
-    for layer in layers:
-        x = _append(builder, layer, x)
+    follow(steps, INPUT, lambda step, *xs: _append(builder, step.layer, *xs))
     builder.nodes[-1].output[0] = OUTPUT
-    first, last = layers[0], layers[-1]
+    first, last = steps[0].layer, steps[-1].layer
     inputs = [batch, first.inputs, *first.in_size]
     outputs = [batch, last.outputs, *last.out_size]
     if last.kind == "head":
@@ -195,9 +200,16 @@ def _model(
     return model.SerializeToString()
 
 
-def _append(builder: "_Builder", layer: Layer, x: str) -> str:
-    """Append a layer's operators behind value ``x``; the name of its output."""
+def _append(builder: "_Builder", layer: Layer, x: str, *others: str) -> str:
+    """Append a layer's operators behind value ``x``; the name of its output.
+
+    A sum takes ``others`` too; without terms it is zeros of the shape of ``x``.
+    """
     parts = primitives(layer)
+    if layer.kind == "sum":
+        for other in others:
+            x = builder.node("Add", x, other)
+        return x if layer.terms else builder.node("Mul", x, builder.constant(0.0))
     activated = [after.op == "act" for after in parts[1:]] + [False]
     # Only the branches are wired here; what there is, and its shapes, the primitives say.
     on_shortcut = (1 + (layer.stride > 1)) if layer.downsample else 0
@@ -254,6 +266,11 @@ class _Builder:
                 return self.node("Gemm", flat, *self.weights(part, gain=gain), transB=1)
             case "maxpool", _:
                 return self.node("MaxPool", x, pads=pads, **sizes)
+            case "scale", _:
+                factor, summand = self.weights(part, gain=gain)
+                return self.node("Add", self.node("Mul", x, factor), summand)
+            case "avgpool", _ if part.kernel[0] != part.stride:
+                return self.node("AveragePool", x, pads=pads, **sizes)
             case "avgpool", _:
                 # The last window of an odd size sticks out: it averages what there is.
                 return self.node("AveragePool", x, ceil_mode=1, **sizes)

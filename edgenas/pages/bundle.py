@@ -10,6 +10,7 @@ from edgenas.bundle.contents import Contents
 from edgenas.bundle.record import MeasuredLatency, Record, Retraining
 from edgenas.bundle.trace import FrontNetwork, Trace
 from edgenas.pages import charts
+from edgenas.pages.cell import draw_cell
 from edgenas.pages.charts import (
     ChartRow,
     Interval,
@@ -179,7 +180,9 @@ def _network(contents: Contents) -> Element:
     if seconds:
         marks.append(("share", "part of the predicted latency"))
     note = "Rows are stages with channels x height x width behind them; e is the expansion."
-    return section("The network", node("figure", chart, legend(marks), node("figcaption", note)))
+    cells = [draw_cell(text, number=i) for i, text in enumerate(contents.arch.cells)]
+    figure = node("figure", chart, legend(marks), *cells, node("figcaption", note))
+    return section("The network", figure)
 
 
 def _layers(record: Record, trace: Trace) -> Element:

@@ -7,10 +7,10 @@ from xml.etree.ElementTree import Element
 from edgenas.basics.units import count, milliseconds, pixels
 from edgenas.pages.charts import WIDTH, drawing
 from edgenas.pages.markup import node, short
-from edgenas.space.arch import Arch, Block
+from edgenas.space.arch import CELL, Arch, Block
 from edgenas.space.cost import cost
 from edgenas.space.layer import Layer
-from edgenas.space.plan import plan
+from edgenas.space.plan import plan, size_before
 from edgenas.space.space import Space
 
 _LEFT = 84  # of the blocks; stages are named before
@@ -39,17 +39,21 @@ def draw_network(space: Space, arch: Arch, *, seconds: Mapping[str, float]) -> E
     )
     input_size = f"{pixels(space.input_size(arch.resolution))} pixels"
     parts: list[Element] = [_row_name(0, "input", input_size)]
-    top, size = 34, space.input_size(arch.resolution)
+    top = 34
     for i, (stage, options) in enumerate(zip(arch.stages, space.stages, strict=True)):
         row = [_arrow(top)]
         for j in range(max(options.depths)):
             name, left = f"stages.{i}.{j}", _LEFT + j * scales.cell
+            block = stage.blocks[j] if j < len(stage.blocks) else None
             if layer := layers.get(name):
-                block, spent, size = stage.blocks[j], seconds.get(name), layer.out_size
-                row += _draw_block(name, layer, block, spent, scales, (left, top))
+                assert block is not None
+                row += _draw_block(name, layer, block, seconds.get(name), scales, (left, top))
+            elif block == CELL:
+                row += _draw_cell(name, options.cell, seconds, scales, (left, top))
             else:
                 ghost = node("title", "not used: the space allows another block here")
                 row.append(_box(ghost, left, top, scales.cell * 0.55, class_="ghost"))
+        size = size_before(space, i + 1, arch.resolution)
         shape = f"{stage.width} x {pixels(size, by=' x ')}"
         parts += [*row[:1], _row_name(top, f"stage {i}", shape), *row[1:]]
         top += _STEP
@@ -112,6 +116,26 @@ def _draw_block(
     return parts
 
 
+def _draw_cell(
+    name: str,
+    number: int,
+    seconds: Mapping[str, float],
+    scales: _Scales,
+    corner: tuple[float, float],
+) -> list[Element]:
+    """The box of a cell, whose parts a drawing of its own shows, and the stripe of their time."""
+    left, top = corner
+    width = max(min(scales.cell - 6, 36.0), (scales.cell - 6) * 0.55)
+    spent = [value for part, value in seconds.items() if part.startswith(f"{name}.")]
+    title = node("title", f"{name.removeprefix('stages.')} cell {number}")
+    parts = [_box(title, left, top, width, class_="box k0")]
+    parts.append(_words("cell", left + width / 2, top + 15, class_="strong"))
+    parts.append(_words(f"{number}", left + width / 2, top + 27, class_="plain small"))
+    if spent:
+        parts.append(_stripe(left, top, width, min(1.0, sum(spent) / scales.seconds)))
+    return parts
+
+
 def _draw_head(head: Layer, seconds: float | None, scales: _Scales, top: float) -> list[Element]:
     channels = [head.inputs, head.final, head.mix, head.outputs]
     words = " to ".join(str(c) for c in channels if c)
@@ -134,6 +158,8 @@ def describe_layer(name: str, layer: Layer) -> str:
     size = f"{layer.kernel}x{layer.kernel}"
     if layer.kind == "uib":
         size = f"{layer.start}+{layer.kernel}"
+    if layer.kind == "sum":
+        size = f"of {layer.terms}" if layer.terms else "of nothing"
     return f"{place} {layer.kind} {size}, {layer.inputs}{wide} to {layer.outputs}{stride}"
 
 

@@ -12,6 +12,7 @@ from edgenas.basics.errors import EdgenasError, quote
 from edgenas.basics.files import check_schema, read_json, write_json
 from edgenas.basics.ranges import (
     Channels,
+    Id,
     Length,
     Pixels,
     Range,
@@ -19,7 +20,7 @@ from edgenas.basics.ranges import (
 )
 
 SCHEMA = "edgenas.arch/1"
-BlockKind = Literal["conv", "mbconv", "bottleneck", "fused", "uib", "rep", "none"]
+BlockKind = Literal["conv", "mbconv", "bottleneck", "fused", "uib", "rep", "basic", "cell", "none"]
 _KernelOrNone = Annotated[int, Range(0, 255, "pixels")]
 _BLOCK = re.compile(
     rf"(?:(?P<kind>{'|'.join(get_args(BlockKind))}):)?"
@@ -46,8 +47,8 @@ class Block:
 
     def __str__(self) -> str:
         """``3x4``, ``fused:3x4``, ``uib:5+3x4`` or ``none``: kind, kernel sizes x expansion."""
-        if self == NOTHING:
-            return "none"
+        if self in (NOTHING, CELL):
+            return str(self.kind)
         kind = f"{self.kind}:" if self.kind else ""
         start = f"{self.start}+" if self.start else ""
         return f"{kind}{start}{self.kernel}x{self.expand:g}"
@@ -62,7 +63,7 @@ class Block:
         if text == "none":
             return NOTHING
         match = _BLOCK.fullmatch(text)
-        if match is None or match["kind"] == "none" or float(match["expand"]) == 0:
+        if match is None or match["kind"] in ("none", "cell") or float(match["expand"]) == 0:
             raise EdgenasError(
                 f"a block must read like 3x4, fused:3x4, uib:5+3x4 or none, found {quote(text)}"
             )
@@ -83,6 +84,7 @@ class Block:
 
 
 NOTHING = Block(1, 1.0, "none")
+CELL = Block(1, 1.0, "cell")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +99,14 @@ class Stage:
 class Arch:
     """One network: the input resolution in pixels and the stages, the stem included.
 
+    Its cells, where it has some, are their text forms (`edgenas.space.cells`).
+
     It holds only blocks that exist, so equal networks are equal values.
     """
 
     resolution: Pixels
     stages: Annotated[tuple[Stage, ...], Length(1, 1000)]
+    cells: tuple[Id, ...] = ()
 
     @property
     def id(self) -> str:
@@ -112,11 +117,11 @@ class Arch:
     def __str__(self) -> str:
         """``r28 16[3x1] 24[5x4 3x3]``: resolution, then width[kernel x expand ...], for logs."""
         stages = (f"{stage.width}[{' '.join(map(str, stage.blocks))}]" for stage in self.stages)
-        return f"r{self.resolution} {' '.join(stages)}"
+        return " ".join([f"r{self.resolution}", *self.cells, *stages])
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object, schema first."""
-        return {
+        value: dict[str, Any] = {
             "schema": SCHEMA,
             "resolution": self.resolution,
             "stages": [
@@ -127,6 +132,9 @@ class Arch:
                 for stage in self.stages
             ],
         }
+        if self.cells:
+            value["cells"] = [*self.cells]
+        return value
 
     @staticmethod
     def from_json(value: Any, *, where: str = "arch") -> "Arch":

@@ -1,5 +1,6 @@
 """Spaces all of whose networks others have trained one by one: oracles for searches."""
 
+from edgenas.space.cells import CellSpace
 from edgenas.space.space import Space
 from edgenas.space.stage import StageSpace
 
@@ -25,5 +26,27 @@ def nas_bench_macro() -> Space:
         resolutions=(32,),
         stages=(StageSpace(kind="conv", widths=(32,)), *stages),
         final=1280,
+        activation="relu",
+    )
+
+
+def nas_bench_201() -> Space:
+    """NAS-Bench-201 (arXiv 2001.00326) on CIFAR: 15,625 cells in one skeleton.
+
+    The codes of a row are the benchmark's numbers of its operations, plus one, on the edges in its
+    own order; the text of a cell is that of the benchmark's files.
+    """
+    operations = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+    stages: list[StageSpace] = [StageSpace(kind="conv", widths=(16,), activation="none")]
+    for width in (16, 32, 64):
+        if width > 16:
+            stages.append(StageSpace(kind="basic", widths=(width,), stride=2))
+        stages.append(StageSpace(kind="cell", widths=(width,), depths=(5,)))
+    return Space(
+        name="nas-bench-201",
+        resolutions=(32,),
+        stages=tuple(stages),
+        cells=(CellSpace(operations=operations, nodes=3),),
+        head_norm=True,
         activation="relu",
     )

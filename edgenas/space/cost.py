@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from edgenas.basics.ranges import Count
 from edgenas.space.arch import Arch
-from edgenas.space.genes import Codes
+from edgenas.space.genes import Codes, layout
 from edgenas.space.layer import Layer, divide_size
-from edgenas.space.plan import plan, slots
+from edgenas.space.plan import plan, size_before, slots
 from edgenas.space.primitives import primitives
 from edgenas.space.space import Space
 
@@ -61,8 +61,21 @@ def total(space: Space, arch: Arch) -> Cost:
         macs=sum(p.macs for p in parts),
         params=sum(p.params for p in parts),
         weights=sum(p.weights for p in parts),
-        peak=max(p.peak for p in parts),
+        peak=max(cells_peak(space, arch.resolution), *(p.peak for p in parts)),
     )
+
+
+def cells_peak(space: Space, resolution: int) -> int:
+    """Elements that a cell can have alive at once, for one image: no fewer than it needs.
+
+    All nodes, the operations that wait to be added to one of them, and one inside an operation.
+    """
+    values = [0]
+    for i, stage in enumerate(space.stages):
+        if stage.kind == "cell":
+            size = size_before(space, i, resolution)
+            values.append(stage.widths[0] * prod(size) * 2 * (1 + space.cells[stage.cell].nodes))
+    return max(values)
 
 
 def memory(
@@ -87,8 +100,12 @@ def peak_elements(layer: Layer) -> int:
         steps = [before + final, (final or before) + pooled]
         steps += [pooled + layer.mix, (layer.mix or pooled) + layer.outputs]
         return max(steps)
+    if layer.kind in ("preconv", "avgpool", "maxpool", "sum"):
+        return before + after  # as `cells_peak` counts all values of a cell
     if layer.kind == "conv":
         steps = [before + after, 3 * after * layer.residual]
+    elif layer.kind == "basic":
+        steps = [2 * before + after, before + 3 * after]
     elif layer.kind in ("rep", "fused", "uib"):
         parts = [p for p in primitives(layer) if p.weights]
         adds = layer.residual and layer.kind != "rep"
@@ -221,4 +238,11 @@ def weights_table(space: Space) -> Tables:
 @functools.lru_cache(maxsize=32)
 def peak_table(space: Space) -> Tables:
     """Tables that give the largest number of live activation elements of rows."""
-    return compile_tables(space, lambda layer: cost(layer).peak, reduce="max")
+    tables = compile_tables(space, lambda layer: cost(layer).peak, reduce="max")
+    if not space.cells:
+        return tables
+    column = layout(space).resolution
+    cells = [float(cells_peak(space, resolution)) for resolution in space.resolutions]
+    values = np.array(cells[0]) if column is None else np.array([np.nan, *cells])
+    columns = () if column is None else (column,)
+    return Tables((*tables.columns, columns), (*tables.values, values), "max")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgenas.space.arch import Arch
+from edgenas.space.cells import parse_cell
 
 if TYPE_CHECKING:  # whose rows are read by these
     from edgenas.space.space import Space
@@ -23,8 +24,10 @@ class Gene:
         name: the path in an arch, e.g. ``stages[2].blocks[1].kernel``.
         values: what codes 1, 2, ... stand for: numbers, or whole blocks.
         optional: whether code 0 (absent) may occur.
-        stage: index of its stage; -1 for the resolution.
+        stage: index of its stage; -1 for the resolution and for cells.
         block: index of its block; -1 for a gene of the stage.
+        cell: index of its cell, whose operation on an edge it is; -1 outside of cells.
+        edge: index of this edge.
     """
 
     name: str
@@ -32,6 +35,8 @@ class Gene:
     optional: bool = False
     stage: int = -1
     block: int = -1
+    cell: int = -1
+    edge: int = -1
 
     @property
     def numbers(self) -> tuple[float, ...]:
@@ -42,6 +47,8 @@ class Gene:
 
     def code(self, arch: Arch) -> int:
         """Find the code of this gene in an arch of the space."""
+        if self.cell >= 0:
+            return 1 + self.values.index(parse_cell(arch.cells[self.cell])[self.edge])
         if self.stage < 0:
             return 1 + self.values.index(arch.resolution)
         stage = arch.stages[self.stage]
@@ -61,7 +68,7 @@ class Layout:
     """Which gene each column holds. A gene with one value that is always present has no column.
 
     ``widths`` and ``depths`` are keyed by stage, ``kernels`` and ``expands`` by (stage, block), and
-    so are ``blocks``: in stages that list whole blocks.
+    so are ``blocks``: in stages that list whole blocks. ``edges`` are keyed by (cell, edge).
     """
 
     genes: tuple[Gene, ...]
@@ -71,15 +78,21 @@ class Layout:
     kernels: dict[tuple[int, int], int]
     expands: dict[tuple[int, int], int]
     blocks: dict[tuple[int, int], int]
+    edges: dict[tuple[int, int], int]
 
 
 @functools.lru_cache(maxsize=64)
 def layout(space: "Space") -> Layout:
     """The columns of a space's rows."""
     genes: list[Gene] = []
-    lay = Layout((), 0 if len(space.resolutions) > 1 else None, {}, {}, {}, {}, {})
+    lay = Layout((), 0 if len(space.resolutions) > 1 else None, {}, {}, {}, {}, {}, {})
     if lay.resolution is not None:
         genes.append(Gene(name="resolution", values=space.resolutions))
+    for i, cell in enumerate(space.cells):
+        for k in range(len(cell.edges) if len(cell.operations) > 1 else 0):
+            lay.edges[i, k] = len(genes)
+            path = f"cells[{i}].edges[{k}]"
+            genes.append(Gene(name=path, values=cell.operations, cell=i, edge=k))
     for i, stage in enumerate(space.stages):
         for name, columns, values in (
             ("width", lay.widths, stage.widths),
@@ -95,7 +108,7 @@ def layout(space: "Space") -> Layout:
                 (".expand", lay.expands, stage.expands),
             )
             whole = (("", lay.blocks, stage.options),)
-            for name, columns, values in whole if stage.blocks else independent:
+            for name, columns, values in whole if stage.lists_blocks else independent:
                 if len(values) > 1 or optional:
                     columns[i, j] = len(genes)
                     path = f"stages[{i}].blocks[{j}]{name}"

@@ -10,7 +10,20 @@ from edgenas.basics.errors import EdgenasError, quote
 Size = tuple[int, int]
 _ONE: Size = (1, 1)
 PADDINGS = ("symmetric", "same")
-Kind = Literal["conv", "mbconv", "bottleneck", "head", "fused", "uib", "rep"]
+Kind = Literal[
+    "conv",
+    "mbconv",
+    "bottleneck",
+    "head",
+    "fused",
+    "uib",
+    "rep",
+    "basic",
+    "preconv",
+    "avgpool",
+    "maxpool",
+    "sum",
+]
 # Fields of a layer that are words, with those that there are; () where any will do.
 _WORDS = {
     "activation": (),
@@ -18,7 +31,7 @@ _WORDS = {
     "squeeze_activation": ("relu", "silu"),
     "gate": ("hsigmoid", "sigmoid"),
 }
-_FLAGS = ("residual", "downsample", "mix_bias", "mix_norm")
+_FLAGS = ("residual", "downsample", "mix_bias", "mix_norm", "head_norm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +39,9 @@ class Layer:
     """One unit of a planned arch that is profiled as a whole, with all its shapes.
 
     Args:
-        kind: ``head``, or that of a block: ``conv``, ``mbconv``, ``bottleneck``, ``fused``, ``uib``
-            or ``rep`` (`edgenas.space.stage.StageSpace`).
+        kind: ``head``, or that of a block: ``conv``, ``mbconv``, ``bottleneck``, ``fused``,
+            ``uib``, ``rep`` or ``basic`` (`edgenas.space.stage.StageSpace`); or of a part of a
+            cell: ``preconv`` (activation-conv-BN), ``avgpool``, ``maxpool`` or ``sum``.
         inputs: input channels.
         outputs: output channels; for the head, the number of classes.
         size: height of the input in pixels; also its width, unless ``columns`` says otherwise.
@@ -49,6 +63,8 @@ class Layer:
         mix_bias: head only: whether ``mix`` has a bias.
         start: kernel size of the depthwise conv at the start of a ``uib``; 0: none.
         mix_norm: head only: whether ``mix`` has a batch norm.
+        head_norm: head only: whether it begins with a batch norm and an activation.
+        terms: ``sum`` only: values that are added; 0: a value of zeros.
     """
 
     kind: Kind
@@ -72,6 +88,8 @@ class Layer:
     mix_bias: bool = False
     start: int = 0
     mix_norm: bool = False
+    head_norm: bool = False
+    terms: int = 0
 
     @property
     def in_size(self) -> tuple[int, int]:
@@ -138,8 +156,8 @@ class Primitive:
     """One operator of a layer. A batch norm is folded into the conv before it.
 
     Args:
-        op: ``conv``, ``linear``, ``globalpool``, ``avgpool``, ``maxpool``, ``add``, ``mul`` or
-            ``act``.
+        op: ``conv``, ``linear``, ``globalpool``, ``avgpool``, ``maxpool``, ``add``, ``mul``,
+            ``act`` or ``scale`` (a factor and a summand for each channel).
         inputs: input channels.
         outputs: output channels.
         kernel: height and width.
@@ -195,7 +213,8 @@ class Primitive:
     @property
     def folded(self) -> int:
         """The number of constants that ship: the weights and one bias per channel."""
-        return self.weights + self.outputs * (self.bias or self.norm)
+        alone = self.op == "scale"  # a batch norm without a conv: its factors ship too
+        return self.weights + self.outputs * ((self.bias or self.norm) + alone)
 
     @property
     def input_elements(self) -> int:

@@ -2,34 +2,135 @@
 
 import functools
 import itertools
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-from edgenas.space.arch import Arch, Block
+from edgenas.space.arch import CELL, Arch, Block
+from edgenas.space.cells import OPERATIONS, parse_cell
 from edgenas.space.genes import layout
 from edgenas.space.layer import Kind, Layer, Size, divide_size, pad_side
 from edgenas.space.space import Space
 from edgenas.space.stage import StageSpace, middle_channels, squeezed_channels
 
+Value = TypeVar("Value")
+
 
 def plan(space: Space, arch: Arch) -> tuple[tuple[str, Layer], ...]:
     """Walk through an arch and name its layers, in order.
 
-    Names are ``stages.<i>.<j>`` and ``head``. A block that is nothing at all has no layer. The arch
-    must be in the space (``space.check``).
+    Names are ``stages.<i>.<j>`` and ``head``, and inside of cells ``stages.<i>.<j>.edge<n>from<s>``
+    and ``stages.<i>.<j>.node<n>``. A block that is nothing at all has no layer. The arch must be in
+    the space (``space.check``).
     """
-    layers: list[tuple[str, Layer]] = []
-    before = space.inputs
+    return tuple((step.name, step.layer) for step in walk(space, arch))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One layer of an arch and what it takes.
+
+    Args:
+        name: of the layer.
+        layer: the layer.
+        sources: the names of the layers whose outputs it takes; empty text: the image.
+    """
+
+    name: str
+    layer: Layer
+    sources: tuple[str, ...]
+
+
+def walk(space: Space, arch: Arch) -> tuple[Step, ...]:
+    """The layers of an arch as ``plan`` names them, with the values that each takes."""
+    steps: list[Step] = []
+    before, value = space.inputs, ""
     for i, stage in enumerate(arch.stages):
         for j, block in enumerate(stage.blocks):
+            if block == CELL:
+                cell, value = _walk_cell(space, i, j, arch=arch, value=value)
+                steps += cell
+                continue
             inputs = before if j == 0 else stage.width
             last = j == len(stage.blocks) - 1
             layer = _block(space, i, j, arch.resolution, inputs, stage.width, block, last)
             if layer is not None:
-                layers.append((f"stages.{i}.{j}", layer))
+                steps.append(Step(f"stages.{i}.{j}", layer, (value,)))
+                value = steps[-1].name
         before = stage.width
-    layers.append(("head", _head(space, arch.resolution, before)))
-    return tuple(layers)
+    steps.append(Step("head", _head(space, arch.resolution, before), (value,)))
+    return tuple(steps)
+
+
+def _walk_cell(space: Space, i: int, j: int, *, arch: Arch, value: str) -> tuple[list[Step], str]:
+    """The steps of one cell, and the name of its output; ``value`` is the name of its input."""
+    number, steps, values = space.stages[i].cell, list[Step](), [value]
+    chosen = dict(zip(space.cells[number].edges, parse_cell(arch.cells[number]), strict=True))
+    for node in range(1, space.cells[number].nodes + 1):
+        terms: list[str] = []
+        for source in range(node):
+            operation = chosen[node, source]
+            layer = _edge(space, i, arch.resolution, operation)
+            if layer is not None:
+                name = f"stages.{i}.{j}.edge{node}from{source}"
+                steps.append(Step(name, layer, (values[source],)))
+                terms.append(name)
+            elif operation != "none":
+                terms.append(values[source])
+        layer = _node(space, i, arch.resolution, len(terms))
+        if layer is not None:
+            steps.append(Step(f"stages.{i}.{j}.node{node}", layer, tuple(terms) or (value,)))
+            terms = [steps[-1].name]
+        values.append(terms[0])
+    return steps, values[-1]
+
+
+def _edge(space: Space, i: int, resolution: int, operation: str) -> Layer | None:
+    """The layer of an operation in the cells of a stage; None: it computes nothing."""
+    kind, kernel = OPERATIONS[operation]
+    if not kind:
+        return None
+    blank = _node(space, i, resolution, 0)
+    assert blank is not None
+    return replace(blank, kind=kind, kernel=kernel)
+
+
+def _node(space: Space, i: int, resolution: int, terms: int) -> Layer | None:
+    """The layer that adds the terms of a node; None: there is a single one."""
+    size, width = size_before(space, i, resolution), space.stages[i].widths[0]
+    if terms == 1:
+        return None
+    return Layer(
+        kind="sum",
+        inputs=width,
+        outputs=width,
+        size=size[0],
+        columns=_columns(size),
+        terms=terms,
+    )
+
+
+def follow(steps: Sequence[Step], x: Value, apply: Callable[..., Value]) -> Value:
+    """Send a value through the steps of an arch.
+
+    Args:
+        steps: as ``walk`` gives them.
+        x: the image.
+        apply: called with a step and the values that it takes; gives its output.
+
+    Returns:
+        What the last step gives. Values are forgotten after their last use.
+    """
+    last = {source: i for i, step in enumerate(steps) for source in step.sources}
+    values = {"": x}
+    for i, step in enumerate(steps):
+        x = apply(step, *(values[source] for source in step.sources))
+        for source in {*step.sources}:
+            if last[source] == i:
+                del values[source]
+        if step.name in last:
+            values[step.name] = x
+    return x
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +153,46 @@ class Slot:
 def slots(space: Space) -> tuple[Slot, ...]:
     """All places of a space, with the layers that can fill each."""
     blocks = ((i, j) for i, stage in enumerate(space.stages) for j in range(max(stage.depths)))
-    return (*(_slot(space, i, j) for i, j in blocks), _slot(space, len(space.stages), 0))
+    places: list[Slot] = []
+    for i, j in blocks:
+        cell = space.stages[i].kind == "cell"
+        places += _cell_slots(space, i, j) if cell else [_slot(space, i, j)]
+    return (*places, _slot(space, len(space.stages), 0))
 
 
 def layers(space: Space) -> list[Layer]:
     """The distinct layers of all archs of a space, in order of first appearance."""
     every = (layer for slot in slots(space) for layer in slot.layers.values())
     return list(dict.fromkeys(layer for layer in every if layer is not None))
+
+
+def _cell_slots(space: Space, i: int, j: int) -> list[Slot]:
+    """The places of one cell: its edges, and the nodes that they lead to."""
+    lay, number = layout(space), space.stages[i].cell
+    cell, places = space.cells[number], list[Slot]()
+    every = (lay.resolution, space.resolutions)
+
+    def slot(name: str, nodes: list[int], make: Callable[..., Layer | None]) -> Slot:
+        """The place of a layer that depends on the resolution and the operations of some edges."""
+        choices = [every, *((lay.edges.get((number, k)), cell.operations) for k in nodes)]
+        columns = tuple(column for column, _ in choices if column is not None)
+        table: dict[tuple[int, ...], Layer | None] = {}
+        for picks in itertools.product(*(enumerate(values, 1) for _, values in choices)):
+            pairs = zip(choices, picks, strict=True)
+            codes = tuple(code for (column, _), (code, _) in pairs if column is not None)
+            table[codes] = make(*(value for _, value in picks))
+        return Slot(f"stages.{i}.{j}.{name}", columns, table)
+
+    def join(resolution: int, *operations: str) -> Layer | None:
+        return _node(space, i, resolution, sum(name != "none" for name in operations))
+
+    for node in range(1, cell.nodes + 1):
+        edges = [k for k, edge in enumerate(cell.edges) if edge[0] == node]
+        for k in edges:
+            name = f"edge{node}from{cell.edges[k][1]}"
+            places.append(slot(name, [k], functools.partial(_edge, space, i)))
+        places.append(slot(f"node{node}", edges, join))
+    return places
 
 
 def _slot(space: Space, i: int, j: int) -> Slot:
@@ -122,11 +256,12 @@ def _block(
 ) -> Layer | None:
     stage, kind = space.stages[i], block.kind or space.stages[i].kind
     stride = stage.stride if j == 0 else 1
-    size = _size_before(space, i, resolution)
+    size = size_before(space, i, resolution)
     if j > 0:
         size = divide_size(size, stage.stride)
     if kind == "none" and stride == 1 and inputs == width:
         return None
+    assert kind != "cell", "cells have layers of their own"
     plain: Kind = "conv" if kind == "none" else kind  # a 1x1 conv where shapes change
     mid, squeeze = 0, 0
     if plain in ("mbconv", "fused", "uib"):
@@ -146,8 +281,9 @@ def _block(
         mid=mid,
         activation=stage.activation if kind != "none" else "none",
         squeeze=squeeze,
-        residual=kind != "none" and _residual(stage, plain, stride, inputs, width),
-        downsample=plain == "bottleneck" and j == 0,
+        residual=kind not in ("none", "basic") and _residual(stage, plain, stride, inputs, width),
+        downsample=(plain == "bottleneck" and j == 0)
+        or (plain == "basic" and (stride > 1 or inputs != width)),
         pool=stage.pool if last else 1,
         padding=_padding(space, size, kernel=block.kernel or block.start, stride=stride),
         squeeze_activation=stage.squeeze_activation if squeeze else "relu",
@@ -172,7 +308,7 @@ def _residual(stage: StageSpace, kind: Kind, stride: int, inputs: int, width: in
 
 
 def _head(space: Space, resolution: int, inputs: int) -> Layer:
-    size = _size_before(space, len(space.stages), resolution)
+    size = size_before(space, len(space.stages), resolution)
     return Layer(
         kind="head",
         inputs=inputs,
@@ -184,10 +320,12 @@ def _head(space: Space, resolution: int, inputs: int) -> Layer:
         mix=space.mix,
         mix_bias=space.mix_bias,
         mix_norm=space.mix_norm,
+        head_norm=space.head_norm,
     )
 
 
-def _size_before(space: Space, i: int, resolution: int) -> Size:
+def size_before(space: Space, i: int, resolution: int) -> Size:
+    """Height and width of the input of a stage; of the head, behind the last one."""
     size = space.input_size(resolution)
     for stage in space.stages[:i]:
         size = divide_size(divide_size(size, stage.stride), stage.pool)

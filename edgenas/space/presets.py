@@ -34,7 +34,7 @@ from edgenas.basics.decode import decode
 from edgenas.basics.errors import unknown_name
 from edgenas.basics.files import check_schema, read_json, read_toml
 from edgenas.space.backbones import NAMES, published
-from edgenas.space.benchmarks import nas_bench_macro
+from edgenas.space.benchmarks import nas_bench_201, nas_bench_macro
 from edgenas.space.space import NEWER, Space
 from edgenas.space.stage import NEWER_OF_STAGES, StageSpace
 
@@ -258,6 +258,7 @@ PRESETS: Mapping[str, Callable[[], Space]] = {
     "ofa-proxyless-w1.3": ofa_proxyless_w13,
     "ofa-resnet50": ofa_resnet50,
     "nas-bench-macro": nas_bench_macro,
+    "nas-bench-201": nas_bench_201,
 }
 
 

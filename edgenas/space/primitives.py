@@ -95,8 +95,45 @@ def _bottleneck(layer: Layer) -> Parts:
     yield _act(outputs, out, layer.activation)
 
 
+def _preconv(layer: Layer) -> Parts:
+    yield _act(layer.inputs, layer.in_size, layer.activation)
+    yield _spatial(layer, layer.inputs, layer.outputs)
+
+
+def _basic(layer: Layer) -> Parts:
+    """NAS-Bench-201's residual block (arXiv 2001.00326, section 2.1); its shortcut has no norm."""
+    size, out, outputs = layer.in_size, _behind(layer), layer.outputs
+    if layer.downsample:
+        if layer.stride > 1:
+            stride = layer.stride
+            yield _simple("avgpool", layer.inputs, size, to=out, kernel=stride, stride=stride)
+        yield dataclasses.replace(_conv(layer.inputs, outputs, out), norm=False)
+    yield from _preconv(layer)
+    behind = dataclasses.replace(layer, inputs=outputs, size=out[0], columns=out[1], stride=1)
+    yield from _preconv(behind)
+    yield _simple("add", outputs, out, to=out)
+
+
+def _window(layer: Layer) -> Parts:
+    out, kernel = _behind(layer), layer.kernel
+    yield _simple(
+        layer.kind, layer.inputs, layer.in_size, to=out, kernel=kernel, stride=layer.stride
+    )
+
+
+def _sum(layer: Layer) -> Parts:
+    size = layer.in_size
+    if not layer.terms:
+        yield _simple("mul", layer.outputs, size, to=size)
+    for _ in range(layer.terms - 1):
+        yield _simple("add", layer.outputs, size, to=size)
+
+
 def _head(layer: Layer) -> Parts:
     channels, size = layer.inputs, layer.in_size
+    if layer.head_norm:
+        yield dataclasses.replace(_simple("scale", channels, size, to=size), norm=True)
+        yield _act(channels, size, layer.activation)
     if layer.final:
         yield _conv(channels, layer.final, size)
         yield _act(layer.final, size, layer.activation)
@@ -125,6 +162,11 @@ _KINDS: Mapping[str, Callable[[Layer], Parts]] = {
     "fused": _fused,
     "uib": _uib,
     "rep": _rep,
+    "basic": _basic,
+    "preconv": _preconv,
+    "avgpool": _window,
+    "maxpool": _window,
+    "sum": _sum,
 }
 
 

@@ -26,6 +26,7 @@ from edgenas.basics.ranges import (
     Range,
 )
 from edgenas.space.arch import Arch, Block, Stage
+from edgenas.space.cells import CellSpace, cell_text, check_cell, check_cell_space
 from edgenas.space.framing import USUAL_FRAMING, Framing
 from edgenas.space.genes import Codes, Gene, clear_absent, layout, rules
 from edgenas.space.layer import PADDINGS
@@ -46,6 +47,8 @@ from edgenas.space.stage import (
 # The first conv, the convs of squeeze-and-excitation, the depthwise ones, the classifier.
 PARTS = ("first", "squeeze", "depthwise", "classifier")
 
+_SYMMETRIC = {"bottleneck", "basic", "cell"}  # kinds that know no other padding
+
 # Fields that spaces of older versions lack. Files and digests have them only where they are not as
 # here, so that those of older versions stay what they are.
 NEWER: Mapping[str, object] = {
@@ -56,6 +59,8 @@ NEWER: Mapping[str, object] = {
     "std": None,
     "mix_bias": False,
     "mix_norm": False,
+    "head_norm": False,
+    "cells": (),
 }
 
 
@@ -86,6 +91,8 @@ class Space:
         std: standard deviation of the inputs, as ``mean``. Both are given, or none.
         mix_bias: whether ``mix`` has a bias.
         mix_norm: whether ``mix`` has a batch norm.
+        head_norm: whether the head begins with a batch norm and an activation of its own.
+        cells: the cells that stages of kind ``cell`` repeat.
 
     Raises:
         EdgenasError: a choice is illegal, or two choices would give the same network.
@@ -109,6 +116,8 @@ class Space:
     std: tuple[Deviation, Deviation, Deviation] | None = None
     mix_bias: bool = False
     mix_norm: bool = False
+    head_norm: bool = False
+    cells: Annotated[tuple[CellSpace, ...], Length(0, 100)] = ()
 
     def __post_init__(self) -> None:
         _check_space(self)
@@ -137,7 +146,8 @@ class Space:
     def size(self) -> int:
         """The number of different archs, exactly."""
         stages = (len(s.widths) * sum(len(s.options) ** d for d in s.depths) for s in self.stages)
-        return len(self.resolutions) * math.prod(stages)
+        cells = (len(cell.operations) ** len(cell.edges) for cell in self.cells)
+        return len(self.resolutions) * math.prod(stages) * math.prod(cells)
 
     def sample(
         self,
@@ -246,7 +256,7 @@ class Space:
                 depth = int(value(lay.depths.get(i), stage.depths))
                 blocks = tuple(
                     value(lay.blocks.get((i, j)), stage.options)
-                    if stage.blocks
+                    if stage.lists_blocks
                     else Block(
                         int(value(lay.kernels.get((i, j)), stage.kernels)),
                         value(lay.expands.get((i, j)), stage.expands),
@@ -254,7 +264,12 @@ class Space:
                     for j in range(depth)
                 )
                 stages.append(Stage(int(value(lay.widths.get(i), stage.widths)), blocks))
-            archs.append(Arch(int(value(lay.resolution, self.resolutions)), tuple(stages)))
+            cells = (
+                cell_text([value(lay.edges.get((i, k)), c.operations) for k in range(len(c.edges))])
+                for i, c in enumerate(self.cells)
+            )
+            resolution = int(value(lay.resolution, self.resolutions))
+            archs.append(Arch(resolution, tuple(stages), tuple(cells)))
         return archs
 
     def check(self, arch: Arch) -> None:
@@ -268,6 +283,12 @@ class Space:
             raise EdgenasError(
                 f"stages must be {len(self.stages)} in space {self.name}, found {len(arch.stages)}"
             )
+        if len(arch.cells) != len(self.cells):
+            raise EdgenasError(
+                f"cells must be {len(self.cells)} in space {self.name}, found {len(arch.cells)}"
+            )
+        for i, (text, cell) in enumerate(zip(arch.cells, self.cells, strict=True)):
+            check_cell(text, cell, f"cells[{i}]", self.name)
         for i, (chosen, stage) in enumerate(zip(arch.stages, self.stages, strict=True)):
             path = f"stages[{i}]"
             require_choice(chosen.width, stage.widths, f"{path}.width", self.name)
@@ -299,7 +320,8 @@ class Space:
             )
             for s in self.stages
         )
-        return Arch(int(pick(self.resolutions)), tuple(stages))
+        cells = tuple(cell.corner(pick) for cell in self.cells)
+        return Arch(int(pick(self.resolutions)), tuple(stages), cells)
 
     def restrict(
         self,
@@ -359,7 +381,7 @@ def _check_space(space: Space) -> None:
     if space.padding not in PADDINGS:
         raise EdgenasError(f"padding must be one of {', '.join(PADDINGS)}, found {space.padding!r}")
     for i, stage in enumerate(space.stages):
-        if space.padding == "same" and ("bottleneck" in stage.kinds or stage.pool > 1):
+        if space.padding == "same" and ({*stage.kinds} & _SYMMETRIC or stage.pool > 1):
             raise EdgenasError(
                 f"padding must be symmetric where there are bottlenecks or pools: stages[{i}]"
             )
@@ -375,5 +397,12 @@ def _check_space(space: Space) -> None:
         raise EdgenasError("mean and std must be given together")
     if not 0 < space.epsilon < 1:
         raise EdgenasError(f"epsilon must be between 0 and 1, found {space.epsilon}")
+    for i, cell in enumerate(space.cells):
+        check_cell_space(cell, f"cells[{i}]")
+    used = {stage.cell for stage in space.stages if stage.kind == "cell"}
+    if used != {*range(len(space.cells))}:
+        raise EdgenasError(
+            f"cells must be those that stages use, {sorted(used)}, found {len(space.cells)}"
+        )
     for i, stage in enumerate(space.stages):
         check_stage(stage, f"stages[{i}]", space.stages[i - 1].widths if i else (space.inputs,))

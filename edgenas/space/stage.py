@@ -17,11 +17,11 @@ from edgenas.basics.ranges import (
     Range,
     Ratio,
 )
-from edgenas.space.arch import NOTHING, Block
+from edgenas.space.arch import CELL, NOTHING, Block
 
-StageKind = Literal["conv", "mbconv", "bottleneck", "fused", "uib", "rep"]
+StageKind = Literal["conv", "mbconv", "bottleneck", "fused", "uib", "rep", "basic", "cell"]
 KINDS: tuple[str, ...] = get_args(StageKind)
-_PLAIN = ("conv", "rep")  # kinds without middle channels
+_PLAIN = ("conv", "rep", "basic", "cell")  # kinds without middle channels
 ACTIVATIONS = ("relu", "relu6", "hswish", "silu")
 SQUEEZE_RULES = ("middle", "inputs")
 SQUEEZE_ACTIVATIONS = ("relu", "silu")
@@ -38,8 +38,10 @@ class StageSpace:
             arXiv 1801.04381), ``bottleneck`` (ResNet-D, arXiv 1812.01187), ``fused`` (one conv in
             place of expand and depthwise; EfficientNetV2, arXiv 2104.00298), ``uib`` (universal
             inverted bottleneck: an optional depthwise conv before the expansion and one behind it;
-            MobileNetV4, arXiv 2404.10518) or ``rep`` (conv-BN-activation that is trained as
-            parallel branches and ships as one conv; RepVGG, arXiv 2101.03697).
+            MobileNetV4, arXiv 2404.10518), ``rep`` (conv-BN-activation that is trained as
+            parallel branches and ships as one conv; RepVGG, arXiv 2101.03697), ``basic`` (two times
+            activation-conv-BN and a shortcut with an average pool; the reductions of
+            NAS-Bench-201) or ``cell`` (`edgenas.space.cells`).
         widths: output channels to choose from.
         depths: numbers of blocks to choose from; a stage of depth d runs its first d blocks.
         kernels: odd kernel sizes to choose from, per block (of the depthwise conv in ``mbconv``,
@@ -47,7 +49,7 @@ class StageSpace:
         expands: ratios of middle channels to choose from, per block: to the input channels in
             ``mbconv``, to the output channels in ``bottleneck``.
         stride: of the first block.
-        activation: ``relu``, ``relu6``, ``hswish`` or ``silu``.
+        activation: ``relu``, ``relu6``, ``hswish``, ``silu`` or, in ``conv``, ``none``.
         squeeze: squeeze-and-excitation of ``mbconv`` blocks, with so many times fewer channels
             inside; 0: none.
         shortcut: add the input where stride is 1 and channels stay (all kinds but ``bottleneck``;
@@ -59,6 +61,7 @@ class StageSpace:
         gate: behind the squeeze: ``hsigmoid`` or ``sigmoid``.
         blocks: whole blocks to choose from, per block, in place of kernels times expands: their
             text forms (`edgenas.space.arch.Block`), from the lightest to the heaviest.
+        cell: of a stage of kind ``cell``: which of the cells of the space its blocks are.
     """
 
     kind: StageKind
@@ -75,11 +78,17 @@ class StageSpace:
     squeeze_activation: Literal["relu", "silu"] = "relu"
     gate: Literal["hsigmoid", "sigmoid"] = "hsigmoid"
     blocks: Annotated[tuple[Id, ...], Length(0, 200)] = ()
+    cell: Annotated[int, Range(0, 99, "count")] = 0
 
     @property
     def options(self) -> tuple[Block, ...]:
         """All blocks that a place of this stage may hold, as archs have them."""
         return _options(self.kind, self.kernels, self.expands, self.blocks)
+
+    @property
+    def lists_blocks(self) -> bool:
+        """Whether the choice is among whole blocks, and not among kernels and expands."""
+        return bool(self.blocks) or self.kind == "cell"
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -98,6 +107,7 @@ NEWER_OF_STAGES: Mapping[str, object] = {
     "squeeze_activation": "relu",
     "gate": "hsigmoid",
     "blocks": (),
+    "cell": 0,
 }
 
 
@@ -105,6 +115,8 @@ NEWER_OF_STAGES: Mapping[str, object] = {
 def _options(
     kind: str, kernels: tuple[int, ...], expands: tuple[float, ...], blocks: tuple[str, ...]
 ) -> tuple[Block, ...]:
+    if kind == "cell":
+        return (CELL,)
     if not blocks:
         return tuple(Block(k, e) for k, e in itertools.product(kernels, expands))
     # The stage's own kind goes without saying, so that equal blocks are equal values.
@@ -155,7 +167,7 @@ def check_stage(stage: StageSpace, path: str, before: tuple[int, ...]) -> None:
     if stage.kind not in KINDS:
         raise EdgenasError(f"{path}.kind must be one of {', '.join(KINDS)}, found {stage.kind!r}")
     for name, words in (
-        ("activation", ACTIVATIONS),
+        ("activation", ACTIVATIONS if stage.kind != "conv" else (*ACTIVATIONS, "none")),
         ("squeeze_of", SQUEEZE_RULES),
         ("squeeze_activation", SQUEEZE_ACTIVATIONS),
         ("gate", GATES),
@@ -188,6 +200,7 @@ def check_stage(stage: StageSpace, path: str, before: tuple[int, ...]) -> None:
             hint="expand 1 has no expanding conv; give it a stage of its own",
         )
     _check_blocks(stage, path)
+    _check_cells(stage, path, before)
     if "mbconv" not in stage.kinds and stage.squeeze:
         raise EdgenasError(f"{path}.squeeze must be 0 outside mbconv, found {stage.squeeze}")
     if stage.kind == "bottleneck" and stage.kernels != (3,):
@@ -224,6 +237,19 @@ def _check_blocks(stage: StageSpace, path: str) -> None:
             )
 
 
+def _check_cells(stage: StageSpace, path: str, before: tuple[int, ...]) -> None:
+    """Refuse a stage of cells that has choices of its own, or changes shapes."""
+    if stage.kind != "cell":
+        return
+    usual = StageSpace(kind="cell", widths=stage.widths, depths=stage.depths, cell=stage.cell)
+    if stage != usual or len(stage.widths) + len(stage.depths) > 2:
+        raise EdgenasError(f"{path} must have one width, one depth and the cell alone, in a cell")
+    if before != stage.widths:
+        raise EdgenasError(
+            f"{path}.widths must be those of its input in a cell, {before}, found {stage.widths}"
+        )
+
+
 def _rule_broken_by(block: Block, kind: str, *, stride: int) -> str:
     """The rule of its kind that a block breaks, in words that follow "must". Empty: none."""
     sizes = [k for k in (block.kernel, block.start) if k]
@@ -235,6 +261,8 @@ def _rule_broken_by(block: Block, kind: str, *, stride: int) -> str:
         return "have a depthwise conv for the stride"
     if kind in _PLAIN and block.expand != 1:
         return f"have the expansion 1 in {kind}"
+    if kind == "cell":
+        return "be no cell"
     if kind == "bottleneck" and block.kernel != 3:
         return "have the kernel 3 in a bottleneck"
     return ""
@@ -308,7 +336,7 @@ def require_choice(value: float, values: Sequence[float], path: str, space: str)
 
 def require_block(block: Block, stage: StageSpace, path: str, space: str) -> None:
     """Refuse a block that is not among those of a stage."""
-    if not stage.blocks and (block.kind, block.start) == (None, 0):
+    if not stage.lists_blocks and (block.kind, block.start) == (None, 0):
         require_choice(block.kernel, stage.kernels, f"{path}.kernel", space)
         require_choice(block.expand, stage.expands, f"{path}.expand", space)
     if block not in stage.options:
@@ -318,7 +346,7 @@ def require_block(block: Block, stage: StageSpace, path: str, space: str) -> Non
 
 def corner_block(stage: StageSpace, pick: Callable[[Sequence[float]], float]) -> Block:
     """The block of the largest or smallest networks; ``pick`` is ``max`` or ``min``."""
-    if stage.blocks:
+    if stage.lists_blocks:
         return stage.options[int(pick(range(len(stage.options))))]
     return Block(int(pick(stage.kernels)), pick(stage.expands))
 
