@@ -25,7 +25,7 @@ class PreConv(nn.Module):
         return self.unit(self.activation(x))
 
 
-class Window(nn.Module):
+class WindowPool(nn.Module):
     """Layer kinds ``avgpool`` and ``maxpool``: over what there is of each window."""
 
     def __init__(self, layer: Layer, *, epsilon: float) -> None:

@@ -14,10 +14,10 @@ from edgenas.model.blocks import (
     Reparameterised,
     UniversalBottleneck,
 )
-from edgenas.model.cells import Basic, PreConv, Sum, Window
+from edgenas.model.cells import Basic, PreConv, Sum, WindowPool
 from edgenas.space.arch import Arch
 from edgenas.space.layer import Layer
-from edgenas.space.plan import Step, follow, walk
+from edgenas.space.plan import PlannedLayer, follow, walk
 from edgenas.space.space import Space
 
 _KINDS: dict[str, Callable[..., nn.Module]] = {
@@ -30,8 +30,8 @@ _KINDS: dict[str, Callable[..., nn.Module]] = {
     "rep": Reparameterised,
     "basic": Basic,
     "preconv": PreConv,
-    "avgpool": Window,
-    "maxpool": Window,
+    "avgpool": WindowPool,
+    "maxpool": WindowPool,
     "sum": Sum,
 }
 
@@ -85,7 +85,7 @@ class Network(nn.Module):
         """Images (n, inputs, height, width) -> logits (n, classes)."""
         return follow(self._steps, x, self._run)
 
-    def _run(self, step: Step, *inputs: Tensor) -> Tensor:
+    def _run(self, step: PlannedLayer, *inputs: Tensor) -> Tensor:
         return self.get_submodule(step.name)(*inputs)
 
     def train(self, mode: bool = True) -> "Network":

@@ -19,7 +19,7 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.model.network import Network, build, initialise, place_of
 from edgenas.space.arch import Arch
 from edgenas.space.layer import Layer
-from edgenas.space.plan import Slot, Step, follow, plan, slots, walk
+from edgenas.space.plan import PlannedLayer, Slot, follow, plan, slots, walk
 from edgenas.space.space import Space
 
 # The convs whose kernels are elastic, by layer kind: the weight, and the field of its size.
@@ -82,7 +82,7 @@ class Supernet(nn.Module):
             )
         return follow(walk(self.space, arch), x, self._run)
 
-    def _run(self, step: Step, *inputs: Tensor) -> Tensor:
+    def _run(self, step: PlannedLayer, *inputs: Tensor) -> Tensor:
         module = _template(step.layer, self.space.epsilon, self.training)
         return functional_call(module, self.slice(step.name, step.layer), inputs)
 

@@ -14,7 +14,7 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from edgenas.space.arch import Arch
 from edgenas.space.layer import Layer, Primitive, divide_size
-from edgenas.space.plan import Step, follow, walk
+from edgenas.space.plan import PlannedLayer, follow, walk
 from edgenas.space.primitives import primitives
 from edgenas.space.space import Space
 
@@ -52,7 +52,7 @@ def row_graph(row: Sequence[Layer], *, batch: int = 1, seed: int = 0) -> bytes:
     """
     names = ["", *map(str, range(len(row)))]
     steps = [
-        Step(name, layer, (source,) * max(1, layer.terms))
+        PlannedLayer(name, layer, (source,) * max(1, layer.terms))
         for name, layer, source in zip(names[1:], row, names[:-1], strict=True)
     ]
     return _graph(steps, batch=batch, weights=random_weights(seed))
@@ -166,7 +166,7 @@ def _shapes(part: Primitive) -> list[tuple[int, ...]]:
     return [weight, (part.outputs,)] if part.bias or part.norm else [weight]
 
 
-def _graph(steps: Sequence[Step], *, batch: int | str, weights: Weights) -> bytes:
+def _graph(steps: Sequence[PlannedLayer], *, batch: int | str, weights: Weights) -> bytes:
     builder = _Builder(weights)
     follow(steps, INPUT, lambda step, *xs: _append(builder, step.layer, *xs))
     builder.nodes[-1].output[0] = OUTPUT

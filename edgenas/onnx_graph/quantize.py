@@ -32,7 +32,7 @@ from edgenas.basics.temporary import redirect_temporary_files, scratch_folder
 from edgenas.clock.board.onnx_runtime import open_session
 from edgenas.onnx_graph.inputs import declared
 from edgenas.onnx_graph.model import batch_of, loads
-from edgenas.space.space import PARTS
+from edgenas.space.check import PARTS
 
 Array = NDArray[Any]
 

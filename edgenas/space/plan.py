@@ -27,7 +27,7 @@ def plan(space: Space, arch: Arch) -> tuple[tuple[str, Layer], ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PlannedLayer:
     """One layer of an arch and what it takes.
 
     Args:
@@ -41,9 +41,9 @@ class Step:
     sources: tuple[str, ...]
 
 
-def walk(space: Space, arch: Arch) -> tuple[Step, ...]:
+def walk(space: Space, arch: Arch) -> tuple[PlannedLayer, ...]:
     """The layers of an arch as ``plan`` names them, with the values that each takes."""
-    steps: list[Step] = []
+    steps: list[PlannedLayer] = []
     before, value = space.inputs, ""
     for i, stage in enumerate(arch.stages):
         for j, block in enumerate(stage.blocks):
@@ -55,16 +55,18 @@ def walk(space: Space, arch: Arch) -> tuple[Step, ...]:
             last = j == len(stage.blocks) - 1
             layer = _block(space, i, j, arch.resolution, inputs, stage.width, block, last)
             if layer is not None:
-                steps.append(Step(f"stages.{i}.{j}", layer, (value,)))
+                steps.append(PlannedLayer(f"stages.{i}.{j}", layer, (value,)))
                 value = steps[-1].name
         before = stage.width
-    steps.append(Step("head", _head(space, arch.resolution, before), (value,)))
+    steps.append(PlannedLayer("head", _head(space, arch.resolution, before), (value,)))
     return tuple(steps)
 
 
-def _walk_cell(space: Space, i: int, j: int, *, arch: Arch, value: str) -> tuple[list[Step], str]:
+def _walk_cell(
+    space: Space, i: int, j: int, *, arch: Arch, value: str
+) -> tuple[list[PlannedLayer], str]:
     """The steps of one cell, and the name of its output; ``value`` is the name of its input."""
-    number, steps, values = space.stages[i].cell, list[Step](), [value]
+    number, steps, values = space.stages[i].cell, list[PlannedLayer](), [value]
     chosen = dict(zip(space.cells[number].edges, parse_cell(arch.cells[number]), strict=True))
     for node in range(1, space.cells[number].nodes + 1):
         terms: list[str] = []
@@ -73,13 +75,15 @@ def _walk_cell(space: Space, i: int, j: int, *, arch: Arch, value: str) -> tuple
             layer = _edge(space, i, arch.resolution, operation)
             if layer is not None:
                 name = f"stages.{i}.{j}.edge{node}from{source}"
-                steps.append(Step(name, layer, (values[source],)))
+                steps.append(PlannedLayer(name, layer, (values[source],)))
                 terms.append(name)
             elif operation != "none":
                 terms.append(values[source])
         layer = _node(space, i, arch.resolution, len(terms))
         if layer is not None:
-            steps.append(Step(f"stages.{i}.{j}.node{node}", layer, tuple(terms) or (value,)))
+            steps.append(
+                PlannedLayer(f"stages.{i}.{j}.node{node}", layer, tuple(terms) or (value,))
+            )
             terms = [steps[-1].name]
         values.append(terms[0])
     return steps, values[-1]
@@ -110,7 +114,7 @@ def _node(space: Space, i: int, resolution: int, terms: int) -> Layer | None:
     )
 
 
-def follow(steps: Sequence[Step], x: Value, apply: Callable[..., Value]) -> Value:
+def follow(steps: Sequence[PlannedLayer], x: Value, apply: Callable[..., Value]) -> Value:
     """Send a value through the steps of an arch.
 
     Args:

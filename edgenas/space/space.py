@@ -26,16 +26,12 @@ from edgenas.basics.ranges import (
     Range,
 )
 from edgenas.space.arch import Arch, Block, Stage
-from edgenas.space.cells import CellSpace, cell_text, check_cell, check_cell_space
+from edgenas.space.cells import CellSpace, cell_text, check_cell
+from edgenas.space.check import check_space
 from edgenas.space.framing import USUAL_FRAMING, Framing
 from edgenas.space.genes import Codes, Gene, clear_absent, layout, rules
-from edgenas.space.layer import PADDINGS
 from edgenas.space.stage import (
-    ACTIVATIONS,
     StageSpace,
-    at_least,
-    check_inputs,
-    check_stage,
     corner_block,
     has_usual,
     narrow_blocks,
@@ -43,11 +39,6 @@ from edgenas.space.stage import (
     require_block,
     require_choice,
 )
-
-# The first conv, the convs of squeeze-and-excitation, the depthwise ones, the classifier.
-PARTS = ("first", "squeeze", "depthwise", "classifier")
-
-_SYMMETRIC = {"bottleneck", "basic", "cell"}  # kinds that know no other padding
 
 # Fields that spaces of older versions lack. Files and digests have them only where they are not as
 # here, so that those of older versions stay what they are.
@@ -80,7 +71,7 @@ class Space:
         kernel_transform: how a small kernel comes out of the largest: ``linear`` (centre crop and
             a learnt matrix, once-for-all, arXiv 1908.09791, section 3.3) or ``crop``.
         epsilon: of every batch norm.
-        kept_in_float: parts of the networks, from ``PARTS``, that stay in float when the rest is
+        kept_in_float: parts of the networks, from `edgenas.space.check.PARTS`, that stay in float when the rest is
             int8. The space fixes them, so that latency tables and models agree.
         aspect: height to width of the inputs, in lowest terms: (3, 5) for 96x160.
         padding: of convs with a stride: ``symmetric`` (half the kernel on both sides) or ``same``
@@ -120,7 +111,7 @@ class Space:
     cells: Annotated[tuple[CellSpace, ...], Length(0, 100)] = ()
 
     def __post_init__(self) -> None:
-        _check_space(self)
+        check_space(self)
 
     def __repr__(self) -> str:
         """As of any dataclass, without newer fields at their default: old digests contain it."""
@@ -356,53 +347,3 @@ class Space:
     def with_classes(self, classes: int) -> "Space":
         """The same space with another number of classes."""
         return replace(self, classes=classes)
-
-
-def _check_space(space: Space) -> None:
-    check_inputs(space.resolutions, space.aspect)
-    if not space.stages:
-        raise EdgenasError("stages must not be empty")
-    for path, value, least in (
-        ("classes", space.classes, 2),
-        ("inputs", space.inputs, 1),
-        ("final", space.final, 0),
-        ("mix", space.mix, 0),
-    ):
-        if not at_least(least)(value):
-            raise EdgenasError(f"{path} must be an integer >= {least}, found {value}")
-    if space.activation not in ACTIVATIONS:
-        raise EdgenasError(
-            f"activation must be one of {', '.join(ACTIVATIONS)}, found {space.activation!r}"
-        )
-    if space.kernel_transform not in ("linear", "crop"):
-        raise EdgenasError(
-            f"kernel_transform must be linear or crop, found {space.kernel_transform!r}"
-        )
-    if space.padding not in PADDINGS:
-        raise EdgenasError(f"padding must be one of {', '.join(PADDINGS)}, found {space.padding!r}")
-    for i, stage in enumerate(space.stages):
-        if space.padding == "same" and ({*stage.kinds} & _SYMMETRIC or stage.pool > 1):
-            raise EdgenasError(
-                f"padding must be symmetric where there are bottlenecks or pools: stages[{i}]"
-            )
-    for name in ("mix_bias", "mix_norm"):
-        if getattr(space, name) and not space.mix:
-            raise EdgenasError(f"{name} must be false where there is no mix, found true")
-    if space.mix_bias and space.mix_norm:
-        raise EdgenasError("mix_bias must be false where mix_norm is true")
-    for part in space.kept_in_float:
-        if part not in PARTS:
-            raise EdgenasError(f"kept_in_float must be of {', '.join(PARTS)}, found {part!r}")
-    if (space.mean is None) != (space.std is None):
-        raise EdgenasError("mean and std must be given together")
-    if not 0 < space.epsilon < 1:
-        raise EdgenasError(f"epsilon must be between 0 and 1, found {space.epsilon}")
-    for i, cell in enumerate(space.cells):
-        check_cell_space(cell, f"cells[{i}]")
-    used = {stage.cell for stage in space.stages if stage.kind == "cell"}
-    if used != {*range(len(space.cells))}:
-        raise EdgenasError(
-            f"cells must be those that stages use, {sorted(used)}, found {len(space.cells)}"
-        )
-    for i, stage in enumerate(space.stages):
-        check_stage(stage, f"stages[{i}]", space.stages[i - 1].widths if i else (space.inputs,))

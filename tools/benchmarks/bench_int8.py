@@ -40,7 +40,7 @@ from edgenas.runtime import registry as runtimes
 from edgenas.runtime.registry import form_of
 from edgenas.space.arch import Arch
 from edgenas.space.cost import total
-from edgenas.space.space import PARTS
+from edgenas.space.check import PARTS
 from edgenas.training.division import divide_as_trained, recipe_of
 from edgenas.training.quantised import fine_tune_quantised, plan_quantised
 
