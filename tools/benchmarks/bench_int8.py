@@ -39,8 +39,8 @@ from edgenas.onnx_graph.quantize import quantized, with_integer_activations
 from edgenas.runtime import registry as runtimes
 from edgenas.runtime.registry import form_of
 from edgenas.space.arch import Arch
-from edgenas.space.cost import total
 from edgenas.space.check import PARTS
+from edgenas.space.cost import total
 from edgenas.training.division import divide_as_trained, recipe_of
 from edgenas.training.quantised import fine_tune_quantised, plan_quantised
 
