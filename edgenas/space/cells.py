@@ -85,7 +85,7 @@ def check_cell_space(cell: CellSpace, path: str) -> None:
     """Refuse a cell that breaks a rule.
 
     Raises:
-        EdgenasError: names the path, the rule and the value found.
+        EdgenasError: names the path and the rule.
     """
     for name in cell.operations:
         if name not in OPERATIONS:

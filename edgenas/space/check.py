@@ -20,7 +20,7 @@ def check_space(space: "Space") -> None:
     """Refuse a space that breaks a rule.
 
     Raises:
-        EdgenasError: names the path, the rule and the value found.
+        EdgenasError: names the path and the rule.
     """
     check_inputs(space.resolutions, space.aspect)
     if not space.stages:

@@ -71,8 +71,8 @@ class Space:
         kernel_transform: how a small kernel comes out of the largest: ``linear`` (centre crop and
             a learnt matrix, once-for-all, arXiv 1908.09791, section 3.3) or ``crop``.
         epsilon: of every batch norm.
-        kept_in_float: parts of the networks, of `edgenas.space.check.PARTS`, that stay in float when
-            the rest is int8. The space fixes them, so that latency tables and models agree.
+        kept_in_float: parts of the networks, of `edgenas.space.check.PARTS`, that stay in float
+            when the rest is int8. The space fixes them, so that latency tables and models agree.
         aspect: height to width of the inputs, in lowest terms: (3, 5) for 96x160.
         padding: of convs with a stride: ``symmetric`` (half the kernel on both sides) or ``same``
             (TensorFlow's rule, which EfficientNet-Lite and others were trained with).

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
+from edgenas.basics.errors import EdgenasError
 from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.network import build
 from edgenas.model.supernet import Supernet
@@ -36,6 +37,11 @@ class Paths:
     """
 
     def __init__(self, supernet: Supernet, policy: Policy, *, preprocessing: Preprocessing) -> None:
+        if supernet.space.cells:
+            raise EdgenasError(
+                f"a gradient search needs a space without cells, found {supernet.space.name}",
+                hint="search with --strategy evolution",
+            )
         self.supernet = supernet
         self.policy = policy
         self.preprocessing = preprocessing
