@@ -304,9 +304,7 @@ def test_a_gradient_search_refuses_cells():
     supernet = Supernet(SMALL)
     preprocessing = Preprocessing(stored=(16, 16), mean=(0.5,) * 3, std=(0.2,) * 3)
     with pytest.raises(EdgenasError, match="a gradient search needs a space without cells, found"):
-        Paths(
-            supernet, Policy(SMALL), preprocessing=Preprocessing((16, 16), (0.5,) * 3, (0.2,) * 3)
-        )
+        Paths(supernet, Policy(SMALL), preprocessing=preprocessing)
 
 
 def test_a_cell_stands_alone_in_its_stage():
