@@ -47,6 +47,8 @@ def counted(space: Space, arch: Arch) -> cost.Cost:
         if space.mix_bias or space.mix_norm
         else [n for n, _ in network.named_modules() if n == "head.mix"]
     )
+    # Nor have the shortcuts of basic blocks.
+    mixes += [n for n, p in network.named_modules() if p in parts and n.endswith(".downsample")]
     without = sum(len(network.get_parameter(f"{name}.weight")) for name in mixes)
     return cost.Cost(
         macs=counter.get_total_flops() // 2,
