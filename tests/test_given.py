@@ -120,4 +120,6 @@ def test_what_cannot_be_delivered_is_refused(
     refused(edgenas(*words, "tiny.json"), "in space mbv3-cifar")
     Path("broken.json").write_text("{", encoding="utf-8")
     refused(edgenas(*words, "broken.json"), "broken.json")
-    refused(edgenas(*words, "largest", "--retrain-top", "2", "--data", "x"), "nothing is learnt")
+    refused(
+        edgenas(*words, "largest", "--retrain-top", "2", "--data", "x"), "only int8 weights learn"
+    )

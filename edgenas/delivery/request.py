@@ -278,7 +278,7 @@ class SpecializeRequest:
             self._check_transfer()
         if self.arch is not None and (self.learns or self.trains or self.transfers):
             raise EdgenasError(
-                "--arch delivers a network with the weights of its supernet: nothing is learnt",
+                "--arch delivers the weights of its supernet: only int8 weights learn from images",
                 hint="leave out --init, --time, --retrain-top, and strategies that learn",
             )
         if self.trains and self.data is None:
