@@ -341,7 +341,7 @@ def test_this_machine_is_not_reached_over_ssh():
 def test_a_board_is_timed_on_a_runtime_that_the_clock_knows():
     assert reach.timed_target(load("sill")) == TARGET
     found = reach.timed_target(load("odroid-n2plus"))
-    assert (found.runtime, found.precision) == ("onnxruntime", "fp32")
+    assert (found.runtime, found.precision) == ("tflite", "fp32")
     found = reach.timed_target(load("jetson"))
     assert (found.runtime, found.precision) == ("tensorrt", "fp16")
     assert reach.timed_target(load("rpi5")).runtime == "ncnn"
