@@ -105,7 +105,7 @@ def check_answers(trained: TrainedSupernet, source: nn.Module) -> None:
     assert wanted.std() > 1e-3  # answers differ, so that they can be compared
 
 
-@pytest.mark.parametrize("variant", [0, pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("variant", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 def test_lite_gives_the_answers_of_its_library(variant: int, tmp_path: Path):
     source = lite(variant, seed=variant)
     check_answers(imported(f"lite{variant}", source.state_dict(), tmp_path), source)

@@ -66,7 +66,7 @@ def test_a_member_says_nothing_about_what_it_has_learnt_from():
     np.testing.assert_allclose(deviation**2 - 0.25, [1.0, 0.25, 1.0])
 
 
-@pytest.mark.parametrize("way", ["process", "perceptrons"])
+@pytest.mark.parametrize("way", ["process", pytest.param("perceptrons", marks=pytest.mark.slow)])
 def test_intervals_hold_as_many_accuracies_as_they_say(way: str):
     fit = {"process": fit_process_model(ENCODINGS), "perceptrons": fit_ensemble(ENCODINGS)}[way]
     rows, others = cells(seed=2, n=60), cells(seed=3, n=600)

@@ -1051,6 +1051,7 @@ def test_released_networks_are_imported(edgenas, tmp_path: Path, monkeypatch: py
     refused(edgenas(*tiny), "unknown released supernet 'tiny'")
 
 
+@pytest.mark.slow
 def test_published_tables_and_predictors_are_imported_and_searched(edgenas, shared_data: Path):
     ofa = shared_data / "ofa"
     if not (ofa / "note10").is_dir():

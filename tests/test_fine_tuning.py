@@ -283,6 +283,7 @@ def test_a_training_that_diverges_starts_over_at_a_smaller_rate(tmp_path: Path, 
     assert len(calls) == 3
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_in_a_process_is_told(tmp_path: Path, images: Path):
     other = lay_out(tmp_path / "other")
     save_tensors(other / "start.safetensors", {"weight": torch.zeros(3)})

@@ -92,6 +92,7 @@ def test_networks_of_ours_read_as_their_plan(tmp_path_factory, name: str, seed: 
     assert found.weights == sum(p.weights for p in planned)
 
 
+@pytest.mark.slow
 def test_an_exported_network_has_the_macs_that_were_published(tmp_path: Path):
     torch = pytest.importorskip("torch")
     zoo = pytest.importorskip("torchvision").models

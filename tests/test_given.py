@@ -46,6 +46,7 @@ def refused(done: SimpleNamespace, *words: str) -> None:
     assert "Traceback" not in done.log
 
 
+@pytest.mark.slow
 def test_the_original_is_delivered_as_it_was_published(edgenas: Run, imported: TrainedSupernet):
     words = ("specialize", "--device", "jetson", "--supernet", "net", "--arch", "original")
     done = edgenas(*words, "--out", "bundle")

@@ -178,6 +178,7 @@ def test_a_killed_search_goes_on_to_the_same_result(
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
 
+@pytest.mark.slow
 def test_a_path_that_is_better_is_found():
     """One alternative's weights are noise: every strategy learns to avoid it."""
     space = tiny().restrict(resolution=(16,), depth=(2,), expand=(3.0,))

@@ -229,6 +229,7 @@ def test_the_ends_of_tables_are_on_the_front():
     assert found.points[-1].values["latency"] == 3 * lowest
 
 
+@pytest.mark.slow
 def test_a_front_beats_random_search_and_comes_near_the_true_one():
     space = load_space("mbv3-cifar").restrict(resolution=(24, 32), kernel=(3, 7), depth=(1, 2))
     objectives = objectives_of(space)[:2]

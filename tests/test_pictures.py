@@ -283,7 +283,10 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("suffix", PACKERS)
+@pytest.mark.parametrize(
+    "suffix",
+    [pytest.param(one, marks=[pytest.mark.slow] * (one != ".tar.gz")) for one in PACKERS],
+)
 @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
 def test_gigabytes_of_zeros_are_refused(tmp_path: Path, suffix: str, kind: bytes):
     """As a photo, and as a header: the second would be read into memory at once."""
@@ -351,7 +354,12 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
-@pytest.mark.parametrize("bomb", ["pixels.zip", "zeros.tar.gz", "header.tar.gz"])
+BOMBS = ("zeros.tar.gz", "header.tar.gz")
+
+
+@pytest.mark.parametrize(
+    "bomb", ["pixels.zip", *(pytest.param(b, marks=pytest.mark.slow) for b in BOMBS)]
+)
 def test_what_is_refused_takes_no_memory(tmp_path: Path, bomb: str):
     path = tmp_path / bomb
     zeros = gzip.compress(bytes(2**24)) * 384

@@ -320,6 +320,7 @@ def test_a_batch_takes_turns_among_classes():
 # The verb
 
 
+@pytest.mark.slow
 def test_the_verb_prints_what_proxies_are_worth(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

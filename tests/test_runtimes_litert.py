@@ -264,6 +264,7 @@ def test_what_is_not_timed_is_refused(timed_file: Path, data, changes, message):
         bench_tflite(timed_file, **{"target": TARGET, "settings": QUICK, **changes})
 
 
+@pytest.mark.slow
 def test_bench_times_it_on_both_runtimes(timed_file: Path, edgenas):
     done = edgenas("bench", timed_file, "--compare", "tflite", "--time", "0.01s", "--json")
     assert done.code == 0, done.log

@@ -239,6 +239,7 @@ def test_a_converted_network_is_timed(threads):
 # Whole networks: profile, prediction, check
 
 
+@pytest.mark.slow
 def test_a_profile_times_networks_alone_and_learns_what_layers_cost():
     plan = ProfilePlan(networks=6, further=4, visits=1, settings=QUICK)
     table = profile(TINY, target=TARGET, plan=plan)

@@ -248,7 +248,12 @@ def test_what_was_specialised_on_the_board_becomes_an_engine(there, tool, edgena
 
 
 @pytest.mark.parametrize(
-    ("version", "precision"), [("8.0.1", "int8"), ("8.6.2", "fp16"), ("10.16.2", "int8")]
+    ("version", "precision"),
+    [
+        ("8.0.1", "int8"),
+        ("8.6.2", "fp16"),
+        pytest.param("10.16.2", "int8", marks=pytest.mark.slow),
+    ],
 )
 def test_every_precision_is_profiled_on_old_and_new_versions(there, tool, version, precision):
     tool.set(version=version, noise=0.0, spread=0.0)

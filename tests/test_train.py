@@ -280,7 +280,8 @@ for line in sys.stdin:
 """
 
 
-@pytest.mark.parametrize("wanted", [1, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("wanted", [1, 20])
 def test_killed_at_any_moment_it_ends_with_the_same_weights(tmp_path: Path, wanted: int):
     seed = int.from_bytes(os.urandom(4), "big")
     rng = np.random.default_rng(seed)

@@ -153,6 +153,7 @@ def test_photos_become_a_bundle(tiny: Path, spots: Path, other_spots: Path, own_
     assert specialize(asked, out=Path("first")).existed
 
 
+@pytest.mark.slow
 def test_another_budget_costs_its_own_fine_tuning_alone(tiny: Path, spots: Path, own_world: Path):
     specialize(ask(tiny, spots), out=Path("first"))
     (folder,) = own_world.glob("*/")
