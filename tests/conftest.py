@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 # Beside other processes of the tests, threads only get into each other's way. The processes that
 # tests start inherit this. NumPy's BLAS reads it when it is imported, so this stands before.
@@ -15,6 +16,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from edgenas.space.space import Space
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so would their children.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -119,6 +123,14 @@ def photos(own_folders: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A supernet of the space ``tiny``, really trained on ``photos`` for a moment."""
+    from edgenas.space.presets import load_space
+
+    folder = tmp_path_factory.mktemp("supernet") / "tiny"
+    return teach(load_space("tiny"), photos, folder, epochs=3, learning_rate=0.2)
+
+
+def teach(space: "Space", photos: Path, folder: Path, *, epochs: int, learning_rate: float) -> Path:
+    """Train a supernet on photos for a moment, with its accuracy predictor; its folder."""
     import torch
 
     from edgenas.accuracy.measured import fit_accuracy
@@ -130,15 +142,15 @@ def tiny(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_supernet,
         save_tensors,
     )
-    from edgenas.space.presets import load_space
     from edgenas.training.division import split_as_trained
     from edgenas.training.loop import train
     from edgenas.training.recipe import Recipe
 
-    folder = tmp_path_factory.mktemp("supernet") / "tiny"
     images = load_images(str(photos), stored=16)
-    recipe = Recipe(epochs=3, batch=24, validation=0.25, calibration=48, learning_rate=0.2)
-    trained = train(load_space("tiny"), images, recipe=recipe, out=folder)
+    recipe = Recipe(
+        epochs=epochs, batch=24, validation=0.25, calibration=48, learning_rate=learning_rate
+    )
+    trained = train(space, images, recipe=recipe, out=folder)
     save_supernet(folder, trained, dtype=torch.float32)
     trained = load_supernet(folder)
     calibration, validation = split_as_trained(trained, images)

@@ -7,28 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import teach
 from test_blocks import MIXED
 from test_export import PREPROCESSING, trained
 from test_plan import filled
 from test_supernet import check_parity
 from torch import Tensor, nn
 
-from edgenas.accuracy.measured import fit_accuracy
 from edgenas.basics.errors import EdgenasError
 from edgenas.bundle.verify import verify_bundle
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.run import specialize
-from edgenas.images.loading import load_images
 from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.export import count, parity, to_onnx
 from edgenas.model.network import Network
-from edgenas.model.saved import (
-    ACCURACY_FILE,
-    CALIBRATION_FILE,
-    load_supernet,
-    save_supernet,
-    save_tensors,
-)
 from edgenas.model.supernet import Supernet
 from edgenas.pages.cell import draw_cell
 from edgenas.space.arch import CELL, Arch
@@ -41,9 +33,6 @@ from edgenas.space.space import Space
 from edgenas.space.stage import StageSpace
 from edgenas.strategies.gradient.paths import Paths
 from edgenas.strategies.gradient.policy import Policy
-from edgenas.training.division import split_as_trained
-from edgenas.training.loop import train
-from edgenas.training.recipe import Recipe
 
 NB201 = load_space("nas-bench-201")
 TEXT = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_1x1~1|none~2|"
@@ -208,23 +197,7 @@ def test_the_file_computes_what_the_network_of_cells_computes(seed: int):
 def test_a_network_of_cells_or_listed_blocks_is_delivered_and_kept(
     space: Space, photos: Path, tmp_path: Path
 ):
-    folder = tmp_path / "supernet"
-    images = load_images(str(photos), stored=16)
-    recipe = Recipe(epochs=2, batch=24, validation=0.25, calibration=48, learning_rate=0.1)
-    save_supernet(folder, train(space, images, recipe=recipe, out=folder), dtype=torch.float32)
-    taught = load_supernet(folder)
-    calibration, validation = split_as_trained(taught, images)
-    predictor = fit_accuracy(
-        taught,
-        validation=validation,
-        calibration=calibration,
-        count=24,
-        seed=0,
-        name="stripes",
-        journal=folder / "accuracies.jsonl",
-    )
-    predictor.save(folder / ACCURACY_FILE)
-    save_tensors(folder / CALIBRATION_FILE, {"pixels": calibration})
+    folder = teach(space, photos, tmp_path / "supernet", epochs=2, learning_rate=0.1)
     budget = SpecializeRequest(
         device="host", constraint=("latency<=50ms",), supernet=str(folder), data=str(photos)
     )
