@@ -1,4 +1,4 @@
-"""Inputs that are models and tensors: ONNX, safetensors, PyTorch."""
+"""Inputs that are models and tensors: ONNX, LiteRT, safetensors, PyTorch."""
 
 import random
 import shutil
@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import typer
+
+from edgenas.runtime.tflite.file import why_not
 from tools.fuzz.graphs import models, mutated_model
 from tools.fuzz.kinds import Base, Maker, Reader
 from tools.fuzz.made_texts import search
+from tools.fuzz.raw import mutated_bytes
 from tools.fuzz.tensors import mutated_pickle, mutated_safetensors
 from tools.fuzz.trees import Unchanged
 
@@ -26,8 +30,6 @@ def _predicted(base: Base, folder: Path, rng: random.Random) -> Reader:
 
 
 def _benched(base: Base, folder: Path, rng: random.Random) -> Reader:
-    import typer
-
     from edgenas import cli
     from edgenas.clock import measure
 
@@ -40,6 +42,24 @@ def _benched(base: Base, folder: Path, rng: random.Random) -> Reader:
         with mock.patch.object(measure, "measure", _untimed):
             code = cli.app(["bench", "m.onnx", *more, "--json"], standalone_mode=False)
         if code:  # without standalone mode an exit is a value
+            raise typer.Exit(code)
+
+    return read
+
+
+def _benched_tflite(base: Base, folder: Path, rng: random.Random) -> Reader:
+    from edgenas import cli
+    from edgenas.clock import measure
+
+    (folder / "m.tflite").write_bytes(mutated_bytes((base.folder / "m.tflite").read_bytes(), rng))
+    runtime = rng.choice(("litert", "tflite"))
+
+    def read() -> None:
+        with mock.patch.object(measure, "measure", _untimed):
+            code = cli.app(
+                ["bench", "m.tflite", f"--runtime={runtime}", "--json"], standalone_mode=False
+            )
+        if code:
             raise typer.Exit(code)
 
     return read
@@ -113,3 +133,5 @@ KINDS: dict[str, Maker] = {
     "ofa-weights": _released,
     "ofa-accuracy": _released_accuracy,
 }
+if why_not() is None:  # the extra litert
+    KINDS["tflite-bench"] = _benched_tflite

@@ -17,6 +17,8 @@ from edgenas.clock.pack import BOOT, pack_clock
 from edgenas.model.ofa_weights import released_name
 from edgenas.model.supernet import Supernet
 from edgenas.runtime import registry as runtimes
+from edgenas.runtime.tflite.convert import convert
+from edgenas.runtime.tflite.file import why_not
 from edgenas.space.presets import load_space, space_to_json
 from tools.fuzz.graphs import models
 from tools.fuzz.kinds import Base
@@ -32,6 +34,8 @@ def prepare(base: Base) -> None:
     _json(base.folder / "arch.json", space.largest().to_json())
     for number, model in enumerate(models()):
         onnx.save(model, base.folder / f"model-{number}.onnx")
+    if why_not() is None:
+        (base.folder / "m.tflite").write_bytes(convert(models()[0].SerializeToString()))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         state = Supernet(space).state_dict()
