@@ -27,8 +27,9 @@ from edgenas.onnx_graph.build import network_graph
 from edgenas.onnx_graph.forms import convert_to_form
 from edgenas.profiling.run import ProfilePlan, profile
 from edgenas.profiling.tflite_bench import bench_tflite
-from edgenas.runtime import litert_cpu
+from edgenas.runtime import litert_cpu, litert_file
 from edgenas.runtime import registry as runtimes
+from edgenas.runtime.litert_file import describe_file
 from edgenas.runtime.tflite import file as tflite_file
 from edgenas.runtime.tflite.file import Operator, Steps, Tensor, TfliteGraph, read_metadata, write
 from edgenas.space.presets import PRESETS
@@ -136,10 +137,32 @@ def test_a_file_for_any_number_of_images_is_not_written(tmp_path: Path):
         litert_cpu.save_export(onnx, tmp_path, precision="fp32", batches=(1, 8, 32))
     assert not list(tmp_path.iterdir())
     litert_cpu.save_export(onnx, tmp_path, precision="fp32", batches=(2, 2, 2))
-    made = litert_cpu.describe_file(
+    made = describe_file(
         (tmp_path / "model.tflite").read_bytes(), name="litert", threads=1, batch=1
     )
     assert made.batch == 2
+
+
+def test_a_file_that_ends_its_process_is_refused(monkeypatch: pytest.MonkeyPatch):
+    """LiteRT's own code can crash on a damaged file: edgenas goes on."""
+    ending = "import os, signal, sys; sys.stdin.read(); os.kill(os.getpid(), signal.SIGSEGV)"
+    monkeypatch.setattr(litert_file, "_COMMAND", ("-c", ending))
+    with pytest.raises(EdgenasError, match="its process ended with SIGSEGV"):
+        describe_file(b"damaged", name="litert", threads=1, batch=1)
+
+
+def test_a_file_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(litert_file, "_COMMAND", ("-c", "import time; time.sleep(600)"))
+    monkeypatch.setattr(litert_file, "_PATIENCE", 0.5)
+    with pytest.raises(EdgenasError, match="does not end with the file"):
+        describe_file(b"damaged", name="litert", threads=1, batch=1)
+
+
+@pytest.mark.parametrize("data", [b"", b"TFL3", bytes(1000)])
+def test_what_is_no_file_is_refused_in_one_line(data: bytes):
+    with pytest.raises(EdgenasError, match=r"^tflite refuses the file: .+") as refused:
+        describe_file(data, name="tflite", threads=1, batch=1)
+    assert "\n" not in refused.value.message
 
 
 # Delegates

@@ -15,6 +15,7 @@ from edgenas.bundle.contents import load_array
 from edgenas.images.pictures import MOST_PIXELS
 from edgenas.model.export import run_onnx
 from edgenas.runtime import litert_cpu
+from edgenas.runtime.litert_file import run_file
 from edgenas.runtime.tflite.file import read_metadata
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -90,7 +91,7 @@ def check_tflite(folder: Path, fields: dict[str, Any]) -> ClaimCheck:
     data, target = (folder / "model.tflite").read_bytes(), fields["target"]
     x = load_array(folder / "sample_input.npy")
     try:
-        answer = litert_cpu.run_file(data, x, name=target["runtime"], threads=target["threads"])
+        answer = run_file(data, x, name=target["runtime"], threads=target["threads"])
     except EdgenasError as error:
         return ClaimCheck("tflite", False, error.message)
     arch_id = read_metadata(data).get("arch_id")

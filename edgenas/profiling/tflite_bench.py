@@ -14,7 +14,8 @@ from edgenas.profiling.bench import Bench, time_loadable
 from edgenas.profiling.run import environment_of
 from edgenas.profiling.work import Clock
 from edgenas.runtime.checks import check_used
-from edgenas.runtime.litert_cpu import LITERT, TFLITE, describe_file
+from edgenas.runtime.litert_cpu import LITERT, TFLITE
+from edgenas.runtime.litert_file import describe_file
 
 SUFFIX = ".tflite"
 RUNTIMES = (LITERT, TFLITE)  # the first is the usual one

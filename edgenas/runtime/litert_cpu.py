@@ -10,7 +10,6 @@ import importlib
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -162,60 +161,21 @@ def compile_graph(
         interpreter = board.open_interpreter(file, threads=threads, delegate=delegate)
     except UnitError as error:
         raise EdgenasError(f"{name} refuses the model: {error}") from error
-    facts = _facts(interpreter, name=name, delegate=delegate, threads=threads)
+    facts = tell_facts(interpreter, name=name, delegate=delegate, threads=threads)
     if precision is not None:
         check_used(facts["precision"], asked=precision, runtime=name)
     return LitertSession(interpreter, graph=graph, delegate=delegate, facts=facts)
 
 
-@dataclass(frozen=True, slots=True)
-class FileFacts:
-    """What LiteRT says of a .tflite file.
+def tell_facts(interpreter: Any, *, name: str, delegate: str, threads: int) -> dict[str, str]:
+    """What runs in an interpreter, see `Session`.
 
     Args:
-        facts: what runs, see `Session`.
-        inputs: name, shape and numpy's type of each.
-        batch: images of a run.
+        interpreter: with its tensors.
+        name: of the runtime.
+        delegate: that it was opened with.
+        threads: of one operator.
     """
-
-    facts: Mapping[str, str]
-    inputs: tuple[tuple[str, tuple[int, ...], str], ...]
-    batch: int
-
-
-def describe_file(data: bytes, *, name: str, threads: int, batch: int) -> FileFacts:
-    """What a .tflite file runs as here, whoever made it.
-
-    Args:
-        data: the file.
-        name: of the runtime, ``litert`` or ``tflite``.
-        threads: threads of one operator.
-        batch: what an open batch becomes.
-
-    Raises:
-        EdgenasError: LiteRT is not here, or refuses the file.
-    """
-    if reason := available():
-        raise EdgenasError(f"runtime {name} is not available here: {reason}")
-    delegate = board.NO_DELEGATE if name == TFLITE else board.XNNPACK
-    try:
-        interpreter = board.open_interpreter(data, threads=threads, delegate=delegate)
-        board.resize_batch(interpreter, batch=batch, strict=False)
-    except (UnitError, ValueError, RuntimeError) as error:
-        raise EdgenasError(f"{name} refuses the file: {' '.join(str(error).split())}") from error
-    inputs = tuple(
-        (str(one["name"]), tuple(int(n) for n in one["shape"]), one["dtype"].__name__)
-        for one in interpreter.get_input_details()
-    )
-    shapes = [shape for _, shape, _ in inputs if shape]
-    return FileFacts(
-        facts=_facts(interpreter, name=name, delegate=delegate, threads=threads),
-        inputs=inputs,
-        batch=shapes[0][0] if shapes else 1,
-    )
-
-
-def _facts(interpreter: Any, *, name: str, delegate: str, threads: int) -> dict[str, str]:
     facts = {
         "runtime": name,
         "version": importlib.import_module("ai_edge_litert").__version__,
@@ -226,31 +186,6 @@ def _facts(interpreter: Any, *, name: str, delegate: str, threads: int) -> dict[
     if delegate == board.XNNPACK:
         facts["outside"] = tell_outside(board.find_operators_outside(interpreter))
     return facts
-
-
-def run_file(data: bytes, images: Array, *, name: str, threads: int) -> Array:
-    """The answer of a .tflite file of one input to images, shape (n, channels, height, width).
-
-    Args:
-        data: the file.
-        images: float32; as many as the file takes.
-        name: of the runtime, ``litert`` or ``tflite``.
-        threads: threads of one operator.
-
-    Raises:
-        EdgenasError: LiteRT refuses the file, or it takes other images.
-    """
-    delegate = board.NO_DELEGATE if name == TFLITE else board.XNNPACK
-    try:
-        interpreter = board.open_interpreter(data, threads=threads, delegate=delegate)
-        inputs = interpreter.get_input_details()
-        interpreter.set_tensor(
-            inputs[0]["index"], np.ascontiguousarray(images.transpose(TO_LAST), np.float32)
-        )
-        interpreter.invoke()
-    except (UnitError, ValueError, RuntimeError) as error:
-        raise EdgenasError(f"{name} refuses the file: {' '.join(str(error).split())}") from error
-    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 
 
 def tell_outside(operators: list[str]) -> str:
