@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from edgenas.cli.command import Shown, Verb
-from edgenas.cli.console import print_facts, print_json, print_line
+from edgenas.cli.console import print_facts, print_json, print_text
 from edgenas.profiling.request import BenchRequest
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def run(request: BenchRequest, shown: Shown) -> None:
     if len(result.timings) == 2:
         first, second = (timing.times.median for timing in result.timings)
         names = [timing.facts["runtime"] for timing in result.timings]
-        print_line(
+        print_text(
             f"{names[1]} takes {second / first:.2f} of the time of {names[0]}; one after the other"
         )
 

@@ -9,7 +9,7 @@ import typer
 from edgenas.basics import units
 from edgenas.basics.options import Option
 from edgenas.cli.command import Shown, Verb
-from edgenas.cli.console import note, print_json, print_line, print_table, steps
+from edgenas.cli.console import note, print_json, print_table, print_text, steps
 from edgenas.profiling.request import CheckRequest
 
 
@@ -45,12 +45,12 @@ def run(request: CheckRequest, files: CheckFiles, shown: Shown) -> None:
             )
             for row in result.rows
         ]
-        print_table(("canary", "", "table", "now", "change"), rows)
-        print_line(result.verdict())
+        print_text(result.verdict())
         for cause in result.causes:
-            print_line(f"likely cause: {cause}")
+            print_text(f"likely cause: {cause}")
         for words in result.notes:
-            print_line(f"note: {words}")
+            print_text(f"note: {words}")
+        print_table(("canary", "", "table", "now", "change"), rows)
     if result.drifted:
         raise typer.Exit(1)
 

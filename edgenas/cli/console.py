@@ -27,8 +27,8 @@ _WIDEST = 100  # columns of a text for people
 # What a result is, line by line: the name of a fact, and the fact.
 Facts = list[tuple[str, str]]
 
-# Without a terminal rich takes 80 columns for granted, and would fold what others parse or log.
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+# Without a terminal rich takes 80 columns for granted, fewer than a text for people has.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDEST)
 log = Console(stderr=True, highlight=False)
 
 
@@ -46,14 +46,18 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout; without a header where no column has a name."""
+    """A table on stdout; without a header where no column has a name.
+
+    It has the columns of the screen. The widest texts are folded for that, but never the names in
+    front: a name is what people copy.
+    """
     table = Table(header_style="bold", box=None, pad_edge=False, show_header=any(columns))
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for i, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=not i)
     for row in rows:
         table.add_row(*map(escape, row))
     with out.capture() as captured:
-        out.print(table)
+        out.print(table, width=screen_width())
     # rich fills every line up to the width of the table.
     for line in captured.get().splitlines():
         sys.stdout.write(line.rstrip() + "\n")
@@ -79,6 +83,21 @@ def print_facts(facts: Iterable[tuple[str, str]]) -> None:
             name = ""
 
 
+def print_text(text: str) -> None:
+    """A sentence on stdout; the further lines of a long one are indented."""
+    first, *others = fold(text, screen_width() - 2)
+    for line in (first, *(f"  {other}" for other in others)):
+        print_line(line)
+
+
+def print_command(name: str, command: str) -> None:
+    """A command to copy, with its name in front; the lines of a long one end as shells ask."""
+    first, *others = fold(command, screen_width() - len(name) - 4)
+    lines = [f"{name}{first}", *(f"{'':<{len(name) + 2}}{other}" for other in others)]
+    for line in (*(f"{line} \\" for line in lines[:-1]), lines[-1]):
+        print_line(line)
+
+
 def print_line(text: str) -> None:
     """A line on stdout, never folded. Control characters of a name are not obeyed."""
     text = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
@@ -97,7 +116,7 @@ def print_accuracy_fit(predictor: "AccuracyPredictor") -> None:
             f"predicted {100 * abs(chosen.bias):.2f} too {'high' if chosen.bias > 0 else 'low'} "
             "on average"
         )
-    print_line(
+    print_text(
         f"accuracy predictor: mean error {100 * error.error:.2f} points on {error.n} networks "
         f"({error.method}), rank correlation {error.spearman:.2f}; {words}; {predictor.source}"
     )

@@ -1,7 +1,7 @@
 """``edgenas doctor``: what a board is, what is wrong with it, and what can be timed there."""
 
 from edgenas.cli.command import Shown, Verb
-from edgenas.cli.console import print_json, print_line
+from edgenas.cli.console import print_command, print_facts, print_json
 from edgenas.profiling.request import DoctorRequest
 
 _SHOWN = {"ok": "OK", "change": "CHANGE", "note": "note"}
@@ -18,12 +18,13 @@ def run(request: DoctorRequest, shown: Shown) -> None:
     if shown.json:
         print_json(diagnosis.to_json())
         return
-    for finding in diagnosis.findings:
-        print_line(f"{_SHOWN[finding.verdict]:<7} {finding}")
-    for timed in diagnosis.timed:
-        print_line(f"{'time':<7} {timed.runtime}: {timed.command}")
+    findings = [(f"{_SHOWN[finding.verdict]:<6}", str(finding)) for finding in diagnosis.findings]
     if not diagnosis.timed:
-        print_line(f"{'note':<7} edgenas can time nothing on {diagnosis.where} as it is")
+        findings.append(("note", f"edgenas can time nothing on {diagnosis.where} as it is"))
+    # The next command stands at the end, where it is seen.
+    print_facts(findings)
+    for timed in diagnosis.timed:
+        print_command("time    ", timed.command)
 
 
 VERB = Verb(run=run, kinds=(DoctorRequest, Shown))

@@ -1,7 +1,7 @@
 """``edgenas estimate``: a device profile of a board from a few networks timed on it."""
 
 from edgenas.cli.command import Shown, Verb
-from edgenas.cli.console import print_json, print_line, print_table
+from edgenas.cli.console import print_json, print_line, print_table, print_text
 from edgenas.latency.request import EstimateRequest
 
 
@@ -20,11 +20,11 @@ def run(request: EstimateRequest, shown: Shown) -> None:
         return
     relatives = board.relatives
     print_line(f"device profile: {board.path}")
-    print_line(
+    print_text(
         f"{board.measured} networks measured on it correct {relatives.boards} relatives "
         f"({relatives.name}, {relatives.networks} published networks)"
     )
-    print_line(f"median error {board.median_error:.1%} ({board.method})")
+    print_text(f"median error {board.median_error:.1%} ({board.method})")
     if board.checks:
         outside = "outside: measure it again, or trust the rest less"
         print_table(
@@ -41,13 +41,13 @@ def run(request: EstimateRequest, shown: Shown) -> None:
             ],
         )
     for network in board.time_next:
-        print_line(
+        print_text(
             f"time next: {network.file or f'{network.arch} (id {network.arch.id})'}; the 90% "
             f"intervals of space {request.space} would go from x/÷ {board.factor:.2f} to x/÷ "
             f"{network.factor:.2f}"
         )
     if request.next is not None:
-        print_line(f"then add them to {request.measured} with {request.space} as their family")
+        print_text(f"then add them to {request.measured} with {request.space} as their family")
     print_line(f"use it: edgenas predict --device {board.path} --model FILE.onnx")
 
 

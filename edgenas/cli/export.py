@@ -1,7 +1,7 @@
 """``edgenas export``: the model of a bundle in the format of another runtime."""
 
 from edgenas.cli.command import Shown, Verb
-from edgenas.cli.console import print_facts, print_json, print_line, steps
+from edgenas.cli.console import print_facts, print_json, print_text, steps
 from edgenas.delivery.export_request import ExportRequest
 
 
@@ -46,7 +46,7 @@ def run(request: ExportRequest, shown: Shown) -> None:
         rows.append(("ONNX", form))
     rows += [("note", text) for text in report["notes"]]
     print_facts(rows)
-    print_line(f"{request.to}: {result.folder} ({', '.join(sorted(report['files']))})")
+    print_text(f"{request.to}: {result.folder} ({', '.join(sorted(report['files']))})")
 
 
 VERB = Verb(run=run, kinds=(ExportRequest, Shown))

@@ -1,7 +1,7 @@
 """``edgenas import``: published weights, read into a supernet folder."""
 
 from edgenas.cli.command import Verb
-from edgenas.cli.console import print_line, steps
+from edgenas.cli.console import print_line, print_text, steps
 from edgenas.model.request import ImportRequest
 
 
@@ -19,9 +19,9 @@ def run(request: ImportRequest) -> None:
     print_line(f"supernet {result.folder}")
     source = f", from {result.address}" if result.address else ""
     terms = f", license {result.license}" if result.license else ""
-    print_line(f"weights  SHA-256 {result.digest}{source}{terms}")
+    print_text(f"weights  SHA-256 {result.digest}{source}{terms}")
     if result.original is not None:
-        print_line(f"original {result.original.id}  {result.original}")
+        print_text(f"original {result.original.id}  {result.original}")
     if not result.named:
         print_line("its classes are numbered; --labels FILE names them as your image folders are")
     print_line(f"next: edgenas fit-accuracy {result.folder} --data PATH")

@@ -2,7 +2,7 @@
 
 from edgenas.accuracy.request import ImportOfaAccuracyRequest
 from edgenas.cli.command import Verb
-from edgenas.cli.console import print_line
+from edgenas.cli.console import print_line, print_text
 
 
 def run(request: ImportOfaAccuracyRequest) -> None:
@@ -17,7 +17,7 @@ def run(request: ImportOfaAccuracyRequest) -> None:
     predictor = import_accuracy(request.file, space=space)
     predictor.save(request.out)
     print_line(f"accuracy predictor: {request.out}")
-    print_line(predictor.source)
+    print_text(predictor.source)
 
 
 VERB = Verb(run=run, kinds=(ImportOfaAccuracyRequest,))

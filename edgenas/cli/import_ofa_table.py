@@ -1,7 +1,7 @@
 """``edgenas import-ofa-table``: published once-for-all latency tables, read into one table."""
 
 from edgenas.cli.command import Verb
-from edgenas.cli.console import print_line
+from edgenas.cli.console import print_line, print_text
 from edgenas.latency.request import ImportOfaTableRequest
 
 
@@ -18,7 +18,7 @@ def run(request: ImportOfaTableRequest) -> None:
     table = import_latency_tables(request.folder)
     save_table(table, request.out)
     print_line(f"table: {request.out}")
-    print_line(f"{len(table.layers)} layers, {table.provenance}, {table.target}")
+    print_text(f"{len(table.layers)} layers, {table.provenance}, {table.target}")
 
 
 VERB = Verb(run=run, kinds=(ImportOfaTableRequest,))

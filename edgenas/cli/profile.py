@@ -1,7 +1,7 @@
 """``edgenas profile``: a device, measured into a latency table."""
 
 from edgenas.cli.command import Shown, Verb
-from edgenas.cli.console import note, print_json, print_line, steps
+from edgenas.cli.console import note, print_json, print_line, print_text, steps
 from edgenas.profiling.request import ProfileRequest
 
 
@@ -20,21 +20,21 @@ def run(request: ProfileRequest, shown: Shown) -> None:
         return
     table = result.table
     print_line(f"table: {result.path}")
-    print_line(
+    print_text(
         f"{len(table.layers)} layers and {len(table.networks)} networks {table.provenance} "
         f"{table.date} on {table.target}; {result.noisy} noisy"
     )
     if result.error is not None:
         error = result.error
-        print_line(f"expected error {error.error:.1%}, as on {error.n} {error.method}")
+        print_text(f"expected error {error.error:.1%}, as on {error.n} {error.method}")
     if result.energy_error is not None:
         error, watts = result.energy_error, table.environment.get("idle_watts", 0.0)
-        print_line(
+        print_text(
             f"energy: expected error {error.error:.1%}, as on {error.n} {error.method}; the board "
             f"draws {watts:.1f} W when nothing runs ({table.environment.get('power_sensor')})"
         )
     if result.heat is not None:
-        print_line(f"heat: {result.heat}")
+        print_text(f"heat: {result.heat}")
 
 
 VERB = Verb(run=run, kinds=(ProfileRequest, Shown))

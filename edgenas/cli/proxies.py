@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from edgenas.cli.command import Shown, Verb
-from edgenas.cli.console import note, print_json, print_line, print_table, steps
+from edgenas.cli.console import note, print_json, print_table, print_text, steps
 from edgenas.strategies.request import ProxiesRequest
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def run(request: ProxiesRequest, shown: Shown) -> None:
     if result.screened is not None:
         _print_screened(result.screened)
     _print_agreements(result.agreements, space=result.space.name)
-    print_line(f"scores from {result.images}, fresh weights of seed {request.seed}")
+    print_text(f"scores from {result.images}, fresh weights of seed {request.seed}")
 
 
 def _print_screened(screened: "ScreenedSpace") -> None:
@@ -36,7 +36,7 @@ def _print_screened(screened: "ScreenedSpace") -> None:
     pairs = zip(space.decode(networks.rows), networks.scores.tolist(), strict=True)
     rows = [(arch.id, f"{score:.6g}", str(arch)) for arch, score in pairs]
     print_table((f"of {space.name}", networks.proxy, "in words"), rows)
-    print_line(str(networks))
+    print_text(str(networks))
 
 
 def _print_agreements(agreements: "Mapping[str, Agreement]", *, space: str) -> None:
@@ -46,7 +46,7 @@ def _print_agreements(agreements: "Mapping[str, Agreement]", *, space: str) -> N
     ]
     print_table(("ranked by", "Spearman", "95% interval", "Kendall"), rows)
     first = next(iter(agreements.values()))
-    print_line(
+    print_text(
         f"against {first.of}, {first.n} networks of {space}; params and macs are mere counts"
     )
 

@@ -8,8 +8,8 @@ from edgenas.cli.console import (
     note,
     print_facts,
     print_json,
-    print_line,
     print_table,
+    print_text,
 )
 from edgenas.strategies.request import CompareRequest, SearchRequest
 
@@ -67,7 +67,7 @@ def _print_comparison(compared: "SearchComparison") -> None:
             for result in compared.strategies
         ],
     )
-    print_line(
+    print_text(
         f"predicted accuracy ({compared.predictor.source}), mean and standard deviation of "
         f"{compared.seeds} seeds; at most {compared.evaluations} networks scored by each; points"
     )

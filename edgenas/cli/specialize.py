@@ -9,7 +9,7 @@ import typer
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.options import Option, changed_names
 from edgenas.cli.command import Shown, Verb
-from edgenas.cli.console import note, print_facts, print_json, print_line, print_table, steps
+from edgenas.cli.console import note, print_facts, print_json, print_table, print_text, steps
 from edgenas.cli.result import describe_briefly, describe_fully
 from edgenas.delivery.request import SpecializeRequest
 
@@ -110,8 +110,8 @@ def _specialize_fleet(devices: Path, *, sign: str | None, where: Where, shown: S
         for outcome in outcomes:
             if outcome.result is None:
                 hint = f" (hint: {outcome.hint})" if outcome.hint else ""
-                print_line(f"{outcome.entry.name} failed: {outcome.error}{hint}")
-        print_line(
+                print_text(f"{outcome.entry.name} failed: {outcome.error}{hint}")
+        print_text(
             f"{len(outcomes) - failed} of {len(outcomes)} bundles in {folder}; its index: "
             f"{folder / 'index.html'}"
         )

@@ -3,7 +3,16 @@
 import os
 
 from edgenas.cli.command import Shown, Verb
-from edgenas.cli.console import log, note, out, print_accuracy_fit, print_json, print_line, steps
+from edgenas.cli.console import (
+    log,
+    note,
+    out,
+    print_accuracy_fit,
+    print_json,
+    print_line,
+    print_text,
+    steps,
+)
 from edgenas.training.request import TrainRequest
 
 
@@ -27,11 +36,12 @@ def run(request: TrainRequest, shown: Shown) -> None:
     if shown.json:
         print_json(result.to_json())
         return
-    print_line(f"supernet: {result.folder}   report: {result.page}")
+    print_line(f"supernet: {result.folder}")
+    print_line(f"report: {result.page}")
     print_accuracy_fit(result.predictor)
     for row in result.tests or ():
         copies = f", {row.copies} of them copies of training images" if row.copies else ""
-        print_line(f"{row.network}: {row.accuracy:.2%} on {row.n} test images{copies}")
+        print_text(f"{row.network}: {row.accuracy:.2%} on {row.n} test images{copies}")
 
 
 VERB = Verb(run=run, kinds=(TrainRequest, Shown))

@@ -19,16 +19,16 @@ def run(request: VerifyRequest, shown: Shown) -> None:
     if shown.json:
         print_json(result.to_json())
     else:
-        print_facts(
-            (check.name, f"{'ok' if check.passed else 'FAILED'}: {check.detail}")
-            for check in result.checks
-        )
         who = {
             "good": f"made by {one_line(result.signature.principal)}",
             "absent": "who made it is not known: it is not signed",
         }.get(result.signature.state, "who made it was not checked: --signers FILE")
         verdict = f"every check passed; {who}" if result.passed else "NOT to be trusted"
         print_line(f"{request.bundle}: {verdict}")
+        print_facts(
+            (check.name, f"{'ok' if check.passed else 'FAILED'}: {check.detail}")
+            for check in result.checks
+        )
     if not result.passed:
         raise typer.Exit(2)
 
