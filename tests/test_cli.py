@@ -822,7 +822,7 @@ def test_search_compares_strategies(edgenas, rising: Path):
         assert len(row["scores"]) == 2
     plain = edgenas(*words)
     assert "against random" in plain.out
-    assert "at most 100 networks scored by each" in plain.out
+    assert "at most 100 networks scored by each" in " ".join(plain.out.split())
 
 
 def test_predict_tells_number_bound_and_provenance(edgenas, rising: Path):
@@ -1035,7 +1035,7 @@ def test_released_networks_are_imported(edgenas, tmp_path: Path, monkeypatch: py
         server.shutdown()
     assert done.code == 0, done.log
     digest = hashlib.sha256((tmp_path / "net.pth").read_bytes()).hexdigest()
-    assert f"SHA-256 {digest}, from {address}" in done.out
+    assert f"SHA-256 {digest}\nfrom      {address}\n" in done.out
     record = json.loads(Path("fetched/supernet.json").read_text())["training"]["imported"]
     assert (record["sha256"], record["address"]) == (digest, address)
     assert sha256(Path("fetched/weights.safetensors")) == sha256(Path("net/weights.safetensors"))

@@ -1,7 +1,7 @@
 """``edgenas import``: published weights, read into a supernet folder."""
 
 from edgenas.cli.command import Verb
-from edgenas.cli.console import print_line, print_text, steps
+from edgenas.cli.console import print_facts, print_line, steps
 from edgenas.model.request import ImportRequest
 
 
@@ -16,14 +16,15 @@ def run(request: ImportRequest) -> None:
 
     with steps() as progress:
         result = import_weights(request, progress=progress)
-    print_line(f"supernet {result.folder}")
-    source = f", from {result.address}" if result.address else ""
-    terms = f", license {result.license}" if result.license else ""
-    print_text(f"weights  SHA-256 {result.digest}{source}{terms}")
+    facts = [("supernet", str(result.folder)), ("weights", f"SHA-256 {result.digest}")]
+    facts += [("from", result.address)] if result.address else []
+    facts += [("license", result.license)] if result.license else []
     if result.original is not None:
-        print_text(f"original {result.original.id}  {result.original}")
+        facts.append(("original", f"{result.original} (id {result.original.id})"))
     if not result.named:
-        print_line("its classes are numbered; --labels FILE names them as your image folders are")
+        words = "its classes are numbered; --labels FILE names them as your image folders are"
+        facts.append(("note", words))
+    print_facts(facts)
     print_line(f"next: edgenas fit-accuracy {result.folder} --data PATH")
 
 
