@@ -14,7 +14,7 @@ from edgenas.cli import VERBS
 from edgenas.latency.device import load as load_device
 from edgenas.space.presets import load_space
 from tools.docs.check_site import find_faults
-from tools.docs.make_pictures import PICTURES, undominated
+from tools.docs.make_pictures import DRAWINGS, RUNS, undominated
 from tools.docs.readme_run import Block, blocks
 
 DOCS = ROOT / "docs"
@@ -117,9 +117,9 @@ def test_the_messages_of_the_page_are_messages_of_the_code():
 # Pictures
 
 
-@pytest.mark.parametrize("name", [n for n in PICTURES if n not in ("budget", "terminal")])
+@pytest.mark.parametrize("name", DRAWINGS)
 def test_a_drawing_is_what_its_function_draws(name: str):
-    place, draw = PICTURES[name]
+    place, draw = DRAWINGS[name]
     assert read(DOCS / place) == draw(), "run python -m tools.docs.make_pictures"
 
 
@@ -129,10 +129,26 @@ def test_the_house_has_every_wing():
 
 
 def test_pictures_of_runs_show_the_product():
-    terminal = read(DOCS / PICTURES["terminal"][0])
+    terminal = read(DOCS / RUNS["terminal"][0])
     assert "promise   latency&lt;=3ms: kept" in terminal
     assert "every check passed" in terminal
-    assert "a budget of 3 ms" in read(DOCS / PICTURES["budget"][0])
+    assert "a budget of 3 ms" in read(DOCS / RUNS["budget"][0])
+    curves = re.findall(
+        r"the (\w+) network: \d+% after 16 epochs", read(DOCS / RUNS["training"][0])
+    )
+    assert curves == ["largest", "smallest"]
+
+
+def test_every_picture_of_the_pages_is_made_by_the_one_command():
+    made = {place for place, _ in [*RUNS.values(), *DRAWINGS.values()]}
+    shown = {
+        (page.parent / target).resolve().relative_to(DOCS).as_posix()
+        for page in PAGES
+        for target in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", read(page))
+    }
+    measured = {place for place in shown if place.startswith("results/")}
+    assert shown - measured <= made
+    assert all((DOCS / place).is_file() for place in made)
 
 
 def test_points_that_others_beat_are_left_out():
