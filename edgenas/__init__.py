@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from edgenas.delivery.export_request import ExportRequest
     from edgenas.delivery.exporting import export
     from edgenas.delivery.fitting import fit_accuracy
-    from edgenas.delivery.fronts import search_fronts as pareto
+    from edgenas.delivery.front_request import ParetoRequest
+    from edgenas.delivery.front_search import search_fronts as pareto
     from edgenas.delivery.loading import load
     from edgenas.delivery.predicting import predict
-    from edgenas.delivery.request import ParetoRequest, SpecializeRequest
+    from edgenas.delivery.request import SpecializeRequest
     from edgenas.delivery.run import specialize
     from edgenas.delivery.searching import search
     from edgenas.delivery.supernets import train
@@ -88,7 +89,7 @@ _PLACES = {
     "ExportRequest": "edgenas.delivery.export_request:ExportRequest",
     "FitAccuracyRequest": "edgenas.accuracy.request:FitAccuracyRequest",
     "ImportRequest": "edgenas.model.request:ImportRequest",
-    "ParetoRequest": "edgenas.delivery.request:ParetoRequest",
+    "ParetoRequest": "edgenas.delivery.front_request:ParetoRequest",
     "PredictRequest": "edgenas.latency.request:PredictRequest",
     "ProfileRequest": "edgenas.profiling.request:ProfileRequest",
     "SearchRequest": "edgenas.strategies.request:SearchRequest",
@@ -103,7 +104,7 @@ _PLACES = {
     "fit_accuracy": "edgenas.delivery.fitting:fit_accuracy",
     "import_weights": "edgenas.model.importing:import_weights",
     "load": "edgenas.delivery.loading:load",
-    "pareto": "edgenas.delivery.fronts:search_fronts",
+    "pareto": "edgenas.delivery.front_search:search_fronts",
     "predict": "edgenas.delivery.predicting:predict",
     "profile": "edgenas.profiling.answering:profile",
     "search": "edgenas.delivery.searching:search",

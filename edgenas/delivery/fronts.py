@@ -1,4 +1,4 @@
-"""The whole accuracy-latency front of a supernet on devices, by prediction.
+"""The fronts of a supernet: networks that no other scored one beats in all metrics, as files.
 
 A front is what budgets can be chosen from; ``specialize`` then builds, checks and, where the device
 is at hand, measures a network for one of them.
@@ -6,133 +6,226 @@ is at hand, measures a network for one of them.
 
 import csv
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgenas.accuracy.measured import evaluated_on
-from edgenas.accuracy.predictor import AccuracyPredictor
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import write_json, write_text
 from edgenas.basics.held_out import HeldOut
-from edgenas.basics.progress import Progress, no_progress
-from edgenas.delivery.latency import TargetLatency, check_runtime
-from edgenas.delivery.limits import count_for
-from edgenas.delivery.request import ParetoRequest
-from edgenas.delivery.shared import SharedInputs
-from edgenas.latency import device as devices
-from edgenas.latency.device import Device, Target
-from edgenas.pages.fronts import draw_fronts, fronts_page
-from edgenas.profiling.reach import clock_of, timed_target
+from edgenas.delivery.front_request import METRICS, Goal, Metric
+from edgenas.latency.device import Target
+from edgenas.pages.front_charts import draw_fronts
+from edgenas.pages.fronts import fronts_page
 from edgenas.space.arch import Arch
-from edgenas.space.cost import macs_table, params_table
-from edgenas.space.space import Space
-from edgenas.strategies.constraint import Limit
-from edgenas.strategies.pareto import Objective, pareto
 
-SCHEMA = "edgenas.fronts/1"
+SCHEMA = "edgenas.fronts/2"
 ENDINGS = (".csv", ".json", ".html", ".svg", ".png", ".pdf")
+# The column of a metric in files, and the number in it for one of the unit inside.
+_COLUMNS = {
+    "latency": ("latency_ms", 1e3),
+    "energy": ("energy_mj", 1e3),
+    "memory": ("memory_bytes", 1.0),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontMetric:
+    """One metric of a front, and what its numbers rest on.
+
+    Args:
+        metric: as asked for.
+        provenance: ``predicted`` (accuracy), ``measured``, ``published`` or ``estimated`` (the
+            numbers behind a predicted latency or energy), or ``counted``.
+        source: of the numbers, in words.
+        target: of a latency or an energy; None: of none.
+        bound: what its upper bounds rest on; empty: there are none.
+    """
+
+    metric: Metric
+    provenance: str
+    source: str
+    target: Target | None = None
+    bound: str = ""
+
+    @property
+    def name(self) -> str:
+        """As it was asked for: ``latency@rpi4``."""
+        return self.metric.name
+
+    @property
+    def goal(self) -> Goal:
+        """Whether the most or the least of it is wanted."""
+        return METRICS[self.metric.metric]
+
+    @property
+    def column(self) -> str:
+        """Its name in files, with the unit: ``latency_ms@rpi4``."""
+        return self._column("")
+
+    @property
+    def upper_column(self) -> str:
+        """The name of its upper bound in files."""
+        return self._column("_upper")
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it is of a kind that has upper bounds."""
+        return self.target is not None
+
+    def written(self, value: float) -> float:
+        """A value as files hold it: milliseconds, millijoules, bytes, counts, fractions of 1."""
+        value *= _COLUMNS.get(self.metric.metric, ("", 1.0))[1]
+        return int(value) if self.provenance == "counted" else value
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object."""
+        return {
+            "name": self.name,
+            "goal": self.goal,
+            "column": self.column,
+            "upper": self.upper_column if self.bounded else None,
+            "target": None if self.target is None else str(self.target),
+            "provenance": self.provenance,
+            "source": self.source,
+            "bound": self.bound,
+        }
+
+    def _column(self, kind: str) -> str:
+        column, _ = _COLUMNS.get(self.metric.metric, (self.metric.metric, 1.0))
+        word, _, unit = column.partition("_")
+        name = f"{word}{kind}_{unit}" if unit else word
+        return f"{name}@{self.metric.target}" if self.metric.target else name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontPoint:
-    """A network that no other scored one beats in both predicted accuracy and latency.
+    """A network that no other scored one beats in all metrics.
 
     Args:
         arch: the network.
-        accuracy: predicted, a fraction of 1.
-        latency: predicted, in seconds.
-        upper: bound of the latency at the front's confidence; None where there is none.
-        macs: of one image.
-        params: trainable parameters.
+        values: predictions and counts by the name of the metric, in seconds, joules, bytes, counts
+            and fractions of 1; always with ``macs`` and ``params``.
+        uppers: bounds at the front's confidence, of those metrics that have one.
     """
 
     arch: Arch
-    accuracy: float
-    latency: float
-    upper: float | None
-    macs: int
-    params: int
+    values: Mapping[str, float]
+    uppers: Mapping[str, float]
 
-    def to_json(self) -> dict[str, Any]:
-        """The JSON object; latencies in milliseconds."""
-        return {
-            "arch_id": self.arch.id,
-            "arch": self.arch.to_json(),
-            "accuracy": self.accuracy,
-            "latency_ms": self.latency * 1e3,
-            "latency_upper_ms": None if self.upper is None else self.upper * 1e3,
-            "macs": self.macs,
-            "params": self.params,
-        }
+    def to_json(self, metrics: tuple[FrontMetric, ...]) -> dict[str, Any]:
+        """The JSON object, whose numbers have the units of their columns."""
+        told: dict[str, Any] = {"arch_id": self.arch.id, "arch": self.arch.to_json()}
+        for metric in metrics:
+            told[metric.column] = metric.written(self.values[metric.name])
+            if metric.bounded:
+                upper = self.uppers.get(metric.name)
+                told[metric.upper_column] = None if upper is None else metric.written(upper)
+        return told | {name: int(self.values[name]) for name in ("macs", "params")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceFront:
-    """The front of one target.
+    """The front on one device, or of metrics that are of no device.
 
     Args:
-        target: what the latencies are of.
+        target: of ``latency`` and ``energy``; None where no device was named.
         title: of the device, for people.
-        provenance: of its latency numbers: ``measured``, ``published`` or ``estimated``.
-        source: the table or device model, in words.
-        bound: what the upper bounds rest on; empty: there are none.
+        metrics: what networks are compared in, in the order asked for.
         exact: whether every network of the space was scored.
         evaluations: networks scored.
         notes: what a reader should know.
-        points: the fastest first.
+        points: the least of the first cost first.
     """
 
-    target: Target
+    target: Target | None
     title: str
-    provenance: str
-    source: str
-    bound: str
+    metrics: tuple[FrontMetric, ...]
     exact: bool
     evaluations: int
     notes: tuple[str, ...]
     points: tuple[FrontPoint, ...]
 
+    @property
+    def name(self) -> str:
+        """The target, or the words for none."""
+        return "any device" if self.target is None else str(self.target)
+
+    @property
+    def provenance(self) -> str:
+        """The weakest evidence behind its metrics."""
+        weakest = ("estimated", "published", "measured", "predicted", "counted")
+        return min((m.provenance for m in self.metrics), key=weakest.index)
+
+    @property
+    def first_cost(self) -> FrontMetric:
+        """The metric by which the networks are listed."""
+        return next(m for m in self.metrics if m.goal == "min")
+
     def few(self, count: int) -> list[FrontPoint]:
-        """For that many budgets, evenly spread over the latencies, the best network of each."""
-        ends = self.points[0].latency, self.points[-1].latency
+        """Some networks of the front that tell of all of it.
+
+        Of two metrics, the best network for each of so many budgets, evenly spread over the first
+        cost. Of more, the ends, and then always the network farthest from all taken (Gonzalez 1985,
+        "Clustering to minimize the maximum intercluster distance").
+        """
+        if len(self.metrics) > 2:
+            return self._spread(count)
+        name = self.first_cost.name
+        ends = self.points[0].values[name], self.points[-1].values[name]
         shown: list[FrontPoint] = []
         for budget in np.linspace(*ends, count):
-            within = [p for p in self.points if p.latency <= budget * (1 + 1e-9)]
+            within = [p for p in self.points if p.values[name] <= budget * (1 + 1e-9)]
             if not shown or within[-1] != shown[-1]:
                 shown.append(within[-1])
         return shown
 
+    def _spread(self, count: int) -> list[FrontPoint]:
+        values = np.array([[p.values[m.name] for m in self.metrics] for p in self.points])
+        ranges = np.ptp(values, axis=0)
+        values = (values - values.min(0)) / np.where(ranges > 0, ranges, 1.0)
+        best = [
+            int(v.argmax() if m.goal == "max" else v.argmin())
+            for m, v in zip(self.metrics, values.T, strict=True)
+        ]
+        taken = list(dict.fromkeys(best))[:count]
+        apart = np.min([((values - values[i]) ** 2).sum(1) for i in taken], axis=0)
+        while len(taken) < count and apart.max() > 0:
+            taken.append(int(apart.argmax()))
+            apart = np.minimum(apart, ((values - values[taken[-1]]) ** 2).sum(1))
+        return [self.points[i] for i in sorted(taken)]
+
     def to_json(self) -> dict[str, Any]:
         """The JSON object."""
         return {
-            "device": self.target.device,
-            "target": str(self.target),
+            "device": None if self.target is None else self.target.device,
+            "target": self.name,
             "title": self.title,
             "provenance": self.provenance,
-            "source": self.source,
-            "bound": self.bound,
+            "metrics": [metric.to_json() for metric in self.metrics],
             "exact": self.exact,
             "evaluations": self.evaluations,
             "notes": list(self.notes),
-            "points": [point.to_json() for point in self.points],
+            "points": [point.to_json(self.metrics) for point in self.points],
         }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fronts:
-    """The fronts of a supernet on some devices.
+    """The fronts of a supernet.
 
     Args:
         supernet: its name.
         space: name of its space.
-        data: the images that accuracy is predicted of, e.g. ``cifar10 validation, n=5000``.
-        error: of the accuracy predictor.
+        data: the images that accuracy is predicted of, e.g. ``cifar10 validation, n=5000``; empty:
+            accuracy is no metric.
+        error: of the accuracy predictor; None: accuracy is no metric.
         constraints: that every network keeps beside.
         confidence: of upper bounds.
+        strategy: of the search.
         seed: of the search.
         devices: one front each, in the order asked for.
     """
@@ -140,184 +233,65 @@ class Fronts:
     supernet: str
     space: str
     data: str
-    error: HeldOut
+    error: HeldOut | None
     constraints: tuple[str, ...]
     confidence: float
+    strategy: str
     seed: int
     devices: tuple[DeviceFront, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object, schema first."""
+        error = self.error
         return {
             "schema": SCHEMA,
             "supernet": self.supernet,
             "space": self.space,
-            "accuracy": {"of": self.data, **self.error.to_json()},
+            "accuracy": None if error is None else {"of": self.data, **error.to_json()},
             "constraints": list(self.constraints),
             "confidence": self.confidence,
+            "strategy": self.strategy,
             "seed": self.seed,
             "devices": [front.to_json() for front in self.devices],
         }
 
     def to_csv(self) -> str:
         """One line a network, under a line of names."""
-        names = "device target provenance arch_id accuracy latency_ms latency_upper_ms macs params"
+        points = [front.to_json()["points"] for front in self.devices]
+        columns = [name for name in points[0][0] if name not in ("arch_id", "arch")]
         text = io.StringIO()
         lines = csv.writer(text, lineterminator="\n")
-        lines.writerow([*names.split(), "arch"])
-        for front in self.devices:
-            for point in front.points:
-                fields = point.to_json()
-                first = [front.target.device, front.target.slug, front.provenance, point.arch.id]
-                numbers = [fields[name] for name in names.split()[4:]]
-                lines.writerow([*first, *numbers, str(point.arch)])
+        lines.writerow(["device", "target", "provenance", "arch_id", *columns, "arch"])
+        for front, fields in zip(self.devices, points, strict=True):
+            target = front.target
+            first = ["", ""] if target is None else [target.device, target.slug]
+            for point, told in zip(front.points, fields, strict=True):
+                numbers = [told[name] for name in columns]
+                lines.writerow([*first, front.provenance, point.arch.id, *numbers, str(point.arch)])
         return text.getvalue()
 
 
-def search_fronts(
-    request: ParetoRequest,
-    *,
-    progress: Progress = no_progress,
-    inputs: SharedInputs | None = None,
-) -> Fronts:
-    """The accuracy-latency front on each of some devices.
-
-    Args:
-        request: the devices, and what every network keeps.
-        progress: called with (step, done, total, words).
-        inputs: supernets, predictors and latencies that were read already.
-
-    Raises:
-        EdgenasError: a name is unknown, a device is named twice, or no network keeps the budgets.
-    """
-    request.check()
-    named = _load_devices(request)
-    inputs = SharedInputs() if inputs is None else inputs
-    predictor = inputs.predictor(request.supernet)
-    fronts: list[DeviceFront] = []
-    for number, device in enumerate(named):
-        latency = _latency_on(device, request, inputs, progress=progress)
-        progress("searching", number, len(named), device.name)
-        space = inputs.supernet(request.supernet).supernet.space
-        fronts.append(_search_front(space, request, accuracy=predictor, latency=latency))
-    progress("searching", len(named), len(named), "")
-    data, split, images = evaluated_on(predictor)
-    return Fronts(
-        supernet=request.supernet,
-        space=predictor.space.name,
-        data=f"{data} {split}, n={images}" if images else data,
-        error=predictor.require_error(),
-        constraints=tuple(map(str, request.constraints)),
-        confidence=request.confidence,
-        seed=request.seed,
-        devices=tuple(fronts),
-    )
-
-
-def _load_devices(request: ParetoRequest) -> list[Device]:
-    """The devices of a request.
-
-    Raises:
-        EdgenasError: a name is unknown, or two names are of the same device.
-    """
-    if request.runtime is not None:
-        check_runtime(request.runtime)
-    named = [devices.load(name) for name in request.device]
-    twice = [device.name for i, device in enumerate(named) if device in named[:i]]
-    if twice:
-        raise EdgenasError(f"the device {twice[0]} was given twice", hint="name each device once")
-    return named
-
-
-def _latency_on(
-    device: Device, request: ParetoRequest, inputs: SharedInputs, *, progress: Progress
-) -> TargetLatency:
-    """The latency of the networks of the supernet on a device."""
-    clock = clock_of(
-        device, runtime=request.runtime, say=lambda line: progress("connecting", 0, 1, line)
-    )
-    use = device.target if clock is None else partial(timed_target, device)
-    target = use(
-        runtime=request.runtime,
-        precision=request.precision,
-        threads=request.threads,
-        batch=request.batch,
-    )
-    return inputs.latency(
-        request.supernet, device=device, target=target, clock=clock, progress=progress
-    )
-
-
-def _search_front(
-    space: Space,
-    request: ParetoRequest,
-    *,
-    accuracy: AccuracyPredictor,
-    latency: TargetLatency,
-) -> DeviceFront:
-    """The front on one device."""
-    target, times = latency.target, latency.predictor
-    front = pareto(
-        space,
-        objectives=[
-            Objective(name="accuracy", values=accuracy, goal="max"),
-            Objective(name="latency", values=times.predict, guide=times.tables()),
-        ],
-        subject_to=[
-            Limit(
-                constraint=c,
-                values=count_for(space, c, precision=target.precision, batch=target.batch),
-            )
-            for c in request.constraints
-        ],
-        seed=request.seed,
-        evaluations=request.evaluations,
-        history=request.history,
-    )
-    confidence = request.confidence
-    points = sorted(front.points, key=lambda p: p.values["latency"])
-    rows = space.encode([p.arch for p in points])
-    bounded = times.bound_kind(confidence) != "none"
-    uppers = latency.upper(confidence)(rows).tolist() if bounded else [None] * len(rows)
-    macs, params = macs_table(space)(rows), params_table(space)(rows)
-    return DeviceFront(
-        target=target,
-        title=latency.device.title,
-        provenance=times.provenance,
-        source=latency.source,
-        bound=latency.bound_words(confidence) if bounded else "",
-        exact=front.exact,
-        evaluations=front.evaluations,
-        notes=tuple(latency.cautions(points[len(points) // 2].arch, space=space)),
-        points=tuple(
-            FrontPoint(
-                arch=p.arch,
-                accuracy=p.values["accuracy"],
-                latency=p.values["latency"],
-                upper=uppers[i],
-                macs=int(macs[i]),
-                params=int(params[i]),
-            )
-            for i, p in enumerate(points)
-        ),
-    )
-
-
-def write_fronts(fronts: Fronts, path: Path) -> None:
+def write_fronts(fronts: Fronts, path: Path, *, axes: tuple[str, str] | None = None) -> None:
     """Write fronts to a file; its ending says how: .csv, .json, .html, .svg, .png or .pdf.
 
+    Args:
+        fronts: to write.
+        path: of the file.
+        axes: the two metrics that charts show; None: all pairs.
+
     Raises:
-        EdgenasError: another ending.
+        EdgenasError: another ending, or an axis that is no metric of the fronts.
     """
     check_ending(path)
+    told = fronts.to_json()
     if path.suffix == ".csv":
         write_text(path, fronts.to_csv())
     elif path.suffix == ".json":
-        write_json(path, fronts.to_json())
+        write_json(path, told)
     elif path.suffix == ".html":
-        write_text(path, fronts_page(fronts.to_json()))
+        write_text(path, fronts_page(told, axes=axes))
     else:
-        draw_fronts(fronts.to_json(), path)
+        draw_fronts(told, path, axes=axes)
 
 
 def check_ending(path: Path) -> None:

@@ -26,7 +26,7 @@ from edgenas.profiling.tables import NoTableError, predictor_for, table_for
 from edgenas.profiling.work import Clock
 from edgenas.runtime import registry as runtimes
 from edgenas.space.arch import Arch
-from edgenas.space.cost import Vector
+from edgenas.space.cost import Tables, Vector
 from edgenas.space.genes import Codes
 from edgenas.space.plan import plan
 from edgenas.space.primitives import primitives
@@ -98,6 +98,18 @@ class TargetLatency:
             return "bound from published networks that the model had not seen"
         return f"{kind} bound from measured networks"
 
+    def predict_energy(self) -> tuple[Callable[[Codes], Vector], Tables]:
+        """The function from rows to the joules of a run, and tables that rise and fall with it.
+
+        Raises:
+            EdgenasError: no energy was measured, and nobody published the power.
+        """
+        energy, factor = self.energy, self.energy_factor
+        if energy is not None:
+            return lambda rows: energy.predict(rows) * factor, energy.tables()
+        watts, predict = self._published_watts(), self.predictor.predict
+        return lambda rows: predict(rows) * watts, self.predictor.tables()
+
     def upper_energy(self, confidence: float) -> Callable[[Codes], Vector]:
         """The function from rows to the joules that a run does not exceed, at a confidence.
 
@@ -110,10 +122,14 @@ class TargetLatency:
         energy, upper, factor = self.energy, self.upper(confidence), self.energy_factor
         if energy is not None:
             return lambda rows: energy.upper(rows, confidence=confidence) * factor
+        watts = self._published_watts()
+        return lambda rows: upper(rows) * watts
+
+    def _published_watts(self) -> float:
         watts = None if self.model is None else self.model.joules(1.0)
         if watts is None:
             raise no_energy(self.target)
-        return lambda rows: upper(rows) * watts
+        return watts
 
     @property
     def energy_words(self) -> str:

@@ -28,18 +28,18 @@ def check_reachable(
         EdgenasError: says what is least reachable, and which constraint binds.
     """
     limits = [
-        Limit(constraint=c, values=count_for(space, c, precision=precision, batch=batch))
+        Limit(constraint=c, values=count_for(space, c.metric, precision=precision, batch=batch))
         for c in constraints
         if c.metric in COUNTED
     ]
     search(space, maximize=macs_table(space), subject_to=limits, evaluations=1)
 
 
-def count_for(space: Space, constraint: Constraint, *, precision: str, batch: int) -> Seconds:
-    """The function from rows to the MACs, parameters or bytes that a constraint is about."""
-    if constraint.metric == "macs":
+def count_for(space: Space, metric: str, *, precision: str, batch: int) -> Seconds:
+    """The function from rows to MACs, parameters or bytes: ``macs``, ``params`` or ``memory``."""
+    if metric == "macs":
         return macs_table(space)
-    if constraint.metric == "params":
+    if metric == "params":
         return params_table(space)
     width = BYTES[precision]
     return lambda rows: (weights_table(space)(rows) + peak_table(space)(rows) * batch) * width
@@ -67,7 +67,7 @@ def limits_for(prepared: "Prepared", *, own: Seconds | None) -> list[Limit]:
     for constraint in prepared.constraints:
         if constraint.metric in COUNTED:
             values = count_for(
-                prepared.space, constraint, precision=target.precision, batch=target.batch
+                prepared.space, constraint.metric, precision=target.precision, batch=target.batch
             )
             limits.append(Limit(constraint=constraint, values=values))
         elif constraint.metric == "energy" or constraint.target:

@@ -1,17 +1,12 @@
-"""What ``specialize`` and ``pareto`` can be asked for.
-
-This module loads nothing heavy.
-"""
+"""What ``specialize`` can be asked for. This module loads nothing heavy."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.options import Option, check_request
 from edgenas.basics.ranges import Range
 from edgenas.basics.units import parse
-from edgenas.latency.request import BatchSize, PrecisionName, RuntimeName, ThreadCount
 from edgenas.space.framing import Fit
 from edgenas.strategies.constraint import METRICS, Constraint, parse_constraint
 
@@ -310,62 +305,3 @@ class SpecializeRequest:
                 "the best networks by itself",
                 hint=f"leave out --{name.replace('_', '-')}, or --init",
             )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParetoRequest:
-    """The devices whose accuracy-latency fronts are searched for."""
-
-    device: Annotated[
-        tuple[str, ...],
-        Option("Device name or alias, or a profile; see: edgenas list devices."),
-    ]
-    supernet: Annotated[str, Option("Name or folder of a trained supernet.")] = SUPERNET
-    runtime: RuntimeName = None
-    precision: PrecisionName = None
-    threads: ThreadCount = None
-    batch: BatchSize = None
-    constraint: Annotated[
-        tuple[str, ...],
-        Option("A budget of params, macs or memory that every network keeps, e.g. 'params<=250K'."),
-    ] = ()
-    confidence: Annotated[
-        Annotated[float, Range(0.5, 0.999, "fraction")], Option("Confidence of the upper bounds.")
-    ] = 0.95
-    evaluations: Annotated[
-        Annotated[int, Range(1, 2**53, "count")],
-        Option("Networks scored for each device at most."),
-    ] = 50_000
-    history: Annotated[
-        Path | None,
-        Option("CSV file of every network scored. An interrupted search goes on from it."),
-    ] = None
-    seed: Annotated[Annotated[int, Range(0, 2**63 - 1, "count")], Option("Seed of the search.")] = 0
-
-    @property
-    def constraints(self) -> tuple[Constraint, ...]:
-        """All budgets. Raises EdgenasError where one cannot be read."""
-        return tuple(parse_constraint(text, name="constraint") for text in self.constraint)
-
-    def check(self) -> None:
-        """Refuse what cannot be done.
-
-        Raises:
-            EdgenasError: there is no device, a history is for many devices, or a budget is of
-                another metric than params, macs and memory.
-        """
-        check_request(self)
-        if not self.device:
-            raise EdgenasError("no device is named", hint="edgenas pareto --device jetson")
-        if self.history is not None and len(self.device) > 1:
-            raise EdgenasError(
-                f"a history is of one search, {len(self.device)} devices are searched for one by "
-                "one",
-                hint="name a single device, and another history for the next",
-            )
-        for constraint in self.constraints:
-            if constraint.metric not in ("macs", "params", "memory"):
-                raise EdgenasError(
-                    f"a front is cut by macs, params or memory, found {constraint}",
-                    hint="the whole range of latencies is in the front; read it off there",
-                )

@@ -12,6 +12,7 @@ the ends of the front would be lost.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -26,8 +27,21 @@ _TRIES = 10  # matings of one generation, while too few children are new and kee
 _STALE = 10  # generations in a row that brought nothing new
 
 
+class Select(Protocol):
+    """Who lives on."""
+
+    def __call__(self, costs: Matrix, *, most: int) -> Indices:
+        """Costs, shape (n, objectives), to at most so many places, the best first."""
+        ...
+
+
 def nsga2(
-    problem: Problem, costs: Costs, *, population: int, ends: Sequence[Codes] = ()
+    problem: Problem,
+    costs: Costs,
+    *,
+    population: int,
+    ends: Sequence[Codes] = (),
+    select: Select | None = None,
 ) -> tuple[Codes, Matrix]:
     """Search until the evaluations are spent or nothing new can be found.
 
@@ -37,6 +51,7 @@ def nsga2(
         population: networks that survive a generation, and children in it.
         ends: rows to start with besides chance, shape (1, genes) each, such as exact optima of
             single objectives.
+        select: who lives on, as ``select_survivors``, which is also the default.
 
     Returns:
         Every row scored, shape (n, genes), and its costs, shape (n, objectives).
@@ -45,13 +60,14 @@ def nsga2(
         EdgenasError: no network keeps all limits.
     """
     rng, genes = np.random.default_rng(problem.seed), rules(problem.space)
+    select = select or select_survivors
     ledger = Ledger(problem.kept, problem.evaluations)
     rows = ledger.fresh(first_population(problem, rng, size=population, ends=ends), most=population)
     values = costs(rows)
     ledger.scored += len(rows)
     scored, all_values = [rows], [values]
     stale = 0
-    rows, values = _best(rows, values, most=population)
+    rows, values = _best(rows, values, most=population, select=select)
     while ledger.left > 0 and stale < _STALE and len(rows):
         count = min(population, ledger.left)
         children = _children(genes, ledger, rows, values, rng=rng, count=count)
@@ -63,7 +79,7 @@ def nsga2(
         scored.append(children)
         all_values.append(scores)
         rows, values = np.concatenate([rows, children]), np.concatenate([values, scores])
-        rows, values = _best(rows, values, most=population)
+        rows, values = _best(rows, values, most=population, select=select)
     return np.concatenate(scored), np.concatenate(all_values)
 
 
@@ -82,12 +98,12 @@ def select_survivors(costs: Matrix, *, most: int) -> Indices:
     return order[best[:most]]
 
 
-def _best(rows: Codes, costs: Matrix, *, most: int) -> tuple[Codes, Matrix]:
+def _best(rows: Codes, costs: Matrix, *, most: int, select: Select) -> tuple[Codes, Matrix]:
     """The survivors and their costs; what has no finite costs does not live on."""
     if not np.isfinite(costs).all():
         finite = np.isfinite(costs).all(1)
         rows, costs = rows[finite], costs[finite]
-    order = select_survivors(costs, most=most)
+    order = select(costs, most=most)
     return rows.take(order, 0), costs.take(order, 0)
 
 

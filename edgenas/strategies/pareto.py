@@ -19,13 +19,15 @@ from edgenas.strategies.constraint import Limit
 from edgenas.strategies.dominance import find_front
 from edgenas.strategies.feasible import find_feasible
 from edgenas.strategies.history import SearchHistory, open_history
+from edgenas.strategies.hypervolume import hypervolume_selection
 from edgenas.strategies.least import find_least
 from edgenas.strategies.neighbours import list_all
-from edgenas.strategies.nsga2 import nsga2
+from edgenas.strategies.nsga2 import nsga2, select_survivors
 from edgenas.strategies.problem import Costs, Problem
 
 POPULATION = 256
 EVALUATIONS = 50_000
+ParetoStrategy = Literal["nsga2", "hypervolume"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -97,8 +99,9 @@ def pareto(
     population: int = POPULATION,
     evaluations: int = EVALUATIONS,
     history: Path | None = None,
+    strategy: ParetoStrategy = "nsga2",
 ) -> Front:
-    """The front of a space, by NSGA-II; exactly, where the whole space may be scored.
+    """The front of a space, by an evolution; exactly, where the whole space may be scored.
 
     Args:
         space: to search.
@@ -110,6 +113,8 @@ def pareto(
         evaluations: how many networks are scored at most.
         history: a CSV file of every network scored. Where an interrupted search left one, what is
             in it is not scored again, and the front is that of an uninterrupted search.
+        strategy: who lives on from generation to generation: ``nsga2`` by rank and crowding,
+            ``hypervolume`` by what a network adds to the volume that the front dominates.
 
     Raises:
         EdgenasError: no network keeps the limits, with the least reachable and what binds; the
@@ -120,7 +125,7 @@ def pareto(
     started = time.perf_counter()
     limits = tuple(subject_to)
     goals: dict[str, Literal["max", "min"]] = {o.name: o.goal for o in objectives}
-    search = {"strategy": "nsga2", "objectives": goals, "population": population}
+    search = {"strategy": strategy, "objectives": goals, "population": population}
     search |= {"seed": seed, "evaluations": evaluations}
     written = None
     if history is not None:
@@ -140,7 +145,8 @@ def pareto(
         rows, values = _score_every(problem, costs)
     else:
         ends = [find_least(space, t) for o in objectives if (t := _tables(o)) is not None]
-        rows, values = nsga2(problem, costs, population=population, ends=ends)
+        select = select_survivors if strategy == "nsga2" else hypervolume_selection(seed)
+        rows, values = nsga2(problem, costs, population=population, ends=ends, select=select)
     scored = len(rows)
     known = np.isfinite(values).all(1)
     rows, values = rows[known], values[known]
