@@ -18,8 +18,8 @@ from edgenas.pages.front_charts import (
 from edgenas.pages.markup import Node, facts, node, page, section, table
 
 _METHODS = {
-    "nsga2": "found by NSGA-II",
-    "hypervolume": "found by an evolution that keeps the hypervolume",
+    "nsga2": "searched by NSGA-II",
+    "hypervolume": "searched by hypervolume",
 }
 
 
