@@ -21,6 +21,11 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 CI = ROOT / ".ci" / "run"
 FENCE = re.compile(r"\s*(`{3,})")
+MOST_WORDS = 25  # of a sentence
+# What is measured stands in docs/results. It has a date and a machine, and is often a share.
+MEASURED = re.compile(r"\b20\d\d-\d\d-\d\d\b|\b(?:EPYC|Xeon|Ryzen)\b|\d[\d.]*%")
+# Shares that are limits and confidences of the product, and no measurements.
+LIMITS = {"1%", "5%", "8%", "90%", "95%", "98%"}
 
 
 def name_of(page: Path) -> str:
@@ -44,6 +49,17 @@ def prose(text: str) -> Iterator[str]:
             yield line
 
 
+def sentences(text: str) -> Iterator[str]:
+    """The sentences of a page's prose, with each piece of code as one word."""
+    lines = ["" if line.startswith(("#", "    ")) else line for line in prose(text)]
+    text = re.sub(r"<!--.*?-->", "", "\n".join(lines), flags=re.DOTALL)
+    for part in re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )", text):
+        plain = re.sub(r"^\s*(?:[-*]|\d+\.) ", "", part.strip())
+        plain = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", plain)
+        plain = re.sub(r"`[^`]*`", "CODE", plain).replace("et al.", "et al")
+        yield from (one for one in re.split(r"(?<=[.!?:])\)?\s+", " ".join(plain.split())) if one)
+
+
 def code(language: str) -> list:
     """The blocks of a language on all pages."""
     found = [(page, block) for page in PAGES for block in blocks(read(page))]
@@ -63,6 +79,27 @@ def test_the_readme_is_short():
     lines = read(ROOT / "README.md").splitlines()
     assert len(lines) <= 120
     assert [line for line in lines if len(line) > 100] == []
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.parent.name != "results"], ids=name_of)
+def test_sentences_are_short_and_tell_no_measurement(page: Path):
+    told = [one for one in sentences(read(page)) if " < " not in one]  # the order of the wings
+    assert [one for one in told if len(one.split()) > MOST_WORDS] == []
+    shares = [word for one in told for word in MEASURED.findall(one)]
+    assert set(shares) <= LIMITS, "what was measured stands in docs/results"
+
+
+def test_sentences_are_told_apart():
+    page = "# No\n\nOne `a b` [two](x.md). Three:\n- four et al. five\n\n    code\n\n| no |\n"
+    assert list(sentences(page)) == ["One CODE two.", "Three:", "four et al five"]
+    assert MEASURED.findall("2026-11-30, an EPYC, 5.5% of 8-bit") == ["2026-11-30", "EPYC", "5.5%"]
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "guides").glob("*.md")), ids=name_of)
+def test_a_guide_begins_with_for_whom_it_is_and_how_long_it_takes(page: Path):
+    begin = read(page).split("\n## ")[0]
+    assert re.search(r"\b(?:minutes?|hours?)\b", begin)
+    assert re.search(r"\bFor you if\b", begin)
 
 
 def test_prose_is_told_from_blocks_and_tables():

@@ -72,8 +72,8 @@ def import_weights(request: ImportRequest, *, progress: Progress = no_progress) 
     once, which changes no answer. The batch-norm statistics of the network come with its weights.
 
     Raises:
-        EdgenasError: the name is unknown, something stands at ``out``, there are no weights, the
-            file is not the expected one, or it holds other weights than the space has.
+        EdgenasError: the name is unknown, something stands at ``out``, or there are no weights.
+            Also where the file is not the expected one, or holds other weights than the space has.
     """
     request.check()
     name = request.backbone

@@ -30,8 +30,15 @@ HEAD = """\
 `tools/docs/make_reference.py` makes this page from the requests in the code. Do not edit it by
 hand.
 
-Every verb ends with exit code 0 where all is well, 1 where the answer is bad news (a device has
-drifted, an entry of a fleet failed), 2 where it cannot do what was asked, and 130 after Ctrl-C.
+For you if you look for an option. `edgenas VERB --help` prints the same.
+
+| exit code | says |
+|---|---|
+| 0 | all is well |
+| 1 | the answer is bad news: a device has drifted, an entry of a fleet failed |
+| 2 | what was asked for cannot be done |
+| 130 | you pressed Ctrl-C |
+
 Results go to stdout, progress and notes to stderr.
 
 In Python most verbs are functions that take a request and return a value; a request has the
@@ -42,8 +49,9 @@ PYTHON_HEAD = """\
 
 `tools/docs/make_reference.py` makes this page from the docstrings. Do not edit it by hand.
 
-Each verb is a function that takes one request and returns a value. Functions print nothing. A
-user's mistake raises `edgenas.EdgenasError`: one line in `message`, the next step in `hint`.
+For you if you use edgenas from Python. Each verb is a function that takes one request and returns a
+value. Functions print nothing. A user's mistake raises `edgenas.EdgenasError`: one line in
+`message`, the next step in `hint`.
 
 ```python
 from pathlib import Path
