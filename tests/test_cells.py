@@ -66,17 +66,26 @@ def arch_of(text: str, space: Space = NB201) -> Arch:
 
 
 def test_a_cell_comes_back_from_its_text():
-    operations = parse_cell(TEXT)
-    assert operations == (
-        *("nor_conv_3x3", "nor_conv_3x3", "avg_pool_3x3"),
-        *("skip_connect", "nor_conv_1x1", "none"),
+    nodes = parse_cell(TEXT)
+    assert nodes == (
+        (("nor_conv_3x3", 0),),
+        (("nor_conv_3x3", 0), ("avg_pool_3x3", 1)),
+        (("skip_connect", 0), ("nor_conv_1x1", 1), ("none", 2)),
     )
-    assert cell_text(operations) == TEXT
+    assert cell_text(nodes) == TEXT
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "|none~0", "|none~1|", "|gone~0|", "|none~0|+|none~0|", "|none~0|+|none~1|none~0|"],
+    [
+        "",
+        "|none~0",
+        "|none~1|",
+        "|none~-1|",
+        "|gone~0|",
+        "|none~0|none~0|",
+        "|none~0|+|none~1|none~0|",
+    ],
 )
 def test_a_text_that_is_no_cell_is_refused(text: str):
     with pytest.raises(EdgenasError, match=r"a cell must read like \|skip_connect~0\|"):
@@ -105,8 +114,8 @@ def test_all_15625_cells_have_the_published_macs(shared_data: Path):
 
 
 def test_the_largest_network_has_the_heaviest_operations():
-    assert parse_cell(NB201.largest().cells[0]) == ("nor_conv_3x3",) * 6
-    assert parse_cell(NB201.smallest().cells[0]) == ("skip_connect",) * 6
+    for arch, name in ((NB201.largest(), "nor_conv_3x3"), (NB201.smallest(), "skip_connect")):
+        assert NB201.cells[0].values(arch.cells[0]) == (name,) * 6
     assert total(NB201, NB201.largest()).params == 1_531_546
 
 
@@ -213,7 +222,7 @@ def test_a_drawing_shows_every_edge_with_its_operation():
     drawn = draw_cell(TEXT, number=0)
     words = [text for e in drawn.iter("text") if (text := "".join(e.itertext()))]
     assert sorted(words) == sorted(
-        [name for name in parse_cell(TEXT) if name != "none"]
+        [name for terms in parse_cell(TEXT) for name, _ in terms if name != "none"]
         + ["input", "node 1", "node 2", "output"]
     )
     assert len([e for e in drawn.iter("path") if e.attrib["class"] == "flow"]) == 5
@@ -260,6 +269,10 @@ def test_an_illegal_space_of_cells_is_refused(cells: tuple, stage: dict, message
     [
         ((), "cells must be 1 in space nas-bench-201, found 0"),
         (("|none~0|",), "cells[0] must have 6 edges in space nas-bench-201, found 1"),
+        (
+            ("|none~0|none~1|+|none~0|none~1|+|none~0|none~1|",),
+            "cells[0].nodes[0] must take the nodes 0 to 0 in space nas-bench-201, found 0, 1",
+        ),
         (
             (TEXT.replace("none~2", "max_pool_3x3~2"),),
             "cells[0].edges[5] must be one of none, skip_connect, nor_conv_1x1, nor_conv_3x3, "

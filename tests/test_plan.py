@@ -12,7 +12,7 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.space.arch import NOTHING, Block
 from edgenas.space.genes import Codes
 from edgenas.space.layer import Layer
-from edgenas.space.plan import layers, plan, slots
+from edgenas.space.plan import layers, plan, slots, walk
 from edgenas.space.presets import PRESETS, load_space, tiny
 from edgenas.space.primitives import primitives
 from edgenas.space.space import Space
@@ -33,12 +33,13 @@ def check_plan(space: Space, rows: Codes) -> None:
         walked = plan(space, arch)
         assert filled(space, row) == list(walked)
         assert {layer for _, layer in walked} <= known
-        # Each layer takes what the one before gives.
-        channels, size = space.inputs, space.input_size(arch.resolution)
-        for _, layer in walked:
-            assert (layer.inputs, layer.in_size) == (channels, size)
-            channels, size = layer.outputs, layer.out_size
-        assert (channels, size) == (space.classes, (1, 1))
+        # Each layer takes what those before give.
+        given = {"": (space.inputs, space.input_size(arch.resolution))}
+        for step in walk(space, arch):
+            taken = {given[source] for source in step.sources}
+            assert taken == {(step.layer.inputs, step.layer.in_size)}
+            given[step.name] = (step.layer.outputs, step.layer.out_size)
+        assert given["head"] == (space.classes, (1, 1))
 
 
 @settings(max_examples=60)

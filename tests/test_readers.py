@@ -42,8 +42,8 @@ TENSORRT = [reader for reader in READERS if reader.name == "tensorrt"]
 # operators.md in the branches 8.0-GA and 8.4-GA of onnx/onnx-tensorrt, and HardSwish from
 # builtin_op_importers.cpp.
 IN_TENSORRT_8_0 = frozenset(
-    "Add AveragePool Cast Clip Conv DequantizeLinear Flatten Gemm GlobalAveragePool HardSigmoid "
-    "MaxPool Mul QuantizeLinear Relu Sigmoid".split()
+    "Add AveragePool Cast Clip Concat Conv DequantizeLinear Flatten Gemm GlobalAveragePool "
+    "HardSigmoid MaxPool Mul QuantizeLinear Relu Sigmoid Slice".split()
 )
 QUICK = ("tiny", "mbv3-cifar", "mbv3-photo", "lite0")
 SPACES = [

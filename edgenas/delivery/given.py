@@ -6,16 +6,17 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.model.saved import TrainedSupernet
 from edgenas.space.arch import Arch, load_arch
+from edgenas.space.genotype import arch_of_genotype
 
-ORIGINAL, LARGEST = "original", "largest"
+ORIGINAL, LARGEST, GENOTYPE = "original", "largest", "Genotype("
 
 
 def find_given(request: SpecializeRequest, trained: TrainedSupernet) -> Arch | None:
     """The network that a request names; None: it is to be searched for.
 
     Raises:
-        EdgenasError: the supernet was not imported, the file is no arch, or the arch is of another
-            space.
+        EdgenasError: the supernet was not imported, the file is no arch, the genotype is none, or
+            the arch is of another space.
     """
     supernet, name = trained.supernet, request.arch
     if name is None:
@@ -29,6 +30,8 @@ def find_given(request: SpecializeRequest, trained: TrainedSupernet) -> Arch | N
                 hint=f"use --supernet lite0, or --arch {LARGEST}",
             )
         return supernet.original
+    if name.startswith(GENOTYPE):
+        return arch_of_genotype(supernet.space, name)
     if not Path(name).is_file():
         raise EdgenasError(
             f"--arch must be {ORIGINAL}, {LARGEST} or an arch file, found {name!r}",

@@ -42,10 +42,10 @@ def _devices() -> list[Row]:
 def _spaces() -> list[Row]:
     from edgenas.space.backbones import NAMES
     from edgenas.space.cost import total
-    from edgenas.space.presets import PRESETS, load_space
+    from edgenas.space.presets import LARGER, PRESETS, load_space
 
     rows: list[Row] = []
-    for name in (*PRESETS, *NAMES):
+    for name in (*PRESETS, *LARGER, *NAMES):
         space = load_space(name)
         small, large = total(space, space.smallest()), total(space, space.largest())
         rows.append(

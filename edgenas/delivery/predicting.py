@@ -183,16 +183,16 @@ def _space_of(arch: Arch) -> Space:
     Raises:
         EdgenasError: none does, or several do.
     """
-    from edgenas.space.presets import PRESETS
+    from edgenas.space.presets import LARGER, PRESETS, load_space
 
-    names = [name for name, make in PRESETS.items() if make().contains(arch)]
+    names = [name for name, make in (PRESETS | LARGER).items() if make().contains(arch)]
     if len(names) != 1:
         are = f"it is in {', '.join(names)}" if names else "no shipped space holds it"
         raise EdgenasError(
             f"--space must be given for the network {arch.id}: {are}",
             hint="see them all with: edgenas list spaces",
         )
-    return PRESETS[names[0]]()
+    return load_space(names[0])
 
 
 def _predict_model(path: Path, request: PredictRequest, device: Device) -> Prediction:

@@ -69,7 +69,7 @@ class SpecializeRequest:
         str | None,
         Option(
             "Deliver this network without a search: original (of an imported supernet), largest, "
-            "or an arch file.",
+            "an arch file, or a genotype of DARTS.",
             keyed="never",
         ),
     ] = None

@@ -1,8 +1,10 @@
 """The parts of cells in PyTorch, and the residual blocks that stand between cells."""
 
+import torch
 from torch import Tensor, nn
 
 from edgenas.model.blocks import ACTIVATIONS, ConvNorm
+from edgenas.model.depthwise import conv2d
 from edgenas.space.layer import Layer
 
 
@@ -23,6 +25,70 @@ class PreConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs, *in_size) -> (n, outputs, *out_size)."""
         return self.unit(self.activation(x))
+
+
+class SepConv(nn.Module):
+    """Layer kind ``sepconv``: twice activation, depthwise conv, 1x1 conv, batch norm."""
+
+    def __init__(self, layer: Layer, *, epsilon: float) -> None:
+        super().__init__()
+        inputs, kernel, around = layer.inputs, layer.kernel, layer.kernel // 2
+        self.activation = ACTIVATIONS[layer.activation]()
+        self.first = nn.Conv2d(
+            inputs, inputs, kernel, layer.stride, around, groups=inputs, bias=False
+        )
+        self.through = ConvNorm(inputs, inputs, epsilon=epsilon)
+        self.second = nn.Conv2d(inputs, inputs, kernel, 1, around, groups=inputs, bias=False)
+        self.project = ConvNorm(inputs, layer.outputs, epsilon=epsilon)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, *in_size) -> (n, outputs, *out_size)."""
+        x = self.through(conv2d(self.first, self.activation(x)))
+        return self.project(conv2d(self.second, self.activation(x)))
+
+
+class DilConv(nn.Module):
+    """Layer kind ``dilconv``: activation, spread depthwise conv, 1x1 conv, batch norm."""
+
+    def __init__(self, layer: Layer, *, epsilon: float) -> None:
+        super().__init__()
+        inputs, kernel = layer.inputs, layer.kernel
+        self.activation = ACTIVATIONS[layer.activation]()
+        self.depthwise = nn.Conv2d(
+            inputs, inputs, kernel, layer.stride, kernel - 1, 2, groups=inputs, bias=False
+        )
+        self.project = ConvNorm(inputs, layer.outputs, epsilon=epsilon)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, *in_size) -> (n, outputs, *out_size)."""
+        return self.project(self.depthwise(self.activation(x)))
+
+
+class Factorised(nn.Module):
+    """Layer kind ``factorised``: one 1x1 conv of every other pixel, one of those between."""
+
+    def __init__(self, layer: Layer, *, epsilon: float) -> None:
+        super().__init__()
+        half, stride = layer.outputs // 2, layer.stride
+        self.activation = ACTIVATIONS[layer.activation]()
+        self.even = ConvNorm(layer.inputs, half, stride=stride, epsilon=epsilon)
+        self.odd = ConvNorm(layer.inputs, half, stride=stride, epsilon=epsilon)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, *in_size) -> (n, outputs, *out_size)."""
+        x = self.activation(x)
+        return torch.cat([self.even(x), self.odd(x[:, :, 1:, 1:])], 1)
+
+
+class Concat(nn.Module):
+    """Layer kind ``concat``: the values that come in, side by side."""
+
+    def __init__(self, layer: Layer, *, epsilon: float) -> None:
+        super().__init__()
+
+    def forward(self, *values: Tensor) -> Tensor:
+        """Tensors of one shape -> one with the channels of all."""
+        return torch.cat(values, 1)
 
 
 class WindowPool(nn.Module):
@@ -47,11 +113,12 @@ class Sum(nn.Module):
     def __init__(self, layer: Layer, *, epsilon: float) -> None:
         super().__init__()
         self.terms = layer.terms
+        self.thin = nn.MaxPool2d(1, layer.stride) if layer.stride > 1 else nn.Identity()
 
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
         """Tensors of one shape -> their sum."""
         if not self.terms:
-            return x * 0
+            return self.thin(x) * 0
         for other in others:
             x = x + other
         return x

@@ -35,8 +35,9 @@ _CHUNK = 64  # images a run, where the model leaves it open
 
 # Operators without multiply-accumulates, as `edgenas.space.cost` counts.
 _FREE = frozenset(
-    "Add AveragePool Cast Clip Constant DequantizeLinear Flatten GlobalAveragePool GlobalMaxPool "
-    "HardSigmoid HardSwish Identity MaxPool Mul QuantizeLinear Relu Reshape Sigmoid".split()
+    "Add AveragePool Cast Clip Concat Constant DequantizeLinear Flatten GlobalAveragePool "
+    "GlobalMaxPool HardSigmoid HardSwish Identity MaxPool Mul QuantizeLinear Relu Reshape Sigmoid "
+    "Slice".split()
 )
 
 

@@ -169,7 +169,8 @@ def _wide(node: NodeProto) -> Callable[..., Any] | None:
     """A depthwise conv with fast gradients; None: another product."""
     values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     pads, strides = set(values.get("pads", [0])), set(values.get("strides", [1]))
-    if values.get("group", 1) == 1 or len(pads) > 1 or len(strides) > 1:
+    spread = set(values.get("dilations", [1])) != {1}
+    if values.get("group", 1) == 1 or len(pads) > 1 or len(strides) > 1 or spread:
         return None
     (pad,), (stride,) = pads, strides
     plain = _plain(node)

@@ -14,7 +14,16 @@ from edgenas.model.blocks import (
     Reparameterised,
     UniversalBottleneck,
 )
-from edgenas.model.cells import Basic, PreConv, Sum, WindowPool
+from edgenas.model.cells import (
+    Basic,
+    Concat,
+    DilConv,
+    Factorised,
+    PreConv,
+    SepConv,
+    Sum,
+    WindowPool,
+)
 from edgenas.space.arch import Arch
 from edgenas.space.layer import Layer
 from edgenas.space.plan import PlannedLayer, follow, walk
@@ -33,6 +42,10 @@ _KINDS: dict[str, Callable[..., nn.Module]] = {
     "avgpool": WindowPool,
     "maxpool": WindowPool,
     "sum": Sum,
+    "sepconv": SepConv,
+    "dilconv": DilConv,
+    "factorised": Factorised,
+    "concat": Concat,
 }
 
 

@@ -167,7 +167,8 @@ def _largest(space: Space, slot: Slot) -> nn.Module:
 
 def _family(layer: Layer) -> str:
     """The layers of one family at one place share their weights."""
-    return layer.kind if layer.kind != "preconv" else f"{layer.kind}{layer.kernel}"
+    of_kernel = ("preconv", "sepconv", "dilconv")
+    return f"{layer.kind}{layer.kernel}" if layer.kind in of_kernel else layer.kind
 
 
 def _largest_block(space: Space, layers: Sequence[Layer]) -> nn.Module:

@@ -203,13 +203,27 @@ def _model(
 def _append(builder: "_Builder", layer: Layer, x: str, *others: str) -> str:
     """Append a layer's operators behind value ``x``; the name of its output.
 
-    A sum takes ``others`` too; without terms it is zeros of the shape of ``x``.
+    A sum and a concat take ``others`` too; a sum without terms is zeros.
     """
     parts = primitives(layer)
     if layer.kind == "sum":
         for other in others:
             x = builder.node("Add", x, other)
-        return x if layer.terms else builder.node("Mul", x, builder.constant(0.0))
+        if layer.terms:
+            return x
+        for part in parts[:-1]:
+            x = builder.operator(part, x)
+        return builder.node("Mul", x, builder.constant(0.0))
+    if layer.kind == "concat":
+        return builder.node("Concat", x, *others, axis=1)
+    if layer.kind == "factorised":
+        activation, even, _, odd, _ = parts
+        x = builder.operator(activation, x)
+        one = builder.operator(even, x)
+        # All but the first row and column.
+        ends = (builder.indices([v, v]) for v in (1, 2**31 - 1))
+        shifted = builder.node("Slice", x, *ends, builder.indices([2, 3]))
+        return builder.node("Concat", one, builder.operator(odd, shifted), axis=1)
     activated = [after.op == "act" for after in parts[1:]] + [False]
     # Only the branches are wired here; what there is, and its shapes, the primitives say.
     on_shortcut = (1 + (layer.stride > 1)) if layer.downsample else 0
@@ -248,6 +262,11 @@ class _Builder:
         self.constants.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
         return name
 
+    def indices(self, values: list[int]) -> str:
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.array(values, np.int64), name))
+        return name
+
     def weights(self, part: Primitive, *, gain: float) -> list[str]:
         values = self._weights(part, gain)
         assert [value.shape for value in values] == _shapes(part), f"other weights than of {part}"
@@ -256,6 +275,8 @@ class _Builder:
     def operator(self, part: Primitive, x: str, *, gain: float = 1.0) -> str:
         """The nodes of a primitive that has one input."""
         sizes = {"kernel_shape": list(part.kernel), "strides": [part.stride] * 2}
+        if part.dilation > 1:
+            sizes["dilations"] = [part.dilation] * 2
         pads = list(part.pads)
         match part.op, part.activation:
             case "conv", _:

@@ -21,8 +21,8 @@ WIDELY_LACKED = frozenset({"HardSigmoid"})
 # have: later versions only admit more types or more attributes (onnx/docs/Changelog.md). HardSwish
 # is there from opset 14 on.
 _SAME_SINCE_13 = frozenset(
-    "Add AveragePool Cast Clip Conv DequantizeLinear Flatten Gemm GlobalAveragePool HardSigmoid "
-    "HardSwish MaxPool Mul QuantizeLinear Relu Sigmoid Sub".split()
+    "Add AveragePool Cast Clip Concat Conv DequantizeLinear Flatten Gemm GlobalAveragePool "
+    "HardSigmoid HardSwish MaxPool Mul QuantizeLinear Relu Sigmoid Slice Sub".split()
 )
 
 

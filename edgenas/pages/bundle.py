@@ -31,6 +31,7 @@ from edgenas.pages.markup import (
 )
 from edgenas.pages.network import describe_layer, draw_network, kernel_sizes
 from edgenas.pages.search_chart import show_search
+from edgenas.space.genotype import genotype
 from edgenas.space.layer import Layer
 
 _LINES = ("front", "front second", "front third")
@@ -181,6 +182,8 @@ def _network(contents: Contents) -> Element:
         marks.append(("share", "part of the predicted latency"))
     note = "Rows are stages with channels x height x width behind them; e is the expansion."
     cells = [draw_cell(text, number=i) for i, text in enumerate(contents.arch.cells)]
+    if [cell.family for cell in contents.space.cells] == ["darts"] * 2:
+        note += f" Cell 0 is the normal one, cell 1 reduces: {genotype(contents.arch.cells)}."
     figure = node("figure", chart, legend(marks), *cells, node("figcaption", note))
     return section("The network", figure)
 

@@ -10,7 +10,8 @@ from edgenas.pages.markup import node, short
 from edgenas.space.arch import CELL, Arch, Block
 from edgenas.space.cost import cost
 from edgenas.space.layer import Layer
-from edgenas.space.plan import plan, size_before
+from edgenas.space.plan import plan
+from edgenas.space.sizes import size_before
 from edgenas.space.space import Space
 
 _LEFT = 84  # of the blocks; stages are named before

@@ -239,6 +239,19 @@ def _reshape(attributes: Attributes) -> Function:
     return lambda x: x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(sizes)])
 
 
+def _slice(attributes: Attributes) -> Function:
+    given = attributes["whole"][1:]
+    if len(given) < 3 or None in given:
+        raise _NotKnownError("takes places that are computed, or names no axes")
+    steps = given[3] if len(given) > 3 else (1,) * len(given[2])
+    if min(steps) < 1:
+        raise _NotKnownError("goes backwards")
+    parts = {axis: slice(*part) for axis, *part in zip(given[2], *given[:2], steps, strict=True)}
+    return lambda x: x[
+        tuple(parts.get(a, parts.get(a - x.ndim, slice(None))) for a in range(x.ndim))
+    ]
+
+
 def _mean(attributes: Attributes) -> Function:
     given = attributes.get("axes", (attributes["whole"] + [None])[1])
     if given is None:
@@ -271,6 +284,7 @@ _OPERATORS: dict[str, Callable[[Attributes], Function]] = {
     "Relu": _plain(F.relu),
     "Reshape": _reshape,
     "Sigmoid": _plain(torch.sigmoid),
+    "Slice": _slice,
     "Sub": _plain(torch.sub),
 }
 

@@ -12,7 +12,6 @@ from edgenas.basics.errors import EdgenasError, quote
 from edgenas.basics.files import check_schema, read_json, write_json
 from edgenas.basics.ranges import (
     Channels,
-    Id,
     Length,
     Pixels,
     Range,
@@ -106,7 +105,7 @@ class Arch:
 
     resolution: Pixels
     stages: Annotated[tuple[Stage, ...], Length(1, 1000)]
-    cells: tuple[Id, ...] = ()
+    cells: tuple[Annotated[str, Length(1, 2000)], ...] = ()
 
     @property
     def id(self) -> str:

@@ -1,8 +1,12 @@
-"""Spaces all of whose networks others have trained one by one: oracles for searches."""
+"""Spaces from the literature on searches: NAS-Bench-Macro, NAS-Bench-201 and DARTS."""
+
+import itertools
 
 from edgenas.space.cells import CellSpace
 from edgenas.space.space import Space
 from edgenas.space.stage import StageSpace
+
+_NODES = 4  # of a cell of DARTS
 
 
 def nas_bench_macro() -> Space:
@@ -50,3 +54,39 @@ def nas_bench_201() -> Space:
         head_norm=True,
         activation="relu",
     )
+
+
+def darts(*, cells: int = 8, channels: int = 16, name: str = "darts") -> Space:
+    """DARTS (arXiv 1806.09055, section 3) on CIFAR: one normal cell and one that reduces.
+
+    Cell 0 of an arch is the normal one, cell 1 the one that reduces, after a third and two thirds
+    of the network, where channels double. `edgenas.space.genotype` reads and writes both as a
+    genotype. Without the auxiliary head and the drop path, which are for training alone.
+
+    Args:
+        cells: in all, at least 3; the paper searches with 8 and trains the result with 20.
+        channels: of the nodes of the first cells: 16 and 36 in the paper.
+        name: of the space.
+    """
+    operations = (
+        *("none", "skip_connect", "max_pool_3x3", "avg_pool_3x3"),
+        *("sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"),
+    )
+    stem = StageSpace(kind="conv", widths=(3 * channels,), activation="none")
+    stages, width = [stem], _NODES * channels
+    ends = (0, cells // 3 + 1, 2 * cells // 3 + 1, cells + 1)
+    for begin, end in itertools.pairwise(ends):
+        if begin:
+            width *= 2
+            stages.append(StageSpace(kind="cell", widths=(width,), stride=2, cell=1))
+        if normal := end - begin - 1:
+            stages.append(StageSpace(kind="cell", widths=(width,), depths=(normal,)))
+    cell = CellSpace(operations=operations, nodes=_NODES, family="darts")
+    return Space(
+        name=name, resolutions=(32,), stages=tuple(stages), cells=(cell, cell), activation="relu"
+    )
+
+
+def darts_20() -> Space:
+    """The 20 cells and 36 channels of the networks in DARTS' tables (section 3.3)."""
+    return darts(cells=20, channels=36, name="darts-20")

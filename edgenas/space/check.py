@@ -1,11 +1,19 @@
 """The rules of spaces, beside those of their stages."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.space.cells import check_cell_space
 from edgenas.space.layer import PADDINGS
-from edgenas.space.stage import ACTIVATIONS, at_least, check_inputs, check_stage
+from edgenas.space.stage import (
+    ACTIVATIONS,
+    StageSpace,
+    at_least,
+    check_inputs,
+    check_stage,
+)
+from edgenas.space.wiring import cell_place
 
 if TYPE_CHECKING:  # whose values are checked here
     from edgenas.space.space import Space
@@ -69,3 +77,61 @@ def check_space(space: "Space") -> None:
         )
     for i, stage in enumerate(space.stages):
         check_stage(stage, f"stages[{i}]", space.stages[i - 1].widths if i else (space.inputs,))
+        if stage.kind == "cell":
+            _check_cells(space, i)
+
+
+def _check_cells(space: "Space", i: int) -> None:
+    """Refuse a stage of cells that has choices of its own, or that cannot stand where it does."""
+    stage, path = space.stages[i], f"stages[{i}]"
+    plain = StageSpace(kind="cell", widths=stage.widths, depths=stage.depths, cell=stage.cell)
+    darts = space.cells[stage.cell].family == "darts"
+    plain = replace(plain, stride=stage.stride) if darts else plain
+    if stage != plain or len(stage.widths) + len(stage.depths) > 2:
+        raise EdgenasError(f"{path} must have one width, one depth and the cell alone, in a cell")
+    before = space.stages[i - 1].widths if i else (space.inputs,)
+    if not darts and before != stage.widths:
+        raise EdgenasError(
+            f"{path}.widths must be those of its input in a cell, {before}, found {stage.widths}"
+        )
+    if darts:
+        _check_darts(space, i)
+
+
+def _check_darts(space: "Space", i: int) -> None:
+    """Refuse cells of DARTS that the two blocks before do not lead to."""
+    stage, path = space.stages[i], f"stages[{i}]"
+    parts = 2 * space.cells[stage.cell].nodes  # each node has two halves, see `factorised`
+    if stage.widths[0] % parts:
+        raise EdgenasError(
+            f"{path}.widths must be a multiple of {parts} in a cell of DARTS, "
+            f"found {stage.widths[0]}"
+        )
+    if stage.stride > 2:
+        raise EdgenasError(f"{path}.stride must be 1 or 2 in a cell of DARTS, found {stage.stride}")
+    for k, other in enumerate(space.stages[:i]):
+        choices = (other.widths, other.depths, other.options)
+        kind = other.kind == "conv" or space.cells[other.cell].family == "darts"
+        plain = max(map(len, choices)) == 1 and other.pool == 1
+        if not plain or other.kind not in ("conv", "cell") or not kind:
+            raise EdgenasError(
+                f"stages[{k}] must be a conv or a cell of DARTS without choices, and without pool, "
+                f"before the cells of DARTS in {path}"
+            )
+    if i == 0:
+        raise EdgenasError("stages[0] must not be a cell of DARTS, which takes the blocks before")
+    for resolution in space.resolutions:
+        for j in range(stage.depths[0]):
+            place = cell_place(space, i, j, resolution)
+            for _, size in place.takes:
+                if size not in (place.size, (2 * place.size[0], 2 * place.size[1])):
+                    raise EdgenasError(
+                        f"{path} must take images of the size of its cells, or of twice that, in "
+                        f"a cell of DARTS, found {size[0]}x{size[1]} for {place.size[0]}x"
+                        f"{place.size[1]} at the resolution {resolution}"
+                    )
+            if place.stride == 2 and (place.size[0] % 2 or place.size[1] % 2):
+                raise EdgenasError(
+                    f"resolutions must give even sizes where a cell of DARTS reduces, "
+                    f"found {place.size[0]}x{place.size[1]} before {path} at {resolution}"
+                )

@@ -18,11 +18,13 @@ from edgenas.basics.ranges import Count
 from edgenas.space.arch import Arch
 from edgenas.space.genes import Codes, layout
 from edgenas.space.layer import Layer, divide_size
-from edgenas.space.plan import plan, size_before, slots
+from edgenas.space.plan import plan, slots
 from edgenas.space.primitives import primitives
 from edgenas.space.space import Space
+from edgenas.space.wiring import cell_place
 
 Vector = NDArray[np.float64]
+_OF_CELLS = frozenset("preconv avgpool maxpool sum sepconv dilconv factorised concat".split())
 _ROWS = 2048  # scored at once: what is gathered for so many stays in the second-level cache
 
 
@@ -68,13 +70,20 @@ def total(space: Space, arch: Arch) -> Cost:
 def cells_peak(space: Space, resolution: int) -> int:
     """Elements that a cell can have alive at once, for one image: no fewer than it needs.
 
-    All nodes, the operations that wait to be added to one of them, and one inside an operation.
+    What it takes, all nodes, the operations that wait to be added to one of them, and those inside
+    an operation.
     """
     values = [0]
     for i, stage in enumerate(space.stages):
-        if stage.kind == "cell":
-            size = size_before(space, i, resolution)
-            values.append(stage.widths[0] * prod(size) * 2 * (1 + space.cells[stage.cell].nodes))
+        for j in range(stage.depths[0] if stage.kind == "cell" else 0):
+            place = cell_place(space, i, j, resolution)
+            before, behind = (place.width * prod(size) for size in (place.size, place.behind))
+            nodes = place.cell.nodes
+            if place.cell.family == "nas-bench-201":
+                values.append(before * 2 * (1 + nodes))
+                continue
+            taken = sum(channels * prod(size) for channels, size in place.takes)
+            values.append(taken + 5 * before + 4 * nodes * behind)
     return max(values)
 
 
@@ -100,7 +109,7 @@ def peak_elements(layer: Layer) -> int:
         steps = [before + final, (final or before) + pooled]
         steps += [pooled + layer.mix, (layer.mix or pooled) + layer.outputs]
         return max(steps)
-    if layer.kind in ("preconv", "avgpool", "maxpool", "sum"):
+    if layer.kind in _OF_CELLS:
         return before + after  # as `cells_peak` counts all values of a cell
     if layer.kind == "conv":
         steps = [before + after, 3 * after * layer.residual]

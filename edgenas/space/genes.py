@@ -1,6 +1,7 @@
 """The columns of the rows that stand for the networks of a space, and the rules of these rows."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgenas.space.arch import Arch
-from edgenas.space.cells import parse_cell
 
 if TYPE_CHECKING:  # whose rows are read by these
     from edgenas.space.space import Space
@@ -26,8 +26,8 @@ class Gene:
         optional: whether code 0 (absent) may occur.
         stage: index of its stage; -1 for the resolution and for cells.
         block: index of its block; -1 for a gene of the stage.
-        cell: index of its cell, whose operation on an edge it is; -1 outside of cells.
-        edge: index of this edge.
+        cell: index of its cell, a choice of which it is; -1 outside of cells.
+        choice: index of this choice.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Gene:
     stage: int = -1
     block: int = -1
     cell: int = -1
-    edge: int = -1
+    choice: int = -1
 
     @property
     def numbers(self) -> tuple[float, ...]:
@@ -45,10 +45,15 @@ class Gene:
             return self.values
         return tuple(range(len(self.values)))
 
-    def code(self, arch: Arch) -> int:
-        """Find the code of this gene in an arch of the space."""
+    def code(self, arch: Arch, cells: Sequence[Sequence[Any]]) -> int:
+        """Find the code of this gene in an arch of the space.
+
+        Args:
+            arch: the arch.
+            cells: the values of all choices of its cells.
+        """
         if self.cell >= 0:
-            return 1 + self.values.index(parse_cell(arch.cells[self.cell])[self.edge])
+            return 1 + self.values.index(cells[self.cell][self.choice])
         if self.stage < 0:
             return 1 + self.values.index(arch.resolution)
         stage = arch.stages[self.stage]
@@ -68,7 +73,7 @@ class Layout:
     """Which gene each column holds. A gene with one value that is always present has no column.
 
     ``widths`` and ``depths`` are keyed by stage, ``kernels`` and ``expands`` by (stage, block), and
-    so are ``blocks``: in stages that list whole blocks. ``edges`` are keyed by (cell, edge).
+    so are ``blocks``: in stages that list whole blocks. ``cells`` are keyed by (cell, choice).
     """
 
     genes: tuple[Gene, ...]
@@ -78,7 +83,7 @@ class Layout:
     kernels: dict[tuple[int, int], int]
     expands: dict[tuple[int, int], int]
     blocks: dict[tuple[int, int], int]
-    edges: dict[tuple[int, int], int]
+    cells: dict[tuple[int, int], int]
 
 
 @functools.lru_cache(maxsize=64)
@@ -89,10 +94,11 @@ def layout(space: "Space") -> Layout:
     if lay.resolution is not None:
         genes.append(Gene(name="resolution", values=space.resolutions))
     for i, cell in enumerate(space.cells):
-        for k in range(len(cell.edges) if len(cell.operations) > 1 else 0):
-            lay.edges[i, k] = len(genes)
-            path = f"cells[{i}].edges[{k}]"
-            genes.append(Gene(name=path, values=cell.operations, cell=i, edge=k))
+        for k, choice in enumerate(cell.choices):
+            if len(choice.values) > 1:
+                lay.cells[i, k] = len(genes)
+                path = f"cells[{i}].{choice.name}"
+                genes.append(Gene(name=path, values=choice.values, cell=i, choice=k))
     for i, stage in enumerate(space.stages):
         for name, columns, values in (
             ("width", lay.widths, stage.widths),

@@ -23,6 +23,10 @@ Kind = Literal[
     "avgpool",
     "maxpool",
     "sum",
+    "sepconv",
+    "dilconv",
+    "factorised",
+    "concat",
 ]
 # Fields of a layer that are words, with those that there are; () where any will do.
 _WORDS = {
@@ -41,7 +45,10 @@ class Layer:
     Args:
         kind: ``head``, or that of a block: ``conv``, ``mbconv``, ``bottleneck``, ``fused``,
             ``uib``, ``rep`` or ``basic`` (`edgenas.space.stage.StageSpace`); or of a part of a
-            cell: ``preconv`` (activation-conv-BN), ``avgpool``, ``maxpool`` or ``sum``.
+            cell: ``preconv`` (activation-conv-BN), ``avgpool``, ``maxpool`` or ``sum``;
+            ``sepconv`` (twice activation, depthwise conv, 1x1 conv, BN), ``dilconv`` (the same
+            once, its kernel spread to every other pixel), ``factorised`` (activation and two 1x1
+            convs with a stride, side by side, the second one pixel on) or ``concat``.
         inputs: input channels.
         outputs: output channels; for the head, the number of classes.
         size: height of the input in pixels; also its width, unless ``columns`` says otherwise.
@@ -64,7 +71,8 @@ class Layer:
         start: kernel size of the depthwise conv at the start of a ``uib``; 0: none.
         mix_norm: head only: whether ``mix`` has a batch norm.
         head_norm: head only: whether it begins with a batch norm and an activation.
-        terms: ``sum`` only: values that are added; 0: a value of zeros.
+        terms: ``sum``: values that are added; 0: a value of zeros. ``concat``: values that are
+            put side by side, each with the input channels.
     """
 
     kind: Kind
@@ -157,7 +165,8 @@ class Primitive:
 
     Args:
         op: ``conv``, ``linear``, ``globalpool``, ``avgpool``, ``maxpool``, ``add``, ``mul``,
-            ``act`` or ``scale`` (a factor and a summand for each channel).
+            ``act``, ``scale`` (a factor and a summand for each channel), ``slice`` (all but the
+            first row and column) or ``concat``.
         inputs: input channels.
         outputs: output channels.
         kernel: height and width.
@@ -169,6 +178,7 @@ class Primitive:
         bias: whether it has a bias of its own.
         norm: whether a batch norm follows (and is folded in for deployment).
         activation: of an ``act``: ``relu``, ``relu6``, ``hswish``, ``hsigmoid``, ...
+        dilation: pixels from one element of the kernel to the next, in both directions.
     """
 
     op: str
@@ -183,13 +193,15 @@ class Primitive:
     bias: bool = False
     norm: bool = False
     activation: str = ""
+    dilation: int = 1
 
     @property
     def pads(self) -> tuple[int, int, int, int]:
         """Rows and columns of zeros around the input: top, left, bottom, right."""
+        spans = ((k - 1) * self.dilation + 1 for k in self.kernel)
         sides = [
-            pad_side(n, kernel=k, stride=self.stride, padding=self.padding)
-            for n, k in zip(self.in_size, self.kernel, strict=True)
+            pad_side(n, kernel=span, stride=self.stride, padding=self.padding)
+            for n, span in zip(self.in_size, spans, strict=True)
         ]
         return sides[0][0], sides[1][0], sides[0][1], sides[1][1]
 

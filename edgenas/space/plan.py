@@ -3,15 +3,17 @@
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from edgenas.space.arch import CELL, Arch, Block
-from edgenas.space.cells import OPERATIONS, parse_cell
+from edgenas.space.cells import parse_cell
 from edgenas.space.genes import layout
 from edgenas.space.layer import Kind, Layer, Size, divide_size, pad_side
+from edgenas.space.sizes import columns_of, size_before
 from edgenas.space.space import Space
 from edgenas.space.stage import StageSpace, middle_channels, squeezed_channels
+from edgenas.space.wiring import CellPlace, cell_place
 
 Value = TypeVar("Value")
 
@@ -44,12 +46,17 @@ class PlannedLayer:
 def walk(space: Space, arch: Arch) -> tuple[PlannedLayer, ...]:
     """The layers of an arch as ``plan`` names them, with the values that each takes."""
     steps: list[PlannedLayer] = []
-    before, value = space.inputs, ""
+    before, value, outputs = space.inputs, "", list[str]()
     for i, stage in enumerate(arch.stages):
         for j, block in enumerate(stage.blocks):
+            outputs.append(value)
             if block == CELL:
-                cell, value = _walk_cell(space, i, j, arch=arch, value=value)
-                steps += cell
+                place = cell_place(space, i, j, arch.resolution)
+                # The image is no output of a block.
+                two = (outputs[-2:][0] or value, value)
+                nodes = parse_cell(arch.cells[space.stages[i].cell])
+                cell, value = place.walk(nodes, two[-place.cell.inputs :])
+                steps += itertools.starmap(PlannedLayer, cell)
                 continue
             inputs = before if j == 0 else stage.width
             last = j == len(stage.blocks) - 1
@@ -60,58 +67,6 @@ def walk(space: Space, arch: Arch) -> tuple[PlannedLayer, ...]:
         before = stage.width
     steps.append(PlannedLayer("head", _head(space, arch.resolution, before), (value,)))
     return tuple(steps)
-
-
-def _walk_cell(
-    space: Space, i: int, j: int, *, arch: Arch, value: str
-) -> tuple[list[PlannedLayer], str]:
-    """The steps of one cell, and the name of its output; ``value`` is the name of its input."""
-    number, steps, values = space.stages[i].cell, list[PlannedLayer](), [value]
-    chosen = dict(zip(space.cells[number].edges, parse_cell(arch.cells[number]), strict=True))
-    for node in range(1, space.cells[number].nodes + 1):
-        terms: list[str] = []
-        for source in range(node):
-            operation = chosen[node, source]
-            layer = _edge(space, i, arch.resolution, operation)
-            if layer is not None:
-                name = f"stages.{i}.{j}.edge{node}from{source}"
-                steps.append(PlannedLayer(name, layer, (values[source],)))
-                terms.append(name)
-            elif operation != "none":
-                terms.append(values[source])
-        layer = _node(space, i, arch.resolution, len(terms))
-        if layer is not None:
-            steps.append(
-                PlannedLayer(f"stages.{i}.{j}.node{node}", layer, tuple(terms) or (value,))
-            )
-            terms = [steps[-1].name]
-        values.append(terms[0])
-    return steps, values[-1]
-
-
-def _edge(space: Space, i: int, resolution: int, operation: str) -> Layer | None:
-    """The layer of an operation in the cells of a stage; None: it computes nothing."""
-    kind, kernel = OPERATIONS[operation]
-    if not kind:
-        return None
-    blank = _node(space, i, resolution, 0)
-    assert blank is not None
-    return replace(blank, kind=kind, kernel=kernel)
-
-
-def _node(space: Space, i: int, resolution: int, terms: int) -> Layer | None:
-    """The layer that adds the terms of a node; None: there is a single one."""
-    size, width = size_before(space, i, resolution), space.stages[i].widths[0]
-    if terms == 1:
-        return None
-    return Layer(
-        kind="sum",
-        inputs=width,
-        outputs=width,
-        size=size[0],
-        columns=_columns(size),
-        terms=terms,
-    )
 
 
 def follow(steps: Sequence[PlannedLayer], x: Value, apply: Callable[..., Value]) -> Value:
@@ -171,32 +126,66 @@ def layers(space: Space) -> list[Layer]:
 
 
 def _cell_slots(space: Space, i: int, j: int) -> list[Slot]:
-    """The places of one cell: its edges, and the nodes that they lead to."""
+    """The places of one cell: its inputs, edges, nodes and output, as far as it has them."""
     lay, number = layout(space), space.stages[i].cell
-    cell, places = space.cells[number], list[Slot]()
+    cell = space.cells[number]
+    at = {r: cell_place(space, i, j, r) for r in space.resolutions}
     every = (lay.resolution, space.resolutions)
 
-    def slot(name: str, nodes: list[int], make: Callable[..., Layer | None]) -> Slot:
-        """The place of a layer that depends on the resolution and the operations of some edges."""
-        choices = [every, *((lay.edges.get((number, k)), cell.operations) for k in nodes)]
+    def slot(name: str, taken: Sequence[int], make: Callable[..., Layer | None]) -> Slot:
+        """The place of a layer that depends on the resolution and on some choices of the cell."""
+        chosen = ((lay.cells.get((number, k)), cell.choices[k].values) for k in taken)
+        choices = [every, *chosen]
         columns = tuple(column for column, _ in choices if column is not None)
         table: dict[tuple[int, ...], Layer | None] = {}
         for picks in itertools.product(*(enumerate(values, 1) for _, values in choices)):
             pairs = zip(choices, picks, strict=True)
             codes = tuple(code for (column, _), (code, _) in pairs if column is not None)
-            table[codes] = make(*(value for _, value in picks))
+            table[codes] = make(at[picks[0][1]], *(value for _, value in picks[1:]))
         return Slot(f"stages.{i}.{j}.{name}", columns, table)
 
-    def join(resolution: int, *operations: str) -> Layer | None:
-        return _node(space, i, resolution, sum(name != "none" for name in operations))
-
-    for node in range(1, cell.nodes + 1):
-        edges = [k for k, edge in enumerate(cell.edges) if edge[0] == node]
-        for k in edges:
-            name = f"edge{node}from{cell.edges[k][1]}"
-            places.append(slot(name, [k], functools.partial(_edge, space, i)))
-        places.append(slot(f"node{node}", edges, join))
+    darts, first, places = cell.family == "darts", 0, list[Slot]()
+    for k in range(cell.inputs if darts else 0):
+        places.append(slot(f"input{k}", (), functools.partial(_enter, k)))
+    for node, among in enumerate(cell.sources, cell.inputs):
+        count = len(among[0])
+        operations = range(first + darts, first + darts + count)
+        for source in range(node):
+            made = functools.cache(functools.partial(_edge, source))
+            name = f"edge{node}from{source}"
+            if darts:
+                make = functools.partial(_chosen_edge, made, source)
+                places.append(slot(name, (first, *operations), make))
+            else:
+                places.append(slot(name, (operations[source],), made))
+        places.append(slot(f"node{node}", operations, functools.cache(_join)))
+        first += darts + count
+    if darts:
+        places.append(slot("output", (), CellPlace.leave))
     return places
+
+
+def _enter(k: int, place: CellPlace) -> Layer:
+    return place.enter(k)
+
+
+def _edge(source: int, place: CellPlace, operation: str) -> Layer | None:
+    return place.edge(source, operation)
+
+
+def _chosen_edge(
+    make: Callable[..., Layer | None],
+    source: int,
+    place: CellPlace,
+    sources: tuple[int, ...],
+    *operations: str,
+) -> Layer | None:
+    """The layer on an edge that is there where a node chooses its source."""
+    return make(place, operations[sources.index(source)]) if source in sources else None
+
+
+def _join(place: CellPlace, *operations: str) -> Layer | None:
+    return place.join(sum(name != "none" for name in operations))
 
 
 def _slot(space: Space, i: int, j: int) -> Slot:
@@ -279,7 +268,7 @@ def _block(
         inputs=inputs,
         outputs=width,
         size=size[0],
-        columns=_columns(size),
+        columns=columns_of(size),
         kernel=block.kernel,
         stride=stride,
         mid=mid,
@@ -318,7 +307,7 @@ def _head(space: Space, resolution: int, inputs: int) -> Layer:
         inputs=inputs,
         outputs=space.classes,
         size=size[0],
-        columns=_columns(size),
+        columns=columns_of(size),
         activation=space.activation,
         final=space.final,
         mix=space.mix,
@@ -326,15 +315,3 @@ def _head(space: Space, resolution: int, inputs: int) -> Layer:
         mix_norm=space.mix_norm,
         head_norm=space.head_norm,
     )
-
-
-def size_before(space: Space, i: int, resolution: int) -> Size:
-    """Height and width of the input of a stage; of the head, behind the last one."""
-    size = space.input_size(resolution)
-    for stage in space.stages[:i]:
-        size = divide_size(divide_size(size, stage.stride), stage.pool)
-    return size
-
-
-def _columns(size: Size) -> int:
-    return 0 if size[0] == size[1] else size[1]

@@ -26,7 +26,7 @@ A space of one's own is a ``Space`` value in Python or the same fields in TOML::
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from edgenas.basics.decode import decode
 from edgenas.basics.errors import unknown_name
 from edgenas.basics.files import check_schema, read_json, read_toml
 from edgenas.space.backbones import NAMES, published
-from edgenas.space.benchmarks import nas_bench_201, nas_bench_macro
+from edgenas.space.benchmarks import darts, darts_20, nas_bench_201, nas_bench_macro
 from edgenas.space.space import NEWER, Space
 from edgenas.space.stage import NEWER_OF_STAGES, StageSpace
 
@@ -249,7 +249,7 @@ def ofa_resnet50() -> Space:
     )
 
 
-PRESETS: Mapping[str, Callable[[], Space]] = {
+PRESETS: dict[str, Callable[[], Space]] = {
     "tiny": tiny,
     "mbv3-cifar": mbv3_cifar,
     "mbv3-photo": mbv3_photo,
@@ -259,19 +259,23 @@ PRESETS: Mapping[str, Callable[[], Space]] = {
     "ofa-resnet50": ofa_resnet50,
     "nas-bench-macro": nas_bench_macro,
     "nas-bench-201": nas_bench_201,
+    "darts": darts,
 }
+# Presets with more blocks, as papers train the results of their searches.
+LARGER: dict[str, Callable[[], Space]] = {"darts-20": darts_20}
 
 
 def load_space(name: str) -> Space:
     """A space by its name, or a declared one by the path of its TOML or JSON file.
 
-    Names are those of ``PRESETS`` and of published networks (`edgenas.space.backbones`).
+    Names are those of ``PRESETS`` and ``LARGER``, and of published networks
+    (`edgenas.space.backbones`).
 
     Raises:
         EdgenasError: no such name or file, or the file does not describe a space.
     """
-    if name in PRESETS:
-        return PRESETS[name]()
+    if made := (PRESETS | LARGER).get(name):
+        return made()
     if name in NAMES:
         return published(name).space
     path = Path(name)
@@ -279,7 +283,9 @@ def load_space(name: str) -> Space:
         return space_from_json({"schema": SCHEMA, **read_toml(path, schema=SCHEMA)}, where=name)
     if path.suffix == ".json":
         return space_from_json({"schema": SCHEMA, **read_json(path, schema=SCHEMA)}, where=name)
-    raise unknown_name("space", name, names=(*PRESETS, *NAMES), listing="edgenas list spaces")
+    raise unknown_name(
+        "space", name, names=(*PRESETS, *LARGER, *NAMES), listing="edgenas list spaces"
+    )
 
 
 def space_to_json(space: Space) -> dict[str, Any]:

@@ -122,11 +122,47 @@ def _window(layer: Layer) -> Parts:
 
 
 def _sum(layer: Layer) -> Parts:
-    size = layer.in_size
+    size = _behind(layer)
+    if not layer.terms and layer.stride > 1:
+        yield _simple("maxpool", layer.inputs, layer.in_size, to=size, stride=layer.stride)
     if not layer.terms:
         yield _simple("mul", layer.outputs, size, to=size)
     for _ in range(layer.terms - 1):
         yield _simple("add", layer.outputs, size, to=size)
+
+
+def _concat(layer: Layer) -> Parts:
+    yield _simple("concat", layer.outputs, layer.in_size, to=layer.in_size)
+
+
+def _sepconv(layer: Layer) -> Parts:
+    """DARTS: a separable conv, applied twice (arXiv 1806.09055, section 3.1.1)."""
+    out, inputs = _behind(layer), layer.inputs
+    behind = dataclasses.replace(layer, size=out[0], columns=out[1], stride=1)
+    for part, outputs in ((layer, inputs), (behind, layer.outputs)):
+        yield _act(inputs, part.in_size, layer.activation)
+        yield dataclasses.replace(_spatial(part, inputs, inputs, groups=inputs), norm=False)
+        yield _conv(inputs, outputs, out)
+
+
+def _dilconv(layer: Layer) -> Parts:
+    inputs = layer.inputs
+    yield _act(inputs, layer.in_size, layer.activation)
+    spatial = _spatial(layer, inputs, inputs, groups=inputs)
+    yield dataclasses.replace(spatial, norm=False, dilation=2)
+    yield _conv(inputs, layer.outputs, _behind(layer))
+
+
+def _factorised(layer: Layer) -> Parts:
+    """DARTS: every other pixel, and those between them."""
+    inputs, half, out = layer.inputs, layer.outputs // 2, _behind(layer)
+    yield _act(inputs, layer.in_size, layer.activation)
+    first = dataclasses.replace(_spatial(layer, inputs, half), kernel=(1, 1))
+    yield first
+    on = (layer.in_size[0] - 1, layer.in_size[1] - 1)
+    yield _simple("slice", inputs, on, to=on)
+    yield dataclasses.replace(first, in_size=on)
+    yield _simple("concat", layer.outputs, out, to=out)
 
 
 def _head(layer: Layer) -> Parts:
@@ -167,6 +203,10 @@ _KINDS: Mapping[str, Callable[[Layer], Parts]] = {
     "avgpool": _window,
     "maxpool": _window,
     "sum": _sum,
+    "sepconv": _sepconv,
+    "dilconv": _dilconv,
+    "factorised": _factorised,
+    "concat": _concat,
 }
 
 

@@ -26,7 +26,7 @@ from edgenas.basics.ranges import (
     Range,
 )
 from edgenas.space.arch import Arch, Block, Stage
-from edgenas.space.cells import CellSpace, cell_text, check_cell
+from edgenas.space.cells import CellSpace, check_cell
 from edgenas.space.check import check_space
 from edgenas.space.framing import USUAL_FRAMING, Framing
 from edgenas.space.genes import Codes, Gene, clear_absent, layout, rules
@@ -137,7 +137,7 @@ class Space:
     def size(self) -> int:
         """The number of different archs, exactly."""
         stages = (len(s.widths) * sum(len(s.options) ** d for d in s.depths) for s in self.stages)
-        cells = (len(cell.operations) ** len(cell.edges) for cell in self.cells)
+        cells = (len(choice.values) for cell in self.cells for choice in cell.choices)
         return len(self.resolutions) * math.prod(stages) * math.prod(cells)
 
     def sample(
@@ -228,9 +228,8 @@ class Space:
         rows: list[list[int]] = []
         for arch in archs:
             self.check(arch)
-            row = [0] * len(lay.genes)
-            for column, gene in enumerate(lay.genes):
-                row[column] = gene.code(arch)
+            cells = [c.values(text) for c, text in zip(self.cells, arch.cells, strict=True)]
+            row = [gene.code(arch, cells) for gene in lay.genes]
             rows.append(row)
         return np.array(rows, np.uint8).reshape(len(rows), len(lay.genes))
 
@@ -256,7 +255,7 @@ class Space:
                 )
                 stages.append(Stage(int(value(lay.widths.get(i), stage.widths)), blocks))
             cells = (
-                cell_text([value(lay.edges.get((i, k)), c.operations) for k in range(len(c.edges))])
+                c.text([value(lay.cells.get((i, k)), x.values) for k, x in enumerate(c.choices)])
                 for i, c in enumerate(self.cells)
             )
             resolution = int(value(lay.resolution, self.resolutions))

@@ -200,7 +200,6 @@ def check_stage(stage: StageSpace, path: str, before: tuple[int, ...]) -> None:
             hint="expand 1 has no expanding conv; give it a stage of its own",
         )
     _check_blocks(stage, path)
-    _check_cells(stage, path, before)
     if "mbconv" not in stage.kinds and stage.squeeze:
         raise EdgenasError(f"{path}.squeeze must be 0 outside mbconv, found {stage.squeeze}")
     if stage.kind == "bottleneck" and stage.kernels != (3,):
@@ -235,19 +234,6 @@ def _check_blocks(stage: StageSpace, path: str) -> None:
                 f"{[*stage.blocks]}",
                 hint="expand 1 has no expanding conv; give it a stage of its own",
             )
-
-
-def _check_cells(stage: StageSpace, path: str, before: tuple[int, ...]) -> None:
-    """Refuse a stage of cells that has choices of its own, or changes shapes."""
-    if stage.kind != "cell":
-        return
-    usual = StageSpace(kind="cell", widths=stage.widths, depths=stage.depths, cell=stage.cell)
-    if stage != usual or len(stage.widths) + len(stage.depths) > 2:
-        raise EdgenasError(f"{path} must have one width, one depth and the cell alone, in a cell")
-    if before != stage.widths:
-        raise EdgenasError(
-            f"{path}.widths must be those of its input in a cell, {before}, found {stage.widths}"
-        )
 
 
 def _rule_broken_by(block: Block, kind: str, *, stride: int) -> str:

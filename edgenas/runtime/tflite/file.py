@@ -28,6 +28,7 @@ _VERSIONS = {
     ("int8", "CONV_2D"): 3, ("int8", "DEPTHWISE_CONV_2D"): 3, ("int8", "FULLY_CONNECTED"): 12,
     ("int8", "LOGISTIC"): 2, ("int8", "MAX_POOL_2D"): 2, ("int8", "MEAN"): 2, ("int8", "MUL"): 2,
     ("int8", "PAD"): 2, ("int8", "QUANTIZE"): 2, ("int8", "RELU"): 2, ("int8", "RELU6"): 2,
+    ("int8", "SLICE"): 2,
 }  # fmt: skip
 
 

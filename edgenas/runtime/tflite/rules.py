@@ -244,6 +244,27 @@ def _concat(draft: Draft, node: NodeProto) -> None:
     )  # fmt: skip
 
 
+def _slice(draft: Draft, node: NodeProto) -> None:
+    """A part of an image or a vector, without steps."""
+    value = draft.real(node.input[0])
+    given = [draft.constant_of(name).values.tolist() for name in node.input[1:]]
+    steps = {step for some in given[3:] for step in some} - {1}
+    if len(given) < 3 or value.flattened is not None or steps:
+        raise NotKnownError("has steps or no axes, or cuts vectors of pixels")
+    begin, shape = [0] * len(value.shape), draft.source.shapes[node.output[0]]
+    for start, axis in zip(given[0], given[2], strict=True):
+        extent = value.shape[axis]
+        begin[axis] = min(start, extent) if start >= 0 else max(start + extent, 0)
+    order = TO_LAST if value.channels_last else range(len(begin))
+    read = [
+        draft.constant("slice_" + "_".join(map(str, numbers)), np.array(numbers, np.int32))
+        for numbers in ([numbers[i] for i in order] for numbers in (begin, shape))
+    ]
+    made = replace(value, tensor=draft.fresh(f"{node.output[0]}/part"), shape=shape)
+    draft.operator("SLICE", (value.tensor, *read), made, table="SliceOptions")
+    draft.values[node.output[0]] = made
+
+
 def _joined(draft: Draft, values: list[Value], axis: int, at: int, node: NodeProto) -> Value:
     shape = list(values[0].shape)
     shape[axis] = sum(value.shape[axis] for value in values)
@@ -332,6 +353,7 @@ RULES: dict[str, Rule] = {
     "Relu": relu,
     "Reshape": _view,
     "Sigmoid": sigmoid,
+    "Slice": _slice,
     "Softmax": softmax,
     "Squeeze": _view,
     "Tanh": partial(unary, "TANH"),
