@@ -32,6 +32,18 @@ class NotLetInError(Exception):
     """An sshd runs, but this user may not log in with it: no shell, a locked account, a jail."""
 
 
+def running_with(variable: str) -> list[int]:
+    """Processes that have a text among the variables of their environment."""
+    mark, found = variable.encode(), []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
 @dataclass(frozen=True)
 class Loopback:
     """What a test may know of the board.
@@ -59,14 +71,7 @@ class Loopback:
 
     def workers(self) -> list[int]:
         """Processes that run on the board."""
-        mark, found = self.mark.encode(), []
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                if mark in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-        return found
+        return running_with(self.mark)
 
     def quiet(self, *, seconds: float = 10.0) -> bool:
         """Whether nothing runs on the board any more, or soon."""

@@ -27,6 +27,7 @@ from edgenas.clock.measure import ClockStoppedError, Measurement, WrongAnswerErr
 from edgenas.clock.ssh import Place
 from edgenas.clock.trtexec.clock import TrtexecClock
 from edgenas.clock.trtexec.results import EngineError
+from edgenas.clock.trtexec.text import RUN_TEXT
 from edgenas.onnx_graph.build import network_graph
 from edgenas.runtime import registry as runtimes
 from edgenas.space import presets as spaces
@@ -330,6 +331,35 @@ def test_a_stream_that_is_left_ends_the_build_on_the_board(there, tool):
         thread.join(timeout=60)
     assert not thread.is_alive()
     assert there.quiet()
+
+
+def test_whenever_its_input_ends_the_text_ends_and_its_tool_too(tmp_path: Path):
+    """Also in the moments in which the tool starts: each of these met another fault of them."""
+    started: list[subprocess.Popen[bytes]] = []
+    for number in range(8):
+        tool = tmp_path / str(number) / "usr/src/tensorrt/bin/trtexec"
+        tool.parent.mkdir(parents=True)
+        tool.write_text("#!/bin/sh\nexec sleep 600\n")
+        tool.chmod(0o755)
+        root = {"EDGENAS_BOARD_ROOT": str(tmp_path / str(number))}
+        text = subprocess.Popen(
+            ["sh", "-c", RUN_TEXT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | root,
+        )
+        started.append(text)
+        assert text.stdin is not None
+        assert text.stdout is not None
+        assert text.stdout.readline() == b"edgenas ready\n"
+        text.stdin.write(b"3 0 0 60 - --x\nabc")
+        text.stdin.flush()
+        time.sleep(number * 0.01)
+        text.stdin.close()
+    for text in started:
+        text.wait(timeout=60)
+    assert loopback.running_with(f"EDGENAS_BOARD_ROOT={tmp_path}/") == []
 
 
 def test_a_link_that_stays_down_is_given_up(there, tool):

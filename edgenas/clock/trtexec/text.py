@@ -10,13 +10,18 @@ The folder of an order lies in memory where it has room, and goes with the order
 After a kill -9 or without power it stays, until a later session removes it. One session at a time
 uses the tool: it holds a lock on the tool's own file, so that no lock file is left. The clocks of
 other runtimes hold that lock too (`edgenas.clock.board.serve`).
+
+The tool's two streams are pipes whose ends are all open before it starts: a reader that opened its
+end itself would wait for ever where the tool is ended before it has opened the other. Signals go to
+the group of processes that ``timeout`` makes, and again each second: a ``timeout`` that has only
+just begun ends without its child, and a shell that has only just been forked can lose a signal.
 """
 
 RUN_TEXT = r"""
 umask 077; set -f; LC_ALL=C; export LC_ALL; exec 3<&0 </dev/null
 d=; p=; w=; q=; a=; b=
 clean() {
-  kill $p $w $q $a $b 2>/dev/null; p=; w=; q=; a=; b=
+  kill -- ${p:+-$p} $p $w $q $a $b 2>/dev/null; p=; w=; q=; a=; b=
   [ -z "$d" ] || rm -rf "$d"; d=
 }
 trap 'trap "" HUP INT TERM PIPE; clean; wait' EXIT
@@ -66,10 +71,14 @@ while read -r n c i s k f <&3; do
   f=$(printf "%s" "$f" | sed "s|@|$d|g")
   before=$(one "$g/min_freq"),$(one "$g/max_freq"),$(one /var/lib/nvpmodel/status)
   mkfifo "$d/1" "$d/2" || exit 73
-  head -c 4000000 <"$d/1" >"$d/o" 9<&- & a=$!
-  head -c 4000000 <"$d/2" >"$d/r" 9<&- & b=$!
-  timeout -k 5 "$s" "$t" $f >"$d/1" 2>"$d/2" </dev/null 3<&- 9<&- & p=$!
-  (read -r x <&3 || kill $p) 2>/dev/null 9<&- & w=$!
+  exec 8<>"$d/1" 4<"$d/1" 5>"$d/1" && exec 8<>"$d/2" 6<"$d/2" 7>"$d/2" 8>&-
+  head -c 4000000 <&4 >"$d/o" 4<&- 5>&- 6<&- 7>&- 9<&- & a=$!
+  head -c 4000000 <&6 >"$d/r" 4<&- 5>&- 6<&- 7>&- 9<&- & b=$!
+  timeout -k 5 "$s" "$t" $f >&5 2>&7 </dev/null 3<&- 4<&- 5>&- 6<&- 7>&- 9<&- & p=$!
+  exec 4<&- 5>&- 6<&- 7>&-
+  (read -r x <&3 || for x in TERM TERM TERM TERM TERM KILL; do
+    kill -s $x -- -$p || kill -s $x $p || break; sleep 1
+  done) 2>/dev/null 9<&- & w=$!
   (while [ -n "$g" ]; do cat "$g/cur_freq"; sleep 0.2 || sleep 1; done) \
     >"$d/f" 2>/dev/null 3<&- 9<&- & q=$!
   wait $p; r=$?; p=
