@@ -4,6 +4,7 @@ import copy
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +30,16 @@ from edgenas.strategies.proxies.agreement import (
     measure_agreement,
 )
 from edgenas.strategies.proxies.batch import ProxyBatch, draw_batch
+from edgenas.strategies.proxies.gradient_norm import gradient_norm
 from edgenas.strategies.proxies.grasp import grasp
+from edgenas.strategies.proxies.jacobian import jacobian_covariance
 from edgenas.strategies.proxies.naswot import naswot
 from edgenas.strategies.proxies.prescreen import prescreen
 from edgenas.strategies.proxies.score import PROXIES, ProxyScore
 from edgenas.strategies.proxies.snip import snip
-from edgenas.strategies.proxies.synflow import synflow
+from edgenas.strategies.proxies.synflow import logsynflow, synflow
+from edgenas.strategies.proxies.tangent_kernel import kernel_condition
+from edgenas.strategies.proxies.zico import zico
 from edgenas.strategies.run import search
 
 
@@ -189,6 +194,101 @@ def test_naswot_of_images_that_look_alike_is_the_lowest():
     assert naswot(network, same, labels) < naswot(network, x, labels)
 
 
+def two_layers(seed: int = 5) -> tuple[nn.Sequential, np.ndarray, np.ndarray, Tensor]:
+    """A network of two linear layers with a rectifier, its weights, and images; all doubles."""
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Linear(6, 9, bias=False), nn.ReLU(), nn.Linear(9, 3, bias=False))
+    first, second = (layer.weight.detach().double().numpy() for layer in network[::2])
+    return network.double(), first, second, torch.randn(5, 6).double()
+
+
+def gradients_of(first: np.ndarray, second: np.ndarray, x: np.ndarray, labels: np.ndarray):
+    """The gradients of the mean cross-entropy in both layers, by the chain rule."""
+    hidden = np.maximum(x @ first.T, 0)
+    logits = hidden @ second.T
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    slope = (shares - np.eye(3)[labels]) / len(x)
+    return ((slope @ second) * (hidden > 0)).T @ x, slope.T @ hidden
+
+
+def test_the_gradient_norm_is_the_sum_of_those_of_layers():
+    network, first, second, x = two_layers()
+    labels = np.arange(5) % 3
+    expected = sum(np.linalg.norm(g) for g in gradients_of(first, second, x.numpy(), labels))
+    assert gradient_norm(network, x, torch.from_numpy(labels)) == pytest.approx(expected)
+
+
+def test_logsynflow_takes_the_logarithm_of_each_gradient():
+    network, first, second, x = two_layers()
+    first, second = abs(first), abs(second)
+    of_second = np.outer(np.ones(3), first @ np.ones(6))
+    of_first = np.outer(second.T @ np.ones(3), np.ones(6))
+    expected = (first * np.log(1 + of_first)).sum() + (second * np.log(1 + of_second)).sum()
+    assert logsynflow(network, x, torch.zeros(5)) == pytest.approx(expected)
+
+
+def jacobians(first: np.ndarray, second: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return ((x @ first.T > 0) * second.sum(0)) @ first
+
+
+def test_the_jacobian_score_is_that_of_the_correlations_by_hand():
+    network, first, second, x = two_layers()
+    correlation = np.corrcoef(jacobians(first, second, x.numpy()))
+    eigenvalues = np.maximum(np.linalg.eigvalsh(correlation), 0) + 1e-5
+    expected = -(np.log(eigenvalues) + 1 / eigenvalues).sum()
+    assert jacobian_covariance(network, x, torch.zeros(5)) == pytest.approx(expected, rel=1e-6)
+    alike = x[:1].repeat(5, 1)
+    assert jacobian_covariance(network, alike, torch.zeros(5)) < expected
+
+
+def test_the_kernel_score_is_the_condition_of_the_tangent_kernel_by_hand():
+    network, first, second, x = two_layers()
+    rows = []
+    for image in x.numpy():
+        hidden = first @ image
+        of_first = np.outer((hidden > 0) * second.sum(0), image)
+        of_second = np.outer(np.ones(3), np.maximum(hidden, 0))
+        rows.append(np.concatenate([of_first.ravel(), of_second.ravel()]))
+    kernel = np.array(rows) @ np.array(rows).T
+    found = kernel_condition(network, x, torch.zeros(5))
+    assert found == pytest.approx(-np.linalg.cond(kernel), rel=1e-6)
+    # Two images that are the same cannot be told apart: the kernel is as good as singular.
+    assert kernel_condition(network, x[[0, 1, 1]], torch.zeros(3)) < 1e6 * found
+
+
+def test_zico_is_the_mean_by_the_deviation_of_two_batches_by_hand():
+    network, first, second, _ = two_layers()
+    x = torch.randn(8, 6, generator=torch.Generator().manual_seed(3)).double()
+    labels = np.arange(8) % 3
+    halves = [gradients_of(first, second, x.numpy()[k::2], labels[k::2]) for k in (0, 1)]
+    expected = 0.0
+    for one, other in zip(*halves, strict=True):
+        mean, deviation = (abs(one) + abs(other)) / 2, abs(abs(one) - abs(other)) / 2
+        differs = deviation > 0
+        expected += np.log((mean[differs] / deviation[differs]).sum())
+    assert zico(network, x, torch.from_numpy(labels)) == pytest.approx(expected, rel=1e-6)
+    same = x[[0, 0, 1, 1]]
+    assert zico(network, same, torch.tensor([0, 0, 1, 1])) == 0
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_proxies_take_cells_with_what_nobody_reads_and_with_nothing(proxy: str):
+    space = PRESETS["nas-bench-201"]()
+    space = replace(
+        space,
+        stages=tuple(replace(s, widths=(4,), depths=(1,)) for s in space.stages),
+        resolutions=(16,),
+    )
+    # The edges (1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2): nobody reads node 1 of the first.
+    rows = np.array([[4, 4, 1, 4, 1, 2], [1, 1, 1, 1, 1, 1]], np.uint8)
+    x = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    scores = [
+        PROXIES[proxy](Network(space, arch), x, torch.arange(4) % 3) for arch in space.decode(rows)
+    ]
+    assert np.isfinite(scores[0])
+    assert not np.isnan(scores[1])
+
+
 @pytest.mark.parametrize("name", PROXIES)
 def test_a_proxy_leaves_its_network_alone_and_repeats_itself(name: str):
     network = Network(tiny_space(), tiny_space().largest())
@@ -208,8 +308,8 @@ def test_a_proxy_leaves_its_network_alone_and_repeats_itself(name: str):
 def test_proxies_take_the_networks_of_other_spaces(name: str, proxy: str):
     space = PRESETS[name]()
     network = Network(space, space.smallest())
-    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert np.isfinite(PROXIES[proxy](network, x, torch.tensor([0, 1])))
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert np.isfinite(PROXIES[proxy](network, x, torch.tensor([0, 1, 2, 0])))
 
 
 # As scores of rows
@@ -283,6 +383,10 @@ def test_counts_are_what_a_proxy_must_beat():
     ("do", "message"),
     [
         (lambda b: ProxyScore(tiny_space(), proxy="snap", batch=b), "unknown proxy 'snap'"),
+        (
+            lambda b: ProxyScore(tiny_space(), proxy="zico", batch=replace(b, pixels=b.pixels[:3])),
+            "zico must see at least 4 images, found 3",
+        ),
         (lambda b: measure_agreement(np.ones(9), np.ones(9), of="x"), "at least 10 networks"),
         (
             lambda b: prescreen(

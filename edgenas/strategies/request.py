@@ -90,7 +90,18 @@ class ProxiesRequest:
         str | None, Option("Draw networks of this space and keep the best of them.")
     ] = None
     proxy: Annotated[
-        Literal["snip", "grasp", "synflow", "naswot"], Option("The proxy that decides.")
+        Literal[
+            "snip",
+            "grasp",
+            "synflow",
+            "naswot",
+            "logsynflow",
+            "gradient-norm",
+            "jacobian",
+            "kernel",
+            "zico",
+        ],
+        Option("The proxy that decides."),
     ] = "naswot"
     sample: Annotated[Networks, Option("Networks drawn from --space.")] = 40
     keep: Annotated[Networks, Option("How many of them are kept.")] = 5

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgenas.strategies.proxies.copying import copy_for_scoring
+from edgenas.strategies.proxies.copying import copy_for_scoring, take_gradients
 
 
 def grasp(network: nn.Module, x: Tensor, labels: Tensor) -> float:
@@ -19,11 +19,10 @@ def grasp(network: nn.Module, x: Tensor, labels: Tensor) -> float:
             if isinstance(child, nn.Hardsigmoid):
                 setattr(part, name, _TwiceDifferentiable())
     loss = F.cross_entropy(copied(x), labels)
-    gradients = torch.autograd.grad(loss, weights, create_graph=True)
+    gradients = take_gradients(loss, weights, again=True)
     norm = sum(((g * g.detach()).sum() for g in gradients), torch.zeros(()))
-    products = torch.autograd.grad(norm, weights, allow_unused=True)
-    pairs = zip(weights, products, strict=True)
-    return -sum(float((w * hg).detach().sum()) for w, hg in pairs if hg is not None)
+    products = take_gradients(norm, weights)
+    return -sum(float((w * hg).detach().sum()) for w, hg in zip(weights, products, strict=True))
 
 
 class _TwiceDifferentiable(nn.Module):

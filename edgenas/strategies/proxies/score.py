@@ -12,17 +12,28 @@ from edgenas.space.cost import Vector
 from edgenas.space.genes import Codes
 from edgenas.space.space import Space
 from edgenas.strategies.proxies.batch import ProxyBatch
+from edgenas.strategies.proxies.gradient_norm import gradient_norm
 from edgenas.strategies.proxies.grasp import grasp
+from edgenas.strategies.proxies.jacobian import jacobian_covariance
 from edgenas.strategies.proxies.naswot import naswot
 from edgenas.strategies.proxies.snip import snip
-from edgenas.strategies.proxies.synflow import synflow
+from edgenas.strategies.proxies.synflow import logsynflow, synflow
+from edgenas.strategies.proxies.tangent_kernel import kernel_condition
+from edgenas.strategies.proxies.zico import zico
 
 PROXIES: Mapping[str, Callable[[nn.Module, Tensor, Tensor], float]] = {
     "snip": snip,
     "grasp": grasp,
     "synflow": synflow,
     "naswot": naswot,
+    "logsynflow": logsynflow,
+    "gradient-norm": gradient_norm,
+    "jacobian": jacobian_covariance,
+    "kernel": kernel_condition,
+    "zico": zico,
 }
+
+_FEWEST = {"zico": 4}  # images: its two batches need two each, for batch norms
 
 
 class ProxyScore:
@@ -32,19 +43,23 @@ class ProxyScore:
 
     Args:
         space: of the rows.
-        proxy: ``snip``, ``grasp``, ``synflow`` or ``naswot``.
+        proxy: one of ``PROXIES``.
         batch: the images it looks at.
         seed: of the weights.
 
     Raises:
-        EdgenasError: an unknown proxy, or fewer than two images.
+        EdgenasError: an unknown proxy, or too few images.
     """
 
     def __init__(self, space: Space, *, proxy: str, batch: ProxyBatch, seed: int = 0) -> None:
         if proxy not in PROXIES:
             raise unknown_name("proxy", proxy, names=PROXIES, listing="edgenas proxies --help")
-        if len(batch.pixels) < 2:
-            raise EdgenasError(f"a proxy must see at least 2 images, found {len(batch.pixels)}")
+        fewest = _FEWEST.get(proxy, 2)
+        if len(batch.pixels) < fewest:
+            raise EdgenasError(
+                f"{proxy} must see at least {fewest} images, found {len(batch.pixels)}",
+                hint="give more with --images",
+            )
         self.space, self.proxy, self.batch, self.seed = space, proxy, batch, seed
         self._scores: dict[bytes, float] = {}
 

@@ -1,10 +1,9 @@
 """SNIP: what the loss would change by without the weights."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgenas.strategies.proxies.copying import copy_for_scoring
+from edgenas.strategies.proxies.copying import copy_for_scoring, take_gradients
 
 
 def snip(network: nn.Module, x: Tensor, labels: Tensor) -> float:
@@ -19,5 +18,5 @@ def snip(network: nn.Module, x: Tensor, labels: Tensor) -> float:
         labels: classes, shape (n,).
     """
     copied, weights = copy_for_scoring(network)
-    gradients = torch.autograd.grad(F.cross_entropy(copied(x), labels), weights)
+    gradients = take_gradients(F.cross_entropy(copied(x), labels), weights)
     return sum(float((w * g).detach().abs().sum()) for w, g in zip(weights, gradients, strict=True))
