@@ -29,8 +29,8 @@ def take_gradients(
     """
     if not of.requires_grad:
         return [torch.zeros_like(weight) for weight in weights]
-    found = torch.autograd.grad(
+    gradients = torch.autograd.grad(
         of, weights, create_graph=again, retain_graph=keep or again, allow_unused=True
     )
-    pairs = zip(weights, found, strict=True)
+    pairs = zip(weights, gradients, strict=True)
     return [torch.zeros_like(w) if g is None else g for w, g in pairs]
