@@ -77,6 +77,11 @@ def one_thread() -> Generator[None]:
         torch.set_num_threads(1)
 
 
+def is_wide(line: str) -> bool:
+    """Whether a line for people could be shorter: a long path or address cannot."""
+    return len(line) > 100 and max(map(len, line.split())) <= 40
+
+
 @pytest.fixture
 def edgenas(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -89,6 +94,8 @@ def edgenas(
         with pytest.raises(SystemExit) as stop:
             cli.main()
         out, log = capsys.readouterr()
+        wide = [line for line in out.splitlines() if is_wide(line)]
+        assert "--json" in words or wide == [], "what people read has at most 100 columns"
         return SimpleNamespace(code=stop.value.code or 0, out=out, log=log)
 
     return run

@@ -138,7 +138,9 @@ def test_the_version_is_told(edgenas):
             "percentile must be one of p50, p95",
             "p95",
         ),
-        ("list", "missing argument 'kind'", "edgenas list --help"),
+        ("list", "missing argument 'kind'", "kind: devices, spaces, .*; edgenas list --help"),
+        ("verify", "missing argument 'bundle'", "bundle: Folder of the bundle; edgenas verify"),
+        ("train", "missing option '--data'", "--data: Images: a folder of class folders"),
         ("list device", "unknown kind 'device'", "did you mean devices"),
         ("profile --device host --space tiny --classes 0", "classes must be at least 1", "--help"),
         (

@@ -139,6 +139,15 @@ def _print_error(message: str, *, hint: str) -> None:
         log.print(one_line(f"hint: {hint}"), markup=False, soft_wrap=True)
 
 
+def _what_is_missing(error: Any) -> str:
+    """What an absent argument or option is, in its own words; empty for other mistakes."""
+    param = getattr(error, "param", None)
+    words = getattr(param, "help", None)
+    if not words or not error.format_message().startswith("Missing "):
+        return ""
+    return f"{param.opts[0]}: {words.rstrip('.')}"
+
+
 def _load_numpy() -> None:
     """Load NumPy with a BLAS of one thread, unless the user says how many it gets.
 
@@ -182,6 +191,8 @@ def main() -> None:
         verb = f" {words[0]}" if {*words[:1]} & {*VERBS} else ""
         message = error.format_message()
         hint = f"edgenas{verb} --help shows what there is"
+        if wanted := _what_is_missing(error):
+            hint = f"{wanted}; edgenas{verb} --help shows the rest"
         _print_error(message[:1].lower() + message[1:], hint=hint)
         code = 2
     except (KeyboardInterrupt, typer.Abort):

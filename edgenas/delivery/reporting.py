@@ -20,7 +20,10 @@ def report(request: ReportRequest) -> Path:
     check_request(request)
     trained = (request.folder / "run.json").exists()
     if request.out is None and not trained:
-        raise EdgenasError("--out must name the HTML file to write", hint="--out page.html")
+        raise EdgenasError(
+            "--out must name the HTML file to write",
+            hint=f"edgenas report {request.folder} --out page.html",
+        )
     if request.out is not None:
         check_replaceable(request.out, force=request.force)
     path = request.out or request.folder / "report.html"
