@@ -18,10 +18,8 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.bundle.verify import verify_bundle
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.run import specialize
-from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.export import count, parity, to_onnx
 from edgenas.model.network import Network
-from edgenas.model.supernet import Supernet
 from edgenas.pages.cell import draw_cell
 from edgenas.space.arch import CELL, Arch
 from edgenas.space.cells import CellSpace, cell_text, parse_cell
@@ -31,8 +29,6 @@ from edgenas.space.plan import layers, plan
 from edgenas.space.presets import load_space, space_from_json, space_to_json
 from edgenas.space.space import Space
 from edgenas.space.stage import StageSpace
-from edgenas.strategies.gradient.paths import Paths
-from edgenas.strategies.gradient.policy import Policy
 
 NB201 = load_space("nas-bench-201")
 TEXT = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_1x1~1|none~2|"
@@ -284,13 +280,6 @@ def test_a_cell_of_another_space_is_refused(cells: tuple, message: str):
     with pytest.raises(EdgenasError) as caught:
         NB201.check(Arch(32, NB201.largest().stages, cells))
     assert caught.value.message == message
-
-
-def test_a_gradient_search_refuses_cells():
-    supernet = Supernet(SMALL)
-    preprocessing = Preprocessing(stored=(16, 16), mean=(0.5,) * 3, std=(0.2,) * 3)
-    with pytest.raises(EdgenasError, match="a gradient search needs a space without cells, found"):
-        Paths(supernet, Policy(SMALL), preprocessing=preprocessing)
 
 
 def test_a_cell_stands_alone_in_its_stage():

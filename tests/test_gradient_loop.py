@@ -17,7 +17,7 @@ from edgenas.space.cost import compile_tables
 from edgenas.space.presets import tiny
 from edgenas.strategies.gradient.expected import Expected
 from edgenas.strategies.gradient.policy import Policy
-from edgenas.strategies.gradient.run import STRATEGIES, LearntPolicy, SearchData, learn
+from edgenas.strategies.gradient.run import MIXTURES, STRATEGIES, LearntPolicy, SearchData, learn
 from edgenas.strategies.gradient.step import GradientSettings
 from edgenas.strategies.gradient.tilt import Ceiling
 from edgenas.strategies.gradient.weights import WeightTraining
@@ -77,7 +77,8 @@ def taught() -> WeightTraining:
     return WeightTraining(images=images, recipe=Recipe(batch=16, learning_rate=0.05, ema=0.9))
 
 
-VARIANTS = [(name, None) for name in sorted(STRATEGIES)] + [("proxyless", taught())]
+VARIANTS = [(name, None) for name in sorted(STRATEGIES)]
+VARIANTS += [(name, taught()) for name in ("proxyless", "pc-darts", "sdarts-rs")]
 
 
 def assert_same(one: LearntPolicy, two: LearntPolicy) -> None:
@@ -108,7 +109,11 @@ def test_weights_are_trained_beside_the_choices(strategy: str):
     pairs = zip(start.named_parameters(), joint.supernet.parameters(), strict=True)
     left = [name for (name, a), b in pairs if torch.equal(a, b)]
     # Nothing is left but what may not have been drawn: kernels, and blocks of deeper stages.
-    assert all("kernel_" in name or name.startswith(("stages.1.1", "stages.2.1")) for name in left)
+    # Norms behind the gates of mixtures stay.
+    undrawn = [n for n in left if "kernel_" not in n and ".norm." not in n]
+    assert all(name.startswith(("stages.1.1", "stages.2.1")) for name in undrawn)
+    norms = [n for n in left if ".norm." in n and not n.startswith(("stages.1.1", "stages.2.1"))]
+    assert (len(norms) > 0) == (strategy in MIXTURES)
     assert joint.history[-1]["loss"] < fixed.history[-1]["loss"]
 
 

@@ -17,7 +17,7 @@ from edgenas.delivery.log import (
     describe_search,
 )
 from edgenas.delivery.preparing import Prepared
-from edgenas.delivery.request import GRADIENT
+from edgenas.delivery.request import GRADIENT, MIXING
 from edgenas.model.saved import TrainedSupernet
 from edgenas.space.arch import Arch
 from edgenas.space.cost import Tables, Vector
@@ -71,7 +71,7 @@ def learn_from_images(prepared: Prepared, limits: Sequence[Limit]) -> Learnt:
         EdgenasError: the training diverges.
     """
     request, trained = prepared.request, prepared.trained
-    if request.strategy not in GRADIENT:
+    if request.strategy not in (*GRADIENT, *MIXING):
         return Learnt(inherited=trained)
     images = prepared.images.require_validation()
     prepared.progress("learning", 0, 1, "")
@@ -86,15 +86,21 @@ def learn_from_images(prepared: Prepared, limits: Sequence[Limit]) -> Learnt:
         folder=cache_folder() / "searches",
         progress=prepared.progress,
     )
-    inherited = trained
-    if result.supernet is not None:
+    inherited, notes = trained, tuple[str, ...]()
+    if result.supernet is not None and request.strategy in MIXING:
+        notes = (
+            f"{request.strategy} trained weights of mixtures, which served the search alone: the "
+            "network has those of the supernet",
+        )
+    elif result.supernet is not None:
         inherited = dataclasses.replace(trained, supernet=result.supernet)
     note = (
         f"{request.strategy} learnt from {len(images)} validation images, in "
         f"{len(result.history)} batches; of the networks within the budgets that it prefers, "
         f"{FINALISTS} were measured on all of these images, and the best was taken"
     )
-    return Learnt(inherited=inherited, preference=result.policy.preference(), notes=(note,))
+    preference = result.policy.preference()
+    return Learnt(inherited=inherited, preference=preference, notes=(note, *notes))
 
 
 def joint_training(prepared: Prepared) -> tuple[GradientSettings, WeightTraining] | None:

@@ -25,11 +25,20 @@ Strategy = Literal[
     "proxyless",
     "gumbel",
     "reinforce",
+    "darts-v1",
+    "pc-darts",
+    "gdas",
+    "snas",
+    "fair-darts",
+    "sdarts-rs",
 ]
 # These learn from validation images. All others ask the accuracy predictor alone.
-LEARNING = ("bayes", "gaussian", "thompson", "proxyless", "gumbel", "reinforce")
+ASKING = ("bayes", "gaussian", "thompson")
 # These learn by gradients on the supernet, and can train its weights too.
 GRADIENT = ("proxyless", "gumbel", "reinforce")
+# These too, but they train weights of mixtures, which serve the search alone.
+MIXING = ("darts-v1", "pc-darts", "gdas", "snas", "fair-darts", "sdarts-rs")
+LEARNING = (*ASKING, *GRADIENT, *MIXING)
 
 START = "lite0"  # what learns the images of users who do not say it
 RETRAINS = "retrain_top"  # the option without which the others about retraining say nothing
@@ -96,7 +105,7 @@ class SpecializeRequest:
     ] = 0.95
     strategy: Annotated[
         Strategy,
-        Option("Search strategy. The last six learn from --data."),
+        Option("Search strategy. From bayes on they learn from --data."),
     ] = "evolution"
     data: Annotated[
         str | None,
@@ -259,12 +268,12 @@ class SpecializeRequest:
                 hint="give the training images with --data, and others with --test; or use "
                 "--strategy evolution",
             )
-        if self.weights == "joint" and self.strategy not in GRADIENT:
+        if self.weights == "joint" and self.strategy not in (*GRADIENT, *MIXING):
             raise EdgenasError(
                 f"weights joint needs a strategy that learns by gradients, found {self.strategy}",
                 hint=f"add --strategy {' or '.join(GRADIENT)}, or use --retrain-top",
             )
-        if self.weights == "joint" and self.retrains:
+        if self.weights == "joint" and self.strategy in GRADIENT and self.retrains:
             raise EdgenasError(
                 f"weights joint and {RETRAINS} both train the weights that are delivered",
                 hint="leave one of them out",

@@ -24,7 +24,7 @@ from edgenas.delivery.building import BuiltNetwork, build
 from edgenas.delivery.choosing import Chosen, DeviceBench, find_candidates
 from edgenas.delivery.preparing import Prepared
 from edgenas.delivery.ranking import joint_training, measure_on_validation
-from edgenas.delivery.request import SpecializeRequest
+from edgenas.delivery.request import MIXING, SpecializeRequest
 from edgenas.images.data import Images
 from edgenas.model.calibration import calibrate
 from edgenas.model.network import Network, initialise
@@ -159,7 +159,7 @@ def describe_joint_training(prepared: Prepared, chosen: Chosen) -> Chosen:
         chosen: the network to be delivered, whose strategy trained its weights.
     """
     training = joint_training(prepared)
-    if training is None:
+    if training is None or prepared.request.strategy in MIXING:
         return chosen
     arch, validation = chosen.built.arch, prepared.images.require_validation()
     trained = chosen.learnt.inherited.supernet.extract(arch)

@@ -5,7 +5,7 @@ another search.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -30,8 +30,7 @@ class Checkpoint:
 
     Args:
         path: of the file.
-        logits: of the policy.
-        square: of their gradients, a running mean.
+        learnt: what learning changes, by name.
         generator: of all chance.
         weights: the state of their training; None: they are fixed.
     """
@@ -40,14 +39,12 @@ class Checkpoint:
         self,
         path: Path,
         *,
-        logits: list[Tensor],
-        square: Tensor,
+        learnt: Mapping[str, Tensor],
         generator: torch.Generator,
         weights: State[Supernet] | None = None,
     ) -> None:
         self.path = path
-        self._logits = logits
-        self._square = square
+        self._learnt = learnt
         self._generator = generator
         self._weights = weights
 
@@ -55,10 +52,9 @@ class Checkpoint:
         """Write the state after a step, with the history of all steps so far."""
         tensors = {
             "history": torch.tensor([[*line.values()] for line in history], dtype=torch.double),
-            "square": self._square,
             "generator": self._generator.get_state(),
         }
-        tensors |= {f"logits.{i}": logits for i, logits in enumerate(self._logits)}
+        tensors |= {name: tensor.detach() for name, tensor in self._learnt.items()}
         if self._weights is not None:
             tensors |= self._weights.tensors()
         save_tensors(self.path, tensors)
@@ -76,12 +72,11 @@ class Checkpoint:
             return None
         tensors = load_tensors(self.path)
         with torch.no_grad():
-            for i, logits in enumerate(self._logits):
-                logits.copy_(tensors[f"logits.{i}"])
+            for name, tensor in self._learnt.items():
+                tensor.copy_(tensors[name])
         if self._weights is not None:
             taken = self._weights.take(tensors, {})
             assert taken, "the name of the file says what it is of"
-        self._square.copy_(tensors["square"])
         self._generator.set_state(tensors["generator"])
         lines = tensors["history"].tolist()
         return [dict(zip(columns, line, strict=True)) for line in lines]

@@ -28,13 +28,15 @@ class Expected:
 
     def __init__(self, space: Space, tables: Tables) -> None:
         assert tables.reduce == "sum", "a maximum is no sum of products"
-        terms: list[tuple[float, tuple[int, ...]]] = []
+        sums: dict[tuple[int, ...], float] = {}  # cells of one number read the same choices
         for columns, values in zip(tables.columns, tables.values, strict=True):
             for codes in np.argwhere(~np.isnan(values)).tolist():
                 value = float(values[tuple(codes)])
                 if value:
                     read = dict(zip(columns, codes, strict=True))
-                    terms += [(value, factors) for factors in _factors(space, read)]
+                    for factors in _factors(space, read):
+                        sums[factors] = sums.get(factors, 0.0) + value
+        terms = [(value, factors) for factors, value in sums.items()]
         longest = max((len(factors) for _, factors in terms), default=0)
         one = sum(choice.size for choice in list_decisions(space))  # the place of the number 1
         padded = [(*factors, *[one] * (longest - len(factors))) for _, factors in terms]

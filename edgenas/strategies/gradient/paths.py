@@ -1,32 +1,50 @@
-"""Paths of a supernet: one whole network, second alternatives behind gates, one choice swapped.
+"""Paths of a supernet: one network, or mixtures of alternatives behind gates.
 
-A sampled network runs whole. Where a second alternative is given for a block, its output is
-computed from the same input and added behind a gate, so that the loss has a gradient with respect
-to both gates (ProxylessNAS, arXiv 1812.00332, section 3.2). Depths, widths and resolutions are
-swapped instead: two whole networks are compared. A gate on the depth of a stage would say what the
-first bit of a further block is worth, which was seen to be many times what the whole block is; and
-what changes a shape has no gate.
+What runs is a ``Mixture``. A single network runs whole. Where several alternatives of a block or of
+an operation in a cell run, each is computed from the same input, and the sum of their outputs times
+their gates goes on, so that the loss has a gradient with respect to every gate (ProxylessNAS, arXiv
+1812.00332, section 3.2; DARTS, 1806.09055, section 2.2). Depths, widths and resolutions are swapped
+instead: two whole networks are compared. A gate on the depth of a stage would say what the first
+bit of a further block is worth, which was seen to be many times what the whole block is; and what
+changes a shape has no gate.
 """
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from edgenas.basics.errors import EdgenasError
 from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.network import build
 from edgenas.model.supernet import Supernet
-from edgenas.space.arch import Arch
+from edgenas.space.arch import CELL, Arch
+from edgenas.space.cells import parse_cell
 from edgenas.space.layer import Layer
 from edgenas.space.plan import plan
+from edgenas.space.space import Space
+from edgenas.strategies.gradient.mixture import Mixture, one_network
 from edgenas.strategies.gradient.policy import Picks, Policy
 
 Gates = dict[int, Tensor]
+_Step = Layer | Literal["none"] | None  # of an alternative: nothing is passed on, or the input
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Running:
+    """A mixture, and its alternatives as archs: the first ones of all choices, the second ones."""
+
+    mixture: Mixture
+    archs: Sequence[Arch]
+    layers: Sequence[Mapping[str, Layer]]
 
 
 class Paths:
-    """The losses of paths of a supernet, whose weights have no part in any gradient.
+    """The losses of paths of a supernet.
 
     Batch norms use the statistics of the batch, as in the training of the supernet.
 
@@ -34,17 +52,25 @@ class Paths:
         supernet: the weights; nothing in it changes.
         policy: of its space.
         preprocessing: how images become inputs.
+        weights: ``fixed``: they have no part in any gradient. ``free``: losses have gradients with
+            respect to them. Scales and shifts of norms behind gates stay as they are, also then: a
+            scale would hide what a gate is (DARTS, appendix A.1.1).
     """
 
-    def __init__(self, supernet: Supernet, policy: Policy, *, preprocessing: Preprocessing) -> None:
-        if supernet.space.cells:
-            raise EdgenasError(
-                f"a gradient search needs a space without cells, found {supernet.space.name}",
-                hint="search with --strategy evolution",
-            )
+    def __init__(
+        self,
+        supernet: Supernet,
+        policy: Policy,
+        *,
+        preprocessing: Preprocessing,
+        weights: Literal["fixed", "free"] = "fixed",
+    ) -> None:
         self.supernet = supernet
         self.policy = policy
         self.preprocessing = preprocessing
+        self._free = weights == "free"
+        self._blocks = {(c.stage, c.block): i for i, c in enumerate(policy.choices) if c.block >= 0}
+        self._edges = {(c.cell, c.edge): i for i, c in enumerate(policy.choices) if c.cell >= 0}
         self._modules: dict[Layer, torch.nn.Module] = {}
         self._slices: dict[tuple[str, Layer], dict[str, Tensor]] = {}
 
@@ -65,7 +91,7 @@ class Paths:
             labels: shape (n,).
         """
         with torch.no_grad():
-            return self.gated(picks, {}, {}, pixels=pixels, labels=labels)[0]
+            return self.mixed(one_network(picks), pixels=pixels, labels=labels)[0]
 
     def gated(
         self,
@@ -76,11 +102,11 @@ class Paths:
         pixels: Tensor,
         labels: Tensor,
     ) -> tuple[Tensor, list[Tensor]]:
-        """Cross entropy of a network with second alternatives of blocks behind gates.
+        """Cross entropy of a network with second alternatives of some choices behind gates.
 
         Args:
             picks: of every choice.
-            others: the second alternative, by index of the choice; of blocks.
+            others: the second alternative, by index of the choice; of what can be mixed.
             gates: of these choices, shape (2,), of the first and the second alternative: 1 and 0.
             pixels: stored images, uint8, shape (n, 3, height, width).
             labels: shape (n,).
@@ -88,10 +114,27 @@ class Paths:
         Returns:
             The loss, and the input of every stage, without gradients.
         """
-        first = self.arch(picks)
-        second = self.arch([others.get(i, pick) for i, pick in enumerate(picks)])
-        x = self.preprocessing.prepare(pixels, resolution=first.resolution)
-        return self._through(first, second, gates, x=x, labels=labels)
+        pairs = tuple((p, others[i]) if i in others else (p,) for i, p in enumerate(picks))
+        opened = tuple(gates.get(i) for i in range(len(picks)))
+        mixture = Mixture(picks=pairs, gates=opened)
+        return self.mixed(mixture, pixels=pixels, labels=labels)
+
+    def mixed(
+        self, mixture: Mixture, *, pixels: Tensor, labels: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Cross entropy of a mixture, with gradients to its gates.
+
+        Args:
+            mixture: what runs.
+            pixels: stored images, uint8, shape (n, 3, height, width).
+            labels: shape (n,), or the share of every class, shape (n, classes).
+
+        Returns:
+            The loss, and the input of every stage, without gradients.
+        """
+        run = self._open(mixture)
+        x = self.preprocessing.prepare(pixels, resolution=run.archs[0].resolution)
+        return self._through(run, x=x, labels=labels)
 
     def swapped(
         self,
@@ -103,53 +146,127 @@ class Paths:
         pixels: Tensor,
         labels: Tensor,
     ) -> Tensor:
-        """Cross entropy, without gradients, of a network with another alternative of one choice.
+        """``exchanged``, of one network."""
+        mixture = one_network(picks)
+        return self.exchanged(mixture, place, other, inputs, pixels=pixels, labels=labels)
+
+    def exchanged(
+        self,
+        mixture: Mixture,
+        place: int,
+        other: int,
+        inputs: list[Tensor],
+        *,
+        pixels: Tensor,
+        labels: Tensor,
+    ) -> Tensor:
+        """Cross entropy, without gradients, of a mixture with another alternative of one choice.
 
         Args:
-            picks: of every choice.
+            mixture: what runs.
             place: index of the choice.
             other: its alternative.
-            inputs: of every stage, as ``gated`` gave them for the picks: what stands before the
+            inputs: of every stage, as ``mixed`` gave them for the mixture: what stands before the
                 choice is not computed again.
             pixels: stored images, uint8, shape (n, 3, height, width).
             labels: shape (n,).
         """
-        arch = self.arch([*picks[:place], other, *picks[place + 1 :]])
-        stage = self.policy.choices[place].stage
+        run, stage = self._open(mixture.exchange(place, other)), self.policy.choices[place].stage
         with torch.no_grad():
             if stage < 0:
-                x = self.preprocessing.prepare(pixels, resolution=arch.resolution)
+                x = self.preprocessing.prepare(pixels, resolution=run.archs[0].resolution)
             else:
                 x = inputs[stage]
-            return self._through(arch, arch, {}, x=x, labels=labels, start=max(stage, 0))[0]
+            return self._through(run, x=x, labels=labels, start=max(stage, 0))[0]
+
+    def _open(self, mixture: Mixture) -> _Running:
+        columns = [[p[min(n, len(p) - 1)] for p in mixture.picks] for n in range(mixture.most)]
+        archs = [self.arch(picks) for picks in columns]
+        layers = [_layers_of(self.supernet.space, arch) for arch in archs]
+        return _Running(mixture=mixture, archs=archs, layers=layers)
 
     def _through(
-        self,
-        first: Arch,
-        second: Arch,
-        gates: Gates,
-        *,
-        x: Tensor,
-        labels: Tensor,
-        start: int = 0,
+        self, run: _Running, *, x: Tensor, labels: Tensor, start: int = 0
     ) -> tuple[Tensor, list[Tensor]]:
         """The loss behind all stages from ``start`` on, whose input is ``x``; their inputs."""
-        space = self.supernet.space
-        one, two = dict(plan(space, first)), dict(plan(space, second))
-        found = {(c.stage, c.block): i for i, c in enumerate(self.policy.choices) if c.block >= 0}
         inputs: list[Tensor] = []
-        for stage in range(start, len(first.stages)):
+        for i, stage in list(enumerate(run.archs[0].stages))[start:]:
             inputs.append(x.detach())
-            for block in range(len(first.stages[stage].blocks)):
-                name = f"stages.{stage}.{block}"
-                y = self._run(name, one.get(name), x)
-                gate = gates.get(found.get((stage, block), -1))
-                if gate is not None:
-                    y = gate[0] * y + gate[1] * self._run(name, two.get(name), x)
-                x = y
-        return F.cross_entropy(self._run("head", one["head"], x), labels), inputs
+            for j, block in enumerate(stage.blocks):
+                name = f"stages.{i}.{j}"
+                if block == CELL:
+                    x = self._cell(run, name, self.supernet.space.stages[i].cell, x)
+                    continue
+                steps = [layers.get(name) for layers in run.layers]
+                mixed = self._mix(run, name, self._blocks.get((i, j), -1), steps=steps, x=x)
+                assert isinstance(mixed, Tensor), "a block that is nothing passes its input on"
+                x = mixed
+        logits = self._run("head", run.layers[0]["head"], x)
+        return F.cross_entropy(logits, labels), inputs
 
-    def _run(self, name: str, layer: Layer | None, x: Tensor) -> Tensor:
+    def _cell(self, run: _Running, name: str, number: int, x: Tensor) -> Tensor:
+        """The output of a cell: every node is the sum of the edges that lead to it."""
+        cell, values = self.supernet.space.cells[number], [x]
+        operations = [parse_cell(arch.cells[number]) for arch in run.archs]
+        terms: list[list[Tensor]] = [[] for _ in range(cell.nodes + 1)]
+        for k, (node, source) in enumerate(cell.edges):
+            place, inside = self._edges.get((number, k), -1), f"{name}.edge{node}from{source}"
+            steps: list[_Step] = [
+                layers.get(inside) if chosen[k] != "none" else "none"
+                for layers, chosen in zip(run.layers, operations, strict=True)
+            ]
+            term = self._mix(run, inside, place, steps=steps, x=values[source])
+            if term is not None:
+                scale = run.mixture.scales.get(place)
+                terms[node].append(term if scale is None else term * scale)
+            if source == node - 1:  # the last edge of a node
+                first, *rest = terms[node] or [x * 0]
+                values.append(functools.reduce(torch.add, rest, first))
+        return values[-1]
+
+    def _mix(
+        self,
+        run: _Running,
+        name: str,
+        place: int,
+        *,
+        steps: Sequence[_Step],
+        x: Tensor,
+    ) -> Tensor | None:
+        """The sum of alternatives times their gates; None where nothing is passed on.
+
+        Args:
+            run: the mixture.
+            name: of the layer.
+            place: index of its choice; -1: there is nothing to choose.
+            steps: of every alternative.
+            x: the input.
+        """
+        gates = run.mixture.gates[place] if place >= 0 else None
+        if gates is None:
+            return None if steps[0] == "none" else self._run(name, steps[0], x)
+        parts = run.mixture.parts
+        used = [step for step in steps[: len(gates)] if isinstance(step, Layer)]
+        if any(not _keeps_shape(step) for step in used) or x.shape[1] % parts:
+            parts = 1
+        through = x[:, : x.shape[1] // parts]
+        total: Tensor | None = None
+        for gate, step in zip(gates, steps, strict=False):
+            if step == "none":
+                continue
+            layer = step if step is None or parts == 1 else _thin(step, parts)
+            y = self._run(name, layer, through, gated=True)
+            if layer is None and run.mixture.skip_dropout:
+                y = _drop(y, run.mixture)
+            total = gate * y if total is None else total + gate * y
+        if parts == 1:
+            return total
+        total = torch.zeros_like(through) if total is None else total
+        whole = torch.cat([total, x[:, x.shape[1] // parts :]], 1)
+        n, channels, *size = whole.shape  # the shuffle: every part meets the alternatives in turn
+        return whole.view(n, parts, channels // parts, *size).transpose(1, 2).reshape(whole.shape)
+
+    def _run(self, name: str, layer: Layer | None, x: Tensor, *, gated: bool = False) -> Tensor:
         if layer is None:  # a block that is nothing at all
             return x
         if layer not in self._modules:
@@ -160,8 +277,42 @@ class Paths:
                     part.track_running_stats = False
                     part.running_mean = part.running_var = part.num_batches_tracked = None
             self._modules[layer] = module.requires_grad_(False)
+        tensors = self._tensors(name, layer, gated=gated)
+        return functional_call(self._modules[layer], tensors, (x,))
+
+    def _tensors(self, name: str, layer: Layer, *, gated: bool) -> dict[str, Tensor]:
+        assert self.supernet.training, "batch norms must use the statistics of the batch"
+        if self._free:
+            tensors = self.supernet.slice(name, layer)
+            still = _norms(self._modules[layer]) if gated else ()
+            return {k: t.detach() if k.startswith(still) else t for k, t in tensors.items()}
         if (name, layer) not in self._slices:
-            assert self.supernet.training, "batch norms must use the statistics of the batch"
             tensors = self.supernet.slice(name, layer)
             self._slices[name, layer] = {key: t.detach() for key, t in tensors.items()}
-        return functional_call(self._modules[layer], self._slices[name, layer], (x,))
+        return self._slices[name, layer]
+
+
+@functools.lru_cache(maxsize=256)
+def _layers_of(space: Space, arch: Arch) -> Mapping[str, Layer]:
+    return dict(plan(space, arch))
+
+
+def _norms(module: torch.nn.Module) -> tuple[str, ...]:
+    named = module.named_modules()
+    return tuple(f"{name}." for name, part in named if isinstance(part, torch.nn.BatchNorm2d))
+
+
+def _keeps_shape(layer: Layer) -> bool:
+    return layer.inputs == layer.outputs and layer.stride == 1 and layer.pool == 1
+
+
+def _thin(layer: Layer, parts: int) -> Layer:
+    """The layer on one of so many parts of the channels."""
+    names = ("inputs", "outputs", "mid", "squeeze")
+    return replace(layer, **{name: getattr(layer, name) // parts for name in names})
+
+
+def _drop(x: Tensor, mixture: Mixture) -> Tensor:
+    """Lose a share of the values and enlarge the others, as P-DARTS does to skips (1904.12760)."""
+    kept = torch.rand(x.shape, generator=mixture.generator) >= mixture.skip_dropout
+    return x * kept / (1 - mixture.skip_dropout)

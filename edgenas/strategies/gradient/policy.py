@@ -1,7 +1,8 @@
 """Probabilities of the choices of a space: what gradient search learns.
 
-A choice is a resolution, a width, a depth, or one block's kernel and expand ratio together, as the
-paths of ProxylessNAS are. Choices are independent; those of absent blocks have no effect.
+A choice is a resolution, a width, a depth, one block's kernel and expand ratio together, as the
+paths of ProxylessNAS are, a block out of a list, or the operation on an edge of a cell, which all
+cells of one number share. Choices are independent; those of absent blocks have no effect.
 """
 
 import functools
@@ -18,6 +19,8 @@ from edgenas.space.genes import Codes
 from edgenas.space.space import Space
 
 Picks = list[int]
+MIXED = ("block", "edge")  # fields of choices whose alternatives have outputs of one shape
+_MEMORY = 0.95  # of the mean square of gradients: 20 steps are remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,9 @@ class Decision:
         shape: how many codes each of them has.
         stage: index of its stage; -1 for the resolution.
         block: index of its block; -1 for a choice of the stage.
-        field: ``resolution``, ``width``, ``depth`` or ``block``.
+        field: ``resolution``, ``width``, ``depth``, ``block`` or ``edge``.
+        cell: index of its cell; -1 outside of cells.
+        edge: index of its edge in this cell.
     """
 
     columns: tuple[int, ...]
@@ -37,6 +42,13 @@ class Decision:
     stage: int
     block: int
     field: str
+    cell: int = -1
+    edge: int = -1
+
+    @property
+    def mixed(self) -> bool:
+        """Whether outputs of its alternatives can be added up."""
+        return self.field in MIXED
 
     @property
     def size(self) -> int:
@@ -55,10 +67,12 @@ class Decision:
 @functools.lru_cache(maxsize=16)
 def list_decisions(space: Space) -> tuple[Decision, ...]:
     """The choices of a space, in the order of its genes."""
-    groups: dict[tuple[int, int, str], list[int]] = {}
+    groups: dict[tuple[int, int, str, int, int], list[int]] = {}
     for column, gene in enumerate(space.genes):
         field = "block" if gene.block >= 0 else gene.name.rpartition(".")[2]
-        groups.setdefault((gene.stage, gene.block, field), []).append(column)
+        field = "edge" if gene.cell >= 0 else field
+        place = gene.stage, gene.block, field, gene.cell, gene.edge
+        groups.setdefault(place, []).append(column)
     return tuple(
         Decision(
             columns=tuple(columns),
@@ -66,9 +80,22 @@ def list_decisions(space: Space) -> tuple[Decision, ...]:
             stage=stage,
             block=block,
             field=field,
+            cell=cell,
+            edge=edge,
         )
-        for (stage, block, field), columns in groups.items()
+        for (stage, block, field, cell, edge), columns in groups.items()
     )
+
+
+@functools.lru_cache(maxsize=16)
+def list_nodes(space: Space) -> tuple[tuple[int, ...], ...]:
+    """The nodes of cells that several edges with a choice lead to: the indices of these choices."""
+    nodes: dict[tuple[int, int], list[int]] = {}
+    for i, choice in enumerate(list_decisions(space)):
+        if choice.cell >= 0:
+            node, _ = space.cells[choice.cell].edges[choice.edge]
+            nodes.setdefault((choice.cell, node), []).append(i)
+    return tuple(tuple(places) for places in nodes.values() if len(places) > 1)
 
 
 class Policy:
@@ -87,6 +114,40 @@ class Policy:
         self.choices = list_decisions(space)
         self.logits = [torch.zeros(c.size, requires_grad=True) for c in self.choices]
         self.tilt = [torch.zeros(c.size) for c in self.choices]
+        self.edges = [torch.zeros(len(n), requires_grad=True) for n in list_nodes(space)]
+        self.square = torch.zeros(())  # of gradients, a running mean
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What learning changes in place, by name."""
+        by_name = {f"logits.{i}": logits for i, logits in enumerate(self.logits)}
+        by_name |= {f"edges.{i}": logits for i, logits in enumerate(self.edges)}
+        return by_name | {"square": self.square}
+
+    def nodes(self) -> list[tuple[tuple[int, ...], Tensor]]:
+        """Of each node with several edges, their choices, and a logit of each edge as a whole."""
+        return list(zip(list_nodes(self.space), self.edges, strict=True))
+
+    def move(self, loss: Tensor, *, rate: float, step: int) -> None:
+        """Go down the gradient of a loss; the steps are of one size for all logits together.
+
+        Adam, which the papers take, would divide the gradient of every logit by its own size: what
+        hardly matters would come to count as much as what decides, and noise as much as either.
+
+        Args:
+            loss: with gradients to the logits; without any, nothing moves.
+            rate: see ``GradientSettings``.
+            step: number of the step.
+        """
+        if not loss.requires_grad:  # nothing to choose
+            return
+        every = [*self.logits, *self.edges]
+        gradients = torch.autograd.grad(loss, every, materialize_grads=True)
+        mean = torch.cat(gradients[: len(self.logits)]).square().mean()
+        self.square.mul_(_MEMORY).add_((1 - _MEMORY) * mean)
+        size = float((self.square / (1 - _MEMORY ** (step + 1))).sqrt())
+        with torch.no_grad():
+            for logits, gradient in zip(every, gradients, strict=True):
+                logits -= gradient * (rate / size if size else 0.0)
 
     def scores(self) -> list[Tensor]:
         """Logits plus tilt of each choice, shape (size,), with gradients to the logits."""

@@ -6,9 +6,9 @@ The paper rescales the two afterwards, so that all others keep their probability
 by what the other goes down, which leaves the others as they were to first order.
 """
 
-import torch
 from torch import Tensor
 
+from edgenas.strategies.gradient.mixture import draw_pair
 from edgenas.strategies.gradient.paths import Paths
 from edgenas.strategies.gradient.policy import Policy
 from edgenas.strategies.gradient.step import GradientStep
@@ -17,21 +17,6 @@ from edgenas.strategies.gradient.two import two_path_loss
 
 def proxyless(policy: Policy, paths: Paths, step: GradientStep) -> tuple[Tensor, float]:
     """The estimator of ProxylessNAS; see ``Estimator``."""
-    pairs: list[tuple[int, int]] = []
-    weights: list[Tensor] = []
-    for scores in policy.scores():
-        chances = torch.softmax(scores.detach(), 0).clamp_min(1e-9)  # two of them can be drawn
-        count = min(2, len(scores))
-        # Without replacement, in random order: the first is the active one in the proportion
-        # of their probabilities.
-        drawn = torch.multinomial(chances, count, generator=step.generator)
-        pair = int(drawn[0]), int(drawn[-1])
-        both = torch.softmax(scores[list(pair)].detach(), 0)
-        if count == 2 and torch.rand((), generator=step.generator) >= both[0]:
-            pair = pair[1], pair[0]
-        pairs.append(pair)
-        weights.append(torch.softmax(scores[list(pair)], 0))
-    # Gates of 1 and 0 whose gradient is that of the probabilities.
-    hard = torch.tensor([1.0, 0.0])
-    gates = [hard - w.detach() + w for w in weights]
+    drawn = [draw_pair(scores, step.generator) for scores in policy.scores()]
+    pairs, gates = [pair for pair, _ in drawn], [both for _, both in drawn]
     return two_path_loss(policy, paths, step, pairs, gates)

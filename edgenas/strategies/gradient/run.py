@@ -22,12 +22,19 @@ from edgenas.images.data import Images
 from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.supernet import Supernet
 from edgenas.strategies.gradient.checkpoint import Checkpoint, digest
+from edgenas.strategies.gradient.darts import darts, mix_softmax
 from edgenas.strategies.gradient.expected import Expected
+from edgenas.strategies.gradient.fair_darts import fair_darts, mix_sigmoid
+from edgenas.strategies.gradient.gdas import gdas, mix_one
 from edgenas.strategies.gradient.gumbel import gumbel
+from edgenas.strategies.gradient.mixture import Mix
 from edgenas.strategies.gradient.paths import Paths
+from edgenas.strategies.gradient.pc_darts import mix_partial, pc_darts
 from edgenas.strategies.gradient.policy import Policy
 from edgenas.strategies.gradient.proxyless import proxyless
 from edgenas.strategies.gradient.reinforce import reinforce
+from edgenas.strategies.gradient.sdarts import mix_smoothed
+from edgenas.strategies.gradient.snas import mix_concrete, snas
 from edgenas.strategies.gradient.step import GradientSettings, GradientStep
 from edgenas.strategies.gradient.tilt import Ceiling, tilt
 from edgenas.strategies.gradient.weights import Weights, WeightTraining
@@ -52,10 +59,24 @@ STRATEGIES: Mapping[str, Estimator] = {
     "proxyless": proxyless,
     "gumbel": gumbel,
     "reinforce": reinforce,
+    "darts-v1": darts,
+    "pc-darts": pc_darts,
+    "gdas": gdas,
+    "snas": snas,
+    "fair-darts": fair_darts,
+    "sdarts-rs": darts,
 }
-_VERSION = "3"  # raise it where the same request would learn something else: old states are left
+# What weights that are trained beside the logits learn as; those of the others learn as networks.
+MIXTURES: Mapping[str, Mix] = {
+    "darts-v1": mix_softmax,
+    "pc-darts": mix_partial,
+    "gdas": mix_one,
+    "snas": mix_concrete,
+    "fair-darts": mix_sigmoid,
+    "sdarts-rs": mix_smoothed,
+}
+_VERSION = "4"  # raise it where the same request would learn something else: old states are left
 _KEPT = 10  # steps between checkpoints
-_MEMORY = 0.95  # of the mean square of gradients: 20 steps are remembered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,13 +128,13 @@ class LearntPolicy:
 class _Search:
     """The parts of a search, which change in place, and its ceilings."""
 
+    strategy: str
     policy: Policy
     paths: Paths
     weights: Weights | None
     ceilings: Sequence[Ceiling]
     expected: Sequence[Expected]
     generator: torch.Generator
-    square: Tensor
     history: list[dict[str, float]]
 
     @property
@@ -156,14 +177,13 @@ def learn(
         listing = "edgenas specialize --help"
         raise unknown_name("strategy", strategy, names=STRATEGIES, listing=listing)
     data.check()
-    search = _begin(supernet, data, ceilings, seed=seed, settings=settings)
+    search = _begin(supernet, data, ceilings, strategy=strategy, seed=seed, settings=settings)
     checkpoint = None
     if folder is not None:
         name = _name_state(supernet, data, ceilings, settings, strategy=strategy, seed=seed)
         checkpoint = Checkpoint(
             folder / f"{strategy}-{name}.safetensors",
-            logits=search.policy.logits,
-            square=search.square,
+            learnt=search.policy.tensors(),
             generator=search.generator,
             weights=None if search.weights is None else search.weights.state,
         )
@@ -175,7 +195,7 @@ def learn(
     try:
         for step in range(len(search.history), settings.steps):
             progress("learning", step, settings.steps, "")
-            _take_step(search, data.images, settings, estimate=STRATEGIES[strategy], step=step)
+            _take_step(search, data.images, settings, step=step)
             done = len(search.history) == settings.steps
             if checkpoint is not None and (done or len(search.history) % _KEPT == 0):
                 checkpoint.save(search.history)
@@ -193,6 +213,7 @@ def _begin(
     data: SearchData,
     ceilings: Sequence[Ceiling],
     *,
+    strategy: str,
     seed: int,
     settings: GradientSettings,
 ) -> _Search:
@@ -203,18 +224,19 @@ def _begin(
             supernet,
             data.training,
             preprocessing=data.preprocessing,
+            policy=policy,
             seed=seed,
             steps=settings.steps,
         )
         supernet = weights.state.model
     return _Search(
+        strategy=strategy,
         policy=policy,
         paths=Paths(supernet, policy, preprocessing=data.preprocessing),
         weights=weights,
         ceilings=ceilings,
         expected=[Expected(supernet.space, ceiling.tables) for ceiling in ceilings],
         generator=torch.Generator().manual_seed(seed),
-        square=torch.zeros(()),
         history=[],
     )
 
@@ -234,7 +256,7 @@ def _name_state(
         _VERSION,
         strategy,
         str(seed),
-        f"Settings({values})",  # the name that the class had when the version was raised last
+        f"GradientSettings({values})",
         repr(supernet.space),
         str(data.preprocessing),
     ]
@@ -247,9 +269,7 @@ def _name_state(
     return digest(texts, tensors)[:24]
 
 
-def _take_step(
-    search: _Search, images: Images, settings: GradientSettings, *, estimate: Estimator, step: int
-) -> None:
+def _take_step(search: _Search, images: Images, settings: GradientSettings, *, step: int) -> None:
     """Train the weights by a step, where they are trained, then move the logits by a step.
 
     Raises:
@@ -257,9 +277,6 @@ def _take_step(
     """
     policy, generator = search.policy, search.generator
     expectations, prices = tilt(policy, search.ceilings, search.expected)
-    if search.weights is not None:
-        search.weights.step(search.paths.arch(policy.sample(generator)), step)
-        search.paths.forget()
     batch = min(settings.batch, len(images))
     lines = torch.randperm(len(images), generator=generator)[:batch]
     inputs = GradientStep(
@@ -269,8 +286,17 @@ def _take_step(
         labels=images.labels[lines],
         past=[line["loss"] for line in search.history],
         generator=generator,
+        weights=search.weights,
     )
-    loss, value = estimate(policy, search.paths, inputs)
+    if search.weights is not None:
+        if search.strategy in MIXTURES:
+            with torch.no_grad():
+                mixture = MIXTURES[search.strategy](policy, inputs)
+            search.weights.mix(mixture, step)
+        else:
+            search.weights.step(search.paths.arch(policy.sample(generator)), step)
+        search.paths.forget()
+    loss, value = STRATEGIES[search.strategy](policy, search.paths, inputs)
     if not math.isfinite(value):
         raise EdgenasError(
             "the loss of a sampled network is no number",
@@ -279,33 +305,11 @@ def _take_step(
     record = {"step": step, "loss": value, "entropy": float(policy.entropy())}
     for ceiling, expectation, price in zip(search.ceilings, expectations, prices, strict=True):
         record |= {f"expected {ceiling.name}": expectation, f"price {ceiling.name}": price}
-    _move(policy, loss, square=search.square, rate=settings.rate, step=step)
+    if settings.decay:
+        loss = loss + settings.decay / 2 * torch.cat(policy.logits).square().sum()
+    policy.move(loss, rate=settings.rate, step=step)
     assert list(record) == search.columns
     search.history.append(record)
-
-
-def _move(policy: Policy, loss: Tensor, *, square: Tensor, rate: float, step: int) -> None:
-    """Go down the gradient of a loss; the steps are of one size for all logits together.
-
-    Adam, which the paper takes, would divide the gradient of every logit by its own size: what
-    hardly matters would come to count as much as what decides, and noise as much as either.
-
-    Args:
-        policy: whose logits move.
-        loss: with gradients to them; without any, nothing moves.
-        square: the running mean square of gradients; goes on.
-        rate: see ``GradientSettings``.
-        step: number of the step.
-    """
-    if not loss.requires_grad:  # nothing to choose
-        return
-    gradients = torch.autograd.grad(loss, policy.logits, materialize_grads=True)
-    mean = torch.cat(gradients).square().mean()
-    square.mul_(_MEMORY).add_((1 - _MEMORY) * mean)
-    size = float((square / (1 - _MEMORY ** (step + 1))).sqrt())
-    with torch.no_grad():
-        for logits, gradient in zip(policy.logits, gradients, strict=True):
-            logits -= gradient * (rate / size if size else 0.0)
 
 
 def _write_history(history: list[dict[str, float]], path: Path) -> None:

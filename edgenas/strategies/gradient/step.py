@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:  # which mixes by the settings here
+    from edgenas.strategies.gradient.weights import Weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +23,9 @@ class GradientSettings:
             that share its batch, or ``average``, a moving average of the steps before.
         entropy: weight of the entropy of what networks are drawn from, which REINFORCE adds to
             what is sought; in nats, summed over choices. ENAS has 1e-4.
+        skip_dropout: the share of values that skip connections of mixtures lose at the start; it
+            falls to none (P-DARTS, arXiv 1904.12760, section 3.3).
+        decay: weight of the squared logits in what is learnt (RobustDARTS, 1909.09656, section 5).
     """
 
     steps: int = 400
@@ -27,6 +33,8 @@ class GradientSettings:
     rate: float = 0.05
     baseline: Literal["others", "average"] = "others"
     entropy: float = 1e-4
+    skip_dropout: float = 0.0
+    decay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +48,7 @@ class GradientStep:
         labels: shape (n,).
         past: cross entropies of the steps before.
         generator: of all chance.
+        weights: that are trained; None: they are fixed.
     """
 
     number: int
@@ -48,6 +57,7 @@ class GradientStep:
     labels: Tensor
     past: Sequence[float]
     generator: torch.Generator
+    weights: "Weights | None" = None
 
     @property
     def progress(self) -> float:

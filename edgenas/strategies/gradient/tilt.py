@@ -74,10 +74,14 @@ def tilt(
         slope = sum(
             float((p * a.square()).sum().detach()) for a, p in zip(above, chances, strict=True)
         )
-        if slope < 1e-9:  # as near to the limit as it comes
+        left = sum(
+            float(((c * p).sum() - c.min()).detach()) for c, p in zip(costs, chances, strict=True)
+        )
+        if left < 1e-6:  # the cheapest of everything: as near to the limit as it comes
             break
         before, most = policy.tilt, max(float(a.abs().max()) for a in above)
-        price = min((parts[worst] - 1) / slope, _STEP / most)  # Newton's step
+        # Newton's step. Where the policy is almost certain, the slope says nothing.
+        price = min((parts[worst] - 1) / max(slope, 1e-12), _STEP / most)
         while True:
             policy.tilt = [t - (price * a).float() for t, a in zip(before, above, strict=True)]
             if part(worst, policy.probabilities()) >= 1 - _CLOSE:

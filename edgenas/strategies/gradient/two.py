@@ -28,7 +28,7 @@ def two_path_loss(
     """
     picks: Picks = [first for first, _ in pairs]
     others = {i: second for i, (first, second) in enumerate(pairs) if second != first}
-    blocks = {i: other for i, other in others.items() if policy.choices[i].field == "block"}
+    blocks = {i: other for i, other in others.items() if policy.choices[i].mixed}
     known = {i: gates[i] for i in blocks}
     pixels, labels = step.pixels, step.labels
     loss, inputs = paths.gated(picks, blocks, known, pixels=pixels, labels=labels)

@@ -2,7 +2,8 @@
 
 A step of the weights draws a network as the policy would and trains it on training images, with
 the logits left alone; then comes a step of the logits on search images, with the weights left
-alone. All chance of a step of the weights comes from (seed, step).
+alone. Strategies that mix alternatives train the weights of a mixture (DARTS, 1806.09055, 2.3). All
+chance of a step of the weights comes from (seed, step).
 """
 
 import copy
@@ -12,17 +13,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.images.data import Images
 from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.supernet import Supernet
 from edgenas.space.arch import Arch
+from edgenas.strategies.gradient.mixture import Mixture
+from edgenas.strategies.gradient.paths import Paths
+from edgenas.strategies.gradient.policy import Policy
 from edgenas.training.augment import augment_images, mix_images
 from edgenas.training.course import choose_indices
 from edgenas.training.recipe import Recipe, learning_rate
 from edgenas.training.state import State
-from edgenas.training.step import TrainingBatch, sandwich_step
+from edgenas.training.step import TrainingBatch, autocast, sandwich_step
+
+_LONGEST = 5.0  # the norm that gradients of a mixture are cut to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +53,7 @@ class Weights:
         supernet: to start from; it stays as it is.
         training: images and recipe.
         preprocessing: how images become inputs.
+        policy: of the choices.
         seed: of the order and the views of images.
         steps: in all.
     """
@@ -56,6 +64,7 @@ class Weights:
         training: WeightTraining,
         *,
         preprocessing: Preprocessing,
+        policy: Policy,
         seed: int,
         steps: int,
     ) -> None:
@@ -68,6 +77,7 @@ class Weights:
         copied = copy.deepcopy(supernet).to(memory_format=torch.channels_last)
         copied.original = None  # what is trained further is no longer the published network
         self.state = State.of(copied, self._recipe)
+        self._paths = Paths(copied, policy, preprocessing=preprocessing, weights="free")
 
     def step(self, arch: Arch, step: int) -> None:
         """Train one network on a batch.
@@ -79,26 +89,59 @@ class Weights:
         Raises:
             EdgenasError: the training diverges.
         """
+        pixels, labels = self._batch(step)
+        self.state.model.train()
+        (loss,) = sandwich_step(
+            self.state.model,
+            [arch],
+            TrainingBatch(pixels=pixels, labels=labels),
+            recipe=self._recipe,
+            preprocessing=self._preprocessing,
+        )
+        self._finish(loss, step)
+
+    def mix(self, mixture: Mixture, step: int) -> None:
+        """Train a mixture on a batch.
+
+        Args:
+            mixture: what runs.
+            step: its number.
+
+        Raises:
+            EdgenasError: the training diverges.
+        """
+        loss = self.mixed_loss(mixture, step)
+        loss.backward()
+        parameters = self.state.model.parameters()
+        torch.nn.utils.clip_grad_norm_(parameters, _LONGEST)  # as the code of DARTS does
+        self._finish(float(loss.detach()), step)
+
+    def mixed_loss(self, mixture: Mixture, step: int) -> Tensor:
+        """Cross entropy of a mixture on the batch of a step, with gradients to the weights."""
+        pixels, labels = self._batch(step)
+        with autocast(pixels.device, self._recipe.precision):
+            return self._paths.mixed(mixture, pixels=pixels, labels=labels)[0]
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        per_epoch = len(self._images) // self._recipe.batch
+        return learning_rate(step, self._steps, per_epoch, self._recipe)
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """The views of a step, and their labels or shares of classes."""
         recipe, images = self._recipe, self._images
         rng = np.random.default_rng((self._seed, 1, step))
         lines = choose_indices(images, recipe, recipe.batch, self._seed, step)
         pixels = augment_images(images.pixels[lines], recipe=recipe, rng=rng)
         classes = len(images.classes)
-        pixels, labels = mix_images(
-            pixels, images.labels[lines], recipe=recipe, classes=classes, rng=rng
-        )
-        (loss,) = sandwich_step(
-            self.state.model,
-            [arch],
-            TrainingBatch(pixels=pixels, labels=labels),
-            recipe=recipe,
-            preprocessing=self._preprocessing,
-        )
+        return mix_images(pixels, images.labels[lines], recipe=recipe, classes=classes, rng=rng)
+
+    def _finish(self, loss: float, step: int) -> None:
+        """Move the weights along their gradients."""
         if not math.isfinite(loss):
             raise EdgenasError(
                 f"the training of the weights diverged at step {step}: the loss is {loss}",
                 hint="leave the weights fixed, or train the supernet longer",
             )
-        per_epoch = len(images) // recipe.batch
-        self.state.step(learning_rate(step, self._steps, per_epoch, recipe))
-        self.state.follow(decay=recipe.ema, step=step)
+        self.state.step(self.rate(step))
+        self.state.follow(decay=self._recipe.ema, step=step)
