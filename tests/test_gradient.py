@@ -18,10 +18,10 @@ from edgenas.model.supernet import Supernet
 from edgenas.space.cost import Tables, compile_tables, macs_table, params_table
 from edgenas.space.presets import load_space, tiny
 from edgenas.space.space import Space
+from edgenas.strategies.gradient.estimators import STRATEGIES
 from edgenas.strategies.gradient.expected import Expected
 from edgenas.strategies.gradient.paths import Paths
 from edgenas.strategies.gradient.policy import Policy
-from edgenas.strategies.gradient.run import STRATEGIES
 from edgenas.strategies.gradient.step import GradientSettings, GradientStep
 from edgenas.strategies.gradient.tilt import Ceiling, tilt
 from edgenas.strategies.neighbours import list_all

@@ -15,9 +15,10 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.model.supernet import Supernet
 from edgenas.space.cost import compile_tables
 from edgenas.space.presets import tiny
+from edgenas.strategies.gradient.estimators import MIXTURES, STRATEGIES
 from edgenas.strategies.gradient.expected import Expected
 from edgenas.strategies.gradient.policy import Policy
-from edgenas.strategies.gradient.run import MIXTURES, STRATEGIES, LearntPolicy, SearchData, learn
+from edgenas.strategies.gradient.run import LearntPolicy, SearchData, learn
 from edgenas.strategies.gradient.step import GradientSettings
 from edgenas.strategies.gradient.tilt import Ceiling
 from edgenas.strategies.gradient.weights import WeightTraining
@@ -59,7 +60,11 @@ def learnt(
     return found
 
 
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+# What looks a step of the weights ahead needs weights that are trained.
+FIXED = sorted(STRATEGIES.keys() - {"darts-v2"})
+
+
+@pytest.mark.parametrize("strategy", FIXED)
 def test_the_expected_latency_keeps_its_limit_at_every_step(strategy: str):
     found = learnt(strategy)
     latency = compile_tables(tiny(), fake_seconds)
@@ -77,8 +82,8 @@ def taught() -> WeightTraining:
     return WeightTraining(images=images, recipe=Recipe(batch=16, learning_rate=0.05, ema=0.9))
 
 
-VARIANTS = [(name, None) for name in sorted(STRATEGIES)]
-VARIANTS += [(name, taught()) for name in ("proxyless", "pc-darts", "sdarts-rs")]
+VARIANTS = [(name, None) for name in FIXED]
+VARIANTS += [(name, taught()) for name in ("proxyless", "pc-darts", "sdarts-rs", "darts-v2")]
 
 
 def assert_same(one: LearntPolicy, two: LearntPolicy) -> None:
@@ -99,7 +104,7 @@ def test_the_same_seed_learns_the_same(strategy: str, training: WeightTraining |
     assert one.history != other.history
 
 
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+@pytest.mark.parametrize("strategy", FIXED)
 def test_weights_are_trained_beside_the_choices(strategy: str):
     """Those of another supernet: ``learnt`` sees to it that those given stay."""
     fixed, joint = (learnt(strategy, steps=20, training=training) for training in (None, taught()))
@@ -110,9 +115,9 @@ def test_weights_are_trained_beside_the_choices(strategy: str):
     left = [name for (name, a), b in pairs if torch.equal(a, b)]
     # Nothing is left but what may not have been drawn: kernels, and blocks of deeper stages.
     # Norms behind the gates of mixtures stay.
-    undrawn = [n for n in left if "kernel_" not in n and ".norm." not in n]
-    assert all(name.startswith(("stages.1.1", "stages.2.1")) for name in undrawn)
-    norms = [n for n in left if ".norm." in n and not n.startswith(("stages.1.1", "stages.2.1"))]
+    drawn = [n for n in left if not n.startswith(("stages.1.1", "stages.2.1"))]
+    norms = [name for name in drawn if ".bn." in name]
+    assert all("kernel_" in name for name in drawn if name not in norms)
     assert (len(norms) > 0) == (strategy in MIXTURES)
     assert joint.history[-1]["loss"] < fixed.history[-1]["loss"]
 
@@ -202,7 +207,7 @@ def test_a_path_that_is_better_is_found():
         for name, parameter in supernet.named_parameters():
             if "kernel_5to3" in name:
                 torch.nn.init.normal_(parameter, std=1.0, generator=noise)
-    for strategy in STRATEGIES:
+    for strategy in FIXED:
         found = learn(
             supernet,
             strategy=strategy,
@@ -216,6 +221,11 @@ def test_a_path_that_is_better_is_found():
         ]
         assert kernels == [5] * len(kernels), strategy
         assert len(kernels) == 4
+
+
+def test_a_step_ahead_needs_weights_that_are_trained():
+    with pytest.raises(EdgenasError, match="darts-v2 looks one step of the weights ahead: they"):
+        learnt("darts-v2", steps=2)
 
 
 def test_the_history_is_a_table(tmp_path: Path):

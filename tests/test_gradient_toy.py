@@ -10,13 +10,16 @@ from toys import toy_images
 from edgenas.model.supernet import Supernet
 from edgenas.space.cost import Tables
 from edgenas.strategies.constraint import Limit, parse_constraint
-from edgenas.strategies.gradient import run
+from edgenas.strategies.gradient import run, weights
 from edgenas.strategies.gradient.choosing import find_most_preferred, list_ceilings
+from edgenas.strategies.gradient.estimators import STRATEGIES
 from edgenas.strategies.gradient.mixture import Mixture
 from edgenas.strategies.gradient.paths import Paths
-from edgenas.strategies.gradient.run import STRATEGIES, SearchData, learn
+from edgenas.strategies.gradient.run import SearchData, learn
 from edgenas.strategies.gradient.step import GradientSettings
+from edgenas.strategies.gradient.weights import WeightTraining
 from edgenas.strategies.neighbours import list_all
+from edgenas.training.recipe import Recipe
 
 SPACE = cells()
 # What the operations of an edge add to the loss, and their prices. The best one is dear, and the
@@ -33,7 +36,8 @@ class ToyPaths(Paths):
     """The loss is a sum over edges: of the gates of what runs times what that adds."""
 
     def mixed(self, mixture: Mixture, *, pixels: torch.Tensor, labels: torch.Tensor):
-        loss = torch.zeros(())
+        # Of no weight: the loss of a mixture has a gradient with respect to the weights.
+        loss = 0.0 * next(self.supernet.parameters()).sum()
         for edge, (picks, gates) in enumerate(zip(mixture.picks, mixture.gates, strict=True)):
             added = torch.tensor(LOSSES[edge, list(picks)], dtype=torch.float)
             loss = loss + (added[0] if gates is None else (gates * added).sum())
@@ -50,7 +54,10 @@ def tables_of(values: np.ndarray) -> Tables:
 )
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
 def test_the_optimum_of_a_toy_is_found(strategy: str, dear: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(run, "Paths", ToyPaths)
+    for module in (run, weights):
+        monkeypatch.setattr(module, "Paths", ToyPaths)
+    images = toy_images(8, classes=3)
+    training = WeightTraining(images=images, recipe=Recipe(batch=4, warmup=0))
     prices, losses, rows = tables_of(PRICES), tables_of(LOSSES), list_all(SPACE)
     most = 6 * 0.2 + 0.8 * dear + 0.05
     allowed = rows[prices(rows) <= most]
@@ -59,7 +66,11 @@ def test_the_optimum_of_a_toy_is_found(strategy: str, dear: int, monkeypatch: py
     learnt = learn(
         Supernet(SPACE, seed=1),
         strategy=strategy,
-        data=SearchData(images=toy_images(8, classes=3), preprocessing=PREPARED),
+        data=SearchData(
+            images=images,
+            preprocessing=PREPARED,
+            training=training if strategy == "darts-v2" else None,
+        ),
         ceilings=list_ceilings(SPACE, [limit]),
         settings=GradientSettings(steps=200, rate=0.1),
     )

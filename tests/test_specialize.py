@@ -23,9 +23,10 @@ from edgenas.clock.measure import Measurement
 from edgenas.delivery import building, choosing, ranking, shared
 from edgenas.delivery import latency as latencies
 from edgenas.delivery.latency import find_latency
-from edgenas.delivery.request import LEARNING, SpecializeRequest, Strategy
+from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.result import Result
 from edgenas.delivery.run import specialize
+from edgenas.delivery.strategy import LEARNING, Strategy
 from edgenas.images.loading import load_images
 from edgenas.latency.device import load as load_device
 from edgenas.latency.features import NAMES
@@ -465,6 +466,26 @@ def test_a_learning_strategy_chooses_the_network_where_only_counts_are_limited(
             "give the training images with --data",
         ),
         ({"strategy": "bayes", "test": "images"}, "strategy bayes needs --data", "--data"),
+        (
+            {"strategy": "darts-v2", "data": "images"},
+            "strategy darts-v2 looks one step of the weights ahead: they must be trained",
+            "--weights joint",
+        ),
+        (
+            {"strategy": "evolution", "skip_dropout": 0.2},
+            "skip_dropout needs a strategy that mixes alternatives, found evolution",
+            "darts-v1",
+        ),
+        (
+            {"strategy": "gumbel", "data": "images", "early_stop": True},
+            "early_stop needs a strategy that mixes alternatives, found gumbel",
+            "darts-v1",
+        ),
+        (
+            {"strategy": "bayes", "data": "images", "logit_decay": 0.1},
+            "logit_decay needs a strategy that learns by gradients, found bayes",
+            "proxyless",
+        ),
         ({"threads": 0}, "threads must be at least 1, found 0", ""),
         ({"batch": -1}, "batch must be at least 1, found -1", ""),
         ({"percentile": "p99"}, "percentile must be one of p50, p95", ""),

@@ -17,7 +17,7 @@ from edgenas.delivery.log import (
     describe_search,
 )
 from edgenas.delivery.preparing import Prepared
-from edgenas.delivery.request import GRADIENT, MIXING
+from edgenas.delivery.strategy import MIXING, SLOPES
 from edgenas.model.saved import TrainedSupernet
 from edgenas.space.arch import Arch
 from edgenas.space.cost import Tables, Vector
@@ -34,6 +34,7 @@ from edgenas.training.division import recipe_of
 from edgenas.training.memory import keep_memory
 
 EVALUATIONS = 40  # of networks on images, at the first search
+MEASUREMENTS = 10  # of the dominant eigenvalue, in the course of a search of mixtures
 _AGAIN = 12  # and when a measurement has corrected the prediction of latency
 _POOL = 50  # of the best networks for each that is wanted
 # Of weights trained beside choices; larger steps lose what the supernet has learnt.
@@ -71,11 +72,18 @@ def learn_from_images(prepared: Prepared, limits: Sequence[Limit]) -> Learnt:
         EdgenasError: the training diverges.
     """
     request, trained = prepared.request, prepared.trained
-    if request.strategy not in (*GRADIENT, *MIXING):
+    if request.strategy not in SLOPES:
         return Learnt(inherited=trained)
     images = prepared.images.require_validation()
     prepared.progress("learning", 0, 1, "")
-    settings, training = joint_training(prepared) or (None, None)
+    settings, training = joint_training(prepared) or (GradientSettings(), None)
+    settings = dataclasses.replace(
+        settings,
+        skip_dropout=request.skip_dropout,
+        decay=request.logit_decay,
+        measure=max(settings.steps // MEASUREMENTS, 1),
+        early_stop=request.early_stop,
+    )
     result = learn(
         trained.supernet,
         strategy=request.strategy,
@@ -100,7 +108,7 @@ def learn_from_images(prepared: Prepared, limits: Sequence[Limit]) -> Learnt:
         f"{FINALISTS} were measured on all of these images, and the best was taken"
     )
     preference = result.policy.preference()
-    return Learnt(inherited=inherited, preference=preference, notes=(note, *notes))
+    return Learnt(inherited=inherited, preference=preference, notes=(note, *notes, *result.notes))
 
 
 def joint_training(prepared: Prepared) -> tuple[GradientSettings, WeightTraining] | None:

@@ -14,32 +14,6 @@ SUPERNET = "mbv3-cifar10"
 AUTO = "auto"
 
 Percentile = Literal["p50", "p95"]
-Strategy = Literal[
-    "evolution",
-    "aging",
-    "random",
-    "local",
-    "bayes",
-    "gaussian",
-    "thompson",
-    "proxyless",
-    "gumbel",
-    "reinforce",
-    "darts-v1",
-    "pc-darts",
-    "gdas",
-    "snas",
-    "fair-darts",
-    "sdarts-rs",
-]
-# These learn from validation images. All others ask the accuracy predictor alone.
-ASKING = ("bayes", "gaussian", "thompson")
-# These learn by gradients on the supernet, and can train its weights too.
-GRADIENT = ("proxyless", "gumbel", "reinforce")
-# These too, but they train weights of mixtures, which serve the search alone.
-MIXING = ("darts-v1", "pc-darts", "gdas", "snas", "fair-darts", "sdarts-rs")
-LEARNING = (*ASKING, *GRADIENT, *MIXING)
-
 START = "lite0"  # what learns the images of users who do not say it
 RETRAINS = "retrain_top"  # the option without which the others about retraining say nothing
 
@@ -128,6 +102,17 @@ class SpecializeRequest:
         Literal["fixed", "joint"],
         Option("joint: a gradient strategy trains the weights too.", keyed="changed"),
     ] = "fixed"
+    skip_dropout: Annotated[
+        Annotated[float, Range(0, 0.95, "fraction")],
+        Option("Values that skip connections of mixtures lose at first.", keyed="changed"),
+    ] = 0.0
+    logit_decay: Annotated[
+        Annotated[float, Range(0, 1, "number")],
+        Option("Weight of the squared logits in what gradients learn.", keyed="changed"),
+    ] = 0.0
+    early_stop: Annotated[
+        bool, Option("End a search of mixtures where it collapses.", keyed="changed")
+    ] = False
     retrain_top: Annotated[
         Annotated[int, Range(0, 10_000, "count")],
         Option("Train this many of the best networks further; the best ships.", keyed="changed"),
@@ -268,11 +253,24 @@ class SpecializeRequest:
                 hint="give the training images with --data, and others with --test; or use "
                 "--strategy evolution",
             )
-        if self.weights == "joint" and self.strategy not in (*GRADIENT, *MIXING):
+        if self.weights == "joint" and self.strategy not in SLOPES:
             raise EdgenasError(
                 f"weights joint needs a strategy that learns by gradients, found {self.strategy}",
                 hint=f"add --strategy {' or '.join(GRADIENT)}, or use --retrain-top",
             )
+        if self.strategy == "darts-v2" and self.weights == "fixed":
+            raise EdgenasError(
+                "strategy darts-v2 looks one step of the weights ahead: they must be trained",
+                hint="add --weights joint, or use --strategy darts-v1",
+            )
+        remedies = {"skip_dropout": MIXING, "early_stop": MIXING, "logit_decay": SLOPES}
+        for name, strategies in remedies.items():
+            if getattr(self, name) and self.strategy not in strategies:
+                does = "mixes alternatives" if strategies is MIXING else "learns by gradients"
+                raise EdgenasError(
+                    f"{name} needs a strategy that {does}, found {self.strategy}",
+                    hint=f"use one of {', '.join(strategies)}, or leave it out",
+                )
         if self.weights == "joint" and self.strategy in GRADIENT and self.retrains:
             raise EdgenasError(
                 f"weights joint and {RETRAINS} both train the weights that are delivered",

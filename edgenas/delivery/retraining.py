@@ -24,7 +24,8 @@ from edgenas.delivery.building import BuiltNetwork, build
 from edgenas.delivery.choosing import Chosen, DeviceBench, find_candidates
 from edgenas.delivery.preparing import Prepared
 from edgenas.delivery.ranking import joint_training, measure_on_validation
-from edgenas.delivery.request import MIXING, SpecializeRequest
+from edgenas.delivery.request import SpecializeRequest
+from edgenas.delivery.strategy import MIXING
 from edgenas.images.data import Images
 from edgenas.model.calibration import calibrate
 from edgenas.model.network import Network, initialise

@@ -41,7 +41,7 @@ from edgenas.space.genes import Codes
 from edgenas.strategies.constraint import Limit, parse_constraint
 from edgenas.strategies.gradient.checkpoint import digest
 from edgenas.strategies.gradient.choosing import find_most_preferred, list_ceilings
-from edgenas.strategies.gradient.run import STRATEGIES as GRADIENT
+from edgenas.strategies.gradient.estimators import STRATEGIES as GRADIENT
 from edgenas.strategies.gradient.run import SearchData, learn
 from edgenas.strategies.gradient.step import GradientSettings
 from edgenas.strategies.run import search

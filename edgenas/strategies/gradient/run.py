@@ -7,10 +7,9 @@ respect to the logits. The weights are fixed, or trained in steps of their own (
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,59 +21,28 @@ from edgenas.images.data import Images
 from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.supernet import Supernet
 from edgenas.strategies.gradient.checkpoint import Checkpoint, digest
-from edgenas.strategies.gradient.darts import darts, mix_softmax
+from edgenas.strategies.gradient.collapse import (
+    EIGENVALUE,
+    SKIPS,
+    describe_collapse,
+    dominant_eigenvalue,
+    find_skips,
+    has_grown,
+    share_of_skips,
+    steps_back,
+)
+from edgenas.strategies.gradient.darts import mix_softmax
+from edgenas.strategies.gradient.estimators import MIXTURES, STRATEGIES
 from edgenas.strategies.gradient.expected import Expected
-from edgenas.strategies.gradient.fair_darts import fair_darts, mix_sigmoid
-from edgenas.strategies.gradient.gdas import gdas, mix_one
-from edgenas.strategies.gradient.gumbel import gumbel
-from edgenas.strategies.gradient.mixture import Mix
+from edgenas.strategies.gradient.mixed import mixed_loss
 from edgenas.strategies.gradient.paths import Paths
-from edgenas.strategies.gradient.pc_darts import mix_partial, pc_darts
 from edgenas.strategies.gradient.policy import Policy
-from edgenas.strategies.gradient.proxyless import proxyless
-from edgenas.strategies.gradient.reinforce import reinforce
-from edgenas.strategies.gradient.sdarts import mix_smoothed
-from edgenas.strategies.gradient.snas import mix_concrete, snas
 from edgenas.strategies.gradient.step import GradientSettings, GradientStep
 from edgenas.strategies.gradient.tilt import Ceiling, tilt
 from edgenas.strategies.gradient.weights import Weights, WeightTraining
 from edgenas.training.memory import keep_memory
 
-
-class Estimator(Protocol):
-    """How a strategy finds the gradient of the cross entropy with respect to the logits."""
-
-    def __call__(self, policy: Policy, paths: Paths, step: GradientStep) -> tuple[Tensor, float]:
-        """Estimate the gradient: a scalar that has it, and the cross entropy of what ran.
-
-        Args:
-            policy: to learn.
-            paths: of the supernet.
-            step: its batch, settings and chance.
-        """
-        ...
-
-
-STRATEGIES: Mapping[str, Estimator] = {
-    "proxyless": proxyless,
-    "gumbel": gumbel,
-    "reinforce": reinforce,
-    "darts-v1": darts,
-    "pc-darts": pc_darts,
-    "gdas": gdas,
-    "snas": snas,
-    "fair-darts": fair_darts,
-    "sdarts-rs": darts,
-}
-# What weights that are trained beside the logits learn as; those of the others learn as networks.
-MIXTURES: Mapping[str, Mix] = {
-    "darts-v1": mix_softmax,
-    "pc-darts": mix_partial,
-    "gdas": mix_one,
-    "snas": mix_concrete,
-    "fair-darts": mix_sigmoid,
-    "sdarts-rs": mix_smoothed,
-}
+_CERTAIN = ("pc-darts", "fair-darts")  # mixtures of their own that no chance decides
 _VERSION = "4"  # raise it where the same request would learn something else: old states are left
 _KEPT = 10  # steps between checkpoints
 
@@ -115,13 +83,18 @@ class LearntPolicy:
     Args:
         policy: the logits.
         history: one dictionary a step: step, loss, entropy, and of each ceiling its expectation
-            and its price, see ``tilt``.
+            and its price, see ``tilt``; also, where they are known, the share of skip connections
+            and the dominant eigenvalue as it was measured last, see ``collapse.py``.
+        trail: the logits after every step, of all choices in a row, shape (steps, alternatives).
         supernet: a copy of the supernet with trained weights. None: the weights were fixed.
+        notes: what a reader of the result should know.
     """
 
     policy: Policy
     history: tuple[dict[str, float], ...]
+    trail: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     supernet: Supernet | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -129,6 +102,7 @@ class _Search:
     """The parts of a search, which change in place, and its ceilings."""
 
     strategy: str
+    settings: GradientSettings
     policy: Policy
     paths: Paths
     weights: Weights | None
@@ -136,12 +110,25 @@ class _Search:
     expected: Sequence[Expected]
     generator: torch.Generator
     history: list[dict[str, float]]
+    trail: Tensor
+    vector: Tensor
 
     @property
     def columns(self) -> list[str]:
         """The names of the values of a step in the history."""
         names = [f"{kind} {c.name}" for c in self.ceilings for kind in ("expected", "price")]
-        return ["step", "loss", "entropy", *names]
+        names += [SKIPS] if find_skips(self.policy) else []
+        return ["step", "loss", "entropy", *names, *([EIGENVALUE] if self.every else [])]
+
+    @property
+    def every(self) -> int:
+        """Steps between measurements of the eigenvalue; 0: it is not measured."""
+        return self.settings.measure if self.strategy in MIXTURES else 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the search ends early."""
+        return self.settings.early_stop and has_grown(self.history, self.every)
 
 
 def learn(
@@ -159,7 +146,7 @@ def learn(
 
     Args:
         supernet: its weights. They are left as they are.
-        strategy: ``proxyless``, ``gumbel`` or ``reinforce``.
+        strategy: a name of ``STRATEGIES``.
         data: the images to learn from.
         ceilings: limits on expected costs.
         seed: of all chance: the same seed gives the same logits.
@@ -183,7 +170,7 @@ def learn(
         name = _name_state(supernet, data, ceilings, settings, strategy=strategy, seed=seed)
         checkpoint = Checkpoint(
             folder / f"{strategy}-{name}.safetensors",
-            learnt=search.policy.tensors(),
+            learnt=search.policy.tensors() | {"trail": search.trail, "vector": search.vector},
             generator=search.generator,
             weights=None if search.weights is None else search.weights.state,
         )
@@ -193,19 +180,43 @@ def learn(
     mode = model.training
     model.train()
     try:
-        for step in range(len(search.history), settings.steps):
+        while (step := len(search.history)) < settings.steps and not search.stopped:
             progress("learning", step, settings.steps, "")
-            _take_step(search, data.images, settings, step=step)
-            done = len(search.history) == settings.steps
+            _take_step(search, data.images, step=step)
+            done = len(search.history) == settings.steps or search.stopped
             if checkpoint is not None and (done or len(search.history) % _KEPT == 0):
                 checkpoint.save(search.history)
                 _write_history(search.history, checkpoint.path.with_suffix(".csv"))
     finally:
         model.train(mode)
-    tilt(search.policy, ceilings, search.expected)
+    notes = _end(search)
     progress("learning", settings.steps, settings.steps, "")
     trained = None if search.weights is None else search.weights.state.final_model().eval()
-    return LearntPolicy(policy=search.policy, history=tuple(search.history), supernet=trained)
+    return LearntPolicy(
+        policy=search.policy,
+        history=tuple(search.history),
+        trail=search.trail[: len(search.history)],
+        supernet=trained,
+        notes=notes,
+    )
+
+
+def _end(search: _Search) -> tuple[str, ...]:
+    """Go back to the logits from before a collapse, where that is asked for; what is to be told."""
+    policy, done = search.policy, len(search.history)
+    notes = describe_collapse(search.history, policy, every=search.every)
+    if search.stopped:
+        back = done - 1 - steps_back(search.every)
+        notes = (
+            f"the search stopped at step {done}, because the dominant eigenvalue grew, and gives "
+            f"the logits of step {back + 1}",
+        )
+        with torch.no_grad():
+            sizes = [len(logits) for logits in policy.logits]
+            for logits, kept in zip(policy.logits, search.trail[back].split(sizes), strict=True):
+                logits.copy_(kept)
+    tilt(policy, search.ceilings, search.expected)
+    return notes
 
 
 def _begin(
@@ -229,8 +240,11 @@ def _begin(
             steps=settings.steps,
         )
         supernet = weights.state.model
+    count = sum(choice.size for choice in policy.choices)
+    start = torch.randn(count, generator=torch.Generator().manual_seed(seed)).double()
     return _Search(
         strategy=strategy,
+        settings=settings,
         policy=policy,
         paths=Paths(supernet, policy, preprocessing=data.preprocessing),
         weights=weights,
@@ -238,6 +252,8 @@ def _begin(
         expected=[Expected(supernet.space, ceiling.tables) for ceiling in ceilings],
         generator=torch.Generator().manual_seed(seed),
         history=[],
+        trail=torch.zeros(settings.steps, count),
+        vector=start / start.norm().clamp_min(1e-9),
     )
 
 
@@ -269,13 +285,13 @@ def _name_state(
     return digest(texts, tensors)[:24]
 
 
-def _take_step(search: _Search, images: Images, settings: GradientSettings, *, step: int) -> None:
+def _take_step(search: _Search, images: Images, *, step: int) -> None:
     """Train the weights by a step, where they are trained, then move the logits by a step.
 
     Raises:
         EdgenasError: the loss is no number.
     """
-    policy, generator = search.policy, search.generator
+    policy, generator, settings = search.policy, search.generator, search.settings
     expectations, prices = tilt(policy, search.ceilings, search.expected)
     batch = min(settings.batch, len(images))
     lines = torch.randperm(len(images), generator=generator)[:batch]
@@ -305,11 +321,32 @@ def _take_step(search: _Search, images: Images, settings: GradientSettings, *, s
     record = {"step": step, "loss": value, "entropy": float(policy.entropy())}
     for ceiling, expectation, price in zip(search.ceilings, expectations, prices, strict=True):
         record |= {f"expected {ceiling.name}": expectation, f"price {ceiling.name}": price}
+    if SKIPS in search.columns:
+        record[SKIPS] = share_of_skips(policy)
+    if search.every:
+        record[EIGENVALUE] = _measure(search, inputs)
     if settings.decay:
         loss = loss + settings.decay / 2 * torch.cat(policy.logits).square().sum()
     policy.move(loss, rate=settings.rate, step=step)
+    search.trail[step] = torch.cat([logits.detach() for logits in policy.logits])
     assert list(record) == search.columns
     search.history.append(record)
+
+
+def _measure(search: _Search, inputs: GradientStep) -> float:
+    """The dominant eigenvalue, where it is to be measured at this step; else the last one."""
+    if inputs.number % search.every:
+        return search.history[-1][EIGENVALUE]
+    # By mixtures without chance, and with a generator of its own for what cannot be mixed.
+    mix = MIXTURES[search.strategy] if search.strategy in _CERTAIN else mix_softmax
+    settings = replace(search.settings, skip_dropout=0.0)
+
+    def loss() -> Tensor:
+        chance = torch.Generator().manual_seed(inputs.number)
+        step = replace(inputs, generator=chance, settings=settings)
+        return mixed_loss(search.paths, step, mix(search.policy, step))[0]
+
+    return dominant_eigenvalue(loss, search.policy.logits, vector=search.vector)
 
 
 def _write_history(history: list[dict[str, float]], path: Path) -> None:

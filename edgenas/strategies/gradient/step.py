@@ -25,7 +25,10 @@ class GradientSettings:
             what is sought; in nats, summed over choices. ENAS has 1e-4.
         skip_dropout: the share of values that skip connections of mixtures lose at the start; it
             falls to none (P-DARTS, arXiv 1904.12760, section 3.3).
-        decay: weight of the squared logits in what is learnt (RobustDARTS, 1909.09656, section 5).
+        decay: weight of the squared logits in what is learnt (DARTS, 1806.09055, appendix A.1.1).
+        measure: steps between measurements of the dominant eigenvalue (``collapse.py``); 0: none.
+        early_stop: end where that eigenvalue grows, with the logits from before (RobustDARTS,
+            1909.09656, section 4.3).
     """
 
     steps: int = 400
@@ -35,6 +38,8 @@ class GradientSettings:
     entropy: float = 1e-4
     skip_dropout: float = 0.0
     decay: float = 0.0
+    measure: int = 0
+    early_stop: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,9 +20,11 @@ from edgenas.images.data import Images
 from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.supernet import Supernet
 from edgenas.space.arch import Arch
+from edgenas.strategies.gradient.mixed import mixed_loss
 from edgenas.strategies.gradient.mixture import Mixture
 from edgenas.strategies.gradient.paths import Paths
 from edgenas.strategies.gradient.policy import Policy
+from edgenas.strategies.gradient.step import GradientStep
 from edgenas.training.augment import augment_images, mix_images
 from edgenas.training.course import choose_indices
 from edgenas.training.recipe import Recipe, learning_rate
@@ -121,6 +123,10 @@ class Weights:
         pixels, labels = self._batch(step)
         with autocast(pixels.device, self._recipe.precision):
             return self._paths.mixed(mixture, pixels=pixels, labels=labels)[0]
+
+    def search_loss(self, mixture: Mixture, step: GradientStep) -> Tensor:
+        """Cross entropy of a mixture on the search images, with gradients to the weights."""
+        return mixed_loss(self._paths, step, mixture)[0]
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""

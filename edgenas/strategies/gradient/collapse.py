@@ -1,0 +1,130 @@
+"""Collapse: skip connections take over, and the loss becomes sharp in the logits.
+
+RobustDARTS (Zela et al. 2020; arXiv 1909.09656) found that the dominant eigenvalue of the Hessian
+of the search loss in the logits grows before a search ends in skip connections (section 4), and
+that stopping when it grows keeps the better network (section 4.3).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgenas.space.arch import Block
+from edgenas.strategies.gradient.policy import Decision, Policy
+
+SKIPS, EIGENVALUE = "skips", "eigenvalue"  # columns of the history
+_ITERATIONS = 6
+_WINDOW = 3  # measurements that are averaged
+_GROWN = 0.75  # DARTS-ES (section 4.3): an average below this part of the next but some
+_MANY = 0.5  # share of skips from which it is told
+
+
+def find_skips(policy: Policy) -> dict[int, int]:
+    """By choice that has one, the alternative that passes its input on as it is."""
+    skips: dict[int, int] = {}
+    for i, choice in enumerate(policy.choices):
+        values = policy.space.genes[choice.columns[0]].values
+        for pick, value in enumerate(values if len(choice.columns) == 1 else ()):
+            if choice.mixed and _is_skip(policy, choice, value):
+                skips[i] = pick
+    return skips
+
+
+def _is_skip(policy: Policy, choice: Decision, value: object) -> bool:
+    if choice.cell >= 0:
+        return value == "skip_connect"
+    stage = policy.space.stages[choice.stage]
+    widths = {*stage.widths, *policy.space.stages[choice.stage - 1].widths}
+    keeps = choice.block > 0 or (stage.stride == 1 and len(widths) == 1 and choice.stage > 0)
+    return isinstance(value, Block) and value.kind == "none" and keeps
+
+
+def share_of_skips(policy: Policy) -> float:
+    """Of the choices that have a skip connection, the part whose highest logit is on it."""
+    skips = find_skips(policy)
+    logits = policy.logits
+    taken = [int(logits[i].detach().argmax()) == pick for i, pick in skips.items()]
+    # At the start all are equal; nothing is preferred yet.
+    flat = [float(np.ptp(logits[i].detach().numpy())) == 0 for i in skips]
+    return sum(t and not f for t, f in zip(taken, flat, strict=True)) / max(len(skips), 1)
+
+
+def dominant_eigenvalue(
+    loss: Callable[[], Tensor], logits: Sequence[Tensor], *, vector: Tensor
+) -> float:
+    """The eigenvalue of largest size of the Hessian of a loss in logits, by power iteration.
+
+    Args:
+        loss: of the logits as they are.
+        logits: with gradients.
+        vector: where the iteration starts, shape (of all logits,); left where it ends, so that the
+            next measurement starts near.
+    """
+    gradients = torch.autograd.grad(loss(), logits, create_graph=True, materialize_grads=True)
+    flat = torch.cat(gradients)
+    value = 0.0
+    if not flat.requires_grad:  # linear in the logits, or without any
+        return value
+    for _ in range(_ITERATIONS):
+        product = torch.autograd.grad(
+            flat @ vector.to(flat.dtype), logits, retain_graph=True, materialize_grads=True
+        )
+        image = torch.cat(product).detach().to(vector.dtype)
+        value = float(vector @ image)  # Rayleigh's quotient
+        length = float(image.norm())
+        if length == 0:
+            return 0.0
+        vector.copy_(image / length)
+    return value
+
+
+def has_grown(history: Sequence[Mapping[str, float]], every: int) -> bool:
+    """Whether the dominant eigenvalue has grown so much that DARTS-ES stops (section 4.3).
+
+    Args:
+        history: of the steps.
+        every: steps between measurements; 0: it is not measured.
+    """
+    values = measured_eigenvalues(history, every)
+    if len(values) < 2 * _WINDOW:
+        return False
+    now, before = np.mean(values[-_WINDOW:]), np.mean(values[-2 * _WINDOW : -_WINDOW])
+    return bool(now > 0 and before / now < _GROWN)
+
+
+def measured_eigenvalues(history: Sequence[Mapping[str, float]], every: int) -> list[float]:
+    """The dominant eigenvalues at the steps where they were measured."""
+    return [abs(line[EIGENVALUE]) for line in history[:: every or 1]] if every else []
+
+
+def steps_back(every: int) -> int:
+    """How many steps before the stop the logits are taken from: where the growth began."""
+    return _WINDOW * every
+
+
+def describe_collapse(
+    history: Sequence[Mapping[str, float]], policy: Policy, *, every: int
+) -> tuple[str, ...]:
+    """One plain line about a collapse; none where there is no sign of one.
+
+    Args:
+        history: of the steps.
+        policy: what was learnt.
+        every: steps between measurements of the eigenvalue; 0: it was not measured.
+    """
+    skips, share = find_skips(policy), share_of_skips(policy)
+    signs: list[str] = []
+    if skips and share > _MANY:
+        count = round(share * len(skips))
+        signs.append(f"skip connections are preferred at {count} of {len(skips)} places")
+    if has_grown(history, every):
+        first, last = (measured_eigenvalues(history, every)[i] for i in (0, -1))
+        signs.append(f"the dominant eigenvalue went from {first:.2g} to {last:.2g}")
+    if not signs:
+        return ()
+    return (
+        f"the search shows signs of collapse: {' and '.join(signs)}; remedies: --skip-dropout, "
+        "--logit-decay, --early-stop",
+    )
