@@ -52,7 +52,14 @@ def tables_of(values: np.ndarray) -> Tables:
 @pytest.mark.parametrize(
     "dear", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(5, marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        # Four passes through a recurrent network at every step take their time.
+        pytest.param(name, marks=pytest.mark.slow if name == "ppo" else ())
+        for name in sorted(STRATEGIES)
+    ],
+)
 def test_the_optimum_of_a_toy_is_found(strategy: str, dear: int, monkeypatch: pytest.MonkeyPatch):
     for module in (run, weights):
         monkeypatch.setattr(module, "Paths", ToyPaths)

@@ -483,7 +483,7 @@ def test_a_learning_strategy_chooses_the_network_where_only_counts_are_limited(
         ),
         (
             {"strategy": "bayes", "data": "images", "logit_decay": 0.1},
-            "logit_decay needs a strategy that learns by gradients, found bayes",
+            "logit_decay needs a strategy that learns logits, found bayes",
             "proxyless",
         ),
         ({"threads": 0}, "threads must be at least 1, found 0", ""),

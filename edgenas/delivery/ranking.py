@@ -20,7 +20,7 @@ from edgenas.delivery.preparing import Prepared
 from edgenas.delivery.strategy import MIXING, SLOPES
 from edgenas.model.saved import TrainedSupernet
 from edgenas.space.arch import Arch
-from edgenas.space.cost import Tables, Vector
+from edgenas.space.cost import Vector
 from edgenas.space.genes import Codes
 from edgenas.strategies.constraint import Limit
 from edgenas.strategies.gradient.checkpoint import digest
@@ -29,6 +29,7 @@ from edgenas.strategies.gradient.run import SearchData, learn
 from edgenas.strategies.gradient.step import GradientSettings
 from edgenas.strategies.gradient.weights import WeightTraining
 from edgenas.strategies.neighbours import list_neighbours
+from edgenas.strategies.problem import Score
 from edgenas.strategies.run import FRUGAL, search
 from edgenas.training.division import recipe_of
 from edgenas.training.memory import keep_memory
@@ -48,12 +49,12 @@ class Learnt:
     Args:
         inherited: the supernet whose weights networks inherit: the one of the request, or a copy
             whose weights the strategy has trained.
-        preference: what a gradient strategy prefers, as tables; None for other strategies.
+        preference: how much a gradient strategy prefers rows; None for other strategies.
         notes: what a reader of the result should know.
     """
 
     inherited: TrainedSupernet
-    preference: Tables | None = None
+    preference: Score | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -263,10 +263,10 @@ class SpecializeRequest:
                 "strategy darts-v2 looks one step of the weights ahead: they must be trained",
                 hint="add --weights joint, or use --strategy darts-v1",
             )
-        remedies = {"skip_dropout": MIXING, "early_stop": MIXING, "logit_decay": SLOPES}
+        remedies = {"skip_dropout": MIXING, "early_stop": MIXING, "logit_decay": LOGITS}
         for name, strategies in remedies.items():
             if getattr(self, name) and self.strategy not in strategies:
-                does = "mixes alternatives" if strategies is MIXING else "learns by gradients"
+                does = "mixes alternatives" if strategies is MIXING else "learns logits"
                 raise EdgenasError(
                     f"{name} needs a strategy that {does}, found {self.strategy}",
                     hint=f"use one of {', '.join(strategies)}, or leave it out",

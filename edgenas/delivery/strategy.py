@@ -20,13 +20,19 @@ Strategy = Literal[
     "snas",
     "fair-darts",
     "sdarts-rs",
+    "enas",
+    "ppo",
 ]
 # These learn from validation images. All others ask the accuracy predictor alone.
 ASKING = ("bayes", "gaussian", "thompson")
-# These learn by gradients on the supernet, and can train its weights too.
-GRADIENT = ("proxyless", "gumbel", "reinforce")
-# These too, but they train weights of mixtures, which serve the search alone.
+# These have a recurrent network in place of logits.
+CONTROLLERS = ("enas", "ppo")
+# These train the weights of single networks, which can be delivered.
+GRADIENT = ("proxyless", "gumbel", "reinforce", *CONTROLLERS)
+# These train weights of mixtures, which serve the search alone.
 MIXING = ("darts-v1", "darts-v2", "pc-darts", "gdas", "snas", "fair-darts", "sdarts-rs")
-# All that have logits.
+# All that learn by gradients on the supernet.
 SLOPES = (*GRADIENT, *MIXING)
+# All that have logits.
+LOGITS = tuple(name for name in SLOPES if name not in CONTROLLERS)
 LEARNING = (*ASKING, *SLOPES)

@@ -9,6 +9,7 @@ from edgenas.space.space import Space
 from edgenas.strategies.constraint import Limit
 from edgenas.strategies.gradient.tilt import Ceiling
 from edgenas.strategies.least import find_least
+from edgenas.strategies.problem import Score
 from edgenas.strategies.result import Candidate
 from edgenas.strategies.run import search
 
@@ -44,7 +45,7 @@ def list_ceilings(space: Space, limits: Sequence[Limit]) -> list[Ceiling]:
 
 
 def find_most_preferred(
-    space: Space, preference: Tables, *, limits: Sequence[Limit], seed: int, count: int = FINALISTS
+    space: Space, preference: Score, *, limits: Sequence[Limit], seed: int, count: int = FINALISTS
 ) -> tuple[Candidate, ...]:
     """Networks that keep all limits and are nearest to the alternatives worth most, best first.
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from edgenas.strategies.gradient.darts import darts, mix_softmax
 from edgenas.strategies.gradient.darts_v2 import darts_v2
+from edgenas.strategies.gradient.enas import enas
 from edgenas.strategies.gradient.fair_darts import fair_darts, mix_sigmoid
 from edgenas.strategies.gradient.gdas import gdas, mix_one
 from edgenas.strategies.gradient.gumbel import gumbel
@@ -14,6 +15,7 @@ from edgenas.strategies.gradient.mixture import Mix
 from edgenas.strategies.gradient.paths import Paths
 from edgenas.strategies.gradient.pc_darts import mix_partial, pc_darts
 from edgenas.strategies.gradient.policy import Policy
+from edgenas.strategies.gradient.ppo import TIMES, ppo
 from edgenas.strategies.gradient.proxyless import proxyless
 from edgenas.strategies.gradient.reinforce import reinforce
 from edgenas.strategies.gradient.sdarts import mix_smoothed
@@ -46,7 +48,11 @@ STRATEGIES: Mapping[str, Estimator] = {
     "snas": snas,
     "fair-darts": fair_darts,
     "sdarts-rs": darts,
+    "enas": enas,
+    "ppo": ppo,
 }
+# These learn a ``Controller`` in place of logits: how often it moves in a step.
+CONTROLLERS: Mapping[str, int] = {"enas": 1, "ppo": TIMES}
 # What weights that are trained beside the logits learn as; those of the others learn as networks.
 MIXTURES: Mapping[str, Mix] = {
     "darts-v1": mix_softmax,

@@ -6,7 +6,7 @@ cells of one number share. Choices are independent; those of absent blocks have 
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgenas.space.cost import Tables
+from edgenas.space.cost import Tables, Vector
 from edgenas.space.genes import Codes
 from edgenas.space.space import Space
 
@@ -178,7 +178,7 @@ class Policy:
             row[0, list(choice.columns)] = choice.codes(pick)
         return self.space.canonical(row)
 
-    def preference(self) -> Tables:
+    def preference(self) -> Callable[[Codes], Vector]:
         """How far rows are from the alternatives worth most: logits below the highest, summed.
 
         Rows of the alternatives worth most have 0, all others less; absent blocks add nothing. The

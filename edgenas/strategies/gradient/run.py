@@ -31,8 +31,9 @@ from edgenas.strategies.gradient.collapse import (
     share_of_skips,
     steps_back,
 )
+from edgenas.strategies.gradient.controller import Controller
 from edgenas.strategies.gradient.darts import mix_softmax
-from edgenas.strategies.gradient.estimators import MIXTURES, STRATEGIES
+from edgenas.strategies.gradient.estimators import CONTROLLERS, MIXTURES, STRATEGIES
 from edgenas.strategies.gradient.expected import Expected
 from edgenas.strategies.gradient.mixed import mixed_loss
 from edgenas.strategies.gradient.paths import Paths
@@ -230,6 +231,8 @@ def _begin(
 ) -> _Search:
     """Make the parts of a search that has not taken a step."""
     policy, weights = Policy(supernet.space), None
+    if strategy in CONTROLLERS:
+        policy = Controller(supernet.space, ceilings, seed=seed, moves=CONTROLLERS[strategy])
     if data.training is not None:
         weights = Weights(
             supernet,
@@ -318,6 +321,8 @@ def _take_step(search: _Search, images: Images, *, step: int) -> None:
             "the loss of a sampled network is no number",
             hint="the supernet is damaged: edgenas verify, or train it again",
         )
+    if isinstance(policy, Controller):  # whose every network keeps the limits
+        expectations, prices = policy.expectations(), [0.0] * len(prices)
     record = {"step": step, "loss": value, "entropy": float(policy.entropy())}
     for ceiling, expectation, price in zip(search.ceilings, expectations, prices, strict=True):
         record |= {f"expected {ceiling.name}": expectation, f"price {ceiling.name}": price}
