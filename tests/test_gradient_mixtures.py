@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from test_gradient import PREPARED, Double, batch, random_policy, step_of
 
+from edgenas.basics.errors import EdgenasError
 from edgenas.model.supernet import Supernet
 from edgenas.space.cells import CellSpace
 from edgenas.space.layer import Layer
@@ -20,7 +21,7 @@ from edgenas.strategies.gradient.mixed import mixed_loss
 from edgenas.strategies.gradient.mixture import mix, mix_all, one_network
 from edgenas.strategies.gradient.paths import Paths
 from edgenas.strategies.gradient.pc_darts import mix_partial, weigh_edges
-from edgenas.strategies.gradient.policy import Policy
+from edgenas.strategies.gradient.policy import Policy, list_edges
 from edgenas.strategies.gradient.snas import mix_concrete
 from edgenas.strategies.gradient.step import GradientSettings
 
@@ -253,7 +254,7 @@ def test_the_weights_of_edges_that_lead_to_a_node_sum_to_one_and_learn():
     scales = weigh_edges(policy)
     sums: dict[int, float] = {}
     for place, scale in scales.items():
-        node, _ = space.cells[0].edges[policy.choices[place].edge]
+        node, _ = list_edges(space.cells[0])[policy.choices[place].edge]
         sums[node] = sums.get(node, 0.0) + float(scale.detach())
     assert sums == {2: pytest.approx(1), 3: pytest.approx(1)}
     loss, _ = STRATEGIES["pc-darts"](policy, paths, step_of(space))
@@ -307,3 +308,11 @@ def test_skips_lose_the_share_of_values_that_is_asked_for():
         # A share of 25,600 values: its deviation is 0.003.
         assert float((y == 0).float().mean()) == pytest.approx(share, abs=0.015)
         assert float(y.mean()) == pytest.approx(1, abs=0.03)
+
+
+def test_cells_whose_nodes_choose_what_they_take_are_refused():
+    cell = CellSpace(operations=OPERATIONS[1:4], nodes=2, family="darts")
+    stages = (StageSpace(kind="conv", widths=(8,)), StageSpace(kind="cell", widths=(8,)))
+    space = dataclasses.replace(cells(), stages=stages, cells=(cell,))
+    with pytest.raises(EdgenasError, match="needs cells wired as those of nas-bench-201, found"):
+        Paths(Supernet(space, seed=1), Policy(space), preprocessing=PREPARED)

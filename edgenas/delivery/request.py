@@ -7,6 +7,7 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.options import Option, check_request
 from edgenas.basics.ranges import Range
 from edgenas.basics.units import parse
+from edgenas.delivery.strategy import GRADIENT, LEARNING, LOGITS, MIXING, SLOPES, Strategy
 from edgenas.space.framing import Fit
 from edgenas.strategies.constraint import METRICS, Constraint, parse_constraint
 

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
+from edgenas.basics.errors import EdgenasError
 from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.network import build
 from edgenas.model.supernet import Supernet
@@ -28,7 +29,7 @@ from edgenas.space.layer import Layer
 from edgenas.space.plan import plan
 from edgenas.space.space import Space
 from edgenas.strategies.gradient.mixture import Mixture, one_network
-from edgenas.strategies.gradient.policy import Picks, Policy
+from edgenas.strategies.gradient.policy import Picks, Policy, list_edges
 
 Gates = dict[int, Tensor]
 _Step = Layer | Literal["none"] | None  # of an alternative: nothing is passed on, or the input
@@ -55,6 +56,9 @@ class Paths:
         weights: ``fixed``: they have no part in any gradient. ``free``: losses have gradients with
             respect to them. Scales and shifts of norms behind gates stay as they are, also then: a
             scale would hide what a gate is (DARTS, appendix A.1.1).
+
+    Raises:
+        EdgenasError: the space has cells whose nodes choose what they take.
     """
 
     def __init__(
@@ -65,6 +69,13 @@ class Paths:
         preprocessing: Preprocessing,
         weights: Literal["fixed", "free"] = "fixed",
     ) -> None:
+        family = next((c.family for c in supernet.space.cells if c.family == "darts"), None)
+        if family is not None:
+            raise EdgenasError(
+                "a gradient search needs cells wired as those of nas-bench-201, found cells of "
+                f"{family}",
+                hint="search with --strategy evolution",
+            )
         self.supernet = supernet
         self.policy = policy
         self.preprocessing = preprocessing
@@ -207,9 +218,10 @@ class Paths:
     def _cell(self, run: _Running, name: str, number: int, x: Tensor) -> Tensor:
         """The output of a cell: every node is the sum of the edges that lead to it."""
         cell, values = self.supernet.space.cells[number], [x]
-        operations = [parse_cell(arch.cells[number]) for arch in run.archs]
+        nodes = [parse_cell(arch.cells[number]) for arch in run.archs]
+        operations = [[name for terms in each for name, _ in terms] for each in nodes]
         terms: list[list[Tensor]] = [[] for _ in range(cell.nodes + 1)]
-        for k, (node, source) in enumerate(cell.edges):
+        for k, (node, source) in enumerate(list_edges(cell)):
             place, inside = self._edges.get((number, k), -1), f"{name}.edge{node}from{source}"
             steps: list[_Step] = [
                 layers.get(inside) if chosen[k] != "none" else "none"

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgenas.space.cells import CellSpace
 from edgenas.space.cost import Tables, Vector
 from edgenas.space.genes import Codes
 from edgenas.space.space import Space
@@ -71,7 +72,7 @@ def list_decisions(space: Space) -> tuple[Decision, ...]:
     for column, gene in enumerate(space.genes):
         field = "block" if gene.block >= 0 else gene.name.rpartition(".")[2]
         field = "edge" if gene.cell >= 0 else field
-        place = gene.stage, gene.block, field, gene.cell, gene.edge
+        place = gene.stage, gene.block, field, gene.cell, gene.choice
         groups.setdefault(place, []).append(column)
     return tuple(
         Decision(
@@ -88,12 +89,19 @@ def list_decisions(space: Space) -> tuple[Decision, ...]:
 
 
 @functools.lru_cache(maxsize=16)
+def list_edges(cell: CellSpace) -> tuple[tuple[int, int], ...]:
+    """The edges of a cell whose nodes take all before them: where each leads, and from where."""
+    nodes = enumerate(cell.sources, cell.inputs)
+    return tuple((node, source) for node, (sources,) in nodes for source in sources)
+
+
+@functools.lru_cache(maxsize=16)
 def list_nodes(space: Space) -> tuple[tuple[int, ...], ...]:
     """The nodes of cells that several edges with a choice lead to: the indices of these choices."""
     nodes: dict[tuple[int, int], list[int]] = {}
     for i, choice in enumerate(list_decisions(space)):
-        if choice.cell >= 0:
-            node, _ = space.cells[choice.cell].edges[choice.edge]
+        if choice.cell >= 0 and space.cells[choice.cell].family == "nas-bench-201":
+            node, _ = list_edges(space.cells[choice.cell])[choice.edge]
             nodes.setdefault((choice.cell, node), []).append(i)
     return tuple(tuple(places) for places in nodes.values() if len(places) > 1)
 

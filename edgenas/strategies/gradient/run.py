@@ -333,7 +333,8 @@ def _take_step(search: _Search, images: Images, *, step: int) -> None:
     if settings.decay:
         loss = loss + settings.decay / 2 * torch.cat(policy.logits).square().sum()
     policy.move(loss, rate=settings.rate, step=step)
-    search.trail[step] = torch.cat([logits.detach() for logits in policy.logits])
+    logits = [logits.detach() for logits in policy.logits]
+    search.trail[step] = torch.cat([*logits, torch.zeros(0)])
     assert list(record) == search.columns
     search.history.append(record)
 
