@@ -1,6 +1,6 @@
 """Collapse: skip connections take over, and the loss becomes sharp in the logits.
 
-RobustDARTS (Zela et al. 2020; arXiv 1909.09656) found that the dominant eigenvalue of the Hessian
+RobustDARTS (Zela et al. 2020; arXiv 1909.09656) shows that the dominant eigenvalue of the Hessian
 of the search loss in the logits grows before a search ends in skip connections (section 4), and
 that stopping when it grows keeps the better network (section 4.3).
 """

@@ -69,7 +69,7 @@ def unrolled_gradient(
         logits: of the choices.
         weights: of the supernet; moved, and put back to the bit.
         train: the training loss of both as they are, with gradients to both.
-        search: the search loss, likewise.
+        search: the search loss, with gradients to both.
         rate: the learning rate of that step.
 
     Returns:
@@ -78,8 +78,8 @@ def unrolled_gradient(
     kept = [tensor.detach().clone() for tensor in weights]
     downhill = _gradients(train(), weights)
     _shift(weights, downhill, -rate)
-    found = _gradients(search(), [*logits, *weights])
-    ahead, vector = found[: len(logits)], found[len(logits) :]
+    both = _gradients(search(), [*logits, *weights])
+    ahead, vector = both[: len(logits)], both[len(logits) :]
     _put_back(weights, kept)
     product = hessian_vector_product(logits, weights, train=train, vector=vector)
     return [g - rate * p for g, p in zip(ahead, product, strict=True)]
