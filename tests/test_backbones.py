@@ -114,7 +114,8 @@ def test_lite_gives_the_answers_of_its_library(variant: int, tmp_path: Path):
 TORCHVISION = [name for name, backbone in BACKBONES.items() if backbone.download is not None]
 
 
-SLOW = ("mnasnet0_75", "mnasnet1_0", "mnasnet1_3")  # of the same shape as mnasnet0_5
+# Of the same shape as mnasnet0_5 and mobilenet_v3_small.
+SLOW = ("mnasnet0_75", "mnasnet1_0", "mnasnet1_3", "mobilenet_v3_large")
 
 
 @pytest.mark.parametrize(

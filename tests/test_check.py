@@ -147,7 +147,11 @@ def test_clean_runs_are_quiet(profiled, runs: int):
 
 @pytest.mark.parametrize(
     ("factor", "runs"),
-    [(1.10, 5), (1 / 1.10, 5), pytest.param(1.10, 20, marks=pytest.mark.slow)],
+    [
+        (1.10, 5),
+        pytest.param(1 / 1.10, 5, marks=pytest.mark.slow),
+        pytest.param(1.10, 20, marks=pytest.mark.slow),
+    ],
 )
 def test_runs_that_are_ten_percent_off_are_found(profiled, factor: float, runs: int):
     found = [run(seed, lambda name: factor) for seed in range(runs)]

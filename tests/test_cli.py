@@ -574,6 +574,7 @@ def _step() -> int:
         return int(json.loads(file.metadata()["step"]))
 
 
+@pytest.mark.slow
 def test_profiling_stops_at_ctrl_c_and_keeps_what_it_has(tmp_path: Path):
     words = ("profile", "--device", "host", "--space", "tiny")
     process = spawn(*words)

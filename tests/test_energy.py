@@ -315,6 +315,7 @@ def test_an_engine_draws_what_the_law_says(version, there, tmp_path):
     assert found.watts > found.idle_watts - 0.002
 
 
+@pytest.mark.slow
 def test_an_engine_that_cannot_be_built_is_told(there, tmp_path):
     with pytest.raises(EngineError):
         energy_of(there, tmp_path, "10.3.0", relu_graph(), fault="terminate")

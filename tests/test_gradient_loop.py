@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -62,9 +63,16 @@ def learnt(
 
 # What looks a step of the weights ahead needs weights that are trained.
 FIXED = sorted(STRATEGIES.keys() - {"darts-v2"})
+QUICK = ("gdas", "gumbel", "proxyless", "reinforce")  # one of each family
 
 
-@pytest.mark.parametrize("strategy", FIXED)
+def marked(*cases: tuple[Any, ...]) -> list[Any]:
+    """Cases whose first value is a strategy; only those of ``QUICK`` are no slow tests."""
+    slow = pytest.mark.slow
+    return [pytest.param(*case, marks=[slow] * (case[0] not in QUICK)) for case in cases]
+
+
+@pytest.mark.parametrize("strategy", marked(*((name,) for name in FIXED)))
 def test_the_expected_latency_keeps_its_limit_at_every_step(strategy: str):
     found = learnt(strategy)
     latency = compile_tables(tiny(), fake_seconds)
@@ -96,7 +104,7 @@ def assert_same(one: LearntPolicy, two: LearntPolicy) -> None:
     assert one.history == two.history
 
 
-@pytest.mark.parametrize(("strategy", "training"), VARIANTS)
+@pytest.mark.parametrize(("strategy", "training"), marked(*VARIANTS))
 def test_the_same_seed_learns_the_same(strategy: str, training: WeightTraining | None):
     one, two, other = (
         learnt(strategy, seed=seed, steps=6, training=training) for seed in (1, 1, 2)
@@ -105,7 +113,7 @@ def test_the_same_seed_learns_the_same(strategy: str, training: WeightTraining |
     assert one.history != other.history
 
 
-@pytest.mark.parametrize("strategy", FIXED)
+@pytest.mark.parametrize("strategy", marked(*((name,) for name in FIXED)))
 def test_weights_are_trained_beside_the_choices(strategy: str):
     """Those of another supernet: ``learnt`` sees to it that those given stay."""
     fixed, joint = (learnt(strategy, steps=20, training=training) for training in (None, taught()))
@@ -156,7 +164,7 @@ class StoppedError(Exception):
     pass
 
 
-@pytest.mark.parametrize(("strategy", "training"), VARIANTS)
+@pytest.mark.parametrize(("strategy", "training"), marked(*VARIANTS))
 def test_a_killed_search_goes_on_to_the_same_result(
     strategy: str, training: WeightTraining | None, tmp_path: Path
 ):

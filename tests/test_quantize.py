@@ -213,8 +213,12 @@ def test_another_form_computes_nearly_the_same(wanted: Form, bound: float, space
     assert convert_to_form(graph, form=wanted, images=images) == made
 
 
-@pytest.mark.parametrize("wanted", ["int8-unsigned", "int8-integer"])
-@pytest.mark.parametrize("space", [TINY, WIDE], ids=["square", "wide"])
+@pytest.mark.parametrize(
+    "wanted", ["int8-unsigned", pytest.param("int8-integer", marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize(
+    "space", [TINY, pytest.param(WIDE, marks=pytest.mark.slow)], ids=["square", "wide"]
+)
 def test_onnx_runtime_multiplies_integers_exactly(wanted: Form, space: Space):
     """Also where the processor would add products of integers in 16 bits, and cut them off."""
     _, made, images = formed_network(wanted, space)

@@ -531,6 +531,7 @@ def test_hostile_pythons_are_files_that_are_not_there(there):
         at(python="a\0b")
 
 
+@pytest.mark.slow
 def test_what_runs_on_the_board_is_one_constant():
     assert link.COMMAND.count("'") == 2
     assert "\n" not in link.COMMAND

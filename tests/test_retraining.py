@@ -183,6 +183,7 @@ class KilledError(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_what_was_killed_goes_on_to_the_same_bundle(tiny: Path, photos: Path):
     request = ask(tiny, photos)
     whole = specialize(request, out=Path("whole"))
@@ -254,6 +255,7 @@ def joint(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Images, LearntPolicy]]:
     return found
 
 
+@pytest.mark.slow
 def test_weights_trained_beside_the_choices_are_delivered(
     tiny: Path, photos: Path, others: Path, joint
 ):

@@ -227,7 +227,7 @@ def test_weights_are_on_no_disk_where_that_can_be(monkeypatch):
     assert not Path(path).exists()
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_converted_network_is_timed(threads):
     graph = network_graph(TINY, TINY.smallest(), batch=2)
     settings = replace(QUICK, threads=threads)
@@ -257,6 +257,7 @@ def test_a_profile_times_networks_alone_and_learns_what_layers_cost():
     assert {row.kind for row in found.rows} == {"network"}
 
 
+@pytest.mark.slow
 def test_with_little_time_it_takes_the_networks_that_say_most(monkeypatch: pytest.MonkeyPatch):
     """Real timings, however long they take: each look at the clock is a tenth of a second later."""
     looks, parts = itertools.count(), list[int]()

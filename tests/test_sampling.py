@@ -106,6 +106,7 @@ def test_the_best_or_the_worst_candidate_is_trained():
     ]
 
 
+@pytest.mark.slow
 def test_the_guide_learns_what_choices_are_worth():
     space, rng = mbv3_cifar(), np.random.default_rng(0)
     guide = Guide.of(space)

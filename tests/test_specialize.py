@@ -380,7 +380,17 @@ def test_a_bad_image_is_named_or_skipped_when_asked(tiny: Path, photos: Path, tm
 # Strategies
 
 
-@pytest.mark.parametrize("strategy", get_args(Strategy))
+# One of each family; the others take longer, and keep the same law.
+QUICK_STRATEGIES = ("evolution", "random", "gaussian", "proxyless")
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK_STRATEGIES))
+        for name in get_args(Strategy)
+    ],
+)
 def test_every_strategy_keeps_its_budgets_and_repeats(
     tiny: Path, photos: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
 ):

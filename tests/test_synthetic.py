@@ -72,6 +72,7 @@ def mean_distance(
     return float(np.mean(found))
 
 
+@pytest.mark.slow
 def test_the_distance_falls(supernet: Supernet, real: torch.Tensor, preprocessing: Preprocessing):
     before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
     told: list[SynthesisProgress] = []

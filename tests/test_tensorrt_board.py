@@ -251,7 +251,7 @@ def test_what_was_specialised_on_the_board_becomes_an_engine(there, tool, edgena
     ("version", "precision"),
     [
         ("8.0.1", "int8"),
-        ("8.6.2", "fp16"),
+        pytest.param("8.6.2", "fp16", marks=pytest.mark.slow),
         pytest.param("10.16.2", "int8", marks=pytest.mark.slow),
     ],
 )

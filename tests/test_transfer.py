@@ -199,6 +199,7 @@ def test_cut_off_anywhere_it_goes_on_to_the_same_network(
     assert digest_of("cut") == digest_of("whole")
 
 
+@pytest.mark.slow
 def test_two_photos_of_each_class_are_enough(tiny: Path, tmp_path: Path):
     few = write_spots(tmp_path / "few", dict.fromkeys(COUNTS, 2))
     result = specialize(ask(tiny, few), out=Path("bundle"))

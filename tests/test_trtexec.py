@@ -442,6 +442,7 @@ def test_a_process_that_is_killed_leaves_nothing_here(tool, monkeypatch):
     assert not stay(before)
 
 
+@pytest.mark.slow
 def test_when_time_is_over_the_rest_is_told(there, tool):
     events: list[dict] = []
     units = [(str(i), graph()) for i in range(3)]
