@@ -394,6 +394,17 @@ def test_no_estimate_says_why_and_what_to_do():
     assert "edgenas profile --device host --runtime onnxruntime" in caught.value.hint
 
 
+def test_a_board_without_an_estimate_is_named_as_it_was_given(tmp_path: Path):
+    text = load("rk3399").path.read_text(encoding="utf-8").replace('name = "rk3399"', 'name = "b"')
+    (tmp_path / "b.toml").write_text(text, encoding="utf-8")
+    for name in ("rk3399", str(tmp_path / "b.toml")):
+        found = load(name)
+        with pytest.raises(EdgenasError, match="no estimate") as caught:
+            device_model(found, found.target(runtime="tflite", precision="fp32"))
+        assert f"edgenas profile --device {name} --runtime tflite" in caught.value.hint
+        assert caught.value.hint.endswith("--space SPACE --ssh user@board")
+
+
 def test_a_foreign_model_is_refused(tmp_path: Path):
     found, target = SHIPPED[0]
     path = tmp_path / found.path.name

@@ -215,7 +215,8 @@ def _predict_model(path: Path, request: PredictRequest, device: Device) -> Predi
     described = model.describe(network.operators)
     seconds = described.seconds
     notes = [*network.cautions(), *cautions_of(model, network.operators, file=str(path))]
-    notes.append("the latency is estimated, not measured: measure it on the board itself")
+    measuring = f"edgenas bench {path} --device {device.name} --ssh user@board"
+    notes.append(f"the latency is estimated, not measured; time it on the board: {measuring}")
     joules, power = model.joules(seconds), model.evidence.power
     energy = None
     if joules is not None and power is not None:

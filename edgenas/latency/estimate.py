@@ -336,10 +336,11 @@ def device_model(device: Device, target: Target) -> DeviceModel:
         listed = [str(u.target.slug) for u in device.uses if u.estimate is not None]
         known = f"estimates there are: {', '.join(listed)}; " if listed else ""
         why = use.no_estimate if use else f"{device.title} has none published"
-        measuring = "measure it on the board itself"
-        if device.reach == "local":
-            measuring = f"measure it: edgenas profile --device {device.name} "
-            measuring += f"--runtime {target.runtime} --precision {target.precision}"
+        # A profile of the user's that lies elsewhere is named by its path.
+        name = device.name if device.path.parent.name == "device_profiles" else device.path
+        measuring = f"measure it: edgenas profile --device {name} --runtime {target.runtime} "
+        measuring += f"--precision {target.precision} --space SPACE"
+        measuring += "" if device.reach == "local" else " --ssh user@board"
         raise EdgenasError(f"no estimate for {target}: {why}", hint=known + measuring)
     where = f"{device.path}: estimate of {target.slug}"
     return model_of(use.estimate, target, version=use.version, where=where)
