@@ -141,7 +141,7 @@ def _print_error(message: str, *, hint: str) -> None:
 
 def _what_is_missing(error: Any) -> str:
     """What an absent argument or option is, in its own words; empty for other mistakes."""
-    param = getattr(error, "param", None)
+    param: Any = getattr(error, "param", None)
     words = getattr(param, "help", None)
     if not words or not error.format_message().startswith("Missing "):
         return ""
