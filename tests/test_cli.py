@@ -138,6 +138,7 @@ def test_the_version_is_told(edgenas):
             "percentile must be one of p50, p95",
             "p95",
         ),
+        ("predict --device rpi4 --arch none", "there is no file none", "bundles have one"),
         ("list", "missing argument 'kind'", "kind: devices, spaces, .*; edgenas list --help"),
         ("verify", "missing argument 'bundle'", "bundle: Folder of the bundle; edgenas verify"),
         ("train", "missing option '--data'", "--data: Images: a folder of class folders"),

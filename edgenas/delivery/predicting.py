@@ -139,6 +139,8 @@ def _predict_arch(path: Path, request: PredictRequest, device: Device) -> Predic
     from edgenas.space.arch import load_arch
     from edgenas.space.presets import load_space
 
+    if not path.is_file():
+        raise EdgenasError(f"there is no file {path}", hint="give an arch.json: bundles have one")
     arch = load_arch(path)
     space = load_space(request.space) if request.space is not None else _space_of(arch)
     space.check(arch)
