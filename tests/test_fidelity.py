@@ -1,5 +1,6 @@
 """Searches over trainings: what they spend, what they keep, and that killed ones lose nothing."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,14 @@ from edgenas.space.cost import macs_table
 from edgenas.space.genes import Codes
 from edgenas.space.presets import tiny
 from edgenas.strategies.fidelity.curves import extrapolate
-from edgenas.strategies.fidelity.halving import promise
+from edgenas.strategies.fidelity.halving import plan_rungs, promise
 from edgenas.strategies.fidelity.problem import Expenses, Trainings
-from edgenas.strategies.fidelity.run import FIDELITY_STRATEGIES, FidelityResult, search_trainings
+from edgenas.strategies.fidelity.run import (
+    DRAWING,
+    FIDELITY_STRATEGIES,
+    FidelityResult,
+    search_trainings,
+)
 from edgenas.strategies.fidelity.training import TrainedAlone
 from edgenas.strategies.neighbours import list_all
 
@@ -204,3 +210,66 @@ def test_real_trainings_are_searched_and_kept(tmp_path: Path):
     assert (again[0], len(steps)) == (result.score, taken)
     assert train(space.encode([result.best]), 3).shape == (1,)
     assert len(steps) == taken + 9
+
+
+@given(st.integers(1, 300), st.integers(1, 200))
+def test_planned_rungs_are_thirds_and_their_budget_pays_for_them(networks: int, epochs: int):
+    rungs, budget = plan_rungs(networks, epochs=epochs)
+    assert rungs[-1] == epochs
+    assert list(rungs) == sorted(set(rungs))
+    assert rungs[0] == 1 or networks * epochs >= rungs[0] * networks
+    # Fewer are left than three of the longest training, and one at least.
+    assert networks / 3 ** (len(rungs) - 1) < 3 or rungs[0] == 1
+    assert budget >= networks * rungs[0]
+    assert budget >= epochs
+    part = budget / len(rungs)
+    assert part * (1 + 1e-9) >= networks * rungs[0]
+
+
+@settings(max_examples=30)
+@given(
+    strategy=st.sampled_from(DRAWING),
+    networks=st.integers(3, 30),
+    epochs=st.integers(2, 40),
+    seed=st.integers(0, 3),
+)
+def test_only_candidates_are_trained_and_the_first_come_first(strategy, networks, epochs, seed):
+    rows = np.random.default_rng(seed).permutation(list_all(tiny()))[:networks]
+    rungs, budget = plan_rungs(networks, epochs=epochs)
+    train = Trained()
+
+    def search() -> FidelityResult:
+        return search_trainings(
+            tiny(),
+            train=train,
+            rungs=rungs,
+            budget=budget,
+            strategy=strategy,
+            candidates=rows,
+            seed=seed,
+        )
+
+    found = search()
+    names = [row.tobytes() for row in rows]
+    assert {name for _, name in train.done} <= set(names)
+    assert len(train.done) == len(set(train.done))
+    assert sum(length for length, _ in train.done) == found.spent <= budget
+    assert found.trained[epochs] >= 1
+    shortest = [name for length, name in train.done if length == rungs[0]]
+    assert shortest == names[: len(shortest)]
+    if strategy == "halving":
+        assert len(shortest) == networks
+        for shorter, longer in itertools.pairwise(rungs):
+            below = [n for length, n in train.done if length == shorter]
+            above = [n for length, n in train.done if length == longer]
+            assert set(above) <= set(below)
+            assert len(above) <= len(below)
+    assert replace(search(), seconds=0.0) == replace(found, seconds=0.0)
+
+
+def test_strategies_that_propose_networks_take_no_candidates():
+    rows = list_all(tiny())[:5]
+    with pytest.raises(EdgenasError, match="strategy bohb trains other networks than the cand"):
+        search_trainings(
+            tiny(), train=Trained(), rungs=RUNGS, budget=60, strategy="bohb", candidates=rows
+        )

@@ -221,6 +221,62 @@ def test_what_was_killed_goes_on_to_the_same_bundle(tiny: Path, photos: Path):
     assert again.existed
 
 
+@pytest.mark.parametrize("strategy", ["halving", pytest.param("asha", marks=pytest.mark.slow)])
+def test_many_short_trainings_choose_who_gets_a_long_one(
+    tiny: Path, photos: Path, strategy: str, seen
+):
+    request = ask(tiny, photos, retrain_top=3, retrain_epochs=3, retrain_strategy=strategy)
+    found = specialize(request, out=Path("bundle"))
+    assert all(check.passed for check in verify_bundle(found.folder))
+    lengths = sorted(recipe.epochs for _, _, recipe, _ in seen)
+    assert lengths == [1, 1, 1, 3]
+    told = found.record.retraining
+    assert told is not None
+    assert told.epochs == 3
+    assert len(told.candidates) == 3
+    # The one with the long training ships, and the best of the short ones has got it.
+    (long,) = [network for _, _, recipe, network in seen if recipe.epochs == 3]
+    assert found.arch == long.arch
+    short = {network.arch.id: network for _, _, recipe, network in seen if recipe.epochs == 1}
+    trained = load_supernet(tiny)
+    calibration, validation = split_as_trained(trained, load_images(str(photos), stored=16))
+    after: dict[str, float] = {}
+    for name, network in short.items():
+        calibrate(network, calibration, preprocessing=trained.preprocessing)
+        given = {"preprocessing": trained.preprocessing, "split": "validation"}
+        after[name] = measure_accuracy(network, validation, **given).value
+    assert after[long.arch.id] == max(after.values())
+    assert {one.arch_id: one.after for one in told.candidates[1:]} == {
+        name: value for name, value in after.items() if name != long.arch.id
+    }
+    note = f"{strategy} of 3 networks: 2 for 1, 1 for 3 epochs at last"
+    assert any(text.startswith(note) for text in found.record.notes)
+
+    # A command that was killed trains what is left, and nothing again.
+    shutil.rmtree(Path("cache/retrained"))
+
+    def kill(step: str, done: int, total: int, words: str) -> None:
+        if step == "retraining":
+            assert total == 18  # two rungs of three epochs, of three steps
+            if done == 11:  # in the long training
+                raise KilledError
+
+    with pytest.raises(KilledError):
+        specialize(request, out=Path("again"), progress=kill)
+    kept = {path: path.read_bytes() for path in Path("cache/retrained").iterdir()}
+    assert len(kept) == 3
+    steps: list[int] = []
+
+    def watch(step: str, done: int, total: int, words: str) -> None:
+        steps.extend([done] if step == "retraining" else [])
+
+    specialize(request, out=Path("again"), progress=watch)
+    assert steps == list(range(10, 19))
+    assert all(path.read_bytes() == data for path, data in kept.items())
+    for name in ("model.onnx", "report.json"):
+        assert (Path("again") / name).read_bytes() == (found.folder / name).read_bytes()
+
+
 @pytest.mark.parametrize("strategy", ["aging", "gaussian", "reinforce"])
 def test_any_strategy_can_be_retrained_from(
     tiny: Path, photos: Path, strategy: str, seen, monkeypatch: pytest.MonkeyPatch
@@ -385,6 +441,15 @@ def test_a_fleet_can_be_retrained(tmp_path: Path, tiny: Path, photos: Path):
             "retrain_from must be one of inherited, scratch, found 'nothing'",
         ),
         ({"retrain_top": 0}, "has no effect without retrain_top"),
+        (
+            {"retrain_strategy": "halving"},
+            "retrain_strategy halving needs a choice: at least 3 networks and 2 epochs, found "
+            "retrain_top 2",
+        ),
+        (
+            {"retrain_strategy": "bohb"},
+            "retrain_strategy must be one of all, halving, hyperband, asha, found 'bohb'",
+        ),
         ({"weights": "some"}, "weights must be one of fixed, joint, found 'some'"),
         ({"weights": "joint"}, "weights joint needs a strategy that learns by gradients, found ev"),
         ({"weights": "joint", "strategy": "gumbel"}, "both train the weights that are delivered"),

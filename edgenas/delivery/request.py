@@ -118,6 +118,15 @@ class SpecializeRequest:
         Annotated[int, Range(0, 10_000, "count")],
         Option("Train this many of the best networks further; the best ships.", keyed="changed"),
     ] = 0
+    retrain_strategy: Annotated[
+        Literal["all", "halving", "hyperband", "asha"],
+        Option(
+            "Who of --retrain-top is trained for how long: all for all epochs, or many for few "
+            "and the best of them for more.",
+            needs=RETRAINS,
+            keyed="changed",
+        ),
+    ] = "all"
     retrain_from: Annotated[
         Literal["inherited", "scratch"],
         Option(
@@ -276,6 +285,13 @@ class SpecializeRequest:
             raise EdgenasError(
                 f"weights joint and {RETRAINS} both train the weights that are delivered",
                 hint="leave one of them out",
+            )
+        few = self.retrain_top < 3 or self.retrain_epochs == 1
+        if self.retrains and self.retrain_strategy != "all" and few:
+            raise EdgenasError(
+                f"retrain_strategy {self.retrain_strategy} needs a choice: at least 3 networks and "
+                f"2 epochs, found retrain_top {self.retrain_top}",
+                hint="give --retrain-top 9, or leave out --retrain-strategy",
             )
         if self.transfers:
             self._check_transfer()

@@ -11,6 +11,7 @@ import copy
 import dataclasses
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -25,6 +26,13 @@ from edgenas.delivery.choosing import Chosen, DeviceBench, find_candidates
 from edgenas.delivery.preparing import Prepared
 from edgenas.delivery.ranking import joint_training, measure_on_validation
 from edgenas.delivery.request import SpecializeRequest
+from edgenas.delivery.shortlist import (
+    Shortlisted,
+    Turn,
+    describe_lengths,
+    train_all,
+    train_by_rungs,
+)
 from edgenas.delivery.strategy import MIXING
 from edgenas.images.data import Images
 from edgenas.model.calibration import calibrate
@@ -80,36 +88,53 @@ def retrain(prepared: Prepared, chosen: Chosen) -> Chosen:
         EdgenasError: a training diverges, or no network keeps the budget when measured again.
     """
     keep_memory()
-    request, images = prepared.request, prepared.images
-    validation = images.require_validation()
+    request = prepared.request
     wanted = request.retrain_top
     candidates, bench, log = find_candidates(prepared, chosen, count=wanted)
     archs, notes = [built.arch for built in candidates], chosen.notes
     if len(archs) < wanted:
         notes += (f"only {len(archs)} networks could be retrained",)
     before = measure_on_validation(prepared, chosen.learnt, prepared.space.encode(archs)).tolist()
-    recipe = recipe_for(request, prepared.trained)
-    networks = [
-        _train_one(
-            prepared, inherit(prepared, arch), arch=arch, recipe=recipe, turn=(i, len(archs))
+    recipe, strategy = recipe_for(request, prepared.trained), request.retrain_strategy
+    train = partial(_train_one, prepared, recipe=recipe)
+    if strategy == "all":
+        trained = train_all(archs, epochs=recipe.epochs, train=train)
+    else:
+        trained = train_by_rungs(
+            prepared.space,
+            archs,
+            strategy=strategy,
+            epochs=recipe.epochs,
+            train=train,
+            seed=request.seed,
         )
-        for i, arch in enumerate(archs)
-    ]
-    after = [measure(prepared, network, validation, "validation").value for network in networks]
-    order = sorted(range(len(archs)), key=lambda i: -after[i])
-    best, built, bench = build_best(prepared, archs, networks, order=order, bench=bench)
+        notes += (describe_lengths(trained, strategy=strategy, candidates=len(archs)),)
+    # Only full trainings are compared; a shorter one ships where none of these fits.
+    trained.sort(key=lambda one: (-one.epochs, -one.accuracy))
+    networks = [one.network for one in trained]
+    best, built, bench = build_best(
+        prepared,
+        [network.arch for network in networks],
+        networks,
+        order=range(len(networks)),
+        bench=bench,
+    )
+    inherited = dict(zip(archs, before, strict=True))
     rows = tuple(
         RetrainedNetwork(
-            arch_id=archs[i].id, arch_text=str(archs[i]), before=before[i], after=after[i]
+            arch_id=one.network.arch.id,
+            arch_text=str(one.network.arch),
+            before=inherited[one.network.arch],
+            after=one.accuracy,
         )
-        for i in sorted(order, key=lambda i: (i != best, -after[i]))
+        for one in [trained[best], *trained[:best], *trained[best + 1 :]]
     )
     retraining = describe_training(
         prepared,
         networks[best],
         arch=built.arch,
         start=request.retrain_from,
-        recipe=recipe,
+        recipe=dataclasses.replace(recipe, epochs=trained[best].epochs),
         candidates=rows,
     )
     if retraining.after.value < retraining.before.value:
@@ -210,35 +235,34 @@ def describe_training(
     )
 
 
-def _train_one(
-    prepared: Prepared, network: Network, *, arch: Arch, recipe: Recipe, turn: tuple[int, int]
-) -> Network:
-    """One network with weights of its own.
+def _train_one(prepared: Prepared, arch: Arch, turn: Turn, *, recipe: Recipe) -> Shortlisted:
+    """One network with weights of its own, from those that it inherits or from random ones.
 
     Args:
         prepared: the training images.
-        network: with the weights that it inherits.
         arch: the network.
+        turn: for how long, and which training it is.
         recipe: how it is trained.
-        turn: its number, and how many networks there are.
     """
     images, seed = prepared.images.require_training(), prepared.request.seed
-    network = network.train()
+    recipe = dataclasses.replace(recipe, epochs=turn.epochs)
+    network = inherit(prepared, arch).train()
     if prepared.request.starts_from_scratch:
         initialise(network, generator=torch.Generator().manual_seed(seed))
     texts = [_VERSION, repr(prepared.space), arch.id, str(recipe), str(seed)]
     texts += [str(prepared.trained.preprocessing), str(torch.get_num_threads())]
     name = digest(texts, [*network.parameters(), images.pixels, images.labels])
-    (number, count), started, first = turn, time.monotonic(), -1
+    started, first = time.monotonic(), -1
 
     def show(step: str, done: int, total: int, words: str) -> None:
         nonlocal first
         first = done - 1 if first < 0 else first
-        left = (time.monotonic() - started) / (done - first) * (total * (count - number) - done)
-        words = f"network {number + 1} of {count}, {words}, {duration(left)} left"
-        prepared.progress("retraining", number * total + done, count * total, words)
+        before, whole = (round(total / turn.epochs * e) for e in (turn.before, turn.all))
+        left = (time.monotonic() - started) / (done - first) * (whole - before - done)
+        words = f"{turn.words}, {words}, {duration(left)} left"
+        prepared.progress("retraining", before + done, whole, words)
 
-    return train_alone(
+    network = train_alone(
         network,
         images,
         recipe=recipe,
@@ -247,6 +271,9 @@ def _train_one(
         state=cache_folder() / "retrained" / f"{arch.id}-{name[:24]}.safetensors",
         progress=show,
     )
+    validation = prepared.images.require_validation()
+    accuracy = measure(prepared, network, validation, "validation").value
+    return Shortlisted(network=network, epochs=turn.epochs, accuracy=accuracy)
 
 
 def measure(prepared: Prepared, network: Network, images: Images, split: str) -> AccuracyRecord:

@@ -8,6 +8,26 @@ from edgenas.strategies.fidelity.curves import FEWEST, extrapolate
 from edgenas.strategies.fidelity.problem import Expenses, Trainings
 
 
+def plan_rungs(networks: int, *, epochs: int) -> tuple[tuple[int, ...], float]:
+    """Lengths of training for some candidates, and the epochs in all.
+
+    Each length is a third of the next, as in Hyperband's paper, and there are so many that a third
+    of the candidates, again and again, leaves one. All of them can have the shortest.
+
+    Args:
+        networks: candidates, at least 1.
+        epochs: of the longest training.
+    """
+    count = 1
+    while 3**count <= networks:
+        count += 1
+    lengths = [max(1, round(epochs / 3**left)) for left in reversed(range(count))]
+    rungs = tuple(sorted(set(lengths)))
+    part = networks * rungs[0]
+    least = sum(length * max(1, part // length) for length in rungs)
+    return rungs, float(max(part * len(rungs), least))
+
+
 def halve(trainings: Trainings) -> Expenses:
     """Successive halving (Karnin et al. 2013; Jamieson and Talwalkar 2016, arXiv 1502.07943).
 

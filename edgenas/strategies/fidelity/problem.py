@@ -37,6 +37,8 @@ class Trainings:
         seed: of all chance.
         history: where every score is kept, and found again; None: nowhere.
         encodings: of the rows, for strategies that model scores; None: those of the space.
+        candidates: the only networks that are trained, the most promising first, shape (n, genes);
+            None: any of the space. They keep the limits already.
 
     Raises:
         EdgenasError: the rungs do not ascend, or the budget is below a full training.
@@ -50,6 +52,7 @@ class Trainings:
     seed: int
     history: SearchHistory | None = None
     encodings: tuple[Encoding, ...] | None = None
+    candidates: Codes | None = None
 
     def __post_init__(self) -> None:
         ascending = all(a < b for a, b in itertools.pairwise(self.rungs))
@@ -132,7 +135,12 @@ class Expenses:
         return max(0, int((self.left - back) / lengths[rung] + 1e-9))
 
     def draw(self, count: int) -> Codes:
-        """New networks that keep the limits, every choice of a gene equally likely."""
+        """New networks that keep the limits, every choice of a gene equally likely.
+
+        Where there are candidates, the first of those that were not drawn yet.
+        """
+        if self.trainings.candidates is not None:
+            return self.fresh(self.trainings.candidates, most=count)
         parts, empty = [self._first[:0]], 0
         while count > 0 and empty < _EMPTY:
             rows = self.trainings.space.sample(max(_DRAWN, count), rng=self.rng, by="gene")
