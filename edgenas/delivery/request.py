@@ -286,13 +286,7 @@ class SpecializeRequest:
                 f"weights joint and {RETRAINS} both train the weights that are delivered",
                 hint="leave one of them out",
             )
-        few = self.retrain_top < 3 or self.retrain_epochs == 1
-        if self.retrains and self.retrain_strategy != "all" and few:
-            raise EdgenasError(
-                f"retrain_strategy {self.retrain_strategy} needs a choice: at least 3 networks and "
-                f"2 epochs, found retrain_top {self.retrain_top}",
-                hint="give --retrain-top 9, or leave out --retrain-strategy",
-            )
+        self._check_retraining()
         if self.transfers:
             self._check_transfer()
         if self.arch is not None and (self.learns or self.trains or self.transfers):
@@ -311,6 +305,16 @@ class SpecializeRequest:
                 hint="add them, or leave out --int8-epochs",
             )
         _ = self.constraints  # reads every budget
+
+    def _check_retraining(self) -> None:
+        """Refuse a choice among too few networks or trainings."""
+        few = self.retrain_top < 3 or self.retrain_epochs == 1
+        if self.retrains and self.retrain_strategy != "all" and few:
+            raise EdgenasError(
+                f"retrain_strategy {self.retrain_strategy} needs a choice: at least 3 networks and "
+                f"2 epochs, found retrain_top {self.retrain_top}",
+                hint="give --retrain-top 9, or leave out --retrain-strategy",
+            )
 
     def _check_transfer(self) -> None:
         """Refuse what does not go together with ``init``."""

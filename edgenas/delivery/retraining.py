@@ -95,20 +95,9 @@ def retrain(prepared: Prepared, chosen: Chosen) -> Chosen:
     if len(archs) < wanted:
         notes += (f"only {len(archs)} networks could be retrained",)
     before = measure_on_validation(prepared, chosen.learnt, prepared.space.encode(archs)).tolist()
-    recipe, strategy = recipe_for(request, prepared.trained), request.retrain_strategy
-    train = partial(_train_one, prepared, recipe=recipe)
-    if strategy == "all":
-        trained = train_all(archs, epochs=recipe.epochs, train=train)
-    else:
-        trained = train_by_rungs(
-            prepared.space,
-            archs,
-            strategy=strategy,
-            epochs=recipe.epochs,
-            train=train,
-            seed=request.seed,
-        )
-        notes += (describe_lengths(trained, strategy=strategy, candidates=len(archs)),)
+    recipe = recipe_for(request, prepared.trained)
+    trained, told = _train_candidates(prepared, archs, recipe=recipe)
+    notes += told
     # Only full trainings are compared; a shorter one ships where none of these fits.
     trained.sort(key=lambda one: (-one.epochs, -one.accuracy))
     networks = [one.network for one in trained]
@@ -148,6 +137,25 @@ def retrain(prepared: Prepared, chosen: Chosen) -> Chosen:
     return dataclasses.replace(
         chosen, built=built, log=chosen.log.join(log), notes=notes, retraining=retraining
     )
+
+
+def _train_candidates(
+    prepared: Prepared, archs: Sequence[Arch], *, recipe: Recipe
+) -> tuple[list[Shortlisted], tuple[str, ...]]:
+    """Train candidates as the request says it; those that were trained, and notes on it."""
+    request, train = prepared.request, partial(_train_one, prepared, recipe=recipe)
+    strategy = request.retrain_strategy
+    if strategy == "all":
+        return train_all(archs, epochs=recipe.epochs, train=train), ()
+    trained = train_by_rungs(
+        prepared.space,
+        archs,
+        strategy=strategy,
+        epochs=recipe.epochs,
+        train=train,
+        seed=request.seed,
+    )
+    return trained, (describe_lengths(trained, strategy=strategy, candidates=len(archs)),)
 
 
 def build_best(

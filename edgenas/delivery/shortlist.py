@@ -15,8 +15,8 @@ from edgenas.space.arch import Arch
 from edgenas.space.cost import Vector
 from edgenas.space.genes import Codes
 from edgenas.space.space import Space
-from edgenas.strategies.fidelity.halving import plan_rungs
-from edgenas.strategies.fidelity.run import search_trainings
+from edgenas.strategies.fidelity.halving import DRAWING, plan_rungs
+from edgenas.strategies.fidelity.problem import Trainings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ def train_by_rungs(
     Args:
         space: of the networks.
         archs: candidates, the most promising first.
-        strategy: of ``edgenas.strategies.fidelity.run.DRAWING``.
+        strategy: of ``edgenas.strategies.fidelity.halving.DRAWING``.
         epochs: of the longest training.
         train: what trains a network.
         seed: of all chance of the strategy.
@@ -98,14 +98,15 @@ def train_by_rungs(
             scores.append(longest[arch.id].accuracy)
         return np.array(scores)
 
-    search_trainings(
-        space,
-        train=score,
-        rungs=rungs,
-        budget=budget,
-        strategy=strategy,
-        seed=seed,
-        candidates=space.encode(list(archs)),
+    DRAWING[strategy](
+        Trainings(
+            space=space,
+            train=score,
+            rungs=rungs,
+            budget=budget,
+            seed=seed,
+            candidates=space.encode(list(archs)),
+        )
     )
     return [longest[arch.id] for arch in archs if arch.id in longest]
 

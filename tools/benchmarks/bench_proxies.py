@@ -47,11 +47,13 @@ def draw_networks(folder: Path, *, count: int, seed: int) -> dict[str, Sample]:
     return samples
 
 
-def scorers(space: Space, batch: ProxyBatch, *, few: int) -> dict[str, Callable[[Codes], Vector]]:
+def scorers(
+    space: Space, batch: ProxyBatch, *, proxies: list[str], few: int
+) -> dict[str, Callable[[Codes], Vector]]:
     """The counts, then the proxies; the kernel sees the first ``few`` images alone."""
     small = replace(batch, pixels=batch.pixels[:few], labels=batch.labels[:few])
     made: dict[str, Callable[[Codes], Vector]] = dict(count_tables(space))
-    for name in sorted(PROXIES, key=_LAST.__contains__):
+    for name in sorted(proxies, key=_LAST.__contains__):
         made[name] = ProxyScore(space, proxy=name, batch=small if name == "kernel" else batch)
     return made
 
@@ -64,6 +66,7 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=100, help="of each benchmark")
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--kernel-images", type=int, default=8)
+    parser.add_argument("--proxies", nargs="+", choices=PROXIES, default=[*PROXIES])
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -80,7 +83,7 @@ def main() -> None:
     )
     of = "test accuracy of full trainings"
     ready = {
-        name: scorers(space, batch, few=options.kernel_images)
+        name: scorers(space, batch, proxies=options.proxies, few=options.kernel_images)
         for name, (space, _, _) in samples.items()
     }
     for proxy in next(iter(ready.values())):

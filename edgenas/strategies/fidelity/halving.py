@@ -1,5 +1,7 @@
 """Successive halving, Hyperband and ASHA: the best of many short trainings get a longer one."""
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 
 from edgenas.space.cost import Vector
@@ -122,3 +124,11 @@ def spend_rest(expenses: Expenses) -> Expenses:
         expenses.score(below.rows[places], top)
     expenses.score(expenses.draw(expenses.affordable(top)), top)
     return expenses
+
+
+# These train what is drawn and propose nothing, so they can be given candidates.
+DRAWING: Mapping[str, Callable[[Trainings], Expenses]] = {
+    "halving": halve,
+    "hyperband": hyperband,
+    "asha": asha,
+}

@@ -38,7 +38,8 @@ class Trainings:
         history: where every score is kept, and found again; None: nowhere.
         encodings: of the rows, for strategies that model scores; None: those of the space.
         candidates: the only networks that are trained, the most promising first, shape (n, genes);
-            None: any of the space. They keep the limits already.
+            None: any of the space. They keep the limits already; strategies that propose networks
+            of their own cannot be held to them.
 
     Raises:
         EdgenasError: the rungs do not ascend, or the budget is below a full training.

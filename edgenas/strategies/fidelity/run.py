@@ -7,24 +7,19 @@ from pathlib import Path
 
 from edgenas.basics.errors import EdgenasError, unknown_name
 from edgenas.space.arch import Arch
-from edgenas.space.genes import Codes
 from edgenas.space.space import Space
 from edgenas.strategies.constraint import Limit
 from edgenas.strategies.fidelity.bohb import bohb
-from edgenas.strategies.fidelity.halving import asha, halve, hyperband
+from edgenas.strategies.fidelity.halving import DRAWING
 from edgenas.strategies.fidelity.problem import Expenses, Train, Trainings
 from edgenas.strategies.fidelity.surrogate import improve_by_trainings
 from edgenas.strategies.history import open_history
 
 FIDELITY_STRATEGIES: Mapping[str, Callable[[Trainings], Expenses]] = {
-    "halving": halve,
-    "hyperband": hyperband,
-    "asha": asha,
+    **DRAWING,
     "bohb": bohb,
     "gaussian": improve_by_trainings,
 }
-# These train what is drawn, and propose nothing.
-DRAWING = ("halving", "hyperband", "asha")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +55,6 @@ def search_trainings(
     strategy: str = "gaussian",
     seed: int = 0,
     history: Path | None = None,
-    candidates: Codes | None = None,
 ) -> FidelityResult:
     """The best network of a space, by trainings of several lengths.
 
@@ -74,22 +68,14 @@ def search_trainings(
         strategy: a name of ``FIDELITY_STRATEGIES``.
         seed: of all chance: the same seed gives the same result.
         history: a CSV file of every training. A search that was killed goes on from it.
-        candidates: the only networks that are trained, the most promising first, shape (n, genes);
-            for the strategies of ``DRAWING``. None: any network of the space.
 
     Raises:
-        EdgenasError: an unknown strategy, or one that chooses beyond the candidates; rungs or a
-            budget that are none; no network keeps the limits; a history of another search; or no
-            full training gave a number.
+        EdgenasError: an unknown strategy; rungs or a budget that are none; no network keeps the
+            limits; a history of another search; or no full training gave a number.
     """
     if strategy not in FIDELITY_STRATEGIES:
         listing = "docs/concepts/search.md"
         raise unknown_name("strategy", strategy, names=FIDELITY_STRATEGIES, listing=listing)
-    if candidates is not None and strategy not in DRAWING:
-        raise EdgenasError(
-            f"strategy {strategy} trains other networks than the candidates",
-            hint=f"with candidates: {', '.join(DRAWING)}",
-        )
     started, limits, written = time.perf_counter(), tuple(subject_to), None
     Trainings(space=space, train=train, rungs=tuple(rungs), budget=budget, seed=seed)
     if history is not None:
@@ -103,7 +89,6 @@ def search_trainings(
         budget=budget,
         seed=seed,
         history=written,
-        candidates=candidates,
     )
     expenses = FIDELITY_STRATEGIES[strategy](trainings)
     last = expenses.last
