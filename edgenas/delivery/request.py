@@ -308,11 +308,12 @@ class SpecializeRequest:
 
     def _check_retraining(self) -> None:
         """Refuse a choice among too few networks or trainings."""
-        few = self.retrain_top < 3 or self.retrain_epochs == 1
+        top: int = getattr(self, RETRAINS)
+        few = top < 3 or self.retrain_epochs == 1
         if self.retrains and self.retrain_strategy != "all" and few:
             raise EdgenasError(
                 f"retrain_strategy {self.retrain_strategy} needs a choice: at least 3 networks and "
-                f"2 epochs, found retrain_top {self.retrain_top}",
+                f"2 epochs, found {RETRAINS} {top}",
                 hint="give --retrain-top 9, or leave out --retrain-strategy",
             )
 
