@@ -20,6 +20,7 @@ from edgenas.accuracy.encoding import (
     encode_paths,
     encode_values,
     encodings_of,
+    wirings_of,
 )
 from edgenas.accuracy.process import (
     Lengths,
@@ -29,8 +30,11 @@ from edgenas.accuracy.process import (
     measure_distances,
     normal_scores,
 )
+from edgenas.space.cells import CellSpace
 from edgenas.space.genes import Codes
 from edgenas.space.presets import load_space, tiny
+from edgenas.space.space import Space
+from edgenas.space.stage import StageSpace
 from edgenas.strategies import surrogate
 from edgenas.strategies.neighbours import list_neighbours
 from edgenas.strategies.run import search
@@ -85,6 +89,41 @@ def test_paths_are_at_distance_zero_exactly_where_cells_compute_the_same_sums(se
             assert apart[i, j] == sum(map(abs, counts))
 
 
+def test_the_wiring_of_cells_is_that_of_their_space():
+    assert wirings_of(load_space("nas-bench-201")) == [CELL]
+    cell = CellSpace(operations=("nor_conv_3x3", "none"), nodes=2)
+    two = Space(
+        name="two",
+        resolutions=(8, 16),
+        stages=tuple(StageSpace(kind="cell", widths=(3,), cell=i) for i in range(2)),
+        cells=(cell, cell),
+    )
+    wanted = [((2,), (1, 3)), ((5,), (4, 6))]  # the first column is the resolution
+    assert [wiring.paths for wiring in wirings_of(two)] == wanted
+    assert {(w.cuts, w.passes, w.operations) for w in wirings_of(two)} == {((2,), (), 2)}
+
+
+def test_a_network_that_equals_the_best_may_be_better_by_the_noise_of_its_score():
+    rows = cells(seed=4, n=12)
+    twin = rows[:1]
+    distances = measure_distances([encode_paths(CELL)], rows, rows)
+    targets = np.where(np.arange(12) == 0, 2.0, -0.2)
+    candidates = surrogate.Candidates.of((encode_paths(CELL),), twin)
+    candidates.add(rows)
+    values = list[float]()
+    for noise in (1e-4, 1e-1):
+        process = fit_process(distances, targets, lengths=Lengths(rates=np.ones(1), noise=noise))
+        candidates.narrowed = None
+        (value,) = surrogate._expect_improvement(
+            process, targets, candidates, np.random.default_rng(0)
+        )
+        mean, deviation = process.believe(candidates.narrow(process))
+        whole = np.sqrt(deviation**2 + process.variance * noise)
+        assert value == pytest.approx(log_expected_improvement(mean, whole, best=2.0)[0])
+        values.append(float(value))
+    assert values[0] < values[1]
+
+
 def test_values_are_as_far_apart_as_the_numbers_they_stand_for():
     space = load_space("mbv3-cifar")
     rows = space.sample(20, rng=np.random.default_rng(0), by="gene")
@@ -101,6 +140,8 @@ def test_values_are_as_far_apart_as_the_numbers_they_stand_for():
     np.testing.assert_allclose(found, expected, atol=1e-12)
     assert [e.name for e in encodings_of(space)] == ["choices", "values"]
     assert [e.name for e in encodings_of(load_space("nas-bench-macro"))] == ["choices"]
+    assert [e.name for e in encodings_of(load_space("nas-bench-201"))] == ["choices", "paths"]
+    assert [e.name for e in encodings_of(load_space("darts"))] == ["choices"]
     few = space.restrict(resolution=space.resolutions[:1], kernel=(3, 7), depth=(1, 2))
     assert all(len(gene.values) < 3 for gene in few.genes) == (len(encodings_of(few)) == 1)
 

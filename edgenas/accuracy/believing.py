@@ -3,7 +3,14 @@
 Every model here is fitted to normal scores of ranks and answers in accuracies. How wide an interval
 must be comes from networks that were left out of a fit: their errors, in deviations of the model,
 have a quantile, and that many deviations are the interval (conformal prediction with normalised
-residuals, Lei et al. 2018, section 5.2, over left-out networks as in the jackknife).
+residuals, Lei et al. 2018, section 5.2, over left-out networks as in the jackknife). To each
+deviation the median one is added, so that a model that is too sure is not believed (the constant of
+Papadopoulos et al. 2011, section 4.2).
+
+A search chooses what is predicted to be best, and what is chosen was overrated more often than not.
+So the left-out networks count by how near their own prediction ranks to the one that is asked for
+(localised conformal prediction, Guan 2023, arXiv 2106.08460): the interval of a network that is
+predicted to be among the best comes from those that were predicted to be so, and were not.
 """
 
 from collections.abc import Callable
@@ -26,6 +33,8 @@ from edgenas.space.genes import Codes
 
 FEWEST = 20  # networks that a model can be fitted to
 _TAIL = 0.2  # part of the networks whose line goes on beyond the best and the worst
+_NEAR = 0.2  # part of the ranks after which a left-out network counts e times less
+_CHUNK = 4096  # networks whose intervals are computed at once
 
 
 class ScoreModel(Protocol):
@@ -79,12 +88,16 @@ class Believer:
     Args:
         model: of normal scores.
         scale: of the networks of the fit.
-        errors: of left-out networks in deviations, absolute and ascending, shape (n,).
+        left_out: scores that were predicted for left-out networks, ascending, shape (n,).
+        errors: theirs in deviations, absolute, shape (n,).
+        floor: added to each deviation, since a model may be too sure of some networks.
     """
 
     model: ScoreModel
     scale: RankScale
+    left_out: Vector
     errors: Vector
+    floor: float
 
     def predict(self, rows: Codes) -> Vector:
         """Accuracies of rows, fractions of 1, shape (n, genes) -> (n,)."""
@@ -98,10 +111,22 @@ class Believer:
     def interval(self, rows: Codes, *, confidence: float) -> tuple[Vector, Vector]:
         """The ends of an interval that an accuracy lies in at a confidence, shape (n,) both."""
         mean, deviation = self.model.believe(rows)
-        rank = int(np.ceil((len(self.errors) + 1) * confidence)) - 1
-        times = self.errors[min(rank, len(self.errors) - 1)]
-        back = self.scale.back
-        return back(mean - times * deviation), back(mean + times * deviation)
+        parts = [mean[i : i + _CHUNK] for i in range(0, len(mean), _CHUNK)]
+        times = [self._deviations(part, confidence) for part in parts]
+        half = np.concatenate([*times, np.empty(0)]) * (deviation + self.floor)
+        return self.scale.back(mean - half), self.scale.back(mean + half)
+
+    def _deviations(self, scores: Vector, confidence: float) -> Vector:
+        """How many deviations an interval is wide on each side of predicted scores."""
+        count = len(self.errors)
+        levels = np.searchsorted(self.left_out, scores) / count
+        apart = np.abs(levels[:, None] - np.arange(count) / count)
+        order = np.argsort(self.errors, kind="stable")
+        weights = np.exp(-apart[:, order] / _NEAR)
+        # The network itself counts as one more, whose error may be any.
+        wanted = confidence * (weights.sum(1) + 1)
+        place = (weights.cumsum(1) < wanted[:, None]).sum(1)
+        return self.errors[order][np.minimum(place, count - 1)]
 
     def upper(self, *, confidence: float) -> Callable[[Codes], Vector]:
         """The upper end as a function of rows, for a search that is bold."""
@@ -134,8 +159,15 @@ def fit_believer(
     scores = normal_scores(accuracy)
     model = fit(rows, scores)
     mean, deviation = model.left_out()
-    errors = np.sort(np.abs(scores - mean) / deviation)
-    return Believer(model=model, scale=RankScale.of(accuracy), errors=errors)
+    order, floor = np.argsort(mean, kind="stable"), float(np.median(deviation))
+    errors = np.abs(scores - mean) / (deviation + floor)
+    return Believer(
+        model=model,
+        scale=RankScale.of(accuracy),
+        left_out=mean[order],
+        errors=errors[order],
+        floor=floor,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -158,8 +190,7 @@ class ProcessModel:
         """See ``ScoreModel``."""
         distances = measure_distances(self.encodings, rows, self.rows)
         mean, deviation = self.process.believe(self.process.narrow(distances))
-        noise = self.process.variance * self.process.lengths.noise
-        return mean, np.sqrt(deviation**2 + noise)
+        return mean, np.sqrt(deviation**2 + self.process.noise)
 
     def left_out(self) -> tuple[Vector, Vector]:
         """See ``ScoreModel``; in closed form, Rasmussen & Williams (5.12)."""

@@ -5,13 +5,14 @@ weigh encodings against each other by what they have seen, so an encoding that s
 accuracy does no harm.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenas.space.genes import Codes, Gene
+from edgenas.space.genes import Codes, Gene, layout
 from edgenas.space.space import Space
 
 Matrix = NDArray[np.float64]
@@ -134,9 +135,41 @@ def encode_paths(wiring: Wiring) -> Encoding:
 
 def encodings_of(space: Space) -> tuple[Encoding, ...]:
     """The encodings that fit the networks of a space."""
-    choices = encode_choices([len(gene.values) for gene in space.genes])
-    ordered = any(map(_is_ordered, space.genes))
-    return (choices, encode_values(space)) if ordered else (choices,)
+    encodings = [encode_choices([len(gene.values) for gene in space.genes])]
+    if any(map(_is_ordered, space.genes)):
+        encodings.append(encode_values(space))
+    return (*encodings, *map(encode_paths, wirings_of(space)))
+
+
+def wirings_of(space: Space) -> list[Wiring]:
+    """How the cells of a space are wired; those of DARTS choose that, and are left out."""
+    columns, wirings = layout(space).cells, list[Wiring]()
+    for number, cell in enumerate(space.cells):
+        if cell.family != "nas-bench-201" or len(cell.operations) < 2:
+            continue
+        # The paths that end at each node, the input first; edges are numbered as they are seen.
+        paths: list[list[tuple[int, ...]]] = [[()]]
+        edge = itertools.count()
+        for node in range(1, cell.nodes + 1):
+            ending = list[tuple[int, ...]]()
+            for source in range(node):
+                column = columns[number, next(edge)]
+                ending += [(*path, column) for path in paths[source]]
+            paths.append(ending)
+        codes = {name: code for code, name in enumerate(cell.operations, 1)}
+        cuts, passes = (
+            tuple(code for name, code in codes.items() if name == wanted)
+            for wanted in ("none", "skip_connect")
+        )
+        wirings.append(
+            Wiring(
+                paths=tuple(sorted(paths[-1], key=lambda path: (len(path), path))),
+                cuts=cuts,
+                passes=passes,
+                operations=len(codes),
+            )
+        )
+    return wirings
 
 
 def _is_ordered(gene: Gene) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgenas.accuracy.encoding import Encoding, Matrix
@@ -25,57 +26,78 @@ _KEPT = 0.8  # part of the networks that a member learns from
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ensemble:
-    """Perceptrons over encodings.
+    """Members that have learnt from different draws of the same networks.
 
     Args:
-        encodings: of rows, whose features are the inputs.
-        members: the perceptrons.
+        say: rows to the scores that each member gives them, shape (members, n).
         own: what the members say about the networks of the fit, shape (members, n).
         learnt: which of those each has learnt from, shape (members, n).
         noise: variance that no member explains.
     """
 
-    encodings: tuple[Encoding, ...]
-    members: tuple[nn.Module, ...]
+    say: Callable[[Codes], Matrix]
     own: Matrix
-    learnt: np.ndarray
+    learnt: NDArray[np.bool_]
     noise: float
 
     def believe(self, rows: Codes) -> tuple[Vector, Vector]:
         """See `edgenas.accuracy.believing.ScoreModel`."""
-        said = _say(self.members, _inputs(self.encodings, rows))
-        return said.mean(0), np.sqrt(said.var(0) + self.noise)
+        said = self.say(rows)
+        return said.mean(0), np.sqrt(said.var(0, ddof=1) + self.noise)
 
     def left_out(self) -> tuple[Vector, Vector]:
         """See `edgenas.accuracy.believing.ScoreModel`."""
-        said = np.ma.masked_array(self.own, self.learnt)
-        mean = np.asarray(said.mean(0).filled(0.0), float)
-        return mean, np.sqrt(np.asarray(said.var(0).filled(1.0), float) + self.noise)
+        without = ~self.learnt
+        count = without.sum(0)
+        mean = (self.own * without).sum(0) / np.maximum(count, 1)
+        apart = np.square(self.own - mean) * without
+        # Two members or three say little of their spread, so all networks share one.
+        spread = float(apart.sum() / max((count - 1)[count > 1].sum(), 1))
+        # A mean of few members varies more than that of all, which is asked later.
+        more = 1 + 1 / np.maximum(count, 1) - 1 / len(self.own)
+        variance = np.where(count > 0, spread * more, 1.0)  # of normal scores, where all know it
+        return mean, np.sqrt(variance + self.noise)
+
+
+def draw_bags(n: int, *, seed: int) -> NDArray[np.bool_]:
+    """Which of n networks each member learns from, shape (members, n)."""
+    rng, learnt = np.random.default_rng(seed), np.zeros((_MEMBERS, n), bool)
+    for line in learnt:
+        line[rng.permutation(n)[: int(_KEPT * n)]] = True
+    return learnt
+
+
+def join_members(
+    say: Callable[[Codes], Matrix], rows: Codes, scores: Vector, *, learnt: NDArray[np.bool_]
+) -> Ensemble:
+    """An ensemble of members that were trained.
+
+    Args:
+        say: see ``Ensemble``.
+        rows: of the fit, shape (n, genes).
+        scores: theirs, shape (n,).
+        learnt: see ``Ensemble``.
+    """
+    own = say(rows)
+    off = np.where(learnt, np.nan, own - scores)
+    noise = max(float(np.nanmean(off**2)) / 2, 1e-6)
+    return Ensemble(say=say, own=own, learnt=learnt, noise=noise)
 
 
 def fit_ensemble(
     encodings: tuple[Encoding, ...], *, seed: int = 0
 ) -> Callable[[Codes, Vector], Ensemble]:
-    """How an ensemble over encodings is fitted, for ``fit_believer``."""
+    """How an ensemble of perceptrons over encodings is fitted, for ``fit_believer``."""
 
     def fit(rows: Codes, scores: Vector) -> Ensemble:
-        rng, inputs = np.random.default_rng(seed), _inputs(encodings, rows)
-        learnt = np.zeros((_MEMBERS, len(rows)), bool)
-        for line in learnt:
-            line[rng.permutation(len(rows))[: int(_KEPT * len(rows))]] = True
+        inputs, learnt = _inputs(encodings, rows), draw_bags(len(rows), seed=seed)
         targets = torch.from_numpy(scores).float()
         members = tuple(
             _train(inputs[kept], targets[kept], seed=seed + i)
             for i, kept in enumerate(map(torch.from_numpy, learnt))
         )
-        own = _say(members, inputs)
-        off = np.where(learnt, np.nan, own - scores)
-        return Ensemble(
-            encodings=encodings,
-            members=members,
-            own=own,
-            learnt=learnt,
-            noise=max(float(np.nanmean(off**2)) / 2, 1e-6),
+        return join_members(
+            lambda asked: _say(members, _inputs(encodings, asked)), rows, scores, learnt=learnt
         )
 
     return fit

@@ -63,6 +63,11 @@ class Process:
     factor: Matrix
     half: Vector
 
+    @property
+    def noise(self) -> float:
+        """Variance of the noise of a score."""
+        return self.variance * self.lengths.noise
+
     def narrow(self, distances: Cube, known: Matrix | None = None) -> Matrix:
         """What the networks of the fit say about others: inverse of the factor, times the kernel.
 

@@ -128,6 +128,9 @@ def _expect_improvement(
 ) -> Vector:
     del rng
     mean, deviation = process.believe(candidates.narrow(process))
+    # What is sought is the best score, and the noise of a score is its own for good: a network that
+    # computes just what the best one does may have a better one.
+    deviation = np.sqrt(deviation**2 + process.noise)
     return log_expected_improvement(mean, deviation, best=float(targets.max()))
 
 

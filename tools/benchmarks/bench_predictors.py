@@ -19,6 +19,8 @@ from scipy.stats import kendalltau
 from edgenas.accuracy.believing import Believer, fit_believer, fit_process_model
 from edgenas.accuracy.encoding import encode_choices, encode_pairs
 from edgenas.accuracy.ensemble import fit_ensemble
+from edgenas.accuracy.graphs import fit_graph_ensemble
+from edgenas.space.presets import load_space
 from tools.benchmarks.lookup import LookUp, cell_encodings, load_cells
 
 SIZES, COVERED = (50, 100, 200), 100
@@ -30,6 +32,7 @@ WAYS = {
     "process, choices and paths": fit_process_model(cell_encodings()),
     "perceptrons, choices": fit_ensemble(CHOICES),
     "perceptrons, choices and paths": fit_ensemble(cell_encodings()),
+    "graph networks": fit_graph_ensemble(load_space("nas-bench-201")),
 }
 
 
@@ -45,12 +48,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--predictors", nargs="+", choices=WAYS, default=list(WAYS))
     arguments = parser.parse_args()
     problem = load_cells(arguments.folder)
     sizes = " | ".join(f"Kendall, {n}" for n in SIZES)
     print(f"| predictor | {sizes} | s a fit, {SIZES[-1]} | in interval %, chance | searched |")
     print("|---|" + "---|" * (len(SIZES) + 3))
-    for name, fit in WAYS.items():
+    for name in arguments.predictors:
+        fit = WAYS[name]
         kendall, held, spent = dict[int, list[float]](), list[tuple[float, float]](), 0.0
         for seed in range(arguments.seeds):
             order = np.random.default_rng(seed).permutation(len(problem.rows))

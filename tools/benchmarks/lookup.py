@@ -12,18 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenas.accuracy.encoding import Encoding, Matrix, Wiring, encode_choices, encode_paths
+from edgenas.accuracy.encoding import Encoding, Matrix, encodings_of
 from edgenas.space.cost import Vector
 from edgenas.space.genes import Codes
 from edgenas.space.presets import load_space
 from edgenas.space.space import Space
-from edgenas.space.stage import StageSpace
 from edgenas.strategies.constraint import Limit, parse_constraint
 
 DEVICES = ("raspi4", "pixel3", "gold_6226", "1080ti_1", "2080ti_1", "eyeriss")
-CELL_OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
-# The columns of a row are the edges (1<-0), (2<-0), (2<-1), (3<-0), (3<-1), (3<-2).
-CELL_WIRING = Wiring(paths=((3,), (0, 4), (1, 5), (0, 2, 5)), cuts=(1,), passes=(2,), operations=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -66,11 +62,12 @@ class LookUp:
 def load_cells(folder: Path) -> LookUp:
     """NAS-Bench-201."""
     found = np.load(folder / "nb201.npz", allow_pickle=False)
-    assert tuple(found["op_names"]) == CELL_OPERATIONS
+    space = load_space("nas-bench-201")
+    assert tuple(found["op_names"]) == space.cells[0].operations
     rows = found["cells"].astype(np.uint8) + 1
     order = np.lexsort(rows.T[::-1])
     return LookUp(
-        space=_independent("nas-bench-201", genes=6, choices=5),
+        space=space,
         rows=rows[order],
         accuracy=found["cifar10_test_200"].astype(float)[order],
         early=found["cifar10_test_12"].astype(float)[order],
@@ -100,7 +97,7 @@ def load_macro(folder: Path) -> LookUp:
 
 def cell_encodings() -> tuple[Encoding, ...]:
     """Of the edges of a cell, and of its paths."""
-    return (encode_choices([5] * 6), encode_paths(CELL_WIRING))
+    return encodings_of(load_space("nas-bench-201"))
 
 
 def count_operations(rows: Codes) -> Matrix:
@@ -118,10 +115,3 @@ def count_used_operations(rows: Codes) -> Matrix:
     first = there[:, 4] | (there[:, 2] & second)
     ends = np.stack([first, second, second, *[np.ones(len(rows), bool)] * 3], 1)
     return count_operations(np.where(ends, rows, 1))
-
-
-def _independent(name: str, *, genes: int, choices: int) -> Space:
-    """A space of so many genes with so many codes each: a chain of convs of different widths."""
-    widths = tuple(8 * (1 + i) for i in range(choices))
-    stages = tuple(StageSpace(kind="conv", widths=widths) for _ in range(genes))
-    return Space(name=name, resolutions=(32,), stages=stages)
