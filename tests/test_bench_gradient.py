@@ -1,0 +1,83 @@
+"""The benchmark of gradient searches: its reduced space, its table, and a run that goes on."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toys import toy_images
+
+from edgenas.images.preprocessing import Preprocessing
+from edgenas.space.benchmarks import nas_bench_201
+from edgenas.space.genes import Codes
+from edgenas.strategies.gradient.run import SearchData
+from edgenas.strategies.gradient.step import GradientSettings
+from edgenas.strategies.gradient.weights import WeightTraining
+from edgenas.strategies.neighbours import list_all
+from edgenas.training.recipe import Recipe
+from tools.benchmarks.bench_gradient import (
+    Bench,
+    fit_table,
+    limit_of,
+    read_options,
+    reduced_space,
+    run_method,
+)
+from tools.benchmarks.lookup import LookUp
+
+SPACE = reduced_space(width=4, cells=1, side=8).with_classes(3)
+
+
+def rows_of() -> Codes:
+    return list_all(SPACE)
+
+
+def known() -> LookUp:
+    """Cells whose seconds are a sum over edges, and whose accuracy is that of a sum too."""
+    rows, rng = rows_of(), np.random.default_rng(0)
+    costs, worth = rng.uniform(1e-3, 2e-3, (6, 5)), rng.uniform(1, 3, (6, 5))
+    picks = rows.astype(int) - 1
+    return LookUp(
+        space=SPACE,
+        rows=rows,
+        accuracy=worth[np.arange(6), picks].sum(1),
+        early=None,
+        seconds={"raspi4": costs[np.arange(6), picks].sum(1)},
+        counts={},
+    )
+
+
+def test_the_reduced_space_has_the_choices_of_the_whole():
+    assert SPACE.genes == nas_bench_201().genes
+    assert [stage.widths[0] for stage in SPACE.stages] == [4, 4, 8, 8, 16, 16]
+    assert SPACE.size == 15_625
+
+
+def test_the_table_of_a_device_whose_latency_is_a_sum_is_exact():
+    cells = known()
+    table = fit_table(cells, "raspi4", known=200)
+    # The small weight that makes the fit unique moves it by a millionth.
+    assert table(cells.rows) == pytest.approx(cells.seconds["raspi4"], rel=1e-3)
+
+
+@pytest.mark.parametrize("method", ["gdas", "enas"])
+def test_a_run_keeps_its_limit_and_is_read_again(method: str, tmp_path: Path):
+    cells = known()
+    images = toy_images(40, side=8, classes=3)
+    data = SearchData(
+        images=images,
+        preprocessing=Preprocessing(stored=8, mean=(0.4,) * 3, std=(0.2,) * 3),
+        training=WeightTraining(images=images, recipe=Recipe(batch=8, warmup=0)),
+    )
+    bench = Bench(space=SPACE, cells=cells, data=data, out=tmp_path, deadline=math.inf)
+    options = read_options(["folder", "--data", "x", "--out", str(tmp_path), "--limit", "0.3"])
+    limit = limit_of(bench, options)
+    assert limit is not None
+    settings = GradientSettings(steps=2, batch=8, measure=1)
+    outcome, learnt = run_method(bench, method, name="run", limit=limit, seed=0, settings=settings)
+    assert outcome.kept
+    assert outcome.steps == 2
+    assert cells.accuracy.min() <= outcome.accuracy <= cells.accuracy.max()
+    again, read = run_method(bench, method, name="run", limit=limit, seed=0, settings=settings)
+    assert again == outcome
+    assert read.history == learnt.history
