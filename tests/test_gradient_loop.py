@@ -1,6 +1,10 @@
 """The loop of gradient search: what it keeps to, the weights it trains, and how it goes on."""
 
 import dataclasses
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import ROOT
 from test_gradient import PREPARED
 from test_table import fake_seconds
 from toys import toy_images
@@ -195,6 +200,45 @@ def test_a_killed_search_goes_on_to_the_same_result(
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
     go_on(lambda *_: None, seed=1, steps=11)
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from test_gradient_loop import learnt, taught
+
+def tell(done, total, words):
+    if done == 13:
+        print("at step 13", flush=True)
+        time.sleep(600)
+
+learnt(sys.argv[1], steps=25, training=taught(), folder=Path(sys.argv[2]), tell=tell)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["pc-darts", "ppo"])
+def test_a_search_that_kill_9_ends_goes_on_to_the_same_result(strategy: str, tmp_path: Path):
+    command = [sys.executable, "-c", KILLED, strategy, str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT / "tests"
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "at step 13\n"
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    started: list[int] = []
+    training = taught()
+    again = learnt(
+        strategy,
+        steps=25,
+        training=training,
+        folder=tmp_path,
+        tell=lambda done, *_: started.append(done),
+    )
+    assert started[0] == 10
+    assert_same(again, learnt(strategy, steps=25, training=training))
 
 
 @pytest.mark.slow

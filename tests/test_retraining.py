@@ -283,7 +283,7 @@ def test_any_strategy_can_be_retrained_from(
 ):
     assert strategy in get_args(Strategy)
     few = gradient.GradientSettings(steps=6, batch=8)
-    monkeypatch.setattr(gradient, "GradientSettings", lambda: few)
+    monkeypatch.setattr(ranking, "GradientSettings", lambda: few)
     monkeypatch.setattr(ranking, "EVALUATIONS", 8)
     request = ask(tiny, photos, strategy=strategy, retrain_top=3, retrain_epochs=1)
     found = specialize(request, out=Path("bundle"))

@@ -26,7 +26,7 @@ from edgenas.delivery.latency import find_latency
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.result import Result
 from edgenas.delivery.run import specialize
-from edgenas.delivery.strategy import LEARNING, Strategy
+from edgenas.delivery.strategy import LEARNING, SLOPES, Strategy
 from edgenas.images.loading import load_images
 from edgenas.latency.device import load as load_device
 from edgenas.latency.features import NAMES
@@ -381,7 +381,7 @@ def test_a_bad_image_is_named_or_skipped_when_asked(tiny: Path, photos: Path, tm
 
 
 # One of each family; the others take longer, and keep the same law.
-QUICK_STRATEGIES = ("evolution", "random", "gaussian", "proxyless")
+QUICK_STRATEGIES = ("evolution", "random", "gaussian", "proxyless", "darts-v1")
 
 
 @pytest.mark.parametrize(
@@ -394,24 +394,32 @@ QUICK_STRATEGIES = ("evolution", "random", "gaussian", "proxyless")
 def test_every_strategy_keeps_its_budgets_and_repeats(
     tiny: Path, photos: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(
-        gradient, "GradientSettings", partial(gradient.GradientSettings, steps=12, batch=8)
-    )
+    settings = partial(gradient.GradientSettings, steps=12, batch=8)
+    monkeypatch.setattr(ranking, "GradientSettings", settings)
+    monkeypatch.setattr(ranking, "MEASUREMENTS", 2)
     monkeypatch.setattr(ranking, "EVALUATIONS", 12)
+    weights = "joint" if strategy == "darts-v2" else "fixed"
     space = load_supernet(tiny).supernet.space
     rows = everything(space)
     latency = between(upper_of(tiny)(rows), 0.4)
     macs = between(macs_table(space)(rows), 0.3)
     budgets = (f"latency<={latency * 1e3}ms", f"macs<={macs}")
-    request = ask(tiny, *budgets, data=str(photos), strategy=strategy, seed=3)
+    request = ask(tiny, *budgets, data=str(photos), strategy=strategy, weights=weights, seed=3)
     found = specialize(request, out=Path("bundle"))
     assert all(promise.value <= promise.limit for promise in found.record.promises)
     assert total(space, found.arch).macs <= macs
     assert found.record.accuracy.kind == "measured"
     told = any("by the very images that its accuracy" in note for note in found.record.notes)
     assert told == request.learns == (strategy in LEARNING)
+    learning = read_contents(found.folder).trace.learning
+    assert (learning is not None) == (strategy in SLOPES)
+    if learning is not None:
+        assert len(learning.steps) >= 12
+        assert f"What {strategy} learnt" in (found.folder / "report.html").read_text()
     again = specialize(request, out=Path("again"))
     assert again.arch == found.arch
+    if weights == "joint":  # weights do not learn from images of the test
+        return
     tested = specialize(replace(request, test=str(photos)), out=Path("tested"))
     assert tested.arch == found.arch
     assert not any("very images" in note for note in tested.record.notes)

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenas.basics.files import read_json
+from edgenas.basics.files import parse_json, read_json, read_text
 from edgenas.bundle import manifest
 from edgenas.bundle.record import SCHEMA, Record
-from edgenas.bundle.trace import SCHEMA as TRACE_SCHEMA
 from edgenas.bundle.trace import Trace
 from edgenas.space.arch import Arch, load_arch
 from edgenas.space.presets import space_from_json
@@ -64,8 +63,8 @@ def read_record(folder: Path) -> Record:
 
 def read_trace(folder: Path) -> Trace:
     """Read ``search.json`` of a bundle. Raises EdgenasError as ``Trace.from_json``."""
-    fields = read_json(folder / TRACE_FILE, schema=TRACE_SCHEMA)
-    return Trace.from_json({"schema": TRACE_SCHEMA, **fields}, where=TRACE_FILE)
+    value = parse_json(read_text(folder / TRACE_FILE), where=TRACE_FILE)
+    return Trace.from_json(value, where=TRACE_FILE)
 
 
 def load_array(path: Path) -> NDArray[Any]:

@@ -1,9 +1,11 @@
 """``search.json`` of a bundle: what the search saw, what was measured, where the time goes.
 
-Its schema is ``edgenas.trace/1``. Times are in seconds, accuracies are fractions of 1.
+Its schema is ``edgenas.trace/1``, or ``edgenas.trace/2`` where a strategy learnt by gradients.
+Times are in seconds, accuracies are fractions of 1.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,14 +15,19 @@ from edgenas.basics.files import check_schema
 from edgenas.basics.ranges import (
     ALWAYS,
     Count,
+    Fraction,
     Id,
     PredictedAccuracy,
     PredictedSeconds,
+    Range,
     Seconds,
     Words,
 )
 
 SCHEMA = "edgenas.trace/1"
+SCHEMA_LEARNT = "edgenas.trace/2"  # has ``learning``
+
+Logit = Annotated[float, Range(-1e6, 1e6, "number")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +111,48 @@ class LayerTime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LearntChoice:
+    """One choice of a gradient search.
+
+    Args:
+        name: of the choice, e.g. ``cells[0].edges[2]``.
+        alternatives: their names.
+        logits: of each alternative, one number for every step that is shown.
+    """
+
+    name: Words
+    alternatives: tuple[Words, ...]
+    logits: tuple[tuple[Logit, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learning:
+    """What a gradient search learnt, at some of its steps.
+
+    Args:
+        strategy: its name.
+        steps: that are shown.
+        entropy: of the choices, as a part of its maximum.
+        skips: the share of places where a skip connection is preferred; empty where there are none.
+        choices: with their logits. Of a controller, mean log-probabilities.
+    """
+
+    strategy: Words
+    steps: tuple[Count, ...]
+    entropy: tuple[Fraction, ...]
+    skips: tuple[Fraction, ...]
+    choices: tuple[LearntChoice, ...]
+
+    def __post_init__(self) -> None:
+        lines = [self.entropy, *([self.skips] if self.skips else [])]
+        lines += [line for choice in self.choices for line in choice.logits]
+        if any(len(line) != len(self.steps) for line in lines):
+            raise EdgenasError("every line must have one number for each step")
+        if any(len(c.logits) != len(c.alternatives) for c in self.choices):
+            raise EdgenasError("there must be as many lines of logits as alternatives")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """What the searches for a network saw and measured.
 
@@ -118,6 +167,7 @@ class Trace:
         layers: the layers of the delivered network, in order. Their times and ``overhead`` sum up
             to its predicted latency.
         overhead: the part of a run that belongs to no layer, in seconds.
+        learning: what a gradient search learnt; None where there was none.
     """
 
     seen: Annotated[Count, ALWAYS] = 0
@@ -128,6 +178,7 @@ class Trace:
     attempts: Annotated[tuple[Attempt, ...], ALWAYS] = ()
     layers: Annotated[tuple[LayerTime, ...], ALWAYS] = ()
     overhead: Annotated[PredictedSeconds, ALWAYS] = 0.0
+    learning: Learning | None = None
 
     def __post_init__(self) -> None:
         if len(self.accuracies) != len(self.latencies):
@@ -135,7 +186,11 @@ class Trace:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object, schema first."""
-        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+        fields = dataclasses.asdict(self)
+        if self.learning is None:
+            del fields["learning"]
+            return {"schema": SCHEMA, **fields}
+        return {"schema": SCHEMA_LEARNT, **fields}
 
     @staticmethod
     def from_json(value: Any, *, where: str = "search") -> "Trace":
@@ -144,4 +199,6 @@ class Trace:
         Raises:
             EdgenasError: a field is missing, unknown or of the wrong type; names its path.
         """
-        return decode(Trace, check_schema(value, schema=SCHEMA, where=where), where=where)
+        learnt = isinstance(value, Mapping) and "learning" in value
+        schema = SCHEMA_LEARNT if learnt else SCHEMA
+        return decode(Trace, check_schema(value, schema=schema, where=where), where=where)

@@ -9,6 +9,8 @@ import numpy as np
 
 from edgenas.accuracy.measured import measure_accuracies
 from edgenas.basics.files import cache_folder
+from edgenas.bundle.trace import Learning
+from edgenas.delivery.learning import describe_learning
 from edgenas.delivery.limits import limits_for
 from edgenas.delivery.log import (
     SearchLog,
@@ -51,11 +53,13 @@ class Learnt:
             whose weights the strategy has trained.
         preference: how much a gradient strategy prefers rows; None for other strategies.
         notes: what a reader of the result should know.
+        learning: the course of a gradient strategy; None for other strategies.
     """
 
     inherited: TrainedSupernet
     preference: Score | None = None
     notes: tuple[str, ...] = ()
+    learning: Learning | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +113,12 @@ def learn_from_images(prepared: Prepared, limits: Sequence[Limit]) -> Learnt:
         f"{FINALISTS} were measured on all of these images, and the best was taken"
     )
     preference = result.policy.preference()
-    return Learnt(inherited=inherited, preference=preference, notes=(note, *notes, *result.notes))
+    return Learnt(
+        inherited=inherited,
+        preference=preference,
+        notes=(note, *notes, *result.notes),
+        learning=describe_learning(request.strategy, result),
+    )
 
 
 def joint_training(prepared: Prepared) -> tuple[GradientSettings, WeightTraining] | None:

@@ -189,6 +189,7 @@ def _deliver(finished: Finished, *, folder: Path, key: dict[str, Any]) -> Result
         # No bar: ssh-keygen may ask for a passphrase.
         prepared.progress("signing", 0, 0, "")
     trace = trace_of(chosen.log, prepared.space, built.arch, latency=prepared.latency.predictor)
+    trace = replace(trace, learning=chosen.learnt.learning)
     write_bundle(
         folder,
         BundleParts(

@@ -20,6 +20,7 @@ from edgenas.pages.charts import (
     staircase,
 )
 from edgenas.pages.classes import show_classes
+from edgenas.pages.learning import show_learning
 from edgenas.pages.markup import (
     Node,
     facts,
@@ -53,6 +54,8 @@ def bundle_page(contents: Contents) -> str:
         columns.append(_layers(record, trace))
     if any(search.history for search in trace.searches):
         columns.append(_history(trace))
+    if trace.learning is not None and trace.learning.steps and trace.learning.choices:
+        columns.append(show_learning(trace.learning))
     return page(
         f"{contents.arch.id} on {record.target}",
         node("h1", f"Network {contents.arch.id} on {record.target.device}"),

@@ -16,6 +16,7 @@ from edgenas.strategies.gradient.policy import Decision, Policy
 
 SKIPS, EIGENVALUE = "skips", "eigenvalue"  # columns of the history
 _ITERATIONS = 6
+_SHIFT = 0.01  # of the logits, along a vector of length 1
 _WINDOW = 3  # measurements that are averaged
 _GROWN = 0.75  # DARTS-ES (section 4.3): an average below this part of the next but some
 _MANY = 0.5  # share of skips from which it is told
@@ -56,28 +57,42 @@ def dominant_eigenvalue(
 ) -> float:
     """The eigenvalue of largest size of the Hessian of a loss in logits, by power iteration.
 
+    Products with the Hessian are differences of gradients: some activations have no second
+    derivative in PyTorch.
+
     Args:
         loss: of the logits as they are.
         logits: with gradients.
         vector: where the iteration starts, shape (of all logits,); left where it ends, so that the
             next measurement starts near.
     """
-    gradients = torch.autograd.grad(loss(), logits, create_graph=True, materialize_grads=True)
-    flat = torch.cat(gradients)
     value = 0.0
-    if not flat.requires_grad:  # linear in the logits, or without any
-        return value
     for _ in range(_ITERATIONS):
-        product = torch.autograd.grad(
-            flat @ vector.to(flat.dtype), logits, retain_graph=True, materialize_grads=True
-        )
-        image = torch.cat(product).detach().to(vector.dtype)
+        ends = [_slope(loss, logits, vector * shift) for shift in (_SHIFT, -_SHIFT)]
+        image = (ends[0] - ends[1]) / (2 * _SHIFT)
         value = float(vector @ image)  # Rayleigh's quotient
         length = float(image.norm())
         if length == 0:
             return 0.0
         vector.copy_(image / length)
     return value
+
+
+def _slope(loss: Callable[[], Tensor], logits: Sequence[Tensor], shift: Tensor) -> Tensor:
+    """The gradient at logits that are moved, in a row; the logits are put back to the bit."""
+    kept = [tensor.detach().clone() for tensor in logits]
+    parts = shift.split([len(tensor) for tensor in logits])
+    with torch.no_grad():
+        for tensor, part in zip(logits, parts, strict=True):
+            tensor.add_(part)
+    value = loss()
+    gradients = [torch.zeros_like(tensor) for tensor in logits]
+    if value.requires_grad:
+        gradients = torch.autograd.grad(value, logits, materialize_grads=True)
+    with torch.no_grad():
+        for tensor, before in zip(logits, kept, strict=True):
+            tensor.copy_(before)
+    return torch.cat([gradient.detach() for gradient in gradients]).to(shift.dtype)
 
 
 def has_grown(history: Sequence[Mapping[str, float]], every: int) -> bool:
