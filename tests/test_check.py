@@ -178,6 +178,14 @@ def test_one_layer_that_is_far_off_is_found_alone(profiled):
     assert found.verdict().endswith(f"alone by far more: {chosen}")
 
 
+def test_a_drift_of_all_names_three_of_them(profiled):
+    found = run(1, lambda name: 1.5)
+    count = len(found.alone)
+    assert count > 4
+    assert found.verdict().endswith(f"{', '.join(found.alone[:3])} and {count - 3} more")
+    assert found.to_json()["alone"] == list(found.alone)
+
+
 def test_a_drift_that_a_second_look_does_not_see_is_none(profiled):
     clock = Resampled(0)
     clock.drift = lambda name: 1.1 if clock.calls <= checks.VISITS else 1.0

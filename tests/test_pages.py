@@ -13,6 +13,7 @@ from test_house import ORDER
 from edgenas.cli import VERBS
 from edgenas.latency.device import load as load_device
 from edgenas.space.presets import load_space
+from edgenas.training.recipe import default_recipe, load_recipe
 from tools.docs.check_site import find_faults
 from tools.docs.make_pictures import DRAWINGS, RUNS, undominated
 from tools.docs.readme_run import Block, blocks
@@ -119,15 +120,18 @@ def test_python_of_a_page_can_be_parsed(page: Path, block: Block):
     ast.parse(block.code)
 
 
-def test_the_space_and_the_device_of_the_guide_are_read(tmp_path: Path):
-    space, device = [
+def test_the_space_the_recipe_and_the_device_of_the_guide_are_read(tmp_path: Path):
+    space, recipe, device = [
         block.code
         for block in blocks(read(DOCS / "guides" / "extending.md"))
         if block.language == "toml"
     ]
     (tmp_path / "mine.toml").write_text(space, encoding="utf-8")
+    (tmp_path / "small.toml").write_text(recipe, encoding="utf-8")
     (tmp_path / "lab-board.toml").write_text(device, encoding="utf-8")
-    assert load_space(str(tmp_path / "mine.toml")).name == tomllib.loads(space)["name"]
+    own = load_space(str(tmp_path / "mine.toml"))
+    assert own.name == tomllib.loads(space)["name"]
+    assert load_recipe(tmp_path / "small.toml", default_recipe(own)).batch == 8
     assert load_device(str(tmp_path / "lab-board.toml")).reach == "ssh"
 
 

@@ -609,7 +609,7 @@ def test_too_few_images_and_divergence(toys: Images, tmp_path: Path):
     with pytest.raises(EdgenasError, match="must fill a batch of 64, found 48") as caught:
         recipe = dataclasses.replace(RECIPE, batch=64)
         train(tiny(), toys, recipe=recipe, out=tmp_path / "few")
-    assert "smaller batch" in caught.value.hint
+    assert "a smaller batch: a line like batch = 8 in --recipe FILE.toml" in caught.value.hint
     recipe = dataclasses.replace(RECIPE, learning_rate=1e30, warmup=0.0)
     with pytest.raises(EdgenasError, match="the training diverged at step") as caught:
         train(tiny(), toys, recipe=recipe, out=tmp_path / "wild")

@@ -217,7 +217,8 @@ def _predict_model(path: Path, request: PredictRequest, device: Device) -> Predi
     described = model.describe(network.operators)
     seconds = described.seconds
     notes = [*network.cautions(), *cautions_of(model, network.operators, file=str(path))]
-    measuring = f"edgenas bench {path} --device {device.name} --ssh user@board"
+    measuring = f"edgenas bench {path} --device {request.device}"
+    measuring += "" if device.reach == "local" else " --ssh user@board"
     notes.append(f"the latency is estimated, not measured; time it on the board: {measuring}")
     joules, power = model.joules(seconds), model.evidence.power
     energy = None

@@ -110,7 +110,8 @@ class DriftCheck:
         beside = f"beside the table of {self.date}, tolerance {self.tolerance:.1%}: {groups}"
         if not self.drifted:
             return f"no drift of {self.target} {beside}"
-        names = f"; alone by far more: {', '.join(self.alone)}" if self.alone else ""
+        rest = f" and {len(self.alone) - 3} more" if len(self.alone) > 3 else ""
+        names = f"; alone by far more: {', '.join(self.alone[:3])}{rest}" if self.alone else ""
         return f"DRIFT of {self.target} {beside}{names}"
 
     def to_json(self) -> dict[str, Any]:

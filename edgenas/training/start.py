@@ -37,7 +37,7 @@ def make_course(space: Space, parts: Split, recipe: Recipe, options: TrainingOpt
     if count < step_images:
         raise EdgenasError(
             f"the training images must fill a batch of {step_images}, found {count}",
-            hint="use more images or a recipe with a smaller batch",
+            hint="use more images, or a smaller batch: a line like batch = 8 in --recipe FILE.toml",
         )
     height, width = (int(size) for size in parts.train.pixels.shape[2:])
     if height * space.aspect[1] != width * space.aspect[0]:
