@@ -261,7 +261,7 @@ def test_a_published_network_is_the_start_where_the_classes_are_others(spots: Pa
     usual = SpecializeRequest(device="jetson")
     assert choose_start(usual, inputs) == usual
     cifar = replace(usual, data="cifar10")
-    assert choose_start(cifar, inputs) == cifar
+    assert choose_start(cifar, inputs) == replace(cifar, supernet="mbv3-cifar10")
     assert choose_start(replace(usual, data=str(spots)), inputs).init == "lite0"
     assert choose_start(replace(usual, time="5min"), inputs).init == "lite0"
     own = replace(usual, data=str(spots), supernet="mine")

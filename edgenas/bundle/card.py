@@ -35,10 +35,11 @@ def model_card(record: Record, *, manifest: Mapping[str, Any], onnx: bytes) -> s
         "## What is promised",
         _to_list([str(promise) for promise in record.promises] or ["nothing: no budget was given"]),
         "## What is known",
-        f"- Top-1 accuracy: {record.accuracy}",
+        f"- {_name_accuracy(record)}: {record.accuracy}",
         *_describe_classes(record),
         *([f"- Weights of its own: {record.retraining}"] if record.retraining else []),
         *([f"- Quantised: {record.quantisation}"] if record.quantisation else []),
+        *([f"- The weights began as {record.origin}"] if record.origin else []),
         _describe_latency(record),
         f"- Costs of one image: {record.costs_text()}",
         f"- Parity with PyTorch: largest difference of a logit "
@@ -67,7 +68,8 @@ def model_card(record: Record, *, manifest: Mapping[str, Any], onnx: bytes) -> s
         _to_list(
             [
                 *record.notes,
-                "The accuracy is of the data named above; on other images it will differ.",
+                f"The {record.accuracy.what} is of the data named above; on other images it will "
+                "differ.",
                 "Softmax shares are not calibrated probabilities.",
                 "Latencies are of the target named above, of the model alone without "
                 "preprocessing, and of no other device, runtime or precision.",
@@ -93,6 +95,10 @@ def _describe_tflite(record: Record, manifest: Mapping[str, Any]) -> list[str]:
         "On a phone, LiteRT's `benchmark_model` times it; `edgenas bench` reads what it prints:",
         "```console\n" + "\n".join(f"$ {line}" for line in commands) + "\n```",
     ]
+
+
+def _name_accuracy(record: Record) -> str:
+    return "Agreement" if record.accuracy.teacher else "Top-1 accuracy"
 
 
 def _describe_classes(record: Record) -> list[str]:

@@ -49,6 +49,7 @@ class AccuracyRecord:
         chosen: whether a search by this very predictor chose those archs.
         copies: how many of the images are copies of images that the weights have learnt from, if
             measured. None: nobody has counted them.
+        teacher: the network whose answers count as right. None: labels that people gave do.
     """
 
     kind: Literal["predicted", "measured", "unknown"]
@@ -60,6 +61,7 @@ class AccuracyRecord:
     archs: Annotated[Count, ALWAYS] = 0
     chosen: bool = False
     copies: Count | None = None
+    teacher: Words | None = None
 
     def __post_init__(self) -> None:
         if self.kind == "measured" and not 0 <= self.value <= 1:
@@ -90,6 +92,11 @@ class AccuracyRecord:
         return f"{self.copies} of {self.images} images are copies of training images"
 
     @property
+    def what(self) -> str:
+        """What the number says of a network: its accuracy, or its agreement with another one."""
+        return f"agreement with {self.teacher}" if self.teacher else "accuracy"
+
+    @property
     def figure(self) -> str:
         """The number, or that it is unknown."""
         return "unknown" if self.kind == "unknown" else f"{self.value:.2%}"
@@ -97,7 +104,9 @@ class AccuracyRecord:
     @property
     def summary(self) -> str:
         """The number with its kind, e.g. ``91.20% measured``."""
-        return self.figure if self.kind == "unknown" else f"{self.figure} {self.kind}"
+        if self.kind == "unknown":
+            return self.figure
+        return f"{self.figure} {self.kind}" + (f" {self.what}" if self.teacher else "")
 
     def __str__(self) -> str:
         if self.kind == "unknown":
@@ -109,7 +118,7 @@ class AccuracyRecord:
             return f"{self.value:.2%} measured ({where}, standard error {points}{copies})"
         kind = "archs that a search chose" if self.chosen else "held-out archs"
         held_out = f"mean error {points} on {self.archs} {kind}"
-        return f"{self.value:.2%} predicted ({where}, {held_out})"
+        return f"{self.summary} ({where}, {held_out})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,6 +312,8 @@ class Record:
         quantisation: the fine-tuning of int8 weights for their integers. None: there was none.
         energy: of one run. None: no energy was measured on the target.
         classes: the measured accuracy of each class. None: it was not measured.
+        origin: whose weights the supernet's were at first, with their license. None: it learnt
+            from random weights.
     """
 
     target: Target
@@ -320,6 +331,7 @@ class Record:
     quantisation: Quantisation | None = None
     energy: PredictedEnergy | None = None
     classes: ClassAccuracies | None = None
+    origin: Words | None = None
 
     def __post_init__(self) -> None:
         if self.classes is not None:
@@ -347,8 +359,9 @@ class Record:
                 del value[name]
         retraining = value.get("retraining", {})
         for accuracy in (value["accuracy"], retraining.get("before"), retraining.get("after")):
-            if accuracy is not None and accuracy["copies"] is None:
-                del accuracy["copies"]
+            for name in ("copies", "teacher"):
+                if accuracy is not None and accuracy[name] is None:
+                    del accuracy[name]
         # Tuples become lists, so that this equals what is read from a file.
         return json.loads(json.dumps(value, allow_nan=False))
 
@@ -363,5 +376,5 @@ class Record:
 
 
 # Fields that are left out of the JSON where they are None.
-_OPTIONAL = ("retraining", "quantisation", "energy", "classes")
+_OPTIONAL = ("retraining", "quantisation", "energy", "classes", "origin")
 _OF_WEIGHTS = ("retraining", "quantisation")

@@ -71,6 +71,8 @@ def search_fronts(
         predictor = shared.predictor(request.supernet)
         of, split, images = evaluated_on(predictor)
         data = f"{of} {split}, n={images}" if images else of
+        if teacher := shared.supernet(request.supernet).teacher:
+            data += f", where the answers of {teacher} are right"
         error = predictor.require_error()
     space = shared.supernet(request.supernet).supernet.space
     fronts: list[DeviceFront] = []

@@ -122,11 +122,19 @@ def _supernets() -> list[Row]:
                 "supernet": name,
                 "space": space.name,
                 "classes": space.classes,
-                "trained on": file.training.get("data", {}).get("source", "imported"),
+                "trained on": _name_data(file.training),
                 "epochs": file.training.get("recipe", {}).get("epochs", ""),
             }
         )
     return rows
+
+
+def _name_data(training: Mapping[str, Any]) -> str:
+    from edgenas.model.saved import name_teacher
+
+    source = training.get("data", {}).get("source", "imported")
+    teacher = name_teacher(training)
+    return f"{source}, answers of {teacher}" if teacher else source
 
 
 def _runtimes() -> list[Row]:

@@ -71,6 +71,7 @@ def record_of(prepared: Prepared, chosen: Chosen, evaluated: Evaluated) -> Recor
         quantisation=chosen.quantisation,
         classes=None if evaluated.evaluation is None else evaluated.evaluation.classes,
         energy=_describe_energy(prepared, chosen, rows),
+        origin=prepared.trained.origin or None,
     )
 
 
@@ -173,4 +174,5 @@ def _describe_accuracy(prepared: Prepared, chosen: Chosen, evaluated: Evaluated)
         error=error.error,
         archs=error.n,
         chosen=error is prepared.predictor.chosen,
+        teacher=prepared.trained.teacher,
     )

@@ -11,7 +11,8 @@ from edgenas.delivery.strategy import GRADIENT, LEARNING, LOGITS, MIXING, SLOPES
 from edgenas.space.framing import Fit
 from edgenas.strategies.constraint import METRICS, Constraint, parse_constraint
 
-SUPERNET = "mbv3-cifar10"
+SUPERNET = "lite-photo"
+OF_CIFAR10 = "mbv3-cifar10"  # the supernet of data sets by this name
 AUTO = "auto"
 
 Percentile = Literal["p50", "p95"]

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from edgenas.delivery.request import SUPERNET, SpecializeRequest
+from edgenas.delivery.request import OF_CIFAR10, SUPERNET, SpecializeRequest
 from edgenas.delivery.shared import SharedInputs
 from edgenas.images.sources import list_images
 
@@ -17,7 +17,10 @@ def choose_start(request: SpecializeRequest, inputs: SharedInputs) -> Specialize
     """
     if request.transfers:
         return replace(request, init=request.start)
-    if request.data is None or request.supernet != SUPERNET or request.data.startswith("cifar10"):
+    data = request.data or request.test or ""
+    if request.supernet == SUPERNET and data.startswith("cifar10"):
+        return replace(request, supernet=OF_CIFAR10)
+    if request.data is None or request.supernet != SUPERNET:
         return request
     classes = {name for name, *_ in list_images(Path(request.data)).entries}
     if tuple(sorted(classes)) == inputs.supernet(request.supernet).classes:

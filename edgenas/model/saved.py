@@ -82,6 +82,9 @@ class SupernetFile:
         decode(_TrainingFacts, facts, where="training")
 
 
+_PHOTOGRAPHS = "ImageNet's photographs taught it, and they are for non-commercial research"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedSupernet:
     """A supernet with all that is needed to use it.
@@ -112,6 +115,21 @@ class TrainedSupernet:
         """The file of its weights."""
         return self.require_folder() / "weights.safetensors"
 
+    @property
+    def origin(self) -> str:
+        """Where the weights began: whose they were, and their license. Empty: nowhere else."""
+        if "origin" in self.training:
+            return str(self.training["origin"])
+        imported = self.training.get("imported")
+        if not isinstance(imported, Mapping) or not imported.get("license"):
+            return ""
+        return f"{imported['backbone']} ({imported['license']}); {_PHOTOGRAPHS}"
+
+    @property
+    def teacher(self) -> str | None:
+        """See `name_teacher`."""
+        return name_teacher(self.training)
+
     def calibration_images(self) -> Tensor:
         """The synthetic calibration images, uint8, shape (n, 3, height, width).
 
@@ -135,6 +153,19 @@ class TrainedSupernet:
                 f"found {tuple(pixels.shape)}"
             )
         return pixels
+
+
+def name_teacher(training: Mapping[str, Any]) -> str | None:
+    """The network whose answers were the labels of a training. None: people gave the labels.
+
+    Args:
+        training: the record of the training.
+    """
+    data, teacher = training.get("data"), training.get("teacher")
+    if not isinstance(data, Mapping) or "labels" not in data or not isinstance(teacher, Mapping):
+        return None
+    name, size = str(teacher.get("file")).partition(",")[0], teacher.get("size")
+    return f"{name} at {max(size)} px" if isinstance(size, list) and size else name
 
 
 def pretrained_folder() -> Path:

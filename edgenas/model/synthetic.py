@@ -5,6 +5,9 @@ shipped. So noise is optimised until the inputs of all batch norms of many netwo
 and variance that real training images give them: the idea of DeepInversion (arXiv 1912.08795,
 section 3.2), over archs instead of over one network, and with the statistics of the batch instead
 of stored ones. No image goes in, only averages over images do.
+
+Each batch norm counts by how well as many real images would do: early ones, whose means are over
+many pixels, must be met far more exactly than late ones.
 """
 
 import math
@@ -25,6 +28,10 @@ from edgenas.space.arch import Arch
 
 # Levels of a pixel that Adam moves at most in a step, at the start; a cosine takes it to zero.
 LEARNING_RATE = 6.0
+# Variances that no batch norm can tell from none.
+EPSILON = 1e-4
+# Squared errors that no batch norm need be better than, whatever real images do.
+FLOOR = 2e-4
 # Random archs beside the largest and the smallest.
 ARCHS = 62
 STEPS = 400
@@ -37,7 +44,7 @@ class SynthesisProgress:
     Args:
         step: steps done.
         steps: steps in all.
-        distance: see ``distance``, of the arch of this step.
+        distance: of the arch of this step; 1: what as many real images would have.
     """
 
     step: int
@@ -53,6 +60,7 @@ def synthesise(
     count: int = BATCH,
     steps: int = STEPS,
     seed: int = 0,
+    start: Tensor | None = None,
     progress: Callable[[SynthesisProgress], None] = lambda state: None,
 ) -> Tensor:
     """Make calibration images for the networks of a supernet.
@@ -65,6 +73,8 @@ def synthesise(
         count: images to make; a multiple of ``calibration.BATCH``, or fewer than that.
         steps: of the optimisation, each on one arch and one batch.
         seed: of everything that is left to chance.
+        start: images of an earlier call to go on from, uint8, shape (count, 3, height, width).
+            None: coloured noise.
         progress: is called after every step.
 
     Returns:
@@ -72,10 +82,11 @@ def synthesise(
     """
     rng = np.random.default_rng((seed, 11))
     archs = sample_calibration_archs(supernet, rng=rng)
-    targets: dict[int, list[Tensor]] = {}
+    targets: dict[int, tuple[list[Tensor], Tensor]] = {}
     batch = min(BATCH, count)
     assert count % batch == 0, f"count must be a multiple of {BATCH}, found {count}"
-    images = make_coloured_noise(pixels, count=count, rng=rng)
+    noise = make_coloured_noise(pixels, count=count, rng=rng)
+    images = noise if start is None else start.to(noise.dtype)
     parts = [part.clone().requires_grad_() for part in images.split(batch)]
     optimisers = [torch.optim.Adam([part], lr=LEARNING_RATE, betas=(0.9, 0.99)) for part in parts]
     for step in range(steps):
@@ -85,12 +96,17 @@ def synthesise(
         network = supernet.extract(archs[number]).to(memory_format=torch.channels_last)
         network.requires_grad_(False)
         if number not in targets:
-            targets[number] = measure_statistics(network, pixels, preprocessing=preprocessing)
+            few = pixels[: min(count, len(pixels) // 2)]
+            wanted = measure_statistics(network, pixels, preprocessing=preprocessing)
+            real = measure_statistics(network, few, preprocessing=preprocessing)
+            targets[number] = wanted, 1 / (distances(real, wanted) + FLOOR)
+            network.train()
         part, optimiser = parts[which], optimisers[which]
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
         values = statistics(network, _inputs(part, archs[number], preprocessing))
-        loss = distance(values, targets[number])
+        wanted, weights = targets[number]
+        loss = (distances(values, wanted) * weights).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -148,17 +164,22 @@ def statistics(network: Network, inputs: Tensor) -> list[Tensor]:
 
 
 def distance(values: list[Tensor], wanted: list[Tensor]) -> Tensor:
-    """How far statistics are apart, averaged over channels and then over batch norms.
+    """How far statistics are apart, the mean of `distances`."""
+    return distances(values, wanted).mean()
+
+
+def distances(values: list[Tensor], wanted: list[Tensor]) -> Tensor:
+    """How far statistics are apart, averaged over channels, shape (batch norms,).
 
     Means differ in units of the wanted standard deviation, variances by the logarithm of their
     ratio; both squared.
     """
     terms: list[Tensor] = []
     for (mean, variance), (mean_wanted, variance_wanted) in zip(values, wanted, strict=True):
-        scale = variance_wanted + 1e-5
-        terms.append(((mean - mean_wanted).square() / scale).mean())
-        terms.append(((variance + 1e-5) / scale).log().square().mean() / 4)
-    return torch.stack(terms).sum() / len(values)
+        scale = variance_wanted + EPSILON
+        means = ((mean - mean_wanted).square() / scale).mean()
+        terms.append(means + ((variance + EPSILON) / scale).log().square().mean() / 4)
+    return torch.stack(terms)
 
 
 def make_coloured_noise(pixels: Tensor, *, count: int, rng: np.random.Generator) -> Tensor:

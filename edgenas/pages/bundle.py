@@ -53,7 +53,7 @@ def bundle_page(contents: Contents) -> str:
     if trace.layers:
         columns.append(_layers(record, trace))
     if any(search.history for search in trace.searches):
-        columns.append(_history(trace))
+        columns.append(_history(trace, record.accuracy.what))
     if trace.learning is not None and trace.learning.steps and trace.learning.choices:
         columns.append(show_learning(trace.learning))
     return page(
@@ -76,6 +76,8 @@ def bundle_page(contents: Contents) -> str:
 def _tiles(record: Record) -> Element:
     accuracy, costs = record.accuracy, record.costs
     words = f"top-1 {accuracy.kind}, {accuracy.data} {accuracy.split}"
+    if accuracy.teacher:
+        words = f"{accuracy.kind} {accuracy.what}, {accuracy.data} {accuracy.split}"
     if accuracy.caution:
         words += f"; too high: {accuracy.caution}"
     if accuracy.kind == "unknown":
@@ -147,7 +149,7 @@ def _measured(latency: MeasuredLatency) -> Interval:
     )
 
 
-def _history(trace: Trace) -> Element:
+def _history(trace: Trace, what: str) -> Element:
     searches = [search for search in trace.searches if search.history][: len(_LINES)]
     lines = [[(h.evaluations, 100 * h.best) for h in search.history] for search in searches]
     # The first few thousand draws would press everything after them into a corner.
@@ -156,7 +158,7 @@ def _history(trace: Trace) -> Element:
     end = max(search.evaluations for search in searches)
     plane = Plane.of((0, end * 1.02), span([low, last]))
     parts: list[Element | None] = [
-        plane.axes(x_name="networks scored", y_name="best predicted accuracy so far, %")
+        plane.axes(x_name="networks scored", y_name=f"best predicted {what} so far, %")
     ]
     marks: list[tuple[str, str]] = []
     for search, line, class_ in zip(searches, lines, _LINES, strict=False):
@@ -169,7 +171,7 @@ def _history(trace: Trace) -> Element:
         *parts,
         height=plane.height,
         title="History of the search",
-        words=f"The best predicted accuracy against networks scored. At the end, {ends}.",
+        words=f"The best predicted {what} against networks scored. At the end, {ends}.",
     )
     return section("History of the search", node("figure", chart, legend(marks)))
 

@@ -38,12 +38,12 @@ def show_search(contents: Contents, *, budget: float | None) -> Element:
         _draw_delivered(plane, record, score),
     ]
     chart = drawing(
-        plane.axes(x_name="predicted latency, ms", y_name="predicted accuracy, %"),
+        plane.axes(x_name="predicted latency, ms", y_name=f"predicted {record.accuracy.what}, %"),
         *(part for parts, _ in layers for part in parts),
         height=plane.height,
         title="What the search saw",
-        words=f"Predicted accuracy against predicted latency of {trace.seen} networks; the chosen "
-        f"one has {score:.2f}%.",
+        words=f"Predicted {record.accuracy.what} against predicted latency of {trace.seen} "
+        f"networks; the chosen one has {score:.2f}%.",
     )
     key = legend([entry for _, entries in layers for entry in entries])
     return section("What the search saw", node("figure", chart, key))

@@ -126,6 +126,8 @@ def train(
             "seconds": round(seconds),
             "curve": run.curve(),
         }
+        if options.init is not None and options.init.origin:
+            record["origin"] = options.init.origin
     return TrainedSupernet(
         supernet=state.final_model().cpu().eval(),
         classes=images.classes,

@@ -7,6 +7,7 @@ them anew when the weights change, and check them with ``tools/benchmarks/check_
 """
 
 import argparse
+import dataclasses
 import sys
 
 from edgenas.images.loading import load_images
@@ -25,12 +26,16 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=BATCH, help=f"of images: {BATCH}, or times it")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--more", action="store_true", help="go on from those that it has")
     arguments = parser.parse_args()
 
     keep_memory()
     folder = find_supernet(arguments.supernet)
     trained = load_supernet(folder)
-    images = load_images(arguments.data, stored=trained.preprocessing.stored)
+    labelled = "labels" not in trained.training.get("data", {})  # else a teacher answered them
+    stored = trained.preprocessing.stored
+    images = load_images(arguments.data, stored=stored, labelled=labelled)
+    images = dataclasses.replace(images, labelled=labelled)
     real, _ = split_as_trained(trained, images)
     pixels = synthesise(
         trained.supernet,
@@ -39,6 +44,7 @@ def main() -> int:
         count=arguments.count,
         steps=arguments.steps,
         seed=arguments.seed,
+        start=trained.calibration_images() if arguments.more else None,
         progress=_tell,
     )
     print(file=sys.stderr)

@@ -49,7 +49,7 @@ COMMANDS = ("edgenas specialize --device jetson --latency 3ms", "edgenas verify 
 
 def draw_budget() -> str:
     """The fronts of two devices with one budget: what one pays for accuracy on each of them."""
-    request = edgenas.ParetoRequest(device=tuple(DEVICES))
+    request = edgenas.ParetoRequest(device=tuple(DEVICES), supernet="mbv3-cifar10")
     fronts = edgenas.pareto(request).to_json()
     lines = {
         front["device"]: undominated(

@@ -1,0 +1,88 @@
+"""What is said of a network whose teacher gave the labels: its agreement, and whose weights began.
+
+The supernet that ships for photos is of this kind.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgenas.bundle.record import AccuracyRecord, Record
+from edgenas.cli.result import describe_briefly
+from edgenas.delivery.request import SUPERNET, SpecializeRequest
+from edgenas.delivery.result import Result
+from edgenas.delivery.run import specialize
+from edgenas.model.saved import find_supernet, list_supernets, load_supernet, name_teacher
+
+ANSWERED = {"data": {"source": "photos", "labels": "answers of the teacher"}}
+TAUGHT = {"teacher": {"file": "lite0, the original network", "size": [160, 160]}}
+
+
+@pytest.fixture(scope="module")
+def delivered(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """A network of the supernet that everybody gets who names none."""
+    request = SpecializeRequest(device="jetson", latency="3ms")
+    return specialize(request, out=tmp_path_factory.mktemp("agreement") / "bundle")
+
+
+@pytest.mark.parametrize(
+    ("training", "name"),
+    [
+        (ANSWERED | TAUGHT, "lite0 at 160 px"),
+        (ANSWERED | {"teacher": {"file": "net.onnx", "size": [96, 128]}}, "net.onnx at 128 px"),
+        (ANSWERED | {"teacher": {"file": "net.onnx"}}, "net.onnx"),
+        (ANSWERED, None),  # nobody knows who answered
+        ({"data": {"source": "photos"}} | TAUGHT, None),  # people gave the labels
+        ({}, None),
+    ],
+)
+def test_the_teacher_is_named_only_where_its_answers_were_the_labels(training, name):
+    assert name_teacher(training) == name
+
+
+def test_agreement_is_never_called_accuracy():
+    facts = {"kind": "predicted", "value": 0.426, "data": "photos", "split": "validation"}
+    facts |= {"images": 1235, "error": 0.0126, "archs": 120}
+    agreement = AccuracyRecord(**facts, teacher="lite0 at 160 px")
+    assert agreement.what == "agreement with lite0 at 160 px"
+    assert agreement.summary == "42.60% predicted agreement with lite0 at 160 px"
+    assert str(agreement).startswith("42.60% predicted agreement with lite0 at 160 px (photos")
+    accuracy = AccuracyRecord(**facts)
+    assert (accuracy.what, accuracy.summary) == ("accuracy", "42.60% predicted")
+
+
+def test_the_supernet_of_photos_says_what_it_is(delivered: Result):
+    record = delivered.record
+    assert record.supernet == SUPERNET == "lite-photo"
+    assert record.accuracy.teacher == "lite0 at 160 px"
+    facts = dict(describe_briefly(delivered))
+    assert "accuracy" not in facts
+    assert "predicted with lite0 at 160 px" in facts["agreement"]
+    card = (delivered.folder / "README.md").read_text()
+    assert "Top-1 accuracy" not in card
+    assert "- Agreement: " in card
+    assert "began as EfficientNet-Lite0 (Apache-2.0)" in card
+    assert "non-commercial research" in card
+    again = Record.from_json(json.loads((delivered.folder / "report.json").read_text()))
+    assert (again.accuracy, again.origin) == (record.accuracy, record.origin)
+
+
+def test_a_bundle_of_photos_names_a_thousand_classes(delivered: Result):
+    labels = json.loads((delivered.folder / "manifest.json").read_text())["labels"]
+    assert len(labels) == len(set(labels)) == 1000
+    assert {"tench", "toilet tissue"} <= set(labels)
+
+
+def test_what_ships_is_within_its_size_and_made_of_averages():
+    """24 MB in all; calibration images that no batch norm tells from photos, not photos."""
+    size = sum(f.stat().st_size for name in list_supernets() for f in find_supernet(name).iterdir())
+    assert size < 24e6
+    trained = load_supernet(find_supernet("lite-photo"))
+    pixels = trained.calibration_images().double()
+    assert torch.isfinite(pixels).all()
+    assert pixels.std(0).min() > 0
+    assert np.isclose(pixels.mean(), 117, atol=30)  # photos are neither dark nor bright on average
+    assert Path(trained.require_folder()).name == "lite-photo"
