@@ -61,7 +61,7 @@ def test_the_supernet_of_photos_says_what_it_is(delivered: Result):
     facts = dict(describe_briefly(delivered))
     assert "accuracy" not in facts
     assert "predicted with lite0 at 160 px" in facts["agreement"]
-    card = (delivered.folder / "README.md").read_text()
+    card = (delivered.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "Top-1 accuracy" not in card
     assert "- Agreement: " in card
     assert "began as EfficientNet-Lite0 (Apache-2.0)" in card

@@ -436,7 +436,7 @@ def test_downloads_are_checked_by_size_and_prefix(
         assert (wrong.code, "is not the expected file" in wrong.log) == (2, True)
         done = edgenas(*words, "right")
         assert done.code == 0, done.log
-        assert f"SHA-256 {digest}, from {address}" in done.out
+        assert f"weights   SHA-256 {digest}\nfrom      {address}\n" in done.out
         server.shutdown()
     assert edgenas(*words, "again", "--sha256", digest).code == 0  # from the cache
     assert not (tmp_path / "wrong").exists()

@@ -184,7 +184,8 @@ def edgenas(*words: str, path: Path | None = None) -> subprocess.CompletedProces
 def test_a_board_over_ssh(there):
     done = edgenas("doctor", "--ssh", "loop", path=there.folder / "client")
     assert done.returncode == 0, done.stderr
-    assert max(map(len, done.stdout.splitlines())) <= 100
+    lines = [line for line in done.stdout.splitlines() if max(map(len, line.split())) <= 40]
+    assert max(map(len, lines)) <= 100  # a path that is longer stands alone
     # What is folded goes on behind the name; a command goes on as shells read it.
     lines = re.sub(r"( \\)?\n {8,}", " ", done.stdout).splitlines()
     assert all(re.match(r"(OK     |CHANGE |note   |time   ) \S", line) for line in lines)

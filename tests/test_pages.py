@@ -171,7 +171,7 @@ def test_the_house_has_every_wing():
 
 def test_pictures_of_runs_show_the_product():
     terminal = read(DOCS / RUNS["terminal"][0])
-    assert "promise   latency&lt;=3ms: kept" in terminal
+    assert "promise    latency&lt;=3ms: kept" in terminal
     assert "every check passed" in terminal
     assert "a budget of 3 ms" in read(DOCS / RUNS["budget"][0])
     curves = re.findall(

@@ -148,9 +148,8 @@ def test_a_perceptron_equals_torchs():
         layer.weight.data, layer.bias.data = torch.tensor(weight.T), torch.tensor(bias)
         layers += [layer, torch.nn.ReLU()]
     inputs = np.zeros((len(rows), len(mlp.columns)), np.float32)
-    for i, arch in enumerate(space.decode(rows)):
-        for j, (column, code) in enumerate(zip(mlp.columns, mlp.codes, strict=True)):
-            inputs[i, j] = code if column < 0 else space.genes[column].code(arch) == code
+    for j, (column, code) in enumerate(zip(mlp.columns, mlp.codes, strict=True)):
+        inputs[:, j] = code if column < 0 else rows[:, column] == code
     with torch.no_grad():
         wanted = torch.nn.Sequential(*layers[:-1])(torch.tensor(inputs))[:, 0].numpy()
     assert mlp(rows) == pytest.approx(wanted, rel=1e-4, abs=1e-4)

@@ -318,7 +318,7 @@ def test_a_bundle_for_a_board_with_tflite_holds_its_file(tiny: Path, tmp_path: P
     assert set(manifest.TFLITE_FILES) < set(fields["files"])
     assert json.loads((folder / "manifest.json").read_text())["schema"] == "edgenas.bundle/3"
     assert read_metadata((folder / "model.tflite").read_bytes())["arch_id"] == result.arch.id
-    card = (folder / "MODEL_CARD.md").read_text()
+    card = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "delegate none: LiteRT's own kernels (Ruy)" in card
     assert "python example_litert.py photo.jpg" in card
     checks = {check.name: check for check in verify_bundle(folder)}
@@ -425,7 +425,7 @@ def test_a_network_is_specialised_for_it_here(tiny: Path, tmp_path: Path, monkey
     checks = verify_bundle(tmp_path / "bundle")
     assert all(check.passed for check in checks)
     assert checks[-1].name == "tflite"
-    assert "delegate XNNPACK" in (tmp_path / "bundle/MODEL_CARD.md").read_text()
+    assert "delegate XNNPACK" in (tmp_path / "bundle/MODEL_CARD.md").read_text(encoding="utf-8")
 
 
 def test_metadata_is_not_read_without_litert(monkeypatch: pytest.MonkeyPatch):
