@@ -467,7 +467,8 @@ def test_what_is_not_timed_in_the_time_given_is_left_for_the_next_call(
     monkeypatch: pytest.MonkeyPatch,
 ):
     clock, seconds, limits = Scripted(), 0.0, list[float]()
-    monkeypatch.setattr(profiling_run, "time", SimpleNamespace(monotonic=lambda: seconds))
+    for module in (profiling_run, profiling_work):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: seconds))
 
     def measure(units, **rest):
         nonlocal seconds
