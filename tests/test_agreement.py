@@ -16,6 +16,7 @@ from edgenas.delivery.request import SUPERNET, SpecializeRequest
 from edgenas.delivery.result import Result
 from edgenas.delivery.run import specialize
 from edgenas.model.saved import find_supernet, list_supernets, load_supernet, name_teacher
+from edgenas.space.presets import load_space
 
 ANSWERED = {"data": {"source": "photos", "labels": "answers of the teacher"}}
 TAUGHT = {"teacher": {"file": "lite0, the original network", "size": [160, 160]}}
@@ -86,3 +87,4 @@ def test_what_ships_is_within_its_size_and_made_of_averages():
     assert pixels.std(0).min() > 0
     assert np.isclose(pixels.mean(), 117, atol=30)  # photos are neither dark nor bright on average
     assert Path(trained.require_folder()).name == "lite-photo"
+    assert trained.supernet.space == load_space("lite-photo")

@@ -249,6 +249,15 @@ def ofa_resnet50() -> Space:
     )
 
 
+def lite_photo() -> Space:
+    """The networks around EfficientNet-Lite0 for photos of 64 to 128 pixels.
+
+    A supernet of them ships. The published network, at 224 pixels, is in the space ``lite0``.
+    """
+    around = published("lite0").space
+    return dataclasses.replace(around, name="lite-photo", resolutions=(64, 80, 96, 112, 128))
+
+
 PRESETS: dict[str, Callable[[], Space]] = {
     "tiny": tiny,
     "mbv3-cifar": mbv3_cifar,
@@ -261,8 +270,9 @@ PRESETS: dict[str, Callable[[], Space]] = {
     "nas-bench-201": nas_bench_201,
     "darts": darts,
 }
-# Presets with more blocks, as papers train the results of their searches.
-LARGER: dict[str, Callable[[], Space]] = {"darts-20": darts_20}
+# Presets that others contain but for their size: with more blocks, as papers train the results of
+# their searches, or with other resolutions.
+LARGER: dict[str, Callable[[], Space]] = {"darts-20": darts_20, "lite-photo": lite_photo}
 
 
 def load_space(name: str) -> Space:
