@@ -198,6 +198,7 @@ COSTS = {
 }
 
 
+@pytest.mark.slow
 def test_lite_at_other_resolutions(tmp_path: Path):
     tensors = lite(0).state_dict()
     trained = imported("lite0", tensors, tmp_path)

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import onnx
+import pytest
 
 from edgenas.latency.fitting import learn_predictor
 from edgenas.profiling.networks import calibration_archs
@@ -45,6 +46,7 @@ def test_the_operators_of_a_layer_have_its_macs():
         assert found == cost(layer).macs
 
 
+@pytest.mark.slow
 def test_a_search_under_the_bound_keeps_it():
     archs = calibration_archs(SPACE, 30)
     seconds = 1e-9 * macs_table(SPACE)(SPACE.encode(archs))

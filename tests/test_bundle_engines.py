@@ -67,6 +67,7 @@ def checked(bundle: Path) -> Verification:
     return verify(VerifyRequest(bundle=bundle))
 
 
+@pytest.mark.slow
 def test_a_bundle_with_an_engine_is_verified_with_it(bundle):
     before = checked(bundle)
     add_engine(bundle)

@@ -991,6 +991,7 @@ class SilentFiles(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 def test_released_networks_are_imported(edgenas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     ofa = pytest.importorskip("ofa.imagenet_classification.elastic_nn.networks")
     import torch

@@ -74,6 +74,7 @@ class Made:
 # Equal to what we know
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(name=st.sampled_from(sorted(SPACES)), seed=st.integers(0, 1000))
 def test_networks_of_ours_read_as_their_plan(tmp_path_factory, name: str, seed: int):

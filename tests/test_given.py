@@ -94,7 +94,15 @@ def test_a_network_of_a_file_is_delivered_and_held_to_the_budgets(
     space = load_space("mbv3-cifar")
     arch = space.decode(space.sample(1, rng=np.random.default_rng(7)))[0]
     save_arch(arch, Path("arch.json"))
-    words = ("specialize", "--device", "jetson", "--arch", "arch.json")
+    words = (
+        "specialize",
+        "--device",
+        "jetson",
+        "--supernet",
+        "mbv3-cifar10",
+        "--arch",
+        "arch.json",
+    )
     done = edgenas(*words, "--latency", "50ms", "--json")
     assert done.code == 0, done.log
     result = json.loads(done.out)
@@ -106,7 +114,16 @@ def test_a_network_of_a_file_is_delivered_and_held_to_the_budgets(
         "leave out --arch",
     )
     refused(edgenas(*words, "--params", "200K"), "does not keep params<=200K")
-    largest = edgenas("specialize", "--device", "jetson", "--arch", "largest", "--json")
+    largest = edgenas(
+        "specialize",
+        "--device",
+        "jetson",
+        "--supernet",
+        "mbv3-cifar10",
+        "--arch",
+        "largest",
+        "--json",
+    )
     assert json.loads(largest.out)["arch_id"] == space.largest().id
 
 
@@ -114,7 +131,7 @@ def test_what_cannot_be_delivered_is_refused(
     edgenas: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    words = ("specialize", "--device", "jetson", "--arch")
+    words = ("specialize", "--device", "jetson", "--supernet", "mbv3-cifar10", "--arch")
     refused(edgenas(*words, "original"), "needs an imported supernet", "--arch largest")
     refused(edgenas(*words, "none.json"), "--arch must be original, largest or an arch file")
     save_arch(tiny().largest(), Path("tiny.json"))

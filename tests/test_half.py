@@ -63,6 +63,7 @@ def test_a_step_in_half_precision_is_nearly_that_in_single(precision: str, error
     assert (moved[1] - moved[0]).norm() < error * moved[0].norm()
 
 
+@pytest.mark.slow
 def test_gradients_that_overflow_leave_the_step_out():
     state = start("fp16")
     state.scaler.load_state_dict(state.scaler.state_dict() | {"scale": 2.0**40})

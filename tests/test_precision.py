@@ -99,6 +99,7 @@ def test_an_int8_bundle_is_what_was_judged(rising: Path, photos: Path, tables):
     assert result.record.accuracy.value == pytest.approx(right / len(validation))
 
 
+@pytest.mark.slow
 def test_int8_that_loses_too_much_is_refused_unless_allowed(
     rising: Path, photos: Path, tables, monkeypatch: pytest.MonkeyPatch
 ):
@@ -125,6 +126,7 @@ def test_allowed_without_images_it_says_how_far_it_agrees(rising: Path, tables):
     assert any("in int8 the class is the same on" in note for note in result.record.notes)
 
 
+@pytest.mark.slow
 def test_auto_takes_the_most_accurate_as_measured(rising: Path, photos: Path, tables):
     # A budget that only half the fp32 networks keep, and nearly all int8 ones.
     request = ask(rising, budget="latency<=0.2ms", precision="auto", data=str(photos))

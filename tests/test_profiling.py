@@ -814,6 +814,7 @@ def test_a_table_that_lacks_layers_or_networks_does_not_apply():
         table_for(TINY, target=TARGET, clock=Scripted())
 
 
+@pytest.mark.slow
 def test_a_table_with_other_parts_in_float_does_not_apply():
     kept = replace(TINY, kept_in_float=("depthwise", "squeeze"))
     target = replace(TARGET, precision="int8")

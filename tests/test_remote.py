@@ -194,6 +194,7 @@ def test_a_stream_that_is_left_ends_the_work_on_the_board(there):
     assert there.quiet()
 
 
+@pytest.mark.slow
 def test_a_profile_that_is_killed_leaves_nothing_on_the_board(there):
     code = (
         "from dataclasses import replace\n"
@@ -270,6 +271,7 @@ def test_a_network_is_specialised_for_a_board(there, tiny, tmp_path, monkeypatch
     assert "profiling" not in said
 
 
+@pytest.mark.slow
 def test_a_board_runs_on_ncnn_what_was_converted_here(there):
     if why_not := ncnn_cpu.available():
         pytest.skip(why_not)

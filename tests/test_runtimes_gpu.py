@@ -121,6 +121,7 @@ def test_the_canary_of_a_gpu_is_one_product():
     assert choose_canary(import_part(onnx_runtime.RUNTIME.part)) is spin_on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
     [

@@ -78,6 +78,7 @@ def same(graph: bytes, x: np.ndarray, *, precision: str = "fp32", tolerance: flo
 # Parity
 
 
+@pytest.mark.slow
 def test_subnets_of_the_shipped_supernet_give_the_logits_of_onnx_runtime():
     trained = load_supernet(find_supernet("mbv3-cifar10"))
     space, steps = trained.supernet.space, trained.preprocessing
@@ -279,6 +280,7 @@ def test_with_little_time_it_takes_the_networks_that_say_most(monkeypatch: pytes
     assert len(table.networks) == sum(parts) <= 30
 
 
+@pytest.mark.slow
 def test_a_network_is_specialised_for_it(tiny: Path, tmp_path: Path, monkeypatch):
     """The real thing, in little: ncnn times networks and the winner, in bf16 where it can."""
 

@@ -74,6 +74,7 @@ def test_predict_does_without_torch(tmp_path: Path):
     assert not [name for name in modules if name.startswith(("edgenas.pages", "edgenas.training"))]
 
 
+@pytest.mark.slow
 def test_specialize_loads_no_charts_no_trainings_and_no_compiler(tmp_path: Path):
     words = ("specialize", "--device", "jetson", "--latency", "3ms", "--out", str(tmp_path / "b"))
     modules = modules_of(*words)

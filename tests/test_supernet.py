@@ -15,7 +15,13 @@ from edgenas.space.plan import plan
 from edgenas.space.presets import PRESETS, load_space, tiny
 from edgenas.space.space import Space
 
-SLOW = ("ofa-", "lite1", "lite2", "darts")  # lite0 stays: one space of that family is quick enough
+SLOW = (
+    "ofa-",
+    "lite1",
+    "lite2",
+    "darts",
+    "nas-bench",
+)  # lite0 stays: one space of that family is quick enough
 
 
 def randomised(space: Space, *, seed: int) -> Supernet:

@@ -201,6 +201,7 @@ def test_a_table_without_builds_has_an_assumed_spread():
     )
 
 
+@pytest.mark.slow
 def test_a_profile_of_few_networks_gives_a_bound():
     space, at = spaces.mbv3_cifar(), clock("tiles", seed=3)
     plan = ProfilePlan(networks=12, further=10, rebuilt=2)

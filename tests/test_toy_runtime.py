@@ -38,6 +38,7 @@ class TestToy(RuntimeContract):
         return toy
 
 
+@pytest.mark.slow
 def test_a_space_is_profiled_with_it():
     target = Target("host", "toy", "fp32")
     plan = ProfilePlan(networks=2, further=1, visits=1, settings=QUICK)

@@ -206,6 +206,7 @@ def test_two_photos_of_each_class_are_enough(tiny: Path, tmp_path: Path):
     assert result.record.accuracy.images == 4
 
 
+@pytest.mark.slow
 def test_wrong_requests_are_refused(tiny: Path, spots: Path, tmp_path: Path, own_world: Path):
     one = write_spots(tmp_path / "one", {"north": 5})
     single = write_spots(tmp_path / "single", {"north": 5, "east": 1})
