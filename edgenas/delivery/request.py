@@ -85,7 +85,7 @@ class SpecializeRequest:
     ] = "evolution"
     data: Annotated[
         str | None,
-        Option("The training images. With them, accuracy is measured and not predicted."),
+        Option("The training images. A part of them measures accuracy, unless --test is given."),
     ] = None
     test: Annotated[str | None, Option("Test images to measure accuracy on.")] = None
     allow_accuracy_drop: Annotated[

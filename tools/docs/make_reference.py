@@ -36,7 +36,7 @@ For you if you look for an option. `edgenas VERB --help` prints the same.
 |---|---|
 | 0 | all is well |
 | 1 | the answer is bad news: a device has drifted, an entry of a fleet failed |
-| 2 | what was asked for cannot be done |
+| 2 | what was asked for cannot be done, or a bundle is not to be trusted |
 | 130 | you pressed Ctrl-C |
 
 Results go to stdout, progress and notes to stderr.
