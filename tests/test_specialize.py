@@ -343,7 +343,8 @@ def test_the_shipped_supernet_is_delivered_as_it_computes_in_pytorch(shared_data
         pytest.skip("no CIFAR-10 test images")
     # One budget that binds and one that does not: two networks, each on 1,000 test images.
     for budget in ("latency<=3ms", "latency<=20ms"):
-        request = SpecializeRequest(device="jetson", constraint=(budget,), test=str(test))
+        given = {"supernet": "mbv3-cifar10", "constraint": (budget,), "test": str(test)}
+        request = SpecializeRequest(device="jetson", **given)
         result = specialize(request, out=Path(budget[9:]))
         compared = json.loads((result.folder / "manifest.json").read_text())["parity"]
         assert (compared["n"], compared["same_top1"]) == (1000, 1000)
