@@ -200,6 +200,7 @@ def _words(base: Base, folder: Path, rng: random.Random) -> Reader:
     arch, model = base.folder / "arch.json", base.folder / "model-1.onnx"
     predict = ["predict", "--device=rpi4", "--space=tiny", f"--arch={arch}", "--json"]
     bundle = str(base.folder / "bundle")
+    small = ["specialize", "--device=jetson", "--supernet=mbv3-cifar10"]
     of_model = ["predict", "--device=rpi4", f"--model={model}", "--json"]
     return rng.choice(
         (
@@ -221,7 +222,7 @@ def _words(base: Base, folder: Path, rng: random.Random) -> Reader:
             lambda: [option("list", rng), "runtimes"],
             lambda: ["verify", option(bundle, rng)],
             lambda: ["report", bundle, f"--out={option('p.html', rng)}"],
-            lambda: ["specialize", "--device=jetson", f"--latency={option('3ms', rng)}"],
+            lambda: [*small, f"--latency={option('3ms', rng)}"],
         )
     )()
 

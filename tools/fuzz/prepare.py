@@ -51,7 +51,8 @@ def prepare(base: Base) -> None:
     command = ["-m", "edgenas"]
     _called(*command, *search(base, history=str(base.folder / "history.csv")))
     bundle = base.folder / "bundle"
-    _called(*command, "specialize", "--device=jetson", "--latency=3ms", f"--out={bundle}")
+    words = ("--device=jetson", "--latency=3ms", "--supernet=mbv3-cifar10")
+    _called(*command, "specialize", *words, f"--out={bundle}")
 
 
 def _called(*words: str) -> None:
