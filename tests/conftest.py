@@ -18,6 +18,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
+    from edgenas.delivery.request import SpecializeRequest
+    from edgenas.delivery.result import Result
     from edgenas.space.space import Space
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so would their children.
@@ -173,6 +175,31 @@ def teach(space: "Space", photos: Path, folder: Path, *, epochs: int, learning_r
     predictor.save(folder / ACCURACY_FILE)
     save_tensors(folder / CALIBRATION_FILE, {"pixels": calibration})
     return folder
+
+
+def check_delivery(
+    space: "Space", photos: Path, folder: Path
+) -> "tuple[SpecializeRequest, Result]":
+    """Check that a network of a space is searched for, delivered, verified, and keeps its budget.
+
+    Returns:
+        What was asked for, and the result; its bundle is ``bundle`` in the folder.
+    """
+    from edgenas.bundle.verify import verify_bundle
+    from edgenas.delivery.request import SpecializeRequest
+    from edgenas.delivery.run import specialize
+
+    supernet = teach(space, photos, folder / "supernet", epochs=2, learning_rate=0.1)
+    budget = SpecializeRequest(
+        device="host", constraint=("latency<=50ms",), supernet=str(supernet), data=str(photos)
+    )
+    result = specialize(budget, out=folder / "bundle")
+    assert result.record.measured is not None
+    assert 0 < result.record.measured.median <= 0.05
+    checks = verify_bundle(folder / "bundle")
+    assert {check.name for check in checks if check.passed} >= {"graph", "promises", "output"}
+    assert all(check.passed for check in checks), [c for c in checks if not c.passed]
+    return budget, result
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import teach
+from conftest import check_delivery
 from test_blocks import MIXED
 from test_export import PREPROCESSING, trained
 from test_plan import filled
@@ -15,9 +15,6 @@ from test_supernet import check_parity
 from torch import Tensor, nn
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.bundle.verify import verify_bundle
-from edgenas.delivery.request import SpecializeRequest
-from edgenas.delivery.run import specialize
 from edgenas.model.export import count, parity, to_onnx
 from edgenas.model.network import Network
 from edgenas.pages.cell import draw_cell
@@ -202,16 +199,7 @@ def test_the_file_computes_what_the_network_of_cells_computes(seed: int):
 def test_a_network_of_cells_or_listed_blocks_is_delivered_and_kept(
     space: Space, photos: Path, tmp_path: Path
 ):
-    folder = teach(space, photos, tmp_path / "supernet", epochs=2, learning_rate=0.1)
-    budget = SpecializeRequest(
-        device="host", constraint=("latency<=50ms",), supernet=str(folder), data=str(photos)
-    )
-    result = specialize(budget, out=tmp_path / "bundle")
-    assert result.record.measured is not None
-    assert 0 < result.record.measured.median <= 0.05
-    checks = verify_bundle(tmp_path / "bundle")
-    assert {check.name for check in checks if check.passed} >= {"graph", "promises", "output"}
-    assert all(check.passed for check in checks), [c for c in checks if not c.passed]
+    check_delivery(space, photos, tmp_path)
 
 
 def test_a_drawing_shows_every_edge_with_its_operation():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import teach
+from conftest import check_delivery
 from test_export import PREPROCESSING, trained
 from test_plan import check_plan
 from test_supernet import check_parity
@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgenas.basics.errors import EdgenasError
-from edgenas.bundle.verify import verify_bundle
-from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.run import specialize
 from edgenas.model.export import count, parity, to_onnx
 from edgenas.model.fake_quantised import FakeQuantised
@@ -346,16 +344,7 @@ def test_weights_that_learn_for_their_integers_compute_what_the_integers_do():
 
 @pytest.mark.slow
 def test_a_network_of_darts_is_searched_for_delivered_and_kept(photos: Path, tmp_path: Path):
-    folder = teach(SMALL, photos, tmp_path / "supernet", epochs=2, learning_rate=0.1)
-    budget = SpecializeRequest(
-        device="host", constraint=("latency<=50ms",), supernet=str(folder), data=str(photos)
-    )
-    result = specialize(budget, out=tmp_path / "bundle")
-    assert result.record.measured is not None
-    assert 0 < result.record.measured.median <= 0.05
-    checks = verify_bundle(tmp_path / "bundle")
-    assert {check.name for check in checks if check.passed} >= {"graph", "promises", "output"}
-    assert all(check.passed for check in checks), [c for c in checks if not c.passed]
+    budget, result = check_delivery(SMALL, photos, tmp_path)
     page = (tmp_path / "bundle" / "report.html").read_text()
     assert genotype(result.arch.cells).replace("'", "&#x27;") in page or (
         genotype(result.arch.cells) in page

@@ -17,6 +17,7 @@ from edgenas.space.arch import save_arch
 from edgenas.space.presets import load_space, tiny
 
 Run = Callable[..., SimpleNamespace]
+GIVEN = ("specialize", "--device", "jetson", "--supernet", "mbv3-cifar10", "--arch")
 
 
 @pytest.fixture
@@ -94,15 +95,7 @@ def test_a_network_of_a_file_is_delivered_and_held_to_the_budgets(
     space = load_space("mbv3-cifar")
     arch = space.decode(space.sample(1, rng=np.random.default_rng(7)))[0]
     save_arch(arch, Path("arch.json"))
-    words = (
-        "specialize",
-        "--device",
-        "jetson",
-        "--supernet",
-        "mbv3-cifar10",
-        "--arch",
-        "arch.json",
-    )
+    words = (*GIVEN, "arch.json")
     done = edgenas(*words, "--latency", "50ms", "--json")
     assert done.code == 0, done.log
     result = json.loads(done.out)
@@ -114,16 +107,7 @@ def test_a_network_of_a_file_is_delivered_and_held_to_the_budgets(
         "leave out --arch",
     )
     refused(edgenas(*words, "--params", "200K"), "does not keep params<=200K")
-    largest = edgenas(
-        "specialize",
-        "--device",
-        "jetson",
-        "--supernet",
-        "mbv3-cifar10",
-        "--arch",
-        "largest",
-        "--json",
-    )
+    largest = edgenas(*GIVEN, "largest", "--json")
     assert json.loads(largest.out)["arch_id"] == space.largest().id
 
 
@@ -131,7 +115,7 @@ def test_what_cannot_be_delivered_is_refused(
     edgenas: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    words = ("specialize", "--device", "jetson", "--supernet", "mbv3-cifar10", "--arch")
+    words = GIVEN
     refused(edgenas(*words, "original"), "needs an imported supernet", "--arch largest")
     refused(edgenas(*words, "none.json"), "--arch must be original, largest or an arch file")
     save_arch(tiny().largest(), Path("tiny.json"))

@@ -20,6 +20,7 @@ from edgenas.space.presets import load_space, tiny
 from edgenas.space.space import Space
 from edgenas.strategies.gradient.estimators import STRATEGIES
 from edgenas.strategies.gradient.expected import Expected
+from edgenas.strategies.gradient.mixture import one_network
 from edgenas.strategies.gradient.paths import Paths
 from edgenas.strategies.gradient.policy import Policy
 from edgenas.strategies.gradient.step import GradientSettings, GradientStep
@@ -224,7 +225,8 @@ def test_one_network_is_swapped_for_another(seed: int, which: str):
         choice = policy.choices[place]
         other = int((picks[place] + 1 + rng.integers(choice.size - 1)) % choice.size)
         changed = [*picks[:place], other, *picks[place + 1 :]]
-        found = paths.swapped(picks, place, other, inputs, pixels=pixels, labels=labels)
+        one = one_network(picks)
+        found = paths.exchanged(one, place, other, inputs, pixels=pixels, labels=labels)
         assert float(found) == pytest.approx(loss_of(changed), rel=1e-4)
         if choice.field != "block":
             continue
@@ -290,7 +292,7 @@ def test_gumbel_has_the_gradient_of_a_softmax_over_the_two_that_run(
     paths = Paths(Supernet(space, seed=1).train(), policy, preprocessing=PREPARED)
     losses = [0.5, 2.0, 1.1, 4.0]
     paths.gated = lambda picks, *rest, **given: (torch.tensor(losses[picks[0]]), [])  # quick
-    paths.swapped = lambda picks, place, other, *rest, **given: torch.tensor(losses[other])
+    paths.exchanged = lambda mixture, place, other, *rest, **given: torch.tensor(losses[other])
     for seed in range(20):
         step = step_of(space, seed=seed, number=number, settings=GradientSettings(steps=101))
         loss, value = STRATEGIES["gumbel"](policy, paths, step)

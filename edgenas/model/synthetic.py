@@ -100,7 +100,6 @@ def synthesise(
             wanted = measure_statistics(network, pixels, preprocessing=preprocessing)
             real = measure_statistics(network, few, preprocessing=preprocessing)
             targets[number] = wanted, 1 / (distances(real, wanted) + FLOOR)
-            network.train()
         part, optimiser = parts[which], optimisers[which]
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -161,11 +160,6 @@ def statistics(network: Network, inputs: Tensor) -> list[Tensor]:
     for handle in handles:
         handle.remove()
     return [by_norm[norm] for norm in norms]
-
-
-def distance(values: list[Tensor], wanted: list[Tensor]) -> Tensor:
-    """How far statistics are apart, the mean of `distances`."""
-    return distances(values, wanted).mean()
 
 
 def distances(values: list[Tensor], wanted: list[Tensor]) -> Tensor:

@@ -147,20 +147,6 @@ class Paths:
         x = self.preprocessing.prepare(pixels, resolution=run.archs[0].resolution)
         return self._through(run, x=x, labels=labels)
 
-    def swapped(
-        self,
-        picks: Picks,
-        place: int,
-        other: int,
-        inputs: list[Tensor],
-        *,
-        pixels: Tensor,
-        labels: Tensor,
-    ) -> Tensor:
-        """``exchanged``, of one network."""
-        mixture = one_network(picks)
-        return self.exchanged(mixture, place, other, inputs, pixels=pixels, labels=labels)
-
     def exchanged(
         self,
         mixture: Mixture,

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from edgenas.strategies.gradient.mixture import one_network
 from edgenas.strategies.gradient.paths import Paths
 from edgenas.strategies.gradient.policy import Picks, Policy
 from edgenas.strategies.gradient.step import GradientStep
@@ -26,17 +27,17 @@ def two_path_loss(
     Returns:
         The loss, and its value.
     """
-    picks: Picks = [first for first, _ in pairs]
-    others = {i: second for i, (first, second) in enumerate(pairs) if second != first}
+    picks: Picks = [one for one, _ in pairs]
+    others = {i: second for i, (one, second) in enumerate(pairs) if second != one}
     blocks = {i: other for i, other in others.items() if policy.choices[i].mixed}
     known = {i: gates[i] for i in blocks}
     pixels, labels = step.pixels, step.labels
     loss, inputs = paths.gated(picks, blocks, known, pixels=pixels, labels=labels)
-    value = float(loss.detach())
+    value, first = float(loss.detach()), one_network(picks)
     for i, other in others.items():
         if i not in blocks:
             # Two whole networks, mixed in their losses. The gates sum to 1, so only the difference
             # of the losses counts. It is taken first: a softmax in float32 would round it away.
-            second = paths.swapped(picks, i, other, inputs, pixels=pixels, labels=labels)
+            second = paths.exchanged(first, i, other, inputs, pixels=pixels, labels=labels)
             loss = loss + gates[i][1] * (second - value)
     return loss, value
