@@ -894,8 +894,11 @@ def test_estimate_makes_a_device_of_a_few_measured_networks(edgenas, tiny: Path)
     found = json.loads(edgenas(*predict).out)
     assert found["target"] == "board / ncnn fp32, 2 threads, batch 1"
     assert "2 measured networks of its own" in found["source"]
-    bench = "edgenas bench large.onnx --device board.toml --ssh user@board"
-    assert any(note.endswith(bench) for note in found["notes"])
+    assert any("no login leads to board: time networks there" in note for note in found["notes"])
+    reached = Path("board.toml").read_text().replace('reach = "none"', 'reach = "ssh"')
+    Path("board.toml").write_text(reached)
+    bench = "measure it: edgenas bench large.onnx --device board.toml --ssh user@board"
+    assert any(note.endswith(bench) for note in json.loads(edgenas(*predict).out)["notes"])
     assert found["latency_ms"] == pytest.approx(0.5, rel=0.2)
     told = json.loads(edgenas(*words, "--out", "other.toml", "--json").out)
     assert [check["model"] for check in told["checks"]] == ["small.onnx", "large.onnx"]

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.bundle.contents import read_contents
 from edgenas.bundle.record import MeasuredLatency
 from edgenas.bundle.verify import verify_bundle
+from edgenas.cli.result import describe_briefly
 from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.measure import Measurement
 from edgenas.delivery import building, choosing, ranking, shared
@@ -37,6 +39,7 @@ from edgenas.model.saved import ACCURACY_FILE, load_supernet
 from edgenas.pages.bundle import bundle_page
 from edgenas.profiling.environment import environment_of
 from edgenas.profiling.networks import calibration_archs, random_archs
+from edgenas.profiling.reach import clock_at_hand
 from edgenas.profiling.run import profile
 from edgenas.space.cost import macs_table, total
 from edgenas.space.genes import Codes
@@ -249,6 +252,33 @@ def test_every_output_calls_an_estimate_one_and_names_the_command_that_measures(
     assert "estimated" in str(result.record.predicted)
     assert result.record.measured is None
     assert any("--ssh user@board" in note for note in result.record.notes)
+
+
+def test_the_command_that_measures_names_a_profile_as_edgenas_finds_it(tiny: Path):
+    """A profile that is given by its path has no name elsewhere."""
+    text = load_device("toy").path.read_text().replace('"toy"', '"mine"').replace("toyboard", "own")
+    Path("my boards").mkdir()
+    path = Path("my boards/mine.toml")
+    path.write_text(text.replace('reach = "none"', 'reach = "ssh"'))
+    for number, device in enumerate((str(path), "jetson")):
+        result = specialize(ask(tiny, "latency<=20ms", device=device), out=Path(f"bundle{number}"))
+        (note,) = [note for note in result.record.notes if "edgenas profile" in note]
+        words = shlex.split(note.partition("measure it: ")[2].partition(";")[0])
+        assert words[-2:] == ["--ssh", "user@board"]
+        assert load_device(words[words.index("--device") + 1]) == load_device(device)
+
+
+def test_nobody_is_told_to_log_in_where_no_login_leads(tiny: Path):
+    assert load_device("toy").reach == "none"
+    result = specialize(ask(tiny, "latency<=20ms"), out=Path("bundle"))
+    (note,) = [note for note in result.record.notes if "not measured" in note]
+    assert "no login leads to toy: time networks there" in note
+    shown = str(describe_briefly(result))
+    assert "time the model on the device before you rely on it" in shown
+    assert "--ssh" not in f"{result.record.notes} {shown}"
+    with pytest.raises(EdgenasError, match="must be reached to be timed") as caught:
+        clock_at_hand(load_device("toy"))
+    assert caught.value.hint == "if anybody can log in to it, say where it is: --ssh user@board"
 
 
 def test_extrapolation_is_said_with_the_nearest_row(tiny: Path, monkeypatch: pytest.MonkeyPatch):

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from edgenas.latency.hints import NO_LOGIN
+
 # How the notes begin that only say what an estimate rests on. A report keeps notes as plain texts,
 # so their openings tell the kinds; a test holds them against what device models say.
 EVIDENCE = (
@@ -23,6 +25,11 @@ def is_evidence(note: str) -> bool:
 def is_extrapolated(notes: Sequence[str]) -> bool:
     """Whether a note says that an estimate is far from everything published."""
     return any(note.startswith(_FAR) for note in notes)
+
+
+def has_no_login(notes: Sequence[str]) -> bool:
+    """Whether a note says that nobody can log in to the device, so that --ssh is no advice."""
+    return any(NO_LOGIN in note for note in notes)
 
 
 def first_clause(note: str) -> str:

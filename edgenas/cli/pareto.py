@@ -131,14 +131,17 @@ def _print_front(front: "DeviceFront", *, files: FrontFiles) -> None:
 
 def _notes(front: "DeviceFront", *, files: FrontFiles) -> Facts:
     """What the reader of a front should do or know; the rest only with ``--verbose``."""
-    from edgenas.bundle.notes import first_clause, is_evidence, is_extrapolated
+    from edgenas.bundle.notes import first_clause, has_no_login, is_evidence, is_extrapolated
 
     if files.verbose:
         return [("note", text) for text in front.notes]
     told = [first_clause(text) for text in front.notes if not is_evidence(text)]
     if front.provenance == "estimated":
         far = " and extrapolated" if is_extrapolated(front.notes) else ""
-        told.insert(0, f"estimated{far}: edgenas specialize --ssh user@board measures one there")
+        way = "edgenas specialize --ssh user@board measures one there"
+        if has_no_login(front.notes):
+            way = "time one on the device before you rely on it"
+        told.insert(0, f"estimated{far}: {way}")
     return [("note", text) for text in told]
 
 

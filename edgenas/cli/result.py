@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from edgenas.basics.units import count, milliseconds, size
-from edgenas.bundle.notes import first_clause, is_evidence, is_extrapolated
+from edgenas.bundle.notes import first_clause, has_no_login, is_evidence, is_extrapolated
 from edgenas.cli.console import Facts, fold, screen_width
 from edgenas.clock.measure import statistic
 
@@ -125,6 +125,8 @@ def _measure(record: "Record") -> list[str]:
     words = predicted.provenance
     if is_extrapolated(record.notes):
         words += " and extrapolated"
+    if has_no_login(record.notes):
+        return [f"the latency is {words}: time the model on the device before you rely on it"]
     return [f"the latency is {words}: add --ssh user@board to measure it there"]
 
 

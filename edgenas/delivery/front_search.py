@@ -166,7 +166,7 @@ def _latency_on(
         batch=None if request is None else request.batch,
     )
     if energy and clock is not None:
-        check_energy(target, clock)
+        check_energy(device, target, clock)
     return shared.latency(
         supernet, device=device, target=target, clock=clock, progress=progress, energy=energy
     )

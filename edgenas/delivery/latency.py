@@ -13,6 +13,7 @@ from edgenas.latency.device import Device, Target
 from edgenas.latency.energy import fit_energy
 from edgenas.latency.estimate import DeviceModel, cautions_of, device_model
 from edgenas.latency.fitting import build_predictor
+from edgenas.latency.hints import advise_measuring, name_in_command
 from edgenas.latency.predictor import LatencyPredictor, LearnedPredictor
 from edgenas.latency.source import expand_model
 from edgenas.latency.table import LatencyTable, Statistic
@@ -128,7 +129,7 @@ class TargetLatency:
     def _published_watts(self) -> float:
         watts = None if self.model is None else self.model.joules(1.0)
         if watts is None:
-            raise no_energy(self.target)
+            raise no_energy(self.device, self.target)
         return watts
 
     @property
@@ -151,32 +152,35 @@ class TargetLatency:
             runtime = runtimes.find(self.target.runtime)
             file = runtime.bundle_file.name if runtime and runtime.bundle_file else "model.onnx"
             cautions = cautions_of(self.model, operators, file=file)
-        cautions.append(
-            f"the latency is {self.predictor.provenance}, not measured; measure the real one on "
-            f"the board itself: {self._measuring_command(space)}; or give --ssh to specialize"
-        )
+        advice = advise_measuring(self.device, self._measuring_command(space))
+        if self.device.reach == "ssh":
+            advice += "; or give --ssh to specialize"
+        cautions.append(f"the latency is {self.predictor.provenance}, not measured; {advice}")
         return cautions
 
     def _measuring_command(self, space: Space) -> str:
-        command = f"edgenas profile --device {self.device.name} --space {space.name}"
+        command = f"edgenas profile --device {name_in_command(self.device)} --space {space.name}"
         if not runtimes.can_be_timed(self.target.runtime):
-            return f"{command} --ssh user@board (ONNX Runtime)"
+            return f"{command} --runtime {runtimes.DEFAULT} --precision fp32"
         runs = f"--runtime {self.target.runtime} --precision {self.target.precision}"
-        return f"{command} {runs} --threads {self.target.threads} --ssh user@board"
+        return f"{command} {runs} --threads {self.target.threads}"
 
 
 def no_energy(
-    target: Target, why: str = "no wall power was published, and no energy measured"
+    device: Device,
+    target: Target,
+    *,
+    why: str = "no wall power was published, and no energy measured",
 ) -> EdgenasError:
     """The error for a budget of energy that nothing can be held to."""
-    return EdgenasError(
-        f"no energy is known for {target}: {why}",
-        hint="leave out the budget of energy, or measure it on the board: edgenas profile --device "
-        f"{target.device} --space SPACE --energy --ssh user@board",
-    )
+    hint = "leave out the budget of energy"
+    if device.reach != "none":
+        command = f"edgenas profile --device {name_in_command(device)} --space SPACE --energy"
+        hint += f", or {advise_measuring(device, command)}"
+    return EdgenasError(f"no energy is known for {target}: {why}", hint=hint)
 
 
-def check_energy(target: Target, clock: Clock) -> None:
+def check_energy(device: Device, target: Target, clock: Clock) -> None:
     """Refuse a machine that tells nobody its power, before it is profiled.
 
     Raises:
@@ -187,7 +191,7 @@ def check_energy(target: Target, clock: Clock) -> None:
     except LinkError:
         raise
     except EdgenasError as error:
-        raise no_energy(target, error.message) from None
+        raise no_energy(device, target, why=error.message) from None
 
 
 def check_runtime(name: str) -> None:

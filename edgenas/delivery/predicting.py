@@ -1,5 +1,6 @@
 """``predict``: the latency of a network on a device, its bound, and where they come from."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from edgenas.basics.errors import EdgenasError
 from edgenas.basics.units import count
 from edgenas.latency import device as devices
 from edgenas.latency.device import Device, Target
+from edgenas.latency.hints import advise_measuring, name_in_command
 from edgenas.latency.request import PredictRequest
 from edgenas.space.arch import Arch
 from edgenas.space.space import Space
@@ -217,9 +219,8 @@ def _predict_model(path: Path, request: PredictRequest, device: Device) -> Predi
     described = model.describe(network.operators)
     seconds = described.seconds
     notes = [*network.cautions(), *cautions_of(model, network.operators, file=str(path))]
-    measuring = f"edgenas bench {path} --device {request.device}"
-    measuring += "" if device.reach == "local" else " --ssh user@board"
-    notes.append(f"the latency is estimated, not measured; time it on the board: {measuring}")
+    command = f"edgenas bench {shlex.quote(str(path))} --device {name_in_command(device)}"
+    notes.append(f"the latency is estimated, not measured; {advise_measuring(device, command)}")
     joules, power = model.joules(seconds), model.evidence.power
     energy = None
     if joules is not None and power is not None:

@@ -206,7 +206,7 @@ def prepare(resolved: Resolved, inputs: SharedInputs, *, progress: Progress) -> 
         if constraint.metric == "energy" and constraint.target:
             dict(others)[constraint.target].upper_energy(request.confidence)
         elif constraint.metric == "energy" and resolved.clock is not None:
-            check_energy(target, resolved.clock)
+            check_energy(resolved.device, target, resolved.clock)
     images = inputs.images(request, progress)
     images = replace(images, notes=(*images.notes, *describe_fit(as_trained, request.fit)))
     here = is_lowered_here(target, reachable=resolved.reachable)

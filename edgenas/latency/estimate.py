@@ -21,6 +21,7 @@ from edgenas.basics.units import count, milliseconds
 from edgenas.latency.bound import check_confidence, student_quantile
 from edgenas.latency.device import FORMER, MODEL, Device, Estimate, PublishedRow, Target
 from edgenas.latency.features import AT, NAMES, WORDS, Array, Kernels, Prices, features, vector
+from edgenas.latency.hints import advise_measuring, name_in_command
 from edgenas.space.layer import Layer, Primitive
 from edgenas.space.primitives import primitives
 
@@ -336,12 +337,10 @@ def device_model(device: Device, target: Target) -> DeviceModel:
         listed = [str(u.target.slug) for u in device.uses if u.estimate is not None]
         known = f"estimates there are: {', '.join(listed)}; " if listed else ""
         why = use.no_estimate if use else f"{device.title} has none published"
-        # A profile of the user's that lies elsewhere is named by its path.
-        name = device.name if device.path.parent.name == "device_profiles" else device.path
-        measuring = f"measure it: edgenas profile --device {name} --runtime {target.runtime} "
-        measuring += f"--precision {target.precision} --space SPACE"
-        measuring += "" if device.reach == "local" else " --ssh user@board"
-        raise EdgenasError(f"no estimate for {target}: {why}", hint=known + measuring)
+        command = f"edgenas profile --device {name_in_command(device)} --runtime {target.runtime} "
+        command += f"--precision {target.precision} --space SPACE"
+        hint = known + advise_measuring(device, command)
+        raise EdgenasError(f"no estimate for {target}: {why}", hint=hint)
     where = f"{device.path}: estimate of {target.slug}"
     return model_of(use.estimate, target, version=use.version, where=where)
 

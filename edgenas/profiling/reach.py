@@ -125,9 +125,10 @@ def clock_at_hand(
     """
     clock = clock_of(device, runtime=runtime, ssh=ssh, python=python, seconds=seconds, say=say)
     if clock is None:
+        way = "" if device.reach == "ssh" else "if anybody can log in to it, "
         raise EdgenasError(
             f"the device {device.name} must be reached to be timed, and is not this machine",
-            hint="say where it is: --ssh user@board",
+            hint=f"{way}say where it is: --ssh user@board",
         )
     return clock
 
