@@ -241,7 +241,7 @@ def test_the_result_says_what_it_rests_on_and_how_to_go_on(edgenas, tiny: Path):
     words = ("specialize", "--device", "jetson", "--supernet", tiny, "--latency", "20ms")
     done = edgenas(*words)
     assert done.code == 0, done.log
-    for words_of in ("estimated", "predicted", "does not bind", "extrapolated", "kept"):
+    for words_of in ("estimated", "predicted", "decides nothing", "extrapolated", "kept"):
         assert words_of in done.out
     assert "add --ssh user@board to measure it there" in done.out
     (folder,) = Path().iterdir()

@@ -28,7 +28,7 @@ def test_every_caution_about_an_estimate_is_known_as_evidence():
 
 @pytest.mark.parametrize(
     "note",
-    ["the budget does not bind: use a larger space", "the measured latency is noisy"],
+    ["the budget decides nothing: try another", "the measured latency is noisy"],
 )
 def test_what_changes_the_next_step_is_no_evidence(note: str):
     assert not is_evidence(note)

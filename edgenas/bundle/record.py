@@ -305,8 +305,8 @@ class Record:
         supernet: name of the supernet that the network is from.
         supernet_digest: SHA-256 of its weights; may be empty.
         seed: of the search.
-        notes: what a reader should know, e.g. that a number is extrapolated, that the budget does
-            not bind, or which command replaces an estimate by a measurement.
+        notes: what a reader should know, e.g. that a number is extrapolated, that the budget
+            decides nothing, or which command replaces an estimate by a measurement.
         retraining: the training that gave the network weights of its own. None: it has the
             supernet's weights.
         quantisation: the fine-tuning of int8 weights for their integers. None: there was none.

@@ -192,7 +192,7 @@ class _First:
 
     Args:
         best: the network within all budgets.
-        free: the most accurate network without the latency budgets; None where these clearly bind.
+        free: the most accurate network without the latency budgets; None where these decide.
         learnt: what the strategy has learnt.
         log: of the searches.
     """
@@ -204,7 +204,7 @@ class _First:
 
 
 def _search_first(prepared: Prepared, bound: Seconds) -> _First:
-    """The first search, and whether the latency budget binds at all.
+    """The first search, and whether the latency budget decides anything.
 
     Args:
         prepared: what is searched.
@@ -369,18 +369,19 @@ def find_candidates(
 
 
 def _describe_unbound(prepared: Prepared, built: BuiltNetwork, *, budget: float) -> str:
-    """The note that a latency budget leaves the choice as it is."""
-    latency, space = prepared.latency, prepared.space
-    if built.measured is not None:
-        needs = built.seconds(prepared.request.percentile)
-        words = f"takes {milliseconds(needs)}"
-    else:
-        upper = latency.upper(prepared.request.confidence)
-        needs = float(upper(space.encode([built.arch]))[0])
-        words = f"takes at most {milliseconds(needs)}"
+    """The note that a latency budget decides nothing, with one that does."""
+    latency, space, measured = prepared.latency, prepared.space, built.measured is not None
+    bound = latency.predictor.predict if measured else latency.upper(prepared.request.confidence)
+    own, least = map(float, bound(space.encode([built.arch, space.smallest()])))
+    needs = built.seconds(prepared.request.percentile) if measured else own
+    # The middle between the smallest network, as slow as this one turned out to be, and this one.
+    least *= needs / own
+    tighter = float(f"{500 * (least + needs):.2g}")
+    advice = f" Try --latency {tighter:g}ms" if least < 1e-3 * tighter < needs else ""
     others = " that keeps the other budgets" if len(prepared.constraints) > 1 else ""
+    takes = f"takes {'' if measured else 'at most '}{milliseconds(needs)}"
     return (
-        f"the budget does not bind: the best network of space {space.name}{others} {words}; "
-        f"{milliseconds(budget)} are allowed, so {latency.device.name} could take one about "
-        f"{budget / needs:.1f} times as slow: use a larger space or a tighter budget"
+        f"the budget decides nothing: the best network{others} {takes}.{advice}; space "
+        f"{space.name} has no better one, though {latency.device.name} could run one about "
+        f"{budget / needs:.1f} times as slow from a larger space"
     )

@@ -25,7 +25,7 @@ def check_reachable(
     """Refuse budgets of counted things that no network keeps, before anything slow is done.
 
     Raises:
-        EdgenasError: says what is least reachable, and which constraint binds.
+        EdgenasError: says what is least reachable, and which constraint is in the way.
     """
     limits = [
         Limit(constraint=c, values=count_for(space, c.metric, precision=precision, batch=batch))

@@ -266,9 +266,9 @@ def _spread(rows: Codes, archs: list[Arch]) -> list[Arch]:
 
 
 def best_without_budget(prepared: Prepared, best: Arch) -> Ranking | None:
-    """The most accurate network without the latency budgets; None where they clearly bind.
+    """The most accurate network without the latency budgets; None where these decide.
 
-    They bind where a network that differs from ``best`` in one choice, and that only they forbid,
+    They do where a network that differs from ``best`` in one choice, and that only they forbid,
     is predicted to be better. That costs some dozens of predictions; only where no such network is
     near, the whole space is searched.
     """

@@ -146,7 +146,7 @@ def _check_budgets(resolved: Resolved, space: Space, *, progress: Progress) -> N
     A device that can be timed is profiled now, if it was not yet: nothing else runs meanwhile.
 
     Raises:
-        EdgenasError: says what is least reachable, and which constraint binds.
+        EdgenasError: says what is least reachable, and which constraint is in the way.
     """
     request, target = resolved.request, resolved.target
     check_reachable(space, resolved.constraints, precision=target.precision, batch=target.batch)

@@ -136,5 +136,5 @@ def _none_found(problem: Problem, row: Codes) -> EdgenasError:
     return EdgenasError(
         f"no network of space {problem.space.name} was found that keeps {all_of} together, though "
         f"each alone can be kept; the closest has {closest}",
-        hint=f"{', '.join(c.name for c, _ in broken)} binds: allow {allow}",
+        hint=f"in the way: {', '.join(c.name for c, _ in broken)}; allow {allow}",
     )

@@ -117,9 +117,9 @@ def pareto(
             ``hypervolume`` by what a network adds to the volume that the front dominates.
 
     Raises:
-        EdgenasError: no network keeps the limits, with the least reachable and what binds; the
-            objectives, the population or the evaluations are none to search with; or a history of
-            another search.
+        EdgenasError: no network keeps the limits, with the least reachable and what is in the way;
+            the objectives, the population or the evaluations are none to search with; or a history
+            of another search.
     """
     _check(objectives, population=population, evaluations=evaluations)
     started = time.perf_counter()
@@ -178,7 +178,7 @@ def _score_every(problem: Problem, costs: Callable[[Codes], Vector]) -> tuple[Co
     rows = list_all(problem.space)
     rows = rows[problem.kept(rows)]
     if not len(rows):
-        find_feasible(problem, np.random.default_rng(problem.seed))  # says what binds
+        find_feasible(problem, np.random.default_rng(problem.seed))  # says what is in the way
     return rows, costs(rows)
 
 

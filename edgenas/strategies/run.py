@@ -64,8 +64,8 @@ def search(
         top: how many of the best networks the result names.
 
     Raises:
-        EdgenasError: no network keeps the limits, with the least reachable and what binds; an
-            unknown strategy; or a history of another search.
+        EdgenasError: no network keeps the limits, with the least reachable and what is in the way;
+            an unknown strategy; or a history of another search.
     """
     if strategy not in STRATEGIES:
         raise unknown_name("strategy", strategy, names=STRATEGIES, listing="edgenas search --help")
