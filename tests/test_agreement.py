@@ -48,11 +48,25 @@ def test_agreement_is_never_called_accuracy():
     facts = {"kind": "predicted", "value": 0.426, "data": "photos", "split": "validation"}
     facts |= {"images": 1235, "error": 0.0126, "archs": 120}
     agreement = AccuracyRecord(**facts, teacher="lite0 at 160 px")
-    assert agreement.what == "agreement with lite0 at 160 px"
-    assert agreement.summary == "42.60% predicted agreement with lite0 at 160 px"
-    assert str(agreement).startswith("42.60% predicted agreement with lite0 at 160 px (photos")
+    assert (agreement.name, agreement.what) == ("agreement", "agreement with lite0 at 160 px")
+    assert agreement.summary == "42.60% predicted with lite0 at 160 px"
+    assert str(agreement).startswith("42.60% predicted with lite0 at 160 px (photos validation")
     accuracy = AccuracyRecord(**facts)
-    assert (accuracy.what, accuracy.summary) == ("accuracy", "42.60% predicted")
+    assert (accuracy.name, accuracy.what) == ("accuracy", "accuracy")
+    assert accuracy.summary == "42.60% predicted"
+
+
+def test_a_known_bias_is_told_with_its_side():
+    facts = {"kind": "predicted", "value": 0.426, "data": "photos", "split": "validation"}
+    facts |= {"images": 1235, "error": 0.022, "archs": 12, "chosen": True}
+    high, unknown = AccuracyRecord(**facts, bias=0.0215), AccuracyRecord(**facts)
+    assert high.doubt == "2.15 points too high on average"
+    assert str(high).endswith(
+        "that a search chose: such predictions were 2.15 points too high on average)"
+    )
+    assert (unknown.lean, unknown.doubt) == ("", "off by 2.20 points on average")
+    measured = AccuracyRecord.of(correct=1, images=2, data="photos", split="test")
+    assert (measured.lean, measured.doubt) == ("", "")
 
 
 def test_the_supernet_of_photos_says_what_it_is(delivered: Result):
@@ -64,7 +78,17 @@ def test_the_supernet_of_photos_says_what_it_is(delivered: Result):
     assert "predicted with lite0 at 160 px" in facts["agreement"]
     card = (delivered.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "Top-1 accuracy" not in card
-    assert "- Agreement: " in card
+    assert f"- Top-1 agreement: {record.accuracy.summary} (" in card
+    page = (delivered.folder / "report.html").read_text(encoding="utf-8")
+    assert ">agreement</th>" in page
+    assert ">accuracy</th>" not in page
+    # Its predictor chose networks that were measured afterwards, and overrated them.
+    assert record.accuracy.bias is not None
+    lean = f"{100 * record.accuracy.bias:.2f} points too high on average"
+    assert record.accuracy.bias > 0.02
+    assert facts["agreement"].endswith(f"; {lean})")
+    for text in (card, page, str(record.accuracy)):
+        assert f"such predictions were {lean}" in text
     assert "began as EfficientNet-Lite0 (Apache-2.0)" in card
     assert "non-commercial research" in card
     again = Record.from_json(json.loads((delivered.folder / "report.json").read_text()))

@@ -24,7 +24,12 @@ from edgenas.accuracy.gaussian import inputs_of, totals_of
 from edgenas.accuracy.mlp import Mlp, one_hot
 from edgenas.accuracy.predictor import AccuracyPredictor, load_accuracy
 from edgenas.basics.errors import EdgenasError
-from edgenas.basics.held_out import HeldOut, compare_with_truth, rank_correlation
+from edgenas.basics.held_out import (
+    HeldOut,
+    compare_with_truth,
+    describe_lean,
+    rank_correlation,
+)
 from edgenas.latency.bound import split_networks
 from edgenas.latency.fitting import build_predictor, learn_predictor
 from edgenas.latency.learned import count_features, learn_costs
@@ -68,6 +73,17 @@ def test_errors_have_a_sign_and_a_unit():
     found = compare_with_truth([1.1, 0.9], [1.0, 1.0], relative=True, method="m")
     assert (found.error, found.bias) == (pytest.approx(0.1), pytest.approx(0.0))
     assert HeldOut.from_json(found.to_json(), where="x") == found
+
+
+def test_a_lean_is_told_with_its_side_and_chance_is_none():
+    assert describe_lean(error=0.022, bias=0.0215, n=12) == "2.15 points too high on average"
+    assert describe_lean(error=0.022, bias=-0.0215, n=12) == "2.15 points too low on average"
+    assert describe_lean(error=0.022, bias=0.0215, n=3) == ""  # three may err to one side by chance
+    assert describe_lean(error=0.01, bias=0.002, n=1000) == ""  # sure, but the spread is the news
+    assert describe_lean(error=0.0, bias=0.0, n=0) == ""
+    rng = np.random.default_rng(0)
+    fair = [compare_with_truth(rng.normal(size=12), np.zeros(12), method="m") for _ in range(1000)]
+    assert sum(bool(one.lean) for one in fair) < 50
 
 
 @pytest.mark.parametrize(

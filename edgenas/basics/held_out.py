@@ -1,5 +1,6 @@
 """The error of a predictor on networks that it has not seen."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -40,6 +41,27 @@ class HeldOut:
     def to_json(self) -> dict[str, Any]:
         """The JSON object."""
         return asdict(self)
+
+    @property
+    def lean(self) -> str:
+        """To which side predicted accuracies err, as from ``describe_lean``."""
+        return describe_lean(error=self.error, bias=self.bias, n=self.n)
+
+
+def describe_lean(*, error: float, bias: float, n: int) -> str:
+    """To which side predicted accuracies err and by how much; empty: to neither, for all we know.
+
+    They lean where their bias is more than half of their error, and more than chance gives. Without
+    a bias, the mean of normal errors has the standard deviation 1.25 error / sqrt(n).
+
+    Args:
+        error: mean |predicted - measured|, a fraction.
+        bias: mean of predicted - measured, a fraction.
+        n: how many networks.
+    """
+    if not n or abs(bias) <= error * max(0.5, 2.5 / math.sqrt(n)):
+        return ""
+    return f"{100 * abs(bias):.2f} points too {'high' if bias > 0 else 'low'} on average"
 
 
 def compare_with_truth(

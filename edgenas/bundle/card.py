@@ -35,7 +35,7 @@ def model_card(record: Record, *, manifest: Mapping[str, Any], onnx: bytes) -> s
         "## What is promised",
         _to_list([str(promise) for promise in record.promises] or ["nothing: no budget was given"]),
         "## What is known",
-        f"- {_name_accuracy(record)}: {record.accuracy}",
+        f"- Top-1 {record.accuracy.name}: {record.accuracy}",
         *_describe_classes(record),
         *([f"- Weights of its own: {record.retraining}"] if record.retraining else []),
         *([f"- Quantised: {record.quantisation}"] if record.quantisation else []),
@@ -95,10 +95,6 @@ def _describe_tflite(record: Record, manifest: Mapping[str, Any]) -> list[str]:
         "On a phone, LiteRT's `benchmark_model` times it; `edgenas bench` reads what it prints:",
         "```console\n" + "\n".join(f"$ {line}" for line in commands) + "\n```",
     ]
-
-
-def _name_accuracy(record: Record) -> str:
-    return "Agreement" if record.accuracy.teacher else "Top-1 accuracy"
 
 
 def _describe_classes(record: Record) -> list[str]:

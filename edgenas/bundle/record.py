@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from edgenas.basics.decode import decode
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import check_schema
+from edgenas.basics.held_out import describe_lean
 from edgenas.basics.ranges import (
     ALWAYS,
     Count,
@@ -45,6 +46,7 @@ class AccuracyRecord:
         images: number of images.
         error: a fraction. If predicted, the mean absolute error on held-out archs; if measured,
             the standard error of a proportion.
+        bias: mean of predicted - measured on the same archs, if predicted. None: not known.
         archs: number of archs that ``error`` was measured on, if predicted; else 0.
         chosen: whether a search by this very predictor chose those archs.
         copies: how many of the images are copies of images that the weights have learnt from, if
@@ -58,6 +60,7 @@ class AccuracyRecord:
     split: Words
     images: Count
     error: Fraction
+    bias: Annotated[float, Range(-1e6, 1e6, "fraction")] | None = None
     archs: Annotated[Count, ALWAYS] = 0
     chosen: bool = False
     copies: Count | None = None
@@ -92,9 +95,14 @@ class AccuracyRecord:
         return f"{self.copies} of {self.images} images are copies of training images"
 
     @property
+    def name(self) -> str:
+        """The word for the number wherever it stands: ``accuracy`` or ``agreement``."""
+        return "agreement" if self.teacher else "accuracy"
+
+    @property
     def what(self) -> str:
-        """What the number says of a network: its accuracy, or its agreement with another one."""
-        return f"agreement with {self.teacher}" if self.teacher else "accuracy"
+        """The name and whose answers count as right, where no labels do."""
+        return f"{self.name} with {self.teacher}" if self.teacher else self.name
 
     @property
     def figure(self) -> str:
@@ -103,10 +111,24 @@ class AccuracyRecord:
 
     @property
     def summary(self) -> str:
-        """The number with its kind, e.g. ``91.20% measured``."""
+        """The number with its kind, which follows its name, e.g. ``91.20% measured``."""
         if self.kind == "unknown":
             return self.figure
-        return f"{self.figure} {self.kind}" + (f" {self.what}" if self.teacher else "")
+        return f"{self.figure} {self.kind}" + (f" with {self.teacher}" if self.teacher else "")
+
+    @property
+    def lean(self) -> str:
+        """To which side such predictions err, and by how much; empty where none is known."""
+        if self.kind != "predicted" or self.bias is None:
+            return ""
+        return describe_lean(error=self.error, bias=self.bias, n=self.archs)
+
+    @property
+    def doubt(self) -> str:
+        """How far off such predictions are, in a few words; of measured ones nothing."""
+        if self.kind != "predicted":
+            return ""
+        return self.lean or f"off by {100 * self.error:.2f} points on average"
 
     def __str__(self) -> str:
         if self.kind == "unknown":
@@ -118,6 +140,8 @@ class AccuracyRecord:
             return f"{self.value:.2%} measured ({where}, standard error {points}{copies})"
         kind = "archs that a search chose" if self.chosen else "held-out archs"
         held_out = f"mean error {points} on {self.archs} {kind}"
+        if self.lean:
+            held_out += f": such predictions were {self.lean}"
         return f"{self.summary} ({where}, {held_out})"
 
 
@@ -359,7 +383,7 @@ class Record:
                 del value[name]
         retraining = value.get("retraining", {})
         for accuracy in (value["accuracy"], retraining.get("before"), retraining.get("after")):
-            for name in ("copies", "teacher"):
+            for name in ("bias", "copies", "teacher"):
                 if accuracy is not None and accuracy[name] is None:
                     del accuracy[name]
         # Tuples become lists, so that this equals what is read from a file.

@@ -97,9 +97,10 @@ def run(request: ParetoRequest, files: FrontFiles, shown: Shown) -> None:
         _print_front(front, files=files)
     error = fronts.error
     if error is not None:
+        lean = f": such predictions were {error.lean}" if error.lean else ""
         print_text(
             f"accuracy: predicted, of {fronts.data}; mean error {100 * error.error:.2f} points on "
-            f"{error.n} archs"
+            f"{error.n} archs{lean}"
         )
     for path in files.paths:
         print_line(f"written: {path}")

@@ -24,7 +24,7 @@ def describe_briefly(result: "Result") -> Facts:
     facts: Facts = [("promise", str(promise)) for promise in record.promises]
     facts += [
         ("network", _cut(str(result.arch), f" (id {result.arch.id})", room=room)),
-        (_what(record.accuracy), _accuracy(record.accuracy)),
+        (record.accuracy.name, _accuracy(record.accuracy)),
         *_classes(record),
         *_latency(record),
     ]
@@ -52,7 +52,7 @@ def describe_fully(result: "Result") -> Facts:
     facts: Facts = [("promise", str(promise)) for promise in record.promises]
     facts += [
         ("network", f"{result.arch} (id {result.arch.id})"),
-        (_what(record.accuracy), str(record.accuracy)),
+        (record.accuracy.name, str(record.accuracy)),
         *_classes(record),
     ]
     if record.retraining is not None:
@@ -80,18 +80,13 @@ def _classes(record: "Record") -> Facts:
     ]
 
 
-def _what(accuracy: "AccuracyRecord") -> str:
-    return "agreement" if accuracy.teacher else "accuracy"
-
-
 def _accuracy(accuracy: "AccuracyRecord") -> str:
     """The accuracy with its kind, the images that it is of, and how far off it may be."""
     if accuracy.kind != "predicted":
         return str(accuracy)
-    off = f"n={accuracy.images}; off by {100 * accuracy.error:.2f} points on average"
-    if accuracy.teacher:
-        return f"{accuracy.figure} {accuracy.kind} with {accuracy.teacher} ({off})"
-    return f"{accuracy.summary} ({accuracy.data} {accuracy.split}, {off})"
+    # Beside the name of a teacher there is no room for that of the images.
+    images = "" if accuracy.teacher else f"{accuracy.data} {accuracy.split}, "
+    return f"{accuracy.summary} ({images}n={accuracy.images}; {accuracy.doubt})"
 
 
 def _latency(record: "Record") -> Facts:

@@ -34,8 +34,11 @@ def run(request: SearchRequest, comparison: CompareRequest, shown: Shown) -> Non
 
 
 def _print_answer(answer: "SearchAnswer") -> None:
-    error = answer.predictor.error
-    off = "" if error is None else f", mean error {100 * error.error:.2f} points on {error.n} archs"
+    error = answer.predictor.chosen or answer.predictor.error
+    off = ""
+    if error is not None:
+        off = f", mean error {100 * error.error:.2f} points on {error.n} archs"
+        off += f": such predictions were {error.lean}" if error.lean else ""
     rows = [
         ("network", f"{answer.arch} (id {answer.arch.id})"),
         ("accuracy", f"{answer.accuracy:.2%} predicted ({answer.predictor.source}{off})"),

@@ -105,8 +105,13 @@ def _specialize_fleet(devices: Path, *, sign: str | None, where: Where, shown: S
         rows = [outcome.to_json() for outcome in outcomes]
         print_json({"schema": "edgenas.fleet-result/1", "folder": str(folder), "entries": rows})
     else:
-        names = ("bundle", "network", "accuracy", "latency", "MACs", "params")
+        made = [o.result.record.accuracy for o in outcomes if o.result is not None]
+        # A fleet may hold networks of several supernets.
+        name = " or ".join(sorted({one.name for one in made})) or "accuracy"
+        names = ("bundle", "network", name, "latency", "MACs", "params")
         print_table(names, [_fleet_row(outcome) for outcome in outcomes])
+        for what, lean in sorted({(one.what, one.lean) for one in made if one.lean}):
+            print_text(f"{what}: such predictions were {lean}")
         for outcome in outcomes:
             if outcome.result is None:
                 hint = f" (hint: {outcome.hint})" if outcome.hint else ""

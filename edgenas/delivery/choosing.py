@@ -378,10 +378,9 @@ def _describe_unbound(prepared: Prepared, built: BuiltNetwork, *, budget: float)
     least *= needs / own
     tighter = float(f"{500 * (least + needs):.2g}")
     advice = f" Try --latency {tighter:g}ms" if least < 1e-3 * tighter < needs else ""
-    others = " that keeps the other budgets" if len(prepared.constraints) > 1 else ""
-    takes = f"takes {'' if measured else 'at most '}{milliseconds(needs)}"
+    others = " within the other budgets" if len(prepared.constraints) > 1 else ""
     return (
-        f"the budget decides nothing: the best network{others} {takes}.{advice}; space "
-        f"{space.name} has no better one, though {latency.device.name} could run one about "
-        f"{budget / needs:.1f} times as slow from a larger space"
+        f"the budget decides nothing: even the best network{others} keeps it.{advice}; it takes "
+        f"{'' if measured else 'at most '}{milliseconds(needs)}, and {latency.device.name} could "
+        f"run one about {budget / needs:.1f} times as slow from a larger space than {space.name}"
     )

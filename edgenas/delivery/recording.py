@@ -172,6 +172,7 @@ def _describe_accuracy(prepared: Prepared, chosen: Chosen, evaluated: Evaluated)
         split=split,
         images=count,
         error=error.error,
+        bias=error.bias,
         archs=error.n,
         chosen=error is prepared.predictor.chosen,
         teacher=prepared.trained.teacher,

@@ -67,7 +67,7 @@ def bundle_page(contents: Contents) -> str:
         show_classes(record.classes, record.accuracy) if record.classes else None,
         _retraining(record.retraining) if record.retraining else None,
         _attempts(trace, budget=limit) if trace.attempts else None,
-        _front(trace.front) if trace.front else None,
+        _front(trace.front, record.accuracy.name) if trace.front else None,
         _notes(record),
         _provenance(contents),
     )
@@ -75,13 +75,13 @@ def bundle_page(contents: Contents) -> str:
 
 def _tiles(record: Record) -> Element:
     accuracy, costs = record.accuracy, record.costs
-    words = f"top-1 {accuracy.kind}, {accuracy.data} {accuracy.split}"
-    if accuracy.teacher:
-        words = f"{accuracy.kind} {accuracy.what}, {accuracy.data} {accuracy.split}"
+    words = f"{accuracy.kind} top-1 {accuracy.what}, {accuracy.data} {accuracy.split}"
     if accuracy.caution:
         words += f"; too high: {accuracy.caution}"
+    if accuracy.lean:
+        words += f"; such predictions were {accuracy.lean}"
     if accuracy.kind == "unknown":
-        words = "top-1: nobody has measured it"
+        words = f"top-1 {accuracy.name}: nobody has measured it"
     tiles = [(accuracy.figure, words)]
     if record.measured is not None:
         tiles.append((milliseconds(record.measured.median), "latency measured, median"))
@@ -262,7 +262,7 @@ def _attempts(trace: Trace, *, budget: float | None) -> Element:
     )
 
 
-def _front(front: Sequence[FrontNetwork]) -> Element:
+def _front(front: Sequence[FrontNetwork], name: str) -> Element:
     rows: list[tuple[Node, ...]] = [
         (
             node("code", network.arch_id),
@@ -273,7 +273,7 @@ def _front(front: Sequence[FrontNetwork]) -> Element:
         for network in front
     ]
     listed = table(
-        ("network", "ms", "accuracy", "in words"), rows, label="The front of the networks seen"
+        ("network", "ms", name, "in words"), rows, label="The front of the networks seen"
     )
     summary = f"{len(front)} networks of the front of all that were seen, predicted"
     return section(
@@ -298,7 +298,7 @@ def _provenance(contents: Contents) -> Element:
     predicted, measured = record.predicted, record.measured
     rows: list[tuple[str, Node]] = [
         ("target", str(record.target)),
-        ("accuracy", str(record.accuracy)),
+        (record.accuracy.name, str(record.accuracy)),
         ("costs", record.costs_text()),
         ("supernet", f"{record.supernet}, weights SHA-256 {record.supernet_digest[:16] or 'none'}"),
         ("weights", "the supernet's" if record.retraining is None else str(record.retraining)),

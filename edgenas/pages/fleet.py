@@ -39,11 +39,13 @@ def fleet_page(fleet: Mapping[str, Any]) -> str:
 def _card(entry: Mapping[str, Any]) -> Element:
     record = Record.from_json(entry["report"], where=f"{entry['name']}: report")
     link = node("a", entry["name"], href=f"{quote(entry['folder'])}/report.html")
+    lean = record.accuracy.lean
     promises = "; ".join(str(promise) for promise in record.promises) or "no budget was given"
     return node(
         "li",
         node("h3", link),
-        node("p", node("b", record.accuracy.summary)),
+        node("p", record.accuracy.name, " ", node("b", record.accuracy.summary)),
+        node("p", f"such predictions were {lean}", class_="muted") if lean else None,
         node("p", describe_latency(record)),
         node("p", promises, class_="muted"),
         node("p", record.costs_text(), class_="muted"),

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
+from edgenas.basics.held_out import describe_lean
 from edgenas.basics.units import count
 from edgenas.pages.front_charts import (
     Axes,
@@ -47,6 +48,8 @@ def fronts_page(fronts: Mapping[str, Any], *, axes: Axes | None = None) -> str:
             f"predicted, of {accuracy['of']}; mean error {100 * accuracy['error']:.2f} points on "
             f"{accuracy['n']} archs ({accuracy['method']})"
         )
+        lean = describe_lean(**{name: accuracy[name] for name in ("error", "bias", "n")})
+        words += f"; such predictions were {lean}" if lean else ""
         rows.insert(1, ("accuracy", words))
     shown = [_show_front(front, pairs, fronts) for front in fronts["devices"]]
     return page(
