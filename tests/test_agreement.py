@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from edgenas.bundle.record import AccuracyRecord, Record
+from edgenas.bundle.accuracy import AccuracyRecord
+from edgenas.bundle.record import Record
 from edgenas.cli.result import describe_briefly
 from edgenas.delivery.request import SUPERNET, SpecializeRequest
 from edgenas.delivery.result import Result

@@ -24,11 +24,11 @@ from PIL.PngImagePlugin import PngInfo
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.version import name_build, version
 from edgenas.bundle import example, manifest
+from edgenas.bundle.accuracy import AccuracyRecord
 from edgenas.bundle.card import model_card
 from edgenas.bundle.claim import ClaimCheck
 from edgenas.bundle.contents import read_contents
 from edgenas.bundle.record import (
-    AccuracyRecord,
     MeasuredLatency,
     PredictedLatency,
     Promise,

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from edgenas.basics.errors import EdgenasError
+from edgenas.bundle.accuracy import AccuracyRecord
 from edgenas.bundle.classes import PAIRS, ClassAccuracies, count_by_class, wilson_interval
-from edgenas.bundle.record import AccuracyRecord, Record
+from edgenas.bundle.record import Record
 from edgenas.latency.device import Target
 from edgenas.pages.classes import show_classes
 from edgenas.pages.markup import page

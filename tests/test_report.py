@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pages import Tree
 
+from edgenas.bundle.accuracy import AccuracyRecord
 from edgenas.bundle.contents import Contents
-from edgenas.bundle.record import AccuracyRecord, PredictedLatency, Promise, Record
+from edgenas.bundle.record import PredictedLatency, Promise, Record
 from edgenas.bundle.trace import (
     Attempt,
     FrontNetwork,

@@ -14,8 +14,9 @@ from PIL import Image
 
 from edgenas.accuracy.evaluation import measure_accuracy
 from edgenas.basics.errors import EdgenasError
+from edgenas.bundle.accuracy import AccuracyRecord
 from edgenas.bundle.contents import read_contents
-from edgenas.bundle.record import AccuracyRecord, Record, RetrainedNetwork, Retraining
+from edgenas.bundle.record import Record, RetrainedNetwork, Retraining
 from edgenas.bundle.verify import verify_bundle
 from edgenas.delivery import ranking, retraining
 from edgenas.delivery.fleet import read_fleet

@@ -8,7 +8,8 @@ from edgenas.cli.console import Facts, fold, screen_width
 from edgenas.clock.measure import statistic
 
 if TYPE_CHECKING:
-    from edgenas.bundle.record import AccuracyRecord, Record
+    from edgenas.bundle.accuracy import AccuracyRecord
+    from edgenas.bundle.record import Record
     from edgenas.delivery.result import Result
 
 # So many lines has a result at most, if its own facts leave room.

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from edgenas.accuracy.measured import evaluated_on
 from edgenas.basics.files import sha256
+from edgenas.bundle.accuracy import AccuracyRecord
 from edgenas.bundle.energy import PredictedEnergy
 from edgenas.bundle.record import (
-    AccuracyRecord,
     MeasuredLatency,
     PredictedLatency,
     Promise,

@@ -20,7 +20,8 @@ from edgenas.accuracy.evaluation import measure_accuracy
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import cache_folder
 from edgenas.basics.units import duration, milliseconds
-from edgenas.bundle.record import AccuracyRecord, RetrainedNetwork, Retraining
+from edgenas.bundle.accuracy import AccuracyRecord
+from edgenas.bundle.record import RetrainedNetwork, Retraining
 from edgenas.delivery.building import BuiltNetwork, build
 from edgenas.delivery.choosing import Chosen, DeviceBench, find_candidates
 from edgenas.delivery.preparing import Prepared

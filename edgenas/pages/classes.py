@@ -2,8 +2,8 @@
 
 from xml.etree.ElementTree import Element
 
+from edgenas.bundle.accuracy import AccuracyRecord
 from edgenas.bundle.classes import ClassAccuracies, ClassAccuracy
-from edgenas.bundle.record import AccuracyRecord
 from edgenas.pages.markup import Node, node, section, table
 
 _SHOWN = 20  # classes; the others are folded away
