@@ -12,8 +12,8 @@ NO_LOGIN = "no login leads to "
 def name_in_command(device: Device) -> str:
     """What ``--device`` takes for a device: its name, or its path where the name finds another."""
     paths = (folder / device.path.name for folder in data_folders("device_profiles"))
-    found = next((path for path in paths if path.is_file()), None)
-    if found is not None and found.resolve() == device.path.resolve():
+    first = next((path for path in paths if path.is_file()), None)
+    if first is not None and first.resolve() == device.path.resolve():
         return device.name
     return shlex.quote(str(device.path))
 
