@@ -70,6 +70,7 @@ def test_a_known_bias_is_told_with_its_side():
     assert (measured.lean, measured.doubt) == ("", "")
 
 
+@pytest.mark.slow
 def test_the_supernet_of_photos_says_what_it_is(delivered: Result):
     record = delivered.record
     assert record.supernet == SUPERNET == "lite-photo"
@@ -96,6 +97,7 @@ def test_the_supernet_of_photos_says_what_it_is(delivered: Result):
     assert (again.accuracy, again.origin) == (record.accuracy, record.origin)
 
 
+@pytest.mark.slow
 def test_a_bundle_of_photos_names_a_thousand_classes(delivered: Result):
     labels = json.loads((delivered.folder / "manifest.json").read_text())["labels"]
     assert len(labels) == len(set(labels)) == 1000

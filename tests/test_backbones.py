@@ -115,11 +115,11 @@ TORCHVISION = [name for name, backbone in BACKBONES.items() if backbone.download
 
 
 # Of the same shape as mnasnet0_5 and mobilenet_v3_small.
-SLOW = ("mnasnet0_75", "mnasnet1_0", "mnasnet1_3", "mobilenet_v3_large")
+QUICK = ("mobilenet_v3_small", "efficientnet_b0")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in TORCHVISION]
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in TORCHVISION]
 )
 def test_networks_of_torchvision_give_their_answers(name: str, tmp_path: Path):
     library = pytest.importorskip("torchvision.models")
@@ -294,7 +294,15 @@ WRAPPED: dict[str, Callable[[dict[str, Tensor]], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("wrapped", WRAPPED)
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        pytest.param(
+            w, marks=[pytest.mark.slow] * (w in ("nested", "parallel", "compiled", "averaged"))
+        )
+        for w in WRAPPED
+    ],
+)
 def test_files_are_read_as_people_have_them(wrapped: str, tmp_path: Path):
     tensors = lite(0).state_dict()
     trained = imported("lite0", WRAPPED[wrapped](tensors), tmp_path)

@@ -91,7 +91,7 @@ def test_a_copy_is_found_however_it_was_encoded(how: str, side: int):
     assert find_copies(stored([ANEW[how](p) for p in SCENES], side), known).all()
 
 
-@pytest.mark.parametrize("side", [32, 96])
+@pytest.mark.parametrize("side", [pytest.param(32, marks=pytest.mark.slow), 96])
 @pytest.mark.parametrize("how", OTHERWISE)
 def test_another_photo_of_the_same_is_no_copy(how: str, side: int):
     known = Sketches.of(stored([saved(p) for p in SCENES], side))

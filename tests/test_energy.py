@@ -299,7 +299,10 @@ def energy_of(running, tmp_path, version: str, model: bytes, **changes) -> Measu
     return found
 
 
-@pytest.mark.parametrize("version", ["8.0.1", "8.5.2", "10.3.0", "11.1.0"])
+@pytest.mark.parametrize(
+    "version",
+    ["8.5.2", *(pytest.param(v, marks=pytest.mark.slow) for v in ("8.0.1", "10.3.0", "11.1.0"))],
+)
 def test_an_engine_draws_what_the_law_says(version, there, tmp_path):
     # TensorRT 8.0 has no HardSwish.
     model = relu_graph() if version == "8.0.1" else network_graph(TINY, TINY.largest())

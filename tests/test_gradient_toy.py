@@ -56,7 +56,7 @@ def tables_of(values: np.ndarray) -> Tables:
     "strategy",
     [
         # One of each family; the others take their time.
-        pytest.param(name, marks=() if name in ("darts-v1", "enas", "gdas") else pytest.mark.slow)
+        pytest.param(name, marks=() if name in ("darts-v1", "gdas") else pytest.mark.slow)
         for name in sorted(STRATEGIES)
     ],
 )

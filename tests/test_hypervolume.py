@@ -147,7 +147,7 @@ def test_all_ends_stay_where_there_is_room_for_none():
 
 
 @pytest.mark.skipif(not FOLDER.exists(), reason="../shared/data is not here")
-@pytest.mark.parametrize("strategy", ["nsga2", "hypervolume"])
+@pytest.mark.parametrize("strategy", [pytest.param("nsga2", marks=pytest.mark.slow), "hypervolume"])
 def test_real_accuracies_on_two_devices_give_nearly_the_true_front(strategy):
     cells = load_cells(FOLDER)
     names = ("raspi4", "1080ti_1")

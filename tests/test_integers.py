@@ -204,7 +204,9 @@ def distance(made: Network, wanted: Network, int8: bytes) -> float:
     return float(F.mse_loss(torch.from_numpy(found), answers))
 
 
-@pytest.mark.parametrize("form", ["int8-integer", "int8-signed"])
+@pytest.mark.parametrize(
+    "form", ["int8-integer", pytest.param("int8-signed", marks=pytest.mark.slow)]
+)
 def test_fine_tuning_brings_integers_nearer_to_the_network(form: Form):
     made, _, int8 = graphs(form)
     before = copy.deepcopy(made)

@@ -113,7 +113,10 @@ SILENT = {
 }
 
 
-@pytest.mark.parametrize("which", SILENT)
+@pytest.mark.parametrize(
+    "which",
+    [pytest.param(w, marks=[pytest.mark.slow] * (w == "and alive for ever")) for w in SILENT],
+)
 def test_a_silent_board_is_given_up(fake, which):
     body, words = SILENT[which]
     program = fake(body)
@@ -262,6 +265,7 @@ def test_a_board_that_fills_stderr_fills_no_disk_and_no_memory(fake, own_tempora
     assert list(own_temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_real_link_with_a_misbehaving_python(tmp_path, monkeypatch):
     """The same over a real sshd: the Python of the board is such a program."""
     with loopback.board_or_skip(tmp_path / "there") as there:

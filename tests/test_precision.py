@@ -228,6 +228,7 @@ def test_a_fine_tuning_that_diverges_leaves_the_weights(
     assert "int8 weights were not fine-tuned: it diverged at step 3" in record.notes
 
 
+@pytest.mark.slow
 def test_a_fine_tuning_of_int8_is_repeated_to_the_bit(
     rising: Path, photos: Path, tables, monkeypatch: pytest.MonkeyPatch
 ):

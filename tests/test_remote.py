@@ -287,7 +287,7 @@ def test_a_board_runs_on_ncnn_what_was_converted_here(there):
             profile(TINY, target=refused, plan=PLAN, clock=at())
 
 
-@pytest.mark.parametrize("name", ["litert", "tflite"])
+@pytest.mark.parametrize("name", ["litert", pytest.param("tflite", marks=pytest.mark.slow)])
 def test_a_board_runs_on_litert_what_was_written_here(there, name):
     if why_not := litert_cpu.available():
         pytest.skip(why_not)

@@ -133,7 +133,11 @@ def test_the_guide_learns_what_choices_are_worth():
 
 @pytest.mark.parametrize(
     ("sampling", "guide"),
-    [("best-up", "predictor"), ("worst-up", "predictor"), ("best-up", "batch")],
+    [
+        ("best-up", "batch"),
+        pytest.param("best-up", "predictor", marks=pytest.mark.slow),
+        pytest.param("worst-up", "predictor", marks=pytest.mark.slow),
+    ],
 )
 def test_an_attentive_training_goes_on_where_it_was(tmp_path: Path, sampling: str, guide: str):
     toys, whole, cut = toy_images(60), tmp_path / "whole", tmp_path / "cut"

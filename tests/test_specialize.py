@@ -418,7 +418,7 @@ def test_a_bad_image_is_named_or_skipped_when_asked(tiny: Path, photos: Path, tm
 
 
 # One of each family; the others take longer, and keep the same law.
-QUICK_STRATEGIES = ("evolution", "random", "gaussian", "proxyless", "darts-v1")
+QUICK_STRATEGIES = ("evolution", "random", "gaussian", "proxyless")
 
 
 @pytest.mark.parametrize(

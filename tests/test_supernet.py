@@ -16,6 +16,7 @@ from edgenas.space.presets import PRESETS, load_space, tiny
 from edgenas.space.space import Space
 
 SLOW = (
+    "mbv3-photo",
     "ofa-",
     "lite1",
     "lite2",

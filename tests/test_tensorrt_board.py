@@ -121,6 +121,7 @@ def test_a_board_without_tensorrt_is_told_what_to_install(there, tool, edgenas):
     assert "sudo apt install nvidia-jetpack" in done.log
 
 
+@pytest.mark.slow
 def test_any_model_is_timed_on_the_gpu_of_a_board(there, tool, edgenas, tmp_path):
     space = spaces.mbv3_cifar()
     model = network_graph(space, space.smallest())
@@ -161,7 +162,14 @@ def bundle(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("version", ["8.2.1", "10.3.0", "11.1.0"])
+@pytest.mark.parametrize(
+    "version",
+    [
+        pytest.param("8.2.1", marks=pytest.mark.slow),
+        "10.3.0",
+        pytest.param("11.1.0", marks=pytest.mark.slow),
+    ],
+)
 def test_a_board_builds_the_engine_of_a_bundle(there, tool, edgenas, bundle, tmp_path, version):
     tool.set(version=version)
     out = tmp_path / "engine"

@@ -166,7 +166,14 @@ def test_what_may_pass_is_tried_again(there, tool):
     assert all("once more" in line for line in said)
 
 
-@pytest.mark.parametrize("version", ["8.2.1", "10.3.0", "11.1.0"])
+@pytest.mark.parametrize(
+    "version",
+    [
+        pytest.param("8.2.1", marks=pytest.mark.slow),
+        "10.3.0",
+        pytest.param("11.1.0", marks=pytest.mark.slow),
+    ],
+)
 def test_a_lost_cuda_graph_marks_the_time(there, tool, version):
     tool.set(version=version, fault="graph lost")
     model = relu_graph() if version == "8.2.1" else graph()
@@ -274,6 +281,7 @@ def _is_locked(tool: StandIn) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_two_sessions_wait_for_each_other(there, tool):
     tool.set(sleep=4)  # a busy machine takes seconds to make the second link
     said: list[str] = []
