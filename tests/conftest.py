@@ -48,6 +48,11 @@ def why_no_gpu() -> str:
     return "" if torch.cuda.is_available() else "torch finds no NVIDIA GPU here"
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than processors: tests wait for programs and links a fifth of their time."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     gpu = [item for item in items if item.get_closest_marker("gpu")]
     if gpu and (reason := why_no_gpu()):

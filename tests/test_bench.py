@@ -14,6 +14,7 @@ from edgenas.onnx_graph.build import network_graph
 from edgenas.onnx_graph.forms import convert_to_form
 from edgenas.onnx_graph.inputs import parse_shape
 from edgenas.onnx_graph.model import load
+from edgenas.profiling import answering
 from edgenas.profiling import bench as benches
 from edgenas.runtime import registry as runtimes
 from edgenas.space import presets as spaces
@@ -109,9 +110,9 @@ def test_a_precision_that_the_model_does_not_run_in_is_refused(tmp_path):
 
 def test_the_command_tells_all_of_it_as_json(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        benches,
-        "bench",
-        lambda path, *, settings, real=benches.bench, **given: real(path, settings=QUICK, **given),
+        answering,
+        "bench_model",
+        lambda path, *, settings, **given: benches.bench(path, settings=QUICK, **given),
     )
     path = network(tmp_path)
     done = bench(path, "--json", "--compare", "onnxruntime")
