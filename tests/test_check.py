@@ -24,7 +24,7 @@ from edgenas.latency.table_file import load_table, save_table, table_path
 from edgenas.profiling import check as checks
 from edgenas.profiling import reach
 from edgenas.profiling.check import check
-from edgenas.profiling.drift import Canary, DriftCheck, assess_drift, find_causes
+from edgenas.profiling.drift import DriftCheck, Sentinel, assess_drift, find_causes
 from edgenas.profiling.journal import journal_path
 from edgenas.profiling.run import ProfilePlan, profile
 from edgenas.profiling.tables import NoTableError
@@ -202,12 +202,12 @@ def test_a_check_changes_neither_table_nor_journal(profiled):
 
 
 def test_the_interval_is_that_of_the_sign_test():
-    """With 18 canaries the 5th and the 14th enclose the median with at least 95%."""
+    """With 18 sentinels the 5th and the 14th enclose the median with at least 95%."""
     rows = [row(1.0, 1 + i / 500) for i in range(18)]
     (found,) = assess_drift(rows, tolerance=0.05).groups
     assert (found.low, found.high) == (pytest.approx(0.008), pytest.approx(0.026))
     assert found.change == pytest.approx(0.017)
-    assert str(found) == "18 canaries 1.7% slower (+0.8% to +2.6%)"
+    assert str(found) == "18 sentinels 1.7% slower (+0.8% to +2.6%)"
     # All of the interval has to be beyond, not its middle.
     off = [row(1.0, 1.049 if i < 5 else 1.2) for i in range(18)]
     assert not assess_drift(off, tolerance=0.05).drifted
@@ -215,8 +215,8 @@ def test_the_interval_is_that_of_the_sign_test():
     assert assess_drift([row(1.0, 1 / 1.051)] * 18, tolerance=0.05).drifted
 
 
-def row(stored: float, now: float, *, noisy: bool = False) -> Canary:
-    return Canary(kind="layer", name="a", stored=stored, now=now, noisy=noisy)
+def row(stored: float, now: float, *, noisy: bool = False) -> Sentinel:
+    return Sentinel(kind="layer", name="a", stored=stored, now=now, noisy=noisy)
 
 
 # The cause
@@ -258,7 +258,7 @@ def test_a_new_version_that_costs_nothing_is_a_note(profiled):
     assert found.notes[0] == "changed since the table was made: runtime_version was 1.0, is 1.1"
 
 
-def test_noisy_canaries_do_not_count_alone_and_are_told():
+def test_noisy_sentinels_do_not_count_alone_and_are_told():
     rows = [row(1.0, 1.0)] * 9 + [row(1.0, 2.0, noisy=True)]
     assert not assess_drift(rows, tolerance=0.05).drifted
 

@@ -50,7 +50,7 @@ def run(request: CheckRequest, files: CheckFiles, shown: Shown) -> None:
             print_text(f"likely cause: {cause}")
         for words in result.notes:
             print_text(f"note: {words}")
-        print_table(("canary", "", "table", "now", "change"), rows)
+        print_table(("sentinel", "", "table", "now", "change"), rows)
     if result.drifted:
         raise typer.Exit(1)
 

@@ -1,6 +1,6 @@
-"""Does a device still run as its latency table says? A few canaries of it are timed again.
+"""Does a device still run as its latency table says? A few sentinels of it are timed again.
 
-`edgenas.profiling.drift` decides. A device counts as drifted only when timing the canaries once
+`edgenas.profiling.drift` decides. A device counts as drifted only when timing the sentinels once
 more says so too.
 """
 
@@ -15,7 +15,7 @@ from edgenas.clock.measure import DEFAULT
 from edgenas.latency.device import Target
 from edgenas.latency.table import LatencyTable, Timing
 from edgenas.latency.table_file import find_table, load_table
-from edgenas.profiling.drift import Canary, DriftCheck, assess_drift, find_causes, may_drift
+from edgenas.profiling.drift import DriftCheck, Sentinel, assess_drift, find_causes, may_drift
 from edgenas.profiling.method import read_method
 from edgenas.profiling.remeasure import measure_again
 from edgenas.profiling.tables import NoTableError
@@ -44,14 +44,14 @@ def check(
     settings: TimingSettings = DEFAULT,
     progress: Progress = no_progress,
 ) -> DriftCheck:
-    """Time canaries of a target's latency table again, and compare.
+    """Time sentinels of a target's latency table again, and compare.
 
     Args:
         target: whose table; it must be measured.
         clock: where it is timed.
         space: the space of the table; None: the one of its networks.
         tolerance: a fraction between 0 and 1.
-        visits: how often each canary is timed; None: as often as the runtime needs.
+        visits: how often each sentinel is timed; None: as often as the runtime needs.
         settings: of the clock.
         progress: called after each visit.
 
@@ -63,22 +63,22 @@ def check(
     table = _load_measured(target)
     space = space or _read_space(table)
     built = runtimes.is_built_by_tool(target.runtime)
-    time_canaries = partial(
+    time_sentinels = partial(
         measure_again,
         space,
         target=target,
-        parts=_choose_canaries(table, space, built=built),
+        parts=_choose_sentinels(table, space, built=built),
         method=read_method(table),
         visits=visits or (1 if built else VISITS),
         settings=settings,
         clock=clock,
         report=partial(progress, "checking"),
     )
-    first = time_canaries()
-    verdict = assess_drift(_pair_canaries(table, first, space), tolerance=tolerance)
+    first = time_sentinels()
+    verdict = assess_drift(_pair_sentinels(table, first, space), tolerance=tolerance)
     # A device counts as drifted only if it drifted twice.
-    again = time_canaries() if verdict.drifted else first
-    rows = _pair_canaries(table, again, space)
+    again = time_sentinels() if verdict.drifted else first
+    rows = _pair_sentinels(table, again, space)
     last = assess_drift(rows, tolerance=tolerance)
     drifted = verdict.drifted and last.drifted
     causes, notes = find_causes(table, again, rows)
@@ -125,7 +125,7 @@ def _read_space(table: LatencyTable) -> Space:
         raise EdgenasError(error.message, hint="give its file: --space FILE.toml") from None
 
 
-def _choose_canaries(table: LatencyTable, space: Space, *, built: bool) -> list[Layer | Arch]:
+def _choose_sentinels(table: LatencyTable, space: Space, *, built: bool) -> list[Layer | Arch]:
     """Choose networks, and layers of the slower half, whose times are surest; spread by time."""
     timings = {layer: timing for layer, timing in table.layers.items() if not timing.noisy}
     own = set(timings) & set(layers(space))
@@ -154,12 +154,12 @@ def _take_spread(items: Sequence[Item], count: int) -> list[Item]:
     return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
 
 
-def _pair_canaries(table: LatencyTable, again: LatencyTable, space: Space) -> tuple[Canary, ...]:
-    """The time of each canary in the table and now."""
+def _pair_sentinels(table: LatencyTable, again: LatencyTable, space: Space) -> tuple[Sentinel, ...]:
+    """The time of each sentinel in the table and now."""
 
-    def pair(kind: str, name: str, stored: Timing, now: Timing) -> Canary:
+    def pair(kind: str, name: str, stored: Timing, now: Timing) -> Sentinel:
         seconds = stored.seconds, now.seconds
-        return Canary(kind=kind, name=name, stored=seconds[0], now=seconds[1], noisy=now.noisy)
+        return Sentinel(kind=kind, name=name, stored=seconds[0], now=seconds[1], noisy=now.noisy)
 
     stored = {
         network.arch: network.timing for network in table.networks if network.belongs_to(space)

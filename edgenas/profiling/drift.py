@@ -1,10 +1,10 @@
-"""Has a device drifted? What its canaries say when they are timed again.
+"""Has a device drifted? What its sentinels say when they are timed again.
 
 A single layer may come out several percent off, on a machine where nothing has changed. So the
 verdict rests on the median change of the networks, and on that of the layers, each with its
 distribution-free 95% interval (see ``edgenas.clock.board.statistics.median_rank``). A device has
-drifted when one of these intervals lies beyond the tolerance as a whole, or when one canary is off
-by far more.
+drifted when one of these intervals lies beyond the tolerance as a whole, or when one sentinel is
+off by far more.
 """
 
 import math
@@ -17,7 +17,7 @@ from edgenas.clock.board.statistics import median_rank, quantile
 from edgenas.latency.device import Target
 from edgenas.latency.table import LatencyTable
 
-# Alone, a canary has to be off by this multiple of the tolerance: single layers differ by up to
+# Alone, a sentinel has to be off by this multiple of the tolerance: single layers differ by up to
 # 17% between profiles of an unchanged machine.
 ALONE = 4.0
 _CONFIDENCE = 0.95
@@ -31,8 +31,8 @@ _MACHINE = ("cpu", "gpu", "board")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Canary:
-    """One canary: a layer or a network that is timed again. Times are in seconds.
+class Sentinel:
+    """One sentinel: a layer or a network that is timed again. Times are in seconds.
 
     Args:
         kind: ``layer`` or ``network``.
@@ -55,11 +55,11 @@ class Canary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CanaryGroup:
-    """Canaries that give one median change; changes are fractions.
+class SentinelGroup:
+    """Sentinels that give one median change; changes are fractions.
 
     Args:
-        name: ``networks``, ``layers`` or ``canaries``.
+        name: ``networks``, ``layers`` or ``sentinels``.
         count: how many.
         change: the median of their changes.
         low: lower end of its 95% interval; the smallest change where they are fewer than 6.
@@ -86,9 +86,9 @@ class DriftCheck:
         target: whose table was checked.
         date: of the table.
         tolerance: a fraction.
-        rows: the canaries.
-        groups: of canaries.
-        alone: the names of canaries that are off by far more than the tolerance.
+        rows: the sentinels.
+        groups: of sentinels.
+        alone: the names of sentinels that are off by far more than the tolerance.
         drifted: whether the device has drifted.
         causes: the causes of a drift, the likeliest first; empty without a drift.
         notes: what else a reader should know.
@@ -97,8 +97,8 @@ class DriftCheck:
     target: Target
     date: str
     tolerance: float
-    rows: tuple[Canary, ...]
-    groups: tuple[CanaryGroup, ...]
+    rows: tuple[Sentinel, ...]
+    groups: tuple[SentinelGroup, ...]
     alone: tuple[str, ...]
     drifted: bool
     causes: tuple[str, ...]
@@ -123,7 +123,7 @@ class DriftCheck:
         return {"target": asdict(self.target), **plain, **lists, "rows": rows}
 
     def to_junit(self) -> str:
-        """The JUnit XML: one test case for the device, and one for each canary."""
+        """The JUnit XML: one test case for the device, and one for each sentinel."""
         suites = ElementTree.Element("testsuites")
         suite = ElementTree.SubElement(
             suites,
@@ -159,24 +159,24 @@ class DriftCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftVerdict:
-    """What timing the canaries once says; the fields are those of `DriftCheck`."""
+    """What timing the sentinels once says; the fields are those of `DriftCheck`."""
 
-    groups: tuple[CanaryGroup, ...]
+    groups: tuple[SentinelGroup, ...]
     alone: tuple[str, ...]
     drifted: bool
 
 
-def assess_drift(rows: Sequence[Canary], *, tolerance: float) -> DriftVerdict:
-    """Decide whether canaries that were timed once show a drift.
+def assess_drift(rows: Sequence[Sentinel], *, tolerance: float) -> DriftVerdict:
+    """Decide whether sentinels that were timed once show a drift.
 
     Args:
-        rows: the canaries, at least one.
+        rows: the sentinels, at least one.
         tolerance: a fraction.
     """
     kinds = {f"{kind}s": [r for r in rows if r.kind == kind] for kind in ("network", "layer")}
     if min(map(len, kinds.values())) < _FEWEST:
-        kinds = {"canaries": list(rows)}
-    groups = tuple(_group_canaries(name, members) for name, members in kinds.items())
+        kinds = {"sentinels": list(rows)}
+    groups = tuple(_group_sentinels(name, members) for name, members in kinds.items())
     # As ratios: what is as much faster as slower is as far away.
     limit = math.log1p(tolerance)
     far = ALONE * limit
@@ -187,10 +187,10 @@ def assess_drift(rows: Sequence[Canary], *, tolerance: float) -> DriftVerdict:
     return DriftVerdict(groups=groups, alone=alone, drifted=drifted or bool(alone))
 
 
-def _group_canaries(name: str, rows: Sequence[Canary]) -> CanaryGroup:
+def _group_sentinels(name: str, rows: Sequence[Sentinel]) -> SentinelGroup:
     changes = sorted(row.change for row in rows)
     rank = median_rank(len(changes), _CONFIDENCE) or 0
-    return CanaryGroup(
+    return SentinelGroup(
         name=name,
         count=len(changes),
         change=quantile(changes, 0.5),
@@ -199,20 +199,20 @@ def _group_canaries(name: str, rows: Sequence[Canary]) -> CanaryGroup:
     )
 
 
-def may_drift(group: CanaryGroup, *, tolerance: float) -> bool:
+def may_drift(group: SentinelGroup, *, tolerance: float) -> bool:
     """Whether the interval of a group reaches beyond the tolerance."""
     return max(math.log1p(group.high), -math.log1p(group.low)) > math.log1p(tolerance)
 
 
 def find_causes(
-    table: LatencyTable, again: LatencyTable, rows: Sequence[Canary]
+    table: LatencyTable, again: LatencyTable, rows: Sequence[Sentinel]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The likely causes of a drift, the likeliest first, and the notes that hold without one.
 
     Args:
         table: the stored one.
-        again: the table of the canaries timed again, with the machine as it is now.
-        rows: the canaries.
+        again: the table of the sentinels timed again, with the machine as it is now.
+        rows: the sentinels.
     """
     before = {**table.environment, "runtime_version": table.runtime_version}
     now = {**again.environment, "runtime_version": again.runtime_version}
@@ -238,7 +238,8 @@ def find_causes(
     if noisy or (load and cores and load > cores):
         busy = f", the load was {load:.1f} on {cores} cores" if load and cores else ""
         causes.append(
-            f"noise: {noisy} of {len(rows)} canaries met the machine at full speed too seldom{busy}"
+            f"noise: {noisy} of {len(rows)} sentinels met the machine at full speed too seldom"
+            f"{busy}"
         )
     if not causes:
         causes.append(
@@ -247,7 +248,7 @@ def find_causes(
         )
     notes = [f"changed since the table was made: {words}" for words in machine + versions]
     if noisy:
-        notes.append(f"{noisy} of {len(rows)} canaries stayed noisy")
+        notes.append(f"{noisy} of {len(rows)} sentinels stayed noisy")
     return tuple(causes), tuple(notes)
 
 
