@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from trtexec_board import left_over, stay
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
@@ -97,6 +98,39 @@ class Loopback:
             yield
         finally:
             config.write_text(kept)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
+    """One board for all tests of a module, which takes it as ``running = loopback.running``."""
+    with board_or_skip(tmp_path_factory.mktemp("board")) as board:
+        yield board
+
+
+@contextmanager
+def _reached(running: Loopback, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[None]:
+    """Meanwhile ssh knows the board, and edgenas has a cache; afterwards nothing is left on it."""
+    monkeypatch.setenv("PATH", f"{running.folder / 'client'}:{os.environ['PATH']}")
+    monkeypatch.setenv("EDGENAS_CACHE", str(cache))
+    yield
+    assert running.quiet()
+    assert running.left() == []
+
+
+@pytest.fixture
+def there(running, monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[Loopback]:
+    """The board as a test needs it, taken as ``there = loopback.there``."""
+    with _reached(running, monkeypatch, tmp_path / "cache"):
+        yield running
+
+
+@pytest.fixture
+def there_with_tensorrt(running, monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[Loopback]:
+    """As ``there``; afterwards no folder of the clock for engines is left either."""
+    before = set(left_over())
+    with _reached(running, monkeypatch, tmp_path / "cache"):
+        yield running
+    assert not stay(before)
 
 
 def children(parent: int) -> list[int]:

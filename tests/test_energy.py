@@ -55,12 +55,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[loopback.Loopb
         yield there
 
 
-@pytest.fixture
-def there(running, monkeypatch: pytest.MonkeyPatch) -> Iterator[loopback.Loopback]:
-    monkeypatch.setenv("PATH", f"{running.folder / 'client'}:{os.environ['PATH']}")
-    yield running
-    assert running.quiet()
-    assert running.left() == []
+there = loopback.there
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 """Times after minutes of steady load, beside the cool ones; the stand-in heats by its own clock."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 
 import loopback
 import pytest
 import trtexec_law
-from trtexec_board import StandIn, left_over, stay
+from trtexec_board import StandIn
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.clock import measure
@@ -31,22 +30,7 @@ SLOWDOWN, SECONDS = 0.2, 120.0
 DEVICE = ("--device", "jetson-orin-nano", "--ssh", "loop")
 TARGET = Target("jetson-orin-nano", "tensorrt", "fp16")
 
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[loopback.Loopback]:
-    with loopback.board_or_skip(tmp_path_factory.mktemp("board")) as there:
-        yield there
-
-
-@pytest.fixture
-def there(running, monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[loopback.Loopback]:
-    monkeypatch.setenv("PATH", f"{running.folder / 'client'}:{os.environ['PATH']}")
-    monkeypatch.setenv("EDGENAS_CACHE", str(tmp_path / "cache"))
-    before = set(left_over())
-    yield running
-    assert running.quiet()
-    assert running.left() == []
-    assert not stay(before)
+running, there = loopback.running, loopback.there_with_tensorrt
 
 
 @pytest.fixture

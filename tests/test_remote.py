@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -62,20 +61,7 @@ batch = 1
 no_estimate = "profile it"
 """
 
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[loopback.Loopback]:
-    with loopback.board_or_skip(tmp_path_factory.mktemp("board")) as there:
-        yield there
-
-
-@pytest.fixture
-def there(running, monkeypatch: pytest.MonkeyPatch) -> Iterator[loopback.Loopback]:
-    """The board, with the ssh client that knows it; afterwards nothing is left on it."""
-    monkeypatch.setenv("PATH", f"{running.folder / 'client'}:{os.environ['PATH']}")
-    yield running
-    assert running.quiet()
-    assert running.left() == []
+running, there = loopback.running, loopback.there
 
 
 @pytest.fixture(autouse=True)

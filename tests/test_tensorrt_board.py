@@ -2,16 +2,14 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import loopback
 import pytest
 import trtexec_law
-from trtexec_board import StandIn, left_over, stay
+from trtexec_board import StandIn
 
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.run import specialize
@@ -26,23 +24,7 @@ from edgenas.space import presets as spaces
 
 DEVICE = ("--device", "jetson-orin-nano", "--ssh", "loop")
 
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[loopback.Loopback]:
-    with loopback.board_or_skip(tmp_path_factory.mktemp("board")) as there:
-        yield there
-
-
-@pytest.fixture
-def there(running, monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[loopback.Loopback]:
-    """The board, with the ssh client that knows it; afterwards nothing is left on it."""
-    monkeypatch.setenv("PATH", f"{running.folder / 'client'}:{os.environ['PATH']}")
-    monkeypatch.setenv("EDGENAS_CACHE", str(tmp_path / "cache"))
-    before = set(left_over())
-    yield running
-    assert running.quiet()
-    assert running.left() == []
-    assert not stay(before)
+running, there = loopback.running, loopback.there_with_tensorrt
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -36,22 +35,7 @@ TINY = spaces.tiny()
 TENSORRT = runtimes.get("tensorrt")
 HALF = TimingSettings(precision="fp16")
 
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[loopback.Loopback]:
-    with loopback.board_or_skip(tmp_path_factory.mktemp("board")) as there:
-        yield there
-
-
-@pytest.fixture
-def there(running, monkeypatch: pytest.MonkeyPatch) -> Iterator[loopback.Loopback]:
-    """The board, with the ssh client that knows it; afterwards nothing is left on it."""
-    monkeypatch.setenv("PATH", f"{running.folder / 'client'}:{os.environ['PATH']}")
-    before = set(left_over())
-    yield running
-    assert running.quiet()
-    assert running.left() == []
-    assert not stay(before)
+running, there = loopback.running, loopback.there_with_tensorrt
 
 
 @pytest.fixture
