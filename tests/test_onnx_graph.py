@@ -464,3 +464,22 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path):
         file.truncate(2**31)
     with pytest.raises(EdgenasError, match="at most 2 GB"):
         load(tmp_path / "long.onnx")
+
+
+NUMBERS = [
+    kind
+    for kind in TensorProto.DataType.values()
+    if kind not in (TensorProto.UNDEFINED, TensorProto.STRING)
+]
+
+
+@pytest.mark.parametrize("kind", NUMBERS, ids=TensorProto.DataType.Name)
+def test_a_tensor_has_as_many_values_as_it_says(kind: int):
+    tensor = helper.make_tensor("w", kind, [5], np.ones(5))
+    model = made(
+        [node("Constant", [], ["w"], value=tensor), node("Identity", ["w"], ["y"])], [], []
+    )
+    assert loads(model.SerializeToString())
+    model.graph.node[0].attribute[0].t.dims[0] = 2**63 - 1
+    with pytest.raises(EdgenasError, match="its tensor 'w' has fewer values than it says"):
+        loads(model.SerializeToString())

@@ -6,6 +6,7 @@ weights beside a file are only taken from the folder of that file.
 """
 
 import functools
+import math
 import mmap
 import os
 import stat
@@ -109,6 +110,11 @@ def _parsed(data: bytes, *, where: str) -> ModelProto:
         raise _no_file(where, "it has no operators")
     if not all(isinstance(text, str) for text in _texts(model)):
         raise _no_file(where, "it has a name that is not UTF-8")
+    for tensor in tensors_of(model):
+        if not is_external(tensor) and _count_values(tensor) > _most_stored(tensor):
+            raise _no_file(
+                where, f"its tensor {shown(tensor.name)!r} has fewer values than it says"
+            )
     return model
 
 
@@ -301,14 +307,22 @@ def _whole(text: str | None, key: str, name: str) -> int:
 
 def bytes_of(tensor: TensorProto) -> int:
     """How many bytes the values of a tensor take by its shape and its type."""
-    count = 1
-    for extent in tensor.dims:
-        count *= max(0, extent)
     try:
         each = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     except KeyError:
         each = np.dtype(np.float32).itemsize
-    return count * each
+    return _count_values(tensor) * each
+
+
+def _count_values(tensor: TensorProto) -> int:
+    return math.prod(max(0, extent) for extent in tensor.dims)
+
+
+def _most_stored(tensor: TensorProto) -> int:
+    """How many values a tensor stores at most: integers of 2 bits lie four to a byte."""
+    typed = (tensor.float_data, tensor.double_data, tensor.string_data)
+    whole = (tensor.int32_data, tensor.int64_data, tensor.uint64_data)
+    return 4 * (len(tensor.raw_data) + sum(map(len, (*typed, *whole))))
 
 
 def take_in(model: ModelProto, *, folder: Path | None, where: str) -> None:
