@@ -98,6 +98,23 @@ def test_the_supernet_of_photos_says_what_it_is(delivered: Result):
 
 
 @pytest.mark.slow
+def test_a_front_names_agreement_and_its_lean(edgenas, tmp_path: Path):
+    request = ("--metrics", "accuracy,macs", "--evaluations", "300", "--rows", "2")
+    done = edgenas("pareto", *request, "--out", tmp_path / "f.html", "--out", tmp_path / "f.json")
+    assert done.code == 0, done.log
+    page, told = (tmp_path / "f.html").read_text(), json.loads((tmp_path / "f.json").read_text())
+    assert told["accuracy"]["teacher"] == "lite0 at 160 px"
+    flat = " ".join(done.out.split())
+    assert "network agreement MACs" in flat
+    assert "agreement: predicted, of photos validation" in flat
+    for words in (flat, page):
+        assert "such predictions were 2.15 points too high on average" in words
+    assert ">agreement</th>" in page
+    assert "predicted agreement, %" in page
+    assert "accuracy" not in f"{page.partition('<body>')[2]}{done.out}".lower()
+
+
+@pytest.mark.slow
 def test_a_bundle_of_photos_names_a_thousand_classes(delivered: Result):
     labels = json.loads((delivered.folder / "manifest.json").read_text())["labels"]
     assert len(labels) == len(set(labels)) == 1000

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -166,6 +167,16 @@ def test_what_cannot_be_is_told_in_a_line(tiny: Path, names, changes: dict, mess
     with pytest.raises(EdgenasError, match=message) as caught:
         fronts(names, supernet=str(tiny), **changes)
     assert "\n" not in caught.value.message
+
+
+def test_a_page_names_agreement_where_a_teacher_gave_the_labels(tiny: Path):
+    found = fronts(("jetson",), supernet=str(tiny), evaluations=100)
+    for teacher, word, other in (("", "accuracy", "agreement"), ("t", "agreement", "accuracy")):
+        told = replace(found, teacher=teacher).to_json()
+        body = fronts_page(told).partition("<body>")[2].lower()
+        assert f">{word}</th>" in body
+        assert f"predicted {word}, %" in body
+        assert other not in body
 
 
 # The verbs

@@ -9,6 +9,11 @@ from edgenas.basics.held_out import describe_lean
 from edgenas.basics.ranges import ALWAYS, Count, Fraction, PredictedAccuracy, Range, Words
 
 
+def name_accuracy(teacher: str | None) -> str:
+    """The word for a share of right answers: ``accuracy``, or ``agreement`` with a teacher's."""
+    return "agreement" if teacher else "accuracy"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccuracyRecord:
     """Top-1 accuracy as a fraction.
@@ -71,8 +76,8 @@ class AccuracyRecord:
 
     @property
     def name(self) -> str:
-        """The word for the number wherever it stands: ``accuracy`` or ``agreement``."""
-        return "agreement" if self.teacher else "accuracy"
+        """The word for the number wherever it stands, as from ``name_accuracy``."""
+        return name_accuracy(self.teacher)
 
     @property
     def what(self) -> str:

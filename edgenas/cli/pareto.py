@@ -79,6 +79,7 @@ def run(request: ParetoRequest, files: FrontFiles, shown: Shown) -> None:
     """
     request.check()
     axes = files.pair_of(request)
+    from edgenas.bundle.accuracy import name_accuracy
     from edgenas.delivery.front_search import search_fronts
     from edgenas.delivery.fronts import check_ending, write_fronts
     from edgenas.delivery.reporting import check_replaceable
@@ -94,13 +95,13 @@ def run(request: ParetoRequest, files: FrontFiles, shown: Shown) -> None:
         print_json(fronts.to_json())
         return
     for front in fronts.devices:
-        _print_front(front, files=files)
+        _print_front(front, files=files, word=name_accuracy(fronts.teacher))
     error = fronts.error
     if error is not None:
         lean = f": such predictions were {error.lean}" if error.lean else ""
         print_text(
-            f"accuracy: predicted, of {fronts.data}; mean error {100 * error.error:.2f} points on "
-            f"{error.n} archs{lean}"
+            f"{name_accuracy(fronts.teacher)}: predicted, of {fronts.data}; mean error "
+            f"{100 * error.error:.2f} points on {error.n} archs{lean}"
         )
     for path in files.paths:
         print_line(f"written: {path}")
@@ -109,8 +110,9 @@ def run(request: ParetoRequest, files: FrontFiles, shown: Shown) -> None:
     note("to get one of them, give what it takes at most as the budget of edgenas specialize")
 
 
-def _print_front(front: "DeviceFront", *, files: FrontFiles) -> None:
+def _print_front(front: "DeviceFront", *, files: FrontFiles, word: str) -> None:
     points, names = front.few(files.rows), _short_names(front.metrics)
+    names = [word if name == "accuracy" else name for name in names]
     print_line(f"{front.name}: {len(points)} of {len(front.points)} networks shown")
     columns, rows = _table(front, names, points)
     if files.verbose:

@@ -66,13 +66,13 @@ def search_fronts(
     named = _load_devices(request)
     shared = SharedInputs() if inputs is None else inputs
     predicted = any(metric.metric == "accuracy" for metric in request.asked)
-    data, error = "", None
+    data, teacher, error = "", "", None
     if predicted:
         predictor = shared.predictor(request.supernet)
         of, split, images = evaluated_on(predictor)
         data = f"{of} {split}, n={images}" if images else of
-        if teacher := shared.supernet(request.supernet).teacher:
-            data += f", where the answers of {teacher} are right"
+        teacher = shared.supernet(request.supernet).teacher or ""
+        data += f", where the answers of {teacher} are right" if teacher else ""
         error = predictor.require_error()
     space = shared.supernet(request.supernet).supernet.space
     fronts: list[DeviceFront] = []
@@ -87,6 +87,7 @@ def search_fronts(
         supernet=request.supernet,
         space=space.name,
         data=data,
+        teacher=teacher,
         error=error,
         constraints=tuple(map(str, request.constraints)),
         confidence=request.confidence,

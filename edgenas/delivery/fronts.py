@@ -222,6 +222,7 @@ class Fronts:
         space: name of its space.
         data: the images that accuracy is predicted of, e.g. ``cifar10 validation, n=5000``; empty:
             accuracy is no metric.
+        teacher: whose answers count as right; empty: labels that people gave do.
         error: of the accuracy predictor; None: accuracy is no metric.
         constraints: that every network keeps beside.
         confidence: of upper bounds.
@@ -233,6 +234,7 @@ class Fronts:
     supernet: str
     space: str
     data: str
+    teacher: str
     error: HeldOut | None
     constraints: tuple[str, ...]
     confidence: float
@@ -242,12 +244,15 @@ class Fronts:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object, schema first."""
-        error = self.error
+        accuracy = None
+        if self.error is not None:
+            accuracy = {"of": self.data, **self.error.to_json()}
+            accuracy |= {"teacher": self.teacher} if self.teacher else {}
         return {
             "schema": SCHEMA,
             "supernet": self.supernet,
             "space": self.space,
-            "accuracy": None if error is None else {"of": self.data, **error.to_json()},
+            "accuracy": accuracy,
             "constraints": list(self.constraints),
             "confidence": self.confidence,
             "strategy": self.strategy,

@@ -10,6 +10,7 @@ from xml.etree.ElementTree import Element
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import new_file, write_text
 from edgenas.basics.units import count, size
+from edgenas.bundle.accuracy import name_accuracy
 from edgenas.pages.charts import WIDTH, Plane, drawing, span, staircase
 from edgenas.pages.markup import node, short, svg_document
 
@@ -25,6 +26,7 @@ class Axis:
     Args:
         name: of the metric.
         column: of its values in points.
+        word: the metric, for people.
         goal: ``max`` or ``min``.
         label: what stands at the axis: what the numbers are, and their unit.
         factor: from a number of a file to one of the axis.
@@ -32,6 +34,7 @@ class Axis:
 
     name: str
     column: str
+    word: str
     goal: str
     label: str
     factor: float
@@ -108,7 +111,7 @@ def draw_front(
         plane.line(staircase(_frontier(places, goal=y.goal), end=plane.x.high), class_="front"),
         *marks,
         height=plane.height,
-        title=f"The front on {name}: {y.name} and {x.name}",
+        title=f"The front on {name}: {y.word} and {x.word}",
         words=f"{len(points)} networks, {describe_ends(front)}.",
     )
     return chart, plane.height
@@ -158,10 +161,15 @@ def draw_fronts(fronts: Mapping[str, Any], path: Path, *, axes: Axes | None = No
         _draw_with_matplotlib(fronts, pairs, path)
 
 
+def name_metric(name: str, fronts: Mapping[str, Any]) -> str:
+    """A metric of fronts, for people: accuracy is agreement where a teacher's answers are right."""
+    return name_accuracy((fronts["accuracy"] or {}).get("teacher")) if name == "accuracy" else name
+
+
 def name_fronts(fronts: Mapping[str, Any]) -> str:
     """The title of the page and of the picture."""
     names = ", ".join(front["device"] or "any device" for front in fronts["devices"])
-    metrics = [metric["name"] for metric in fronts["devices"][0]["metrics"]]
+    metrics = [name_metric(metric["name"], fronts) for metric in fronts["devices"][0]["metrics"]]
     told = f"{', '.join(metrics[:-1])} and {metrics[-1]}"
     return f"{told[0].upper()}{told[1:]} on {names}"
 
@@ -172,7 +180,7 @@ def _axis(metric: Mapping[str, Any], fronts: Mapping[str, Any]) -> Axis:
     of = f" on {device}" if device else ""
     largest = max(abs(p[column]) for front in fronts["devices"] for p in front["points"])
     if kind == "accuracy":
-        label, factor = "predicted accuracy, %", 100.0
+        label, factor = f"predicted {name_metric(name, fronts)}, %", 100.0
     elif kind in ("latency", "energy"):
         provenances = {
             m["provenance"]
@@ -187,7 +195,14 @@ def _axis(metric: Mapping[str, Any], fronts: Mapping[str, Any]) -> Axis:
         unit = f"{letter}B" if kind == "memory" else letter
         word = "MACs" if kind == "macs" else kind
         label, factor = f"{word}, {unit}" if unit else word, 1 / scale
-    return Axis(name=name, column=column, goal=metric["goal"], label=label, factor=factor)
+    return Axis(
+        name=name,
+        column=column,
+        word=name_metric(name, fronts),
+        goal=metric["goal"],
+        label=label,
+        factor=factor,
+    )
 
 
 def _frontier(places: Sequence[tuple[float, float]], *, goal: str) -> list[tuple[float, float]]:

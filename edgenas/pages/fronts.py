@@ -13,6 +13,7 @@ from edgenas.pages.front_charts import (
     draw_front,
     find_axes,
     name_fronts,
+    name_metric,
     number,
     shared_spans,
 )
@@ -50,7 +51,7 @@ def fronts_page(fronts: Mapping[str, Any], *, axes: Axes | None = None) -> str:
         )
         lean = describe_lean(**{name: accuracy[name] for name in ("error", "bias", "n")})
         words += f"; such predictions were {lean}" if lean else ""
-        rows.insert(1, ("accuracy", words))
+        rows.insert(1, (name_metric("accuracy", fronts), words))
     shown = [_show_front(front, pairs, fronts) for front in fronts["devices"]]
     return page(
         title,
@@ -62,7 +63,7 @@ def fronts_page(fronts: Mapping[str, Any], *, axes: Axes | None = None) -> str:
         ),
         node("div", *shown, class_="columns"),
         section("What the numbers are", facts(rows)),
-        section("Every network", *(_list_networks(front) for front in fronts["devices"])),
+        section("Every network", *(_list_networks(front, fronts) for front in fronts["devices"])),
     )
 
 
@@ -97,13 +98,13 @@ def _sources(front: Mapping[str, Any]) -> str:
     return " ".join(told)
 
 
-def _list_networks(front: Mapping[str, Any]) -> Element:
+def _list_networks(front: Mapping[str, Any], fronts: Mapping[str, Any]) -> Element:
     metrics = front["metrics"]
     names = [metric["name"] for metric in metrics]
     counts = [name for name in ("macs", "params") if name not in names]
     columns = ["network"]
     for metric in metrics:
-        columns.append(metric["name"])
+        columns.append(name_metric(metric["name"], fronts))
         columns += ["at most"] if metric["upper"] else []
     rows: list[tuple[Node, ...]] = []
     for point in front["points"]:
