@@ -257,7 +257,10 @@ def test_the_result_says_what_it_rests_on_and_how_to_go_on(edgenas, tiny: Path):
     told = edgenas(*words, "--verbose").out
     assert max(map(len, told.splitlines())) <= 100
     flat = " ".join(told.split())
-    assert "edgenas profile --device jetson-orin-nano --space tiny --runtime tensorrt" in flat
+    assert (
+        "edgenas profile --device jetson-orin-nano --space tiny --classes 3 --runtime tensorrt"
+        in flat
+    )
     for note in json.loads((folder / "report.json").read_text())["notes"]:
         assert f"note {note}" in flat
     verified = edgenas("verify", folder)

@@ -250,7 +250,9 @@ def test_a_budget_that_decides_nothing_is_said_to_be_so(rising: Path):
 
 def test_every_output_calls_an_estimate_one_and_names_the_command_that_measures(tiny: Path):
     result = specialize(ask(tiny, "latency<=20ms", device="jetson"), out=Path("bundle"))
-    command = "edgenas profile --device jetson-orin-nano --space tiny --runtime tensorrt"
+    command = (
+        "edgenas profile --device jetson-orin-nano --space tiny --classes 3 --runtime tensorrt"
+    )
     for name, text in all_text(result).items():
         assert "estimate" in text, name
         if name != "manifest.json":
@@ -272,6 +274,19 @@ def test_the_command_that_measures_names_a_profile_as_edgenas_finds_it(tiny: Pat
         words = shlex.split(note.partition("measure it: ")[2].partition(";")[0])
         assert words[-2:] == ["--ssh", "user@board"]
         assert load_device(words[words.index("--device") + 1]) == load_device(device)
+
+
+def test_a_space_that_commands_do_not_know_is_not_named_in_one(tiny: Path):
+    space, found = load_supernet(tiny).supernet.space, load_device("jetson")
+    latency = find_latency(space, device=found, target=found.target())
+    archs = space.largest(), space.with_classes(77).largest()
+    (told,) = latency.cautions(archs[1], space=space.with_classes(77))[-1:]
+    assert "--space tiny --classes 77 --runtime tensorrt" in told
+    (told,) = latency.cautions(archs[0], space=replace(space, name="my-own"))[-1:]
+    assert "edgenas profile" not in told
+    assert told.endswith(
+        "measure it: give --ssh user@board to specialize, which profiles the board"
+    )
 
 
 def test_nobody_is_told_to_log_in_where_no_login_leads(tiny: Path):

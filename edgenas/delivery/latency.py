@@ -30,6 +30,7 @@ from edgenas.space.arch import Arch
 from edgenas.space.cost import Tables, Vector
 from edgenas.space.genes import Codes
 from edgenas.space.plan import plan
+from edgenas.space.presets import load_space
 from edgenas.space.primitives import primitives
 from edgenas.space.space import Space
 
@@ -152,18 +153,31 @@ class TargetLatency:
             runtime = runtimes.find(self.target.runtime)
             file = runtime.bundle_file.name if runtime and runtime.bundle_file else "model.onnx"
             cautions = cautions_of(self.model, operators, file=file)
-        advice = advise_measuring(self.device, self._measuring_command(space))
-        if self.device.reach == "ssh":
-            advice += "; or give --ssh to specialize"
+        options = _name_space(space)
+        if options is None and self.device.reach != "none":
+            advice = "measure it: give --ssh user@board to specialize, which profiles the board"
+        else:
+            advice = advise_measuring(self.device, self._measuring_command(options or ""))
+            advice += "; or give --ssh to specialize" if self.device.reach == "ssh" else ""
         cautions.append(f"the latency is {self.predictor.provenance}, not measured; {advice}")
         return cautions
 
-    def _measuring_command(self, space: Space) -> str:
-        command = f"edgenas profile --device {name_in_command(self.device)} --space {space.name}"
+    def _measuring_command(self, space: str) -> str:
+        command = f"edgenas profile --device {name_in_command(self.device)} {space}"
         if not runtimes.can_be_timed(self.target.runtime):
             return f"{command} --runtime {runtimes.DEFAULT} --precision fp32"
         runs = f"--runtime {self.target.runtime} --precision {self.target.precision}"
         return f"{command} {runs} --threads {self.target.threads}"
+
+
+def _name_space(space: Space) -> str | None:
+    """The options of a command that mean a space; None: it has no name that commands know."""
+    try:
+        named = load_space(space.name)
+    except EdgenasError:
+        return None
+    own = "" if named.classes == space.classes else f" --classes {space.classes}"
+    return f"--space {space.name}{own}"
 
 
 def no_energy(
