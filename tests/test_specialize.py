@@ -564,7 +564,7 @@ def test_a_learning_strategy_chooses_the_network_where_only_counts_are_limited(
         (
             {"runtime": "onnxruntime"},
             "no estimate for toy / onnxruntime",
-            "--runtime onnxruntime --precision fp16 --space SPACE --ssh user@board",
+            "no login leads to toy: time networks there with a program of your own",
         ),
     ],
 )
