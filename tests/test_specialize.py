@@ -566,6 +566,11 @@ def test_a_learning_strategy_chooses_the_network_where_only_counts_are_limited(
             "no estimate for toy / onnxruntime",
             "no login leads to toy: time networks there with a program of your own",
         ),
+        (
+            {"device": "rpi5", "runtime": "tensorrt"},
+            "no estimate for rpi5 / tensorrt",
+            "--runtime tensorrt --precision fp16 --space SPACE --ssh user@board",
+        ),
     ],
 )
 def test_wrong_words_are_refused(tiny: Path, changes: dict, message: str, hint: str):
