@@ -475,7 +475,7 @@ NUMBERS = [
 
 @pytest.mark.parametrize("kind", NUMBERS, ids=TensorProto.DataType.Name)
 def test_a_tensor_has_as_many_values_as_it_says(kind: int):
-    tensor = helper.make_tensor("w", kind, [5], np.ones(5))
+    tensor = helper.make_tensor("w", kind, [5], [1] * 5)
     model = made(
         [node("Constant", [], ["w"], value=tensor), node("Identity", ["w"], ["y"])], [], []
     )

@@ -54,7 +54,7 @@ def test_a_front_fits_the_screen_with_its_words_too(edgenas):
     assert short.code == 0, short.log
     front = json.loads(edgenas(*words, "--json").out)["devices"][0]
     names, points = short.out.splitlines()[1].split(), front["points"]
-    assert names == ["network", "accuracy", "latency", "at", "most", "MACs", "params"]
+    assert names == ["network", "agreement", "latency", "at", "most", "MACs", "params"]
     assert f"\n{points[-1]['arch_id']} " in short.out
     assert "edgenas specialize --ssh user@board" in short.out
     lines_of(short.out)
