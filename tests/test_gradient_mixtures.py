@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from test_gradient import PREPARED, Double, batch, random_policy, step_of
 
-from edgenas.basics.errors import EdgenasError
 from edgenas.model.supernet import Supernet
 from edgenas.space.cells import CellSpace
 from edgenas.space.layer import Layer
@@ -308,11 +307,3 @@ def test_skips_lose_the_share_of_values_that_is_asked_for():
         # A share of 25,600 values: its deviation is 0.003.
         assert float((y == 0).float().mean()) == pytest.approx(share, abs=0.015)
         assert float(y.mean()) == pytest.approx(1, abs=0.03)
-
-
-def test_cells_whose_nodes_choose_what_they_take_are_refused():
-    cell = CellSpace(operations=OPERATIONS[1:4], nodes=2, family="darts")
-    stages = (StageSpace(kind="conv", widths=(8,)), StageSpace(kind="cell", widths=(8,)))
-    space = dataclasses.replace(cells(), stages=stages, cells=(cell,))
-    with pytest.raises(EdgenasError, match="needs cells wired as those of nas-bench-201, found"):
-        Paths(Supernet(space, seed=1), Policy(space), preprocessing=PREPARED)

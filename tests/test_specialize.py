@@ -13,6 +13,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from conftest import teach
 
 from edgenas.accuracy.evaluation import evaluate_archs, measure_accuracy
 from edgenas.accuracy.predictor import load_accuracy
@@ -42,6 +43,8 @@ from edgenas.profiling.environment import environment_of
 from edgenas.profiling.networks import calibration_archs, random_archs
 from edgenas.profiling.reach import clock_at_hand
 from edgenas.profiling.run import profile
+from edgenas.space.benchmarks import darts
+from edgenas.space.cells import CellSpace
 from edgenas.space.cost import macs_table, total
 from edgenas.space.genes import Codes
 from edgenas.space.plan import layers, plan
@@ -475,6 +478,47 @@ def test_every_strategy_keeps_its_budgets_and_repeats(
     tested = specialize(replace(request, test=str(photos)), out=Path("tested"))
     assert tested.arch == found.arch
     assert not any("very images" in note for note in tested.record.notes)
+
+
+@pytest.fixture(scope="session")
+def cells_of_darts(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A supernet of small cells of DARTS, trained for a single epoch."""
+    cell = CellSpace(
+        operations=("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3"), nodes=2, family="darts"
+    )
+    whole = darts(cells=3, channels=4, name="small-darts")
+    space = replace(whole, cells=(cell, cell), resolutions=(8,), classes=3)
+    folder = tmp_path_factory.mktemp("supernet") / "darts"
+    return teach(space, photos, folder, epochs=1, learning_rate=0.1)
+
+
+@pytest.mark.parametrize("strategy", ["darts-v1", "gdas"])
+def test_cells_of_darts_are_searched_by_gradients_and_delivered(
+    cells_of_darts: Path, photos: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
+):
+    settings = partial(gradient.GradientSettings, steps=4, batch=8)
+    monkeypatch.setattr(ranking, "GradientSettings", settings)
+    monkeypatch.setattr(ranking, "MEASUREMENTS", 1)
+    space = load_supernet(cells_of_darts).supernet.space
+    rows = space.sample(300, rng=np.random.default_rng(0), by="gene")
+    latency = between(upper_of(cells_of_darts)(rows), 0.3)
+    budget = f"latency<={latency * 1e3}ms"
+    found = specialize(
+        ask(cells_of_darts, budget, data=str(photos), strategy=strategy), out=Path("bundle")
+    )
+    assert space.contains(found.arch)
+    assert all(promise.value <= promise.limit for promise in found.record.promises)
+    learning = read_contents(found.folder).trace.learning
+    assert learning is not None
+    # Two cells, two nodes in each, with two and three edges.
+    assert [choice.name for choice in learning.choices][2:6] == [
+        "cells[0].nodes[1].edges[0]",
+        "cells[0].nodes[1].edges[1]",
+        "cells[0].nodes[1].edges[2]",
+        "cells[1].nodes[0].edges[0]",
+    ]
+    assert len(learning.choices) == 10
+    assert f"What {strategy} learnt" in (found.folder / "report.html").read_text()
 
 
 def test_a_learning_strategy_chooses_the_network_where_only_counts_are_limited(

@@ -3,8 +3,9 @@
 import numpy as np
 
 from edgenas.bundle.trace import Learning, LearntChoice
+from edgenas.space.space import Space
 from edgenas.strategies.gradient.collapse import SKIPS
-from edgenas.strategies.gradient.policy import Decision, Policy
+from edgenas.strategies.gradient.policy import Decision, list_values, name_choice
 from edgenas.strategies.gradient.run import LearntPolicy
 
 _SHOWN = 60  # steps
@@ -27,8 +28,8 @@ def describe_learning(strategy: str, learnt: LearntPolicy) -> Learning | None:
     parts = np.split(trail, ends[:-1], axis=1)
     choices = [
         LearntChoice(
-            name=policy.space.genes[choice.columns[0]].name.removesuffix(".kernel"),
-            alternatives=tuple(_name(policy, choice, pick) for pick in range(choice.size)),
+            name=name_choice(policy.space, choice),
+            alternatives=_name_alternatives(policy.space, choice),
             logits=tuple(tuple(_shorten(x) for x in line) for line in part.T),
         )
         for choice, part in zip(policy.choices, parts, strict=True)
@@ -43,10 +44,9 @@ def describe_learning(strategy: str, learnt: LearntPolicy) -> Learning | None:
     )
 
 
-def _name(policy: Policy, choice: Decision, pick: int) -> str:
-    """The values of an alternative, e.g. ``5, 3.0`` for a kernel and an expansion."""
-    pairs = zip(choice.columns, choice.codes(pick), strict=True)
-    return ", ".join(str(policy.space.genes[column].values[code - 1]) for column, code in pairs)
+def _name_alternatives(space: Space, choice: Decision) -> tuple[str, ...]:
+    """The values of each alternative, e.g. ``5, 3.0`` for a kernel and an expansion."""
+    return tuple(", ".join(map(str, values)) for values in list_values(space, choice))
 
 
 def _shorten(value: float) -> float:

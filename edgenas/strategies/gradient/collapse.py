@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from edgenas.space.arch import Block
-from edgenas.strategies.gradient.policy import Decision, Policy
+from edgenas.strategies.gradient.policy import Decision, Policy, list_values
 
 SKIPS, EIGENVALUE = "skips", "eigenvalue"  # columns of the history
 _ITERATIONS = 6
@@ -26,9 +26,8 @@ def find_skips(policy: Policy) -> dict[int, int]:
     """By choice that has one, the alternative that passes its input on as it is."""
     skips: dict[int, int] = {}
     for i, choice in enumerate(policy.choices):
-        values = policy.space.genes[choice.columns[0]].values
-        for pick, value in enumerate(values if len(choice.columns) == 1 else ()):
-            if choice.mixed and _is_skip(policy, choice, value):
+        for pick, values in enumerate(list_values(policy.space, choice)):
+            if len(values) == 1 and _is_skip(policy, choice, values[0]):
                 skips[i] = pick
     return skips
 
@@ -36,6 +35,8 @@ def find_skips(policy: Policy) -> dict[int, int]:
 def _is_skip(policy: Policy, choice: Decision, value: object) -> bool:
     if choice.cell >= 0:
         return value == "skip_connect"
+    if choice.field != "block":
+        return False
     stage = policy.space.stages[choice.stage]
     widths = {*stage.widths, *policy.space.stages[choice.stage - 1].widths}
     keeps = choice.block > 0 or (stage.stride == 1 and len(widths) == 1 and choice.stage > 0)

@@ -53,6 +53,10 @@ STRATEGIES: Mapping[str, Estimator] = {
 }
 # These learn a ``Controller`` in place of logits: how often it moves in a step.
 CONTROLLERS: Mapping[str, int] = {"enas": 1, "ppo": TIMES}
+# These draw whole networks. For all others every edge of a cell runs, see ``relaxed.py``.
+WHOLE = ("reinforce", *CONTROLLERS)
+# Their gates do not compete, so no softmax says how strong an edge is.
+UNCOMPETING = ("fair-darts",)
 # What weights that are trained beside the logits learn as; those of the others learn as networks.
 MIXTURES: Mapping[str, Mix] = {
     "darts-v1": mix_softmax,

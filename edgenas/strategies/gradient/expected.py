@@ -1,8 +1,8 @@
 """The expectation of compiled tables under probabilities of the choices, exactly, with gradients.
 
 Latency as a differentiable term (ProxylessNAS, arXiv 1812.00332, section 3.3.1): a table is a sum
-over places, a place reads a few choices, and choices are independent, so its expectation is a sum
-of products of probabilities. A place whose block is absent counts nothing.
+over places, a place reads a few genes, and what networks are drawn by is independent, so its
+expectation is a sum of products of probabilities. A place whose block is absent counts nothing.
 """
 
 import itertools
@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgenas.space.cost import Tables
+from edgenas.space.cost import Tables, Vector
 from edgenas.space.genes import layout
 from edgenas.space.space import Space
-from edgenas.strategies.gradient.policy import list_decisions
+from edgenas.strategies.gradient.policy import Decision, list_decisions
 
 
 class Expected:
@@ -24,21 +24,29 @@ class Expected:
     Args:
         space: of their rows.
         tables: sums over places, of latency, MACs, parameters ...
+        parts: the independent decisions; None: one for each gene, as ``list_decisions`` has them.
     """
 
-    def __init__(self, space: Space, tables: Tables) -> None:
+    def __init__(
+        self, space: Space, tables: Tables, parts: Sequence[Decision] | None = None
+    ) -> None:
         assert tables.reduce == "sum", "a maximum is no sum of products"
-        sums: dict[tuple[int, ...], float] = {}  # cells of one number read the same choices
+        parts = list_decisions(space) if parts is None else parts
+        # Cells of one number read the same genes; they are added up before anything is expanded.
+        places: dict[tuple[int, ...], Vector] = {}
         for columns, values in zip(tables.columns, tables.values, strict=True):
+            places[columns] = places.get(columns, 0.0) + values
+        sums: dict[tuple[int, ...], float] = {}
+        for columns, values in places.items():
             for codes in np.argwhere(~np.isnan(values)).tolist():
                 value = float(values[tuple(codes)])
                 if value:
                     read = dict(zip(columns, codes, strict=True))
-                    for factors in _factors(space, read):
+                    for factors in _factors(space, parts, read):
                         sums[factors] = sums.get(factors, 0.0) + value
         terms = [(value, factors) for factors, value in sums.items()]
         longest = max((len(factors) for _, factors in terms), default=0)
-        one = sum(choice.size for choice in list_decisions(space))  # the place of the number 1
+        one = sum(part.size for part in parts)  # the place of the number 1
         padded = [(*factors, *[one] * (longest - len(factors))) for _, factors in terms]
         self._index = torch.tensor(padded, dtype=torch.long).reshape(len(terms), longest)
         self._values = torch.tensor([value for value, _ in terms], dtype=torch.double)
@@ -48,21 +56,24 @@ class Expected:
         """The expectation, a scalar in double precision.
 
         Args:
-            probabilities: of the alternatives of each choice, as in ``Policy.probabilities``.
+            probabilities: of the alternatives of each part, as ``Policy.join`` gives them.
         """
         flat = torch.cat([*(p.double() for p in probabilities), torch.ones(1).double()])
         return (self._values * flat[self._index].prod(1)).sum() + self._constant
 
 
-def _factors(space: Space, read: dict[int, int]) -> list[tuple[int, ...]]:
+def _factors(
+    space: Space, parts: Sequence[Decision], read: dict[int, int]
+) -> list[tuple[int, ...]]:
     """The products of probabilities whose sum is that of reading these codes.
 
     Args:
         space: of the rows.
+        parts: the independent decisions.
         read: codes by column; 0 where a block is absent.
 
     Returns:
-        Of each product its places in the probabilities of all choices, one behind the other.
+        Of each product its places in the probabilities of all parts, one behind the other.
     """
     depths, genes = layout(space).depths, space.genes
     optional = {c: genes[c] for c in read if genes[c].optional}
@@ -76,22 +87,19 @@ def _factors(space: Space, read: dict[int, int]) -> list[tuple[int, ...]]:
             for c, g in optional.items()
         )
         if agree:
-            found += _products(space, known)
+            found += _products(parts, known)
     return found
 
 
-def _products(space: Space, known: dict[int, int]) -> list[tuple[int, ...]]:
-    """The products for known codes; of what a choice decides besides, every alternative counts."""
-    start, parts = 0, list[list[int]]()
-    for choice in list_decisions(space):
-        asked = {i: known[c] for i, c in enumerate(choice.columns) if known.get(c)}
-        if asked:
-            fitting = [
-                start + pick
-                for pick in range(choice.size)
-                if all(choice.codes(pick)[i] == code for i, code in asked.items())
-            ]
-            if len(fitting) < choice.size:
-                parts.append(fitting)
-        start += choice.size
-    return list(itertools.product(*parts))
+def _products(parts: Sequence[Decision], known: dict[int, int]) -> list[tuple[int, ...]]:
+    """The products for known codes; of what a part decides besides, every alternative counts."""
+    start, factors = 0, list[list[int]]()
+    for part in parts:
+        asked = tuple(known.get(c, 0) for c in part.columns)
+        if any(asked):
+            places = np.arange(start, start + part.size).reshape(part.shape)
+            fitting = places[tuple(code - 1 if code else slice(None) for code in asked)].ravel()
+            if len(fitting) < part.size:
+                factors.append(fitting.tolist())
+        start += part.size
+    return list(itertools.product(*factors))

@@ -7,6 +7,9 @@ their gates goes on, so that the loss has a gradient with respect to every gate 
 instead: two whole networks are compared. A gate on the depth of a stage would say what the first
 bit of a further block is worth, which was seen to be many times what the whole block is; and what
 changes a shape has no gate.
+
+Cells of DARTS run as they will be extracted, only that every node is the sum of all edges that
+there can be (section 2.2). So no norm stands behind pools, as DARTS has it while it searches.
 """
 
 import functools
@@ -19,7 +22,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from edgenas.basics.errors import EdgenasError
 from edgenas.images.preprocessing import Preprocessing
 from edgenas.model.network import build
 from edgenas.model.supernet import Supernet
@@ -28,10 +30,12 @@ from edgenas.space.cells import parse_cell
 from edgenas.space.layer import Layer
 from edgenas.space.plan import plan
 from edgenas.space.space import Space
+from edgenas.space.wiring import CellPlace, cell_place
 from edgenas.strategies.gradient.mixture import Mixture, one_network
 from edgenas.strategies.gradient.policy import Picks, Policy, list_edges
 
 Gates = dict[int, Tensor]
+_Edge = tuple[int, int, list[str]]  # from which node, its choice or -1, its alternatives
 _Step = Layer | Literal["none"] | None  # of an alternative: nothing is passed on, or the input
 
 
@@ -56,9 +60,6 @@ class Paths:
         weights: ``fixed``: they have no part in any gradient. ``free``: losses have gradients with
             respect to them. Scales and shifts of norms behind gates stay as they are, also then: a
             scale would hide what a gate is (DARTS, appendix A.1.1).
-
-    Raises:
-        EdgenasError: the space has cells whose nodes choose what they take.
     """
 
     def __init__(
@@ -69,19 +70,12 @@ class Paths:
         preprocessing: Preprocessing,
         weights: Literal["fixed", "free"] = "fixed",
     ) -> None:
-        family = next((c.family for c in supernet.space.cells if c.family == "darts"), None)
-        if family is not None:
-            raise EdgenasError(
-                "a gradient search needs cells wired as those of nas-bench-201, found cells of "
-                f"{family}",
-                hint="search with --strategy evolution",
-            )
         self.supernet = supernet
         self.policy = policy
         self.preprocessing = preprocessing
         self._free = weights == "free"
         self._blocks = {(c.stage, c.block): i for i, c in enumerate(policy.choices) if c.block >= 0}
-        self._edges = {(c.cell, c.edge): i for i, c in enumerate(policy.choices) if c.cell >= 0}
+        self._edges = {(c.cell, c.edge): i for i, c in enumerate(policy.choices) if c.edge >= 0}
         self._modules: dict[Layer, torch.nn.Module] = {}
         self._slices: dict[tuple[str, Layer], dict[str, Tensor]] = {}
 
@@ -186,41 +180,77 @@ class Paths:
         self, run: _Running, *, x: Tensor, labels: Tensor, start: int = 0
     ) -> tuple[Tensor, list[Tensor]]:
         """The loss behind all stages from ``start`` on, whose input is ``x``; their inputs."""
+        logits, inputs = self._logits(run, x=x, start=start)
+        return F.cross_entropy(logits, labels), inputs
+
+    def _logits(self, run: _Running, *, x: Tensor, start: int = 0) -> tuple[Tensor, list[Tensor]]:
+        """The logits behind all stages from ``start`` on, and the inputs of these stages.
+
+        Only cells of DARTS take what the block before the last one gives. No choice stands before
+        them, so they never are the first to run.
+        """
         inputs: list[Tensor] = []
+        before: Tensor | None = None
         for i, stage in list(enumerate(run.archs[0].stages))[start:]:
             inputs.append(x.detach())
             for j, block in enumerate(stage.blocks):
                 name = f"stages.{i}.{j}"
                 if block == CELL:
-                    x = self._cell(run, name, self.supernet.space.stages[i].cell, x)
-                    continue
-                steps = [layers.get(name) for layers in run.layers]
-                mixed = self._mix(run, name, self._blocks.get((i, j), -1), steps=steps, x=x)
-                assert isinstance(mixed, Tensor), "a block that is nothing passes its input on"
-                x = mixed
-        logits = self._run("head", run.layers[0]["head"], x)
-        return F.cross_entropy(logits, labels), inputs
+                    place = cell_place(self.supernet.space, i, j, run.archs[0].resolution)
+                    two = (x if before is None else before, x)
+                    y = self._cell(run, place, self.supernet.space.stages[i].cell, two)
+                else:
+                    steps = [layers.get(name) for layers in run.layers]
+                    mixed = self._mix(run, name, self._blocks.get((i, j), -1), steps=steps, x=x)
+                    assert isinstance(mixed, Tensor), "a block that is nothing passes its input on"
+                    y = mixed
+                before, x = (None if i == j == 0 else x), y  # the image is no output of a block
+        return self._run("head", run.layers[0]["head"], x), inputs
 
-    def _cell(self, run: _Running, name: str, number: int, x: Tensor) -> Tensor:
-        """The output of a cell: every node is the sum of the edges that lead to it."""
-        cell, values = self.supernet.space.cells[number], [x]
-        nodes = [parse_cell(arch.cells[number]) for arch in run.archs]
-        operations = [[name for terms in each for name, _ in terms] for each in nodes]
-        terms: list[list[Tensor]] = [[] for _ in range(cell.nodes + 1)]
-        for k, (node, source) in enumerate(list_edges(cell)):
-            place, inside = self._edges.get((number, k), -1), f"{name}.edge{node}from{source}"
-            steps: list[_Step] = [
-                layers.get(inside) if chosen[k] != "none" else "none"
-                for layers, chosen in zip(run.layers, operations, strict=True)
+    def _cell(
+        self, run: _Running, place: CellPlace, number: int, two: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """The output of a cell: every node is the sum of the edges that lead to it.
+
+        Args:
+            run: the mixture.
+            place: where the cell stands.
+            number: of the cell in the space.
+            two: what the two blocks before give.
+        """
+        cell = place.cell
+        values = [*two[-cell.inputs :]]
+        if cell.family == "darts":
+            values = [
+                self._run(f"{place.name}.input{k}", place.enter(k), x) for k, x in enumerate(values)
             ]
-            term = self._mix(run, inside, place, steps=steps, x=values[source])
-            if term is not None:
-                scale = run.mixture.scales.get(place)
-                terms[node].append(term if scale is None else term * scale)
-            if source == node - 1:  # the last edge of a node
-                first, *rest = terms[node] or [x * 0]
-                values.append(functools.reduce(torch.add, rest, first))
-        return values[-1]
+        for node, edges in enumerate(self._list_edges(run, number), cell.inputs):
+            terms: list[Tensor] = []
+            for source, choice, operations in edges:
+                steps: list[_Step] = [
+                    "none" if name == "none" else place.edge(source, name) for name in operations
+                ]
+                inside = f"{place.name}.edge{node}from{source}"
+                term = self._mix(run, inside, choice, steps=steps, x=values[source])
+                if term is not None:
+                    scale = run.mixture.scales.get(choice)
+                    terms.append(term if scale is None else term * scale)
+            first, *rest = terms or [values[0][:, :, :: place.stride, :: place.stride] * 0]
+            values.append(functools.reduce(torch.add, rest, first))
+        return torch.cat(values[cell.inputs :], 1) if cell.family == "darts" else values[-1]
+
+    def _list_edges(self, run: _Running, number: int) -> list[list[_Edge]]:
+        """The edges of each node that is computed, of those that run."""
+        cell, chosen = self.supernet.space.cells[number], run.archs[0].cells[number]
+        if cell.family == "darts" and (number, 0) not in self._edges:  # one network alone
+            return [[(source, -1, [name]) for name, source in node] for node in parse_cell(chosen)]
+        nodes: list[list[_Edge]] = [[] for _ in range(cell.nodes)]
+        for k, (node, source) in enumerate(list_edges(cell)):
+            place = self._edges.get((number, k), -1)
+            picks = run.mixture.picks[place] if place >= 0 else (0,)
+            operations = [cell.operations[pick] for pick in picks]
+            nodes[node - cell.inputs].append((source, place, operations))
+        return nodes
 
     def _mix(
         self,
@@ -243,10 +273,8 @@ class Paths:
         gates = run.mixture.gates[place] if place >= 0 else None
         if gates is None:
             return None if steps[0] == "none" else self._run(name, steps[0], x)
-        parts = run.mixture.parts
-        used = [step for step in steps[: len(gates)] if isinstance(step, Layer)]
-        if any(not _keeps_shape(step) for step in used) or x.shape[1] % parts:
-            parts = 1
+        edge = self.policy.choices[place].field == "edge"
+        parts = run.mixture.parts if _can_part(steps, run.mixture.parts, x, edge=edge) else 1
         through = x[:, : x.shape[1] // parts]
         total: Tensor | None = None
         for gate, step in zip(gates, steps, strict=False):
@@ -259,8 +287,11 @@ class Paths:
             total = gate * y if total is None else total + gate * y
         if parts == 1:
             return total
+        rest = x[:, x.shape[1] // parts :]
+        if (stride := _stride_of(steps)) > 1:  # as the code of PC-DARTS does
+            rest = F.max_pool2d(rest, stride)
         total = torch.zeros_like(through) if total is None else total
-        whole = torch.cat([total, x[:, x.shape[1] // parts :]], 1)
+        whole = torch.cat([total, rest], 1)
         n, channels, *size = whole.shape  # the shuffle: every part meets the alternatives in turn
         return whole.view(n, parts, channels // parts, *size).transpose(1, 2).reshape(whole.shape)
 
@@ -300,8 +331,25 @@ def _norms(module: torch.nn.Module) -> tuple[str, ...]:
     return tuple(f"{name}." for name, part in named if isinstance(part, torch.nn.BatchNorm2d))
 
 
-def _keeps_shape(layer: Layer) -> bool:
-    return layer.inputs == layer.outputs and layer.stride == 1 and layer.pool == 1
+def _stride_of(steps: Sequence[_Step]) -> int:
+    return max((step.stride for step in steps if isinstance(step, Layer)), default=1)
+
+
+def _can_part(steps: Sequence[_Step], parts: int, x: Tensor, *, edge: bool) -> bool:
+    """Whether a part of the channels can go through alternatives, and the rest pass by.
+
+    Args:
+        steps: the alternatives.
+        parts: of the channels.
+        x: the input.
+        edge: whether this is an edge of a cell, on which the rest can pass a stride by.
+    """
+    used, stride = [step for step in steps if isinstance(step, Layer)], _stride_of(steps)
+    keeps = all(step.inputs == step.outputs and step.pool == 1 for step in used)
+    keeps = keeps and any(step != "none" for step in steps)
+    # A layer of two halves needs an even part.
+    unit = parts * (2 if any(step.kind == "factorised" for step in used) else 1)
+    return keeps and (stride == 1 or edge) and x.shape[1] % unit == 0
 
 
 def _thin(layer: Layer, parts: int) -> Layer:

@@ -33,18 +33,25 @@ from edgenas.strategies.gradient.collapse import (
 )
 from edgenas.strategies.gradient.controller import Controller
 from edgenas.strategies.gradient.darts import mix_softmax
-from edgenas.strategies.gradient.estimators import CONTROLLERS, MIXTURES, STRATEGIES
+from edgenas.strategies.gradient.estimators import (
+    CONTROLLERS,
+    MIXTURES,
+    STRATEGIES,
+    UNCOMPETING,
+    WHOLE,
+)
 from edgenas.strategies.gradient.expected import Expected
 from edgenas.strategies.gradient.mixed import mixed_loss
 from edgenas.strategies.gradient.paths import Paths
 from edgenas.strategies.gradient.policy import Policy
+from edgenas.strategies.gradient.relaxed import RelaxedPolicy
 from edgenas.strategies.gradient.step import GradientSettings, GradientStep
 from edgenas.strategies.gradient.tilt import Ceiling, tilt
 from edgenas.strategies.gradient.weights import Weights, WeightTraining
 from edgenas.training.memory import keep_memory
 
 _CERTAIN = ("pc-darts", "fair-darts")  # mixtures of their own that no chance decides
-_VERSION = "4"  # raise it where the same request would learn something else: old states are left
+_VERSION = "5"  # raise it where the same request would learn something else: old states are left
 _KEPT = 10  # steps between checkpoints
 
 
@@ -230,9 +237,14 @@ def _begin(
     settings: GradientSettings,
 ) -> _Search:
     """Make the parts of a search that has not taken a step."""
-    policy, weights = Policy(supernet.space), None
+    space, weights = supernet.space, None
     if strategy in CONTROLLERS:
-        policy = Controller(supernet.space, ceilings, seed=seed, moves=CONTROLLERS[strategy])
+        policy = Controller(space, ceilings, seed=seed, moves=CONTROLLERS[strategy])
+    elif strategy in WHOLE:
+        policy = Policy(space)
+    else:
+        gates = "sigmoid" if strategy in UNCOMPETING else "softmax"
+        policy = RelaxedPolicy(space, gates=gates)
     if data.training is not None:
         weights = Weights(
             supernet,
@@ -252,7 +264,7 @@ def _begin(
         paths=Paths(supernet, policy, preprocessing=data.preprocessing),
         weights=weights,
         ceilings=ceilings,
-        expected=[Expected(supernet.space, ceiling.tables) for ceiling in ceilings],
+        expected=[Expected(space, ceiling.tables, policy.parts) for ceiling in ceilings],
         generator=torch.Generator().manual_seed(seed),
         history=[],
         trail=torch.zeros(settings.steps, count),
@@ -313,7 +325,8 @@ def _take_step(search: _Search, images: Images, *, step: int) -> None:
                 mixture = MIXTURES[search.strategy](policy, inputs)
             search.weights.mix(mixture, step)
         else:
-            search.weights.step(search.paths.arch(policy.sample(generator)), step)
+            (arch,) = policy.space.decode(policy.draw(generator))
+            search.weights.step(arch, step)
         search.paths.forget()
     loss, value = STRATEGIES[search.strategy](policy, search.paths, inputs)
     if not math.isfinite(value):

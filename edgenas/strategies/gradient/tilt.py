@@ -49,7 +49,7 @@ def tilt(
     Args:
         policy: whose tilt is set anew; it depends on the logits alone.
         ceilings: the limits.
-        expected: of their tables.
+        expected: of their tables, for the parts of the policy.
 
     Returns:
         Of each ceiling the expectation, and the price: what an alternative that costs as much as
@@ -60,7 +60,7 @@ def tilt(
     parts: list[float] = []
 
     def part(which: int, chances: list[Tensor]) -> Tensor:
-        return expected[which](chances) / ceilings[which].limit
+        return expected[which](policy.join(chances)) / ceilings[which].limit
 
     for _ in range(_STEPS):
         chances = [p.detach().double().requires_grad_() for p in policy.probabilities()]
