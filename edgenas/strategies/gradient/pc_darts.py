@@ -3,7 +3,8 @@
 One quarter of the channels goes through the alternatives of a choice, the rest passes by, and the
 channels are shuffled (section 3.2): a step is cheaper, and operations without weights are not
 favoured. As that makes logits waver, edges that lead to one node have weights of their own, whose
-softmax multiplies them (section 3.3). Choices whose alternatives change shapes are mixed whole.
+softmax multiplies them (section 3.3). On an edge with a stride, what passes by is pooled. Other
+choices whose alternatives change shapes are mixed whole.
 """
 
 import torch
