@@ -79,7 +79,7 @@ def find_most_preferred(
         return result.top
     # A node of DARTS chooses three genes at once, and searches climb by two: they can miss the
     # best, which the tables themselves give.
-    near = _climb(space, preference, limits)
+    near = _list_near(space, preference, limits)
     values = {limit.constraint.name: limit.of(near).tolist() for limit in limits}
     every = {candidate.arch: candidate for candidate in result.top}
     for i, (arch, score) in enumerate(zip(space.decode(near), preference(near), strict=True)):
@@ -88,10 +88,10 @@ def find_most_preferred(
     return tuple(sorted(every.values(), key=lambda c: -c.score)[:count])
 
 
-def _climb(space: Space, preference: Tables, limits: Sequence[Limit]) -> Codes:
+def _list_near(space: Space, preference: Tables, limits: Sequence[Limit]) -> Codes:
     """The best row by a preference less a price times the limits' tables, and its neighbours.
 
-    The price is the lowest that was found at which the row keeps all limits (Everett 1963,
+    The price is the lowest of those tried at which the row keeps all limits (Everett 1963,
     "Generalized Lagrange multiplier method"). All rows keep the limits; there may be none.
     """
 
@@ -119,7 +119,7 @@ def _climb(space: Space, preference: Tables, limits: Sequence[Limit]) -> Codes:
     for _ in range(_HALVINGS if high else 0):
         middle = (low + high) / 2
         low, high = (low, middle) if keeps(best(middle))[0] else (middle, high)
-    found = best(high)
-    rows = np.concatenate([found, list_neighbours(space, found)])
+    best_row = best(high)
+    rows = np.concatenate([best_row, list_neighbours(space, best_row)])
     rows = rows[np.argsort(-preference(rows), kind="stable")]
     return drop_repeats(rows[keeps(rows)])[:_NEAR]

@@ -36,7 +36,7 @@ _BELOW = 1.0  # what none is worth less than the worst other operation of its no
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Node:
+class _ChoosingNode:
     """A node that chooses what it takes.
 
     Args:
@@ -95,9 +95,9 @@ def _list_others(space: Space) -> tuple[Decision, ...]:
 
 
 @functools.lru_cache(maxsize=16)
-def _list_nodes(space: Space) -> tuple[_Node, ...]:
+def _list_nodes(space: Space) -> tuple[_ChoosingNode, ...]:
     """The nodes that choose what they take."""
-    nodes, columns, place = list[_Node](), layout(space).cells, len(_list_others(space))
+    nodes, columns, place = list[_ChoosingNode](), layout(space).cells, len(_list_others(space))
     for i, cell in enumerate(space.cells):
         if cell.family != "darts":
             continue
@@ -115,7 +115,7 @@ def _list_nodes(space: Space) -> tuple[_Node, ...]:
             count = cell.inputs + k
             kept = tuple(name != "none" for name in cell.operations)
             nodes.append(
-                _Node(
+                _ChoosingNode(
                     decision=decision,
                     places=tuple(range(place, place + count)),
                     pairs=pairs,
@@ -167,13 +167,13 @@ class RelaxedPolicy(Policy):
     def row(self, picks: Picks) -> Codes:
         """The canonical row of picks, shape (1, genes); each node keeps its two strongest edges."""
         count, strengths = len(self._others), self._strengths()
-        found = picks[:count]
+        chosen = picks[:count]
         for node in self._nodes:
             left = [torch.full_like(strengths[i], -torch.inf) for i in node.places]
             for edge, i in zip(left, node.places, strict=True):
                 edge[picks[i]] = strengths[i][picks[i]]
-            found = [*found, int(node.combine(left, by="sum").argmax())]
-        return self._encode(found)
+            chosen = [*chosen, int(node.combine(left, by="sum").argmax())]
+        return self._encode(chosen)
 
     def worth(self) -> list[Tensor]:
         """What was learnt of the alternatives of each of ``parts``: of nodes, sums over edges."""
@@ -188,23 +188,23 @@ class RelaxedPolicy(Policy):
 
         None comes behind all others of the node: it is chosen only where limits leave nothing else.
         """
-        found, weights = dict[int, Tensor](), self._log_weights()
+        by_choice, weights = dict[int, Tensor](), self._log_weights()
         logs = F.logsigmoid if self._gates == "sigmoid" else functools.partial(F.log_softmax, dim=0)
         for node in self._nodes:
             kept = torch.tensor(node.kept)
             edges = [logs(self.logits[i].detach()) + weights[i] for i in node.places]
             least = torch.stack(edges)[:, kept].min() - _BELOW
-            found |= {
+            by_choice |= {
                 i: torch.where(kept, x, least) for i, x in zip(node.places, edges, strict=True)
             }
-        return found
+        return by_choice
 
     def _log_weights(self) -> dict[int, Tensor]:
         """By choice of an edge, the logarithm of the weight of the edge in its node."""
-        found: dict[int, Tensor] = {}
+        by_choice: dict[int, Tensor] = {}
         for places, logits in self.nodes():
-            found |= dict(zip(places, torch.log_softmax(logits.detach(), 0), strict=True))
-        return found
+            by_choice |= dict(zip(places, torch.log_softmax(logits.detach(), 0), strict=True))
+        return by_choice
 
     def _encode(self, picks: Picks) -> Codes:
         """The canonical row of alternatives of ``parts``, shape (1, genes)."""
