@@ -19,6 +19,7 @@ import pytest
 from trtexec_board import left_over, stay
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+MARK = "EDGENAS_TEST_BOARD"  # the variable by which programs on a board are known
 
 
 def why_not() -> str:
@@ -201,7 +202,7 @@ def loopback(folder: Path, **variables: str) -> Iterator[Loopback]:
         folder: an empty folder for all of it.
         variables: further variables of the environment that programs on the board have.
     """
-    mark = f"EDGENAS_TEST_BOARD={uuid.uuid4().hex}"
+    mark = uuid.uuid4().hex
     for name in ("home", "tmp", "client"):
         (folder / name).mkdir()
     optional = [name for name in ("ncnn", "ai_edge_litert") if find_spec(name) is not None]
@@ -211,19 +212,25 @@ def loopback(folder: Path, **variables: str) -> Iterator[Loopback]:
     (folder / "authorized").write_text(_key(folder / "mine") + "\n")
     _key(folder / "unwelcome")
     port, closed = _free_port(), _free_port()
+    environment = {
+        "PATH": f"{folder}/venv/bin:/usr/bin:/bin",
+        "HOME": f"{folder}/home",
+        "TMPDIR": f"{folder}/tmp",
+        MARK: mark,
+        **variables,
+    }
     settings = {
         "Port": port,
         "ListenAddress": "127.0.0.1",
-        "HostKey": folder / "host",
-        "AuthorizedKeysFile": folder / "authorized",
+        "HostKey": f'"{folder}/host"',
+        "AuthorizedKeysFile": f'"{folder}/authorized"',
         "PidFile": "none",
         "UsePAM": "no",
         "StrictModes": "no",
         "PasswordAuthentication": "no",
         "KbdInteractiveAuthentication": "no",
         "PermitRootLogin": "prohibit-password",
-        "SetEnv": f"PATH={folder}/venv/bin:/usr/bin:/bin HOME={folder}/home TMPDIR={folder}/tmp "
-        f"{mark}" + "".join(f" {name}={value}" for name, value in variables.items()),
+        "SetEnv": " ".join(f'"{name}={value}"' for name, value in environment.items()),
     }
     lines = [f"{name} {value}\n" for name, value in settings.items()]
     (folder / "sshd_config").write_text("".join(lines))
@@ -237,21 +244,21 @@ def loopback(folder: Path, **variables: str) -> Iterator[Loopback]:
     for name in ("loop", "changed", "unknown", "stranger", "closed"):
         config += (
             f"Host {name}\n HostName 127.0.0.1\n Port {ports.get(name, port)}\n"
-            f" IdentityFile {keys.get(name, folder / 'mine')}\n IdentitiesOnly yes\n"
-            f" UserKnownHostsFile {known.get(name, folder / 'known')}\n"
+            f' IdentityFile "{keys.get(name, folder / "mine")}"\n IdentitiesOnly yes\n'
+            f' UserKnownHostsFile "{known.get(name, folder / "known")}"\n'
             " GlobalKnownHostsFile none\n"
         )
     # ssh reads no file twice and never $HOME: the user's config is kept out by naming another.
     (folder / "ssh_config").write_text(config)
     client = folder / "client" / "ssh"
-    client.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {folder / "ssh_config"} "$@"\n')
+    client.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F "{folder}/ssh_config" "$@"\n')
     client.chmod(0o755)
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # where a privileged sshd locks itself in
     assert SSHD is not None
     command = [SSHD, "-D", "-f", str(folder / "sshd_config"), "-E", str(folder / "log")]
     with subprocess.Popen(command) as server:
-        board = Loopback(folder, server, mark)
+        board = Loopback(folder, server, f"{MARK}={mark}")
         try:
             for _ in range(100):
                 with socket.socket() as one:

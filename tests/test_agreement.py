@@ -93,7 +93,9 @@ def test_the_supernet_of_photos_says_what_it_is(delivered: Result):
         assert f"such predictions were {lean}" in text
     assert "began as EfficientNet-Lite0 (Apache-2.0)" in card
     assert "non-commercial research" in card
-    again = Record.from_json(json.loads((delivered.folder / "report.json").read_text()))
+    again = Record.from_json(
+        json.loads((delivered.folder / "report.json").read_text(encoding="utf-8"))
+    )
     assert (again.accuracy, again.origin) == (record.accuracy, record.origin)
 
 
@@ -102,7 +104,10 @@ def test_a_front_names_agreement_and_its_lean(edgenas, tmp_path: Path):
     request = ("--metrics", "accuracy,macs", "--evaluations", "300", "--rows", "2")
     done = edgenas("pareto", *request, "--out", tmp_path / "f.html", "--out", tmp_path / "f.json")
     assert done.code == 0, done.log
-    page, told = (tmp_path / "f.html").read_text(), json.loads((tmp_path / "f.json").read_text())
+    page, told = (
+        (tmp_path / "f.html").read_text(encoding="utf-8"),
+        json.loads((tmp_path / "f.json").read_text(encoding="utf-8")),
+    )
     assert told["accuracy"]["teacher"] == "lite0 at 160 px"
     flat = " ".join(done.out.split())
     assert "network agreement MACs" in flat

@@ -342,7 +342,9 @@ def test_the_text_is_posix_sh():
 
 
 def test_the_page_has_the_table_of_jetpacks():
-    page = (ROOT / "docs/reference/jetson.md").read_text().split("## Where a board")[0]
+    page = (
+        (ROOT / "docs/reference/jetson.md").read_text(encoding="utf-8").split("## Where a board")[0]
+    )
     rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in page.splitlines()]
     for each in JETPACKS:
         tail = [each.tensorrt, each.cuda, each.python, each.trtexec]

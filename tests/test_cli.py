@@ -231,7 +231,7 @@ def test_json_is_one_object_and_nothing_else(edgenas, tiny: Path):
     told = json.loads(done.out)
     assert told["schema"] == "edgenas.result/1"
     assert told["report"]["predicted"]["provenance"] == "estimated"
-    assert told["report"] == json.loads(Path("bundle/report.json").read_text())
+    assert told["report"] == json.loads(Path("bundle/report.json").read_text(encoding="utf-8"))
     checked = edgenas("verify", "bundle", "--json")
     assert checked.code == 0
     assert json.loads(checked.out)["passed"] is True
@@ -261,7 +261,7 @@ def test_the_result_says_what_it_rests_on_and_how_to_go_on(edgenas, tiny: Path):
         "edgenas profile --device jetson-orin-nano --space tiny --classes 3 --runtime tensorrt"
         in flat
     )
-    for note in json.loads((folder / "report.json").read_text())["notes"]:
+    for note in json.loads((folder / "report.json").read_text(encoding="utf-8"))["notes"]:
         assert f"note {note}" in flat
     verified = edgenas("verify", folder)
     assert verified.code == 0
@@ -835,7 +835,7 @@ def test_search_compares_strategies(edgenas, rising: Path):
 def test_predict_tells_number_bound_and_provenance(edgenas, rising: Path):
     words = ("specialize", "--device", "jetson", "--supernet", rising, "--out", "bundle")
     assert edgenas(*words).code == 0
-    report = json.loads(Path("bundle/report.json").read_text())["predicted"]
+    report = json.loads(Path("bundle/report.json").read_text(encoding="utf-8"))["predicted"]
     done = edgenas(
         "predict", "--device", "jetson", "--arch", "bundle/arch.json", "--classes", 3, "--json"
     )
@@ -860,7 +860,7 @@ def test_predict_tells_number_bound_and_provenance(edgenas, rising: Path):
 def test_predict_reads_any_onnx_network(edgenas, rising: Path):
     words = ("specialize", "--device", "jetson", "--supernet", rising, "--out", "bundle")
     assert edgenas(*words).code == 0
-    report = json.loads(Path("bundle/report.json").read_text())["predicted"]
+    report = json.loads(Path("bundle/report.json").read_text(encoding="utf-8"))["predicted"]
     words = ("predict", "--device", "jetson", "--model", "bundle/model.onnx")
     told = json.loads(edgenas(*words, "--json").out)
     # The same network, from its file alone.
@@ -973,7 +973,7 @@ def test_train_and_fit_accuracy_from_the_command_line(edgenas, photos: Path, tmp
     assert told["chosen"] == saved.chosen.to_json()
     assert [row["network"] for row in told["test"]] == ["largest", "smallest"]
     assert told["validation_images"] == 9
-    assert "Accuracy against MACs" in Path(told["report"]).read_text()
+    assert "Accuracy against MACs" in Path(told["report"]).read_text(encoding="utf-8")
     refused(edgenas(*words), "already holds a training run", "--resume")
     plain = edgenas("fit-accuracy", "run", "--data", photos, "--archs", 21)
     assert plain.code == 0, plain.log

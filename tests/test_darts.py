@@ -345,7 +345,7 @@ def test_weights_that_learn_for_their_integers_compute_what_the_integers_do():
 @pytest.mark.slow
 def test_a_network_of_darts_is_searched_for_delivered_and_kept(photos: Path, tmp_path: Path):
     budget, result = check_delivery(SMALL, photos, tmp_path)
-    page = (tmp_path / "bundle" / "report.html").read_text()
+    page = (tmp_path / "bundle" / "report.html").read_text(encoding="utf-8")
     assert genotype(result.arch.cells).replace("'", "&#x27;") in page or (
         genotype(result.arch.cells) in page
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -401,7 +402,7 @@ def test_a_board_without_an_estimate_is_named_as_it_was_given(tmp_path: Path):
         found = load(name)
         with pytest.raises(EdgenasError, match="no estimate") as caught:
             device_model(found, found.target(runtime="tflite", precision="fp32"))
-        assert f"edgenas profile --device {name} --runtime tflite" in caught.value.hint
+        assert f"edgenas profile --device {shlex.quote(name)} --runtime tflite" in caught.value.hint
         assert caught.value.hint.endswith("--space SPACE --ssh user@board")
 
 

@@ -264,7 +264,7 @@ def test_a_front_of_no_device_needs_none(edgenas, tiny: Path):
     assert "memory  of fp32, batch 1" in done.out
     table = pd.read_csv("f.csv")
     assert table.provenance.eq("predicted").all()
-    assert Path("f.html").read_text().count("<svg") == 1
+    assert Path("f.html").read_text(encoding="utf-8").count("<svg") == 1
     bad = edgenas(*words, "--axes", "params,latency", "--out", "g.svg")
     assert bad.code == 2
     assert "--axes must name two metrics of the front, found 'params,latency'" in bad.log

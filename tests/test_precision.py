@@ -191,10 +191,10 @@ def test_int8_weights_learn_the_answers_of_fp32(rising: Path, photos: Path, tabl
     assert any("chose between calibrated and fine-tuned" in note for note in result.record.notes)
     assert all(check.passed for check in verify_bundle(Path("bundle")))
     assert str(told) in (Path("bundle") / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert str(told) in (Path("bundle") / "report.html").read_text()
-    assert Record.from_json(json.loads((Path("bundle") / "report.json").read_text())) == (
-        result.record
-    )
+    assert str(told) in (Path("bundle") / "report.html").read_text(encoding="utf-8")
+    assert Record.from_json(
+        json.loads((Path("bundle") / "report.json").read_text(encoding="utf-8"))
+    ) == (result.record)
     assert specialize(request, out=Path("bundle")).existed
 
 

@@ -436,7 +436,7 @@ def test_energy_is_bounded_by_measured_energies(rising: Path, measured, tmp_path
     assert read_contents(tmp_path / "bundle").record == result.record  # it is read as written
     assert all(check.passed for check in verify_bundle(tmp_path / "bundle"))
     for page in ("report.html", "MODEL_CARD.md"):
-        assert "W when nothing runs" in (tmp_path / "bundle" / page).read_text()
+        assert "W when nothing runs" in (tmp_path / "bundle" / page).read_text(encoding="utf-8")
     # The energies are exactly 7 W times the time, so the bound is hardly above them.
     true = 7 * clock.true(clock.space.encode([result.arch]))[0]
     assert promise.value == pytest.approx(true, rel=1e-3)

@@ -470,7 +470,9 @@ def test_every_strategy_keeps_its_budgets_and_repeats(
     assert (learning is not None) == (strategy in SLOPES)
     if learning is not None:
         assert len(learning.steps) >= 12
-        assert f"What {strategy} learnt" in (found.folder / "report.html").read_text()
+        assert f"What {strategy} learnt" in (found.folder / "report.html").read_text(
+            encoding="utf-8"
+        )
     again = specialize(request, out=Path("again"))
     assert again.arch == found.arch
     if weights == "joint":  # weights do not learn from images of the test

@@ -140,7 +140,7 @@ def test_the_verb_writes_the_page(edgenas, tiny: Path, tmp_path: Path):
         assert done.code == 0
         assert (folder / "report.html").read_text(encoding="utf-8") == wanted
     assert edgenas("report", folder, "--out", page).code == 0
-    assert page.read_text() == wanted
+    assert page.read_text(encoding="utf-8") == wanted
     assert "is there already" in edgenas("report", folder, "--out", page).log
     assert "--out must name the HTML file" in edgenas("report", tmp_path).log
 

@@ -1,6 +1,7 @@
 """A board with a stand-in for ``trtexec``: it is put where a shell there finds it."""
 
 import json
+import shlex
 import sys
 import time
 from dataclasses import dataclass, field
@@ -27,8 +28,8 @@ class StandIn:
     def __post_init__(self) -> None:
         program = self.bin / "trtexec"
         program.unlink(missing_ok=True)
-        text = f"{HERE / 'trtexec_program.py'} {self.folder / 'trtexec.json'}"
-        program.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {text} "$@"\n')
+        words = (sys.executable, "-IS", HERE / "trtexec_program.py", self.folder / "trtexec.json")
+        program.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, words))} "$@"\n')
         program.chmod(0o755)
         self.set()
 
