@@ -307,7 +307,7 @@ def find_or_profile_latency(
     except NoTableError as missing:
         if clock is None:
             raise
-        progress("profiling", 0, 1, missing.message)
+        progress("profiling", 0, 1, f"{missing.message}: the device is timed once, for later too")
     plan = ProfilePlan(energy=energy, time_budget=seconds)
     profile(space, target=target, plan=plan, clock=clock, progress=progress)
     return find_latency(space, device=device, target=target, statistic=statistic, clock=clock)

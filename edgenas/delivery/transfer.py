@@ -201,8 +201,7 @@ def _divide_time(transfer: Transfer, request: SpecializeRequest) -> _TimeShares:
     seconds = TRANSFER.first_seconds if seconds is None else seconds
     if seconds < _LEAST and not _is_complete(transfer):
         raise EdgenasError(
-            f"time must be at least {duration(_LEAST)} for images that no weights have learnt yet, "
-            f"found {request.time}",
+            f"no weights have learnt these images yet, --time {request.time} leaves no time for it",
             hint="give --time 45min once; further budgets can then have --time 0",
         )
     elastic = seconds * TRANSFER.elastic_share
@@ -256,6 +255,7 @@ def _train(
     except TooLittleTimeError as error:
         least = math.ceil(error.least / TRANSFER.elastic_share / 60)
         raise EdgenasError(
-            f"time is not enough for an epoch of all networks: found {request.time or 'the usual'}",
-            hint=f"give --time {least}min or more, or fewer images",
+            f"{request.time or duration(TRANSFER.first_seconds)} of --time are too short: "
+            f"{duration(seconds)} of them are for epochs of all networks; one takes longer here",
+            hint=f"give --time {least}min or more; other programs that run make it longer",
         ) from error
