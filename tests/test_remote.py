@@ -169,7 +169,8 @@ def test_a_link_that_stays_down_is_given_up_and_what_is_known_stays(there):
     assert first.n >= 6
     assert caught.value.message == "gave up on loop after 3 attempts: loop refuses the connection"
     assert "it goes on with what is missing" in caught.value.hint
-    assert len(said) == 2
+    # Tests beside this one may time here too; then it says that it waits.
+    assert len([line for line in said if not line.startswith("waiting")]) == 2
 
 
 def test_a_stream_that_is_left_ends_the_work_on_the_board(there):

@@ -520,7 +520,7 @@ def test_cells_of_darts_are_searched_by_gradients_and_delivered(
         "cells[1].nodes[0].edges[0]",
     ]
     assert len(learning.choices) == 10
-    assert f"What {strategy} learnt" in (found.folder / "report.html").read_text()
+    assert f"What {strategy} learnt" in (found.folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_learning_strategy_chooses_the_network_where_only_counts_are_limited(

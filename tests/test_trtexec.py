@@ -146,6 +146,8 @@ def test_what_may_pass_is_tried_again(there, tool):
     tool.set(fault="killed", fault_on="logits")
     with pytest.raises(EngineError):
         timed(at(say=said.append), ("network", graph()))
+    # Tests beside this one may time here too; then it says that it waits.
+    said = [line for line in said if not line.startswith("waiting")]
     assert len(said) == 2
     assert all("once more" in line for line in said)
 
@@ -300,6 +302,7 @@ def test_a_link_that_is_cut_amid_a_build_is_made_anew(there, tool):
     cutter.start()
     found += [measurement.name for measurement in stream]
     assert sorted(found) == ["0", "1", "2"]
+    said = [line for line in said if not line.startswith("waiting")]
     assert len(said) == 1
     # On a busy machine the second engine may be built before the link is cut.
     assert re.search("[12] of 3 units are missing, trying again", said[0])
