@@ -321,6 +321,9 @@ def test_what_a_clock_says_is_read_whole_and_nothing_else(kind):
         read_event(event(kind, **LINES[kind], extra=1))
 
 
+DIRECTIONS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+
+
 def told(line: bytes) -> tuple[dict, str]:
     """An event, or else the words with which it is refused."""
     try:
@@ -341,8 +344,11 @@ def test_any_change_of_an_event_is_an_event_or_is_refused(data):
     json.dumps(found, allow_nan=False)  # what a journal does
     for name, value in found.items():
         if name not in ("id", "unvisited") and isinstance(value, str):
-            # Code points that Unicode has not assigned yet are no commands to a terminal.
-            assert not [c for c in value if unicodedata.category(c) == "Cc" and c not in "\n\t"]
+            # No control characters, no lone surrogates, no marks that change the direction of text.
+            # Code points that Unicode has not assigned may be there.
+            kinds = {unicodedata.category(c) for c in value if c not in "\n\t"}
+            assert not kinds & {"Cc", "Cs"}
+            assert not {unicodedata.bidirectional(c) for c in value} & DIRECTIONS
 
 
 @given(line=st.binary(max_size=200))
