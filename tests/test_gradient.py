@@ -46,6 +46,40 @@ def random_policy(space: Space, *, seed: int) -> Policy:
     return policy
 
 
+def check_against_differences(
+    policy: Policy, strategy: str, *, places: tuple[tuple[int, int], ...]
+) -> None:
+    """The gradient of a strategy's loss is that of finite differences in single logits.
+
+    In float64, and with the same chance.
+
+    Args:
+        policy: whose logits; they become float64.
+        strategy: a name in ``STRATEGIES``.
+        places: a choice and an alternative of it, for each logit that is moved.
+    """
+    space = policy.space
+    policy.logits = [x.detach().double().requires_grad_() for x in policy.logits]
+    double = Double(stored=16, mean=PREPARED.mean, std=PREPARED.std)
+    paths = Paths(Supernet(space, seed=1).train().double(), policy, preprocessing=double)
+
+    def loss() -> torch.Tensor:
+        step = step_of(space, number=2, settings=GradientSettings(steps=5))
+        return STRATEGIES[strategy](policy, paths, step)[0]
+
+    found = torch.autograd.grad(loss(), policy.logits)
+    for place, pick in places:
+        ends = []
+        for shift in (1e-4, -1e-4):
+            with torch.no_grad():
+                policy.logits[place][pick] += shift
+                ends.append(float(loss()))
+                policy.logits[place][pick] -= shift
+        wanted = (ends[0] - ends[1]) / 2e-4
+        # Gates pass through float32 nowhere; the second difference is of order 1e-8.
+        assert float(found[place][pick]) == pytest.approx(wanted, rel=1e-3, abs=1e-7)
+
+
 def enumerated(policy: Policy, tables: Tables) -> float:
     """The readable expectation: the sum over all networks of probability times value."""
     rows = list_all(policy.space)

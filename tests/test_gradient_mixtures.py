@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_gradient import PREPARED, Double, batch, random_policy, step_of
+from test_gradient import (
+    PREPARED,
+    batch,
+    check_against_differences,
+    random_policy,
+    step_of,
+)
 
 from edgenas.model.supernet import Supernet
 from edgenas.space.cells import CellSpace
@@ -132,28 +138,8 @@ def test_a_mixture_is_the_sum_of_its_alternatives_times_their_gates():
 @pytest.mark.parametrize("strategy", sorted(MIXTURES.keys() - {"gdas", "darts-v2"}))
 @pytest.mark.parametrize("name", SPACES)
 def test_the_gradient_of_every_mixture_is_that_of_its_loss(name: str, strategy: str):
-    """By finite differences in single logits, in float64 and with the same chance."""
-    space = SPACES[name]()
-    policy = random_policy(space, seed=0)
-    policy.logits = [x.detach().double().requires_grad_() for x in policy.logits]
-    double = Double(stored=16, mean=PREPARED.mean, std=PREPARED.std)
-    paths = Paths(Supernet(space, seed=1).train().double(), policy, preprocessing=double)
-
-    def loss() -> torch.Tensor:
-        step = step_of(space, number=2, settings=GradientSettings(steps=5))
-        return STRATEGIES[strategy](policy, paths, step)[0]
-
-    found = torch.autograd.grad(loss(), policy.logits)
-    for place, pick in ((0, 1), (1, 2)):
-        ends = []
-        for shift in (1e-4, -1e-4):
-            with torch.no_grad():
-                policy.logits[place][pick] += shift
-                ends.append(float(loss()))
-                policy.logits[place][pick] -= shift
-        wanted = (ends[0] - ends[1]) / 2e-4
-        # Gates pass through float32 nowhere; the second difference is of order 1e-8.
-        assert float(found[place][pick]) == pytest.approx(wanted, rel=1e-3, abs=1e-7)
+    policy = random_policy(SPACES[name](), seed=0)
+    check_against_differences(policy, strategy, places=((0, 1), (1, 2)))
 
 
 def test_gdas_runs_one_path_and_has_the_gradient_of_the_softmax(monkeypatch: pytest.MonkeyPatch):
