@@ -9,7 +9,9 @@ from toys import toy_images
 
 from edgenas.images.preprocessing import Preprocessing
 from edgenas.space.benchmarks import nas_bench_201
+from edgenas.space.cells import parse_cell
 from edgenas.space.genes import Codes
+from edgenas.space.space import Space
 from edgenas.strategies.gradient.run import SearchData
 from edgenas.strategies.gradient.step import GradientSettings
 from edgenas.strategies.gradient.weights import WeightTraining
@@ -60,16 +62,32 @@ def test_the_table_of_a_device_whose_latency_is_a_sum_is_exact():
     assert table(cells.rows) == pytest.approx(cells.seconds["raspi4"], rel=1e-3)
 
 
-@pytest.mark.parametrize("method", ["gdas", "enas"])
-def test_a_run_keeps_its_limit_and_is_read_again(method: str, tmp_path: Path):
-    cells = known()
+def small_bench(space: Space, folder: Path) -> Bench:
     images = toy_images(40, side=8, classes=3)
     data = SearchData(
         images=images,
         preprocessing=Preprocessing(stored=8, mean=(0.4,) * 3, std=(0.2,) * 3),
         training=WeightTraining(images=images, recipe=Recipe(batch=8, warmup=0)),
     )
-    bench = Bench(space=SPACE, cells=cells, data=data, out=tmp_path, deadline=math.inf)
+    return Bench(space=space, cells=known(), data=data, out=folder, deadline=math.inf)
+
+
+def test_cells_of_fewer_operations_are_looked_up_among_all(tmp_path: Path):
+    few = ("skip_connect", "nor_conv_1x1")
+    space = reduced_space(width=4, cells=1, side=8, operations=few).with_classes(3)
+    bench = small_bench(space, tmp_path)
+    settings = GradientSettings(steps=2, batch=8)
+    outcome, _ = run_method(bench, "darts-v1", name="few", limit=None, seed=0, settings=settings)
+    chosen = [name for terms in parse_cell(outcome.cell) for name, _ in terms]
+    assert set(chosen) <= set(few)
+    codes = [1 + SPACE.cells[0].operations.index(name) for name in chosen]
+    assert outcome.accuracy == pytest.approx(bench.cells.score(np.array([codes], np.uint8))[0])
+
+
+@pytest.mark.parametrize("method", ["gdas", "enas"])
+def test_a_run_keeps_its_limit_and_is_read_again(method: str, tmp_path: Path):
+    bench = small_bench(SPACE, tmp_path)
+    cells = bench.cells
     options = read_options(["folder", "--data", "x", "--out", str(tmp_path), "--limit", "0.3"])
     limit = limit_of(bench, options)
     assert limit is not None

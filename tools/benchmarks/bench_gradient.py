@@ -90,9 +90,19 @@ class OutOfTimeError(Exception):
     """A trial has had its time."""
 
 
-def reduced_space(*, width: int, cells: int, side: int) -> Space:
-    """NAS-Bench-201 with fewer channels and cells, on smaller photos; the same choices."""
+def reduced_space(
+    *, width: int, cells: int, side: int, operations: tuple[str, ...] | None = None
+) -> Space:
+    """NAS-Bench-201 with fewer cells or channels, on smaller photos.
+
+    Args:
+        width: channels of the first cells.
+        cells: in each of the three stages.
+        side: of photos, in pixels.
+        operations: to choose from; None: those of the benchmark.
+    """
     whole = nas_bench_201()
+    (cell,) = whole.cells
     stages = tuple(
         dataclasses.replace(
             stage,
@@ -102,7 +112,11 @@ def reduced_space(*, width: int, cells: int, side: int) -> Space:
         for stage in whole.stages
     )
     return dataclasses.replace(
-        whole, name="nas-bench-201-small", resolutions=(side,), stages=stages
+        whole,
+        name="nas-bench-201-small",
+        resolutions=(side,),
+        stages=stages,
+        cells=(dataclasses.replace(cell, operations=operations or cell.operations),),
     )
 
 
@@ -148,7 +162,8 @@ def run_method(
     )
     preference = learnt.policy.preference()
     (first, *_) = find_most_preferred(bench.space, preference, limits=limits, seed=seed)
-    row, history = bench.space.encode([first.arch]), learnt.history
+    whole = dataclasses.replace(bench.space, cells=bench.cells.space.cells)
+    row, history = whole.encode([first.arch]), learnt.history
     device = None if limit is None else limit.constraint.target.replace("-", "_")
     kept = None
     if limit is not None and device is not None:
@@ -205,7 +220,10 @@ def open_bench(options: argparse.Namespace) -> Bench:
         images = images.take(torch.from_numpy(np.sort(order)))
     halves = split(images, validation=0.5, seed=0)
     mean, std = images.statistics()
-    space = reduced_space(width=options.width, cells=options.cells, side=options.side)
+    operations = tuple(options.operations) or None
+    space = reduced_space(
+        width=options.width, cells=options.cells, side=options.side, operations=operations
+    )
     recipe = Recipe(
         batch=options.batch,
         learning_rate=options.weight_rate,
@@ -235,14 +253,15 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="where runs are kept")
     parser.add_argument("--methods", nargs="+", default=list(STRATEGIES), choices=list(STRATEGIES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--width", type=int, default=8, help="channels of the first cells")
+    parser.add_argument("--operations", nargs="+", default=[], help="of the edges; default: all")
+    parser.add_argument("--width", type=int, default=16, help="channels of the first cells")
     parser.add_argument("--cells", type=int, default=1, help="in each of the three stages")
     parser.add_argument("--side", type=int, default=16, help="pixels")
     parser.add_argument("--photos", type=int, default=0, help="of them all; 0: all")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=GradientSettings().rate, help="of logits")
-    parser.add_argument("--weight-rate", type=float, default=0.025)
+    parser.add_argument("--rate", type=float, default=0.003, help="of logits")
+    parser.add_argument("--weight-rate", type=float, default=0.1)
     parser.add_argument("--device", default="raspi4")
     parser.add_argument("--limit", type=float, default=0.0, help="quantile; 0: no limit")
     parser.add_argument("--known", type=int, default=200, help="cells that the table is fitted to")
@@ -250,7 +269,10 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--decay", type=float, default=0.0, help="of logits")
     parser.add_argument("--early-stop", action="store_true")
     parser.add_argument("--minutes", type=float, default=1e6, help="of the processor")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.limit and options.operations:
+        parser.error("--limit needs all operations: the table of latencies is fitted to them")
+    return options
 
 
 def limit_of(bench: Bench, options: argparse.Namespace) -> Limit | None:
