@@ -12,7 +12,8 @@ import pytest
 import recorded_boards
 import trtexec_law
 from test_profiling import FEW, TARGET, TINY, Scripted
-from test_specialize import Machine, ask, between, everything, profiled
+from test_specialize import ask, between, everything
+from timed_machine import Machine, profiled
 from trtexec_drawn import draw
 
 from edgenas.accuracy.predictor import load_accuracy
@@ -304,7 +305,8 @@ def measured(rising: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.chdir(tmp_path)
 
     def make() -> Machine:
-        made = Machine(load_supernet(rising).supernet.space, profiled(rising))
+        space = load_supernet(rising).supernet.space
+        made = Machine(space, profiled(space))
         monkeypatch.setattr(building, "measure_network", made)
         return made
 

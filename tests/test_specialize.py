@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import teach
+from timed_machine import Machine, profiled
 
 from edgenas.accuracy.evaluation import evaluate_archs, measure_accuracy
 from edgenas.accuracy.predictor import load_accuracy
@@ -23,7 +24,6 @@ from edgenas.bundle.record import MeasuredLatency
 from edgenas.bundle.verify import verify_bundle
 from edgenas.cli.result import describe_briefly
 from edgenas.clock.board.settings import TimingSettings
-from edgenas.clock.measure import Measurement
 from edgenas.delivery import building, choosing, ranking, shared
 from edgenas.delivery import latency as latencies
 from edgenas.delivery.latency import find_latency
@@ -34,20 +34,15 @@ from edgenas.delivery.strategy import LEARNING, SLOPES, Strategy
 from edgenas.images.loading import load_images
 from edgenas.latency.device import load as load_device
 from edgenas.latency.features import NAMES
-from edgenas.latency.table import LatencyTable, MeasuredNetwork, Timing
-from edgenas.latency.table_file import save_table, table_path
 from edgenas.model.calibration import calibrate
 from edgenas.model.saved import ACCURACY_FILE, load_supernet
 from edgenas.pages.bundle import bundle_page
-from edgenas.profiling.environment import environment_of
-from edgenas.profiling.networks import calibration_archs, random_archs
 from edgenas.profiling.reach import clock_at_hand
 from edgenas.profiling.run import profile
 from edgenas.space.benchmarks import darts
 from edgenas.space.cells import CellSpace
 from edgenas.space.cost import macs_table, total
 from edgenas.space.genes import Codes
-from edgenas.space.plan import layers, plan
 from edgenas.space.space import Space
 from edgenas.strategies.constraint import Limit
 from edgenas.strategies.dominance import find_front
@@ -757,88 +752,12 @@ def test_the_report_tells_how_the_network_was_found(tiny: Path):
 # Where the device is at hand
 
 
-def profiled(supernet: Path, *, slowness: float = 1.0) -> Callable[[Codes], np.ndarray]:
-    """A table of this machine, as if its layers took 1 ns a MAC; the true time of rows."""
-    trained = load_supernet(supernet)
-    space, target = trained.supernet.space, load_device("host").target()
-    one = {layer: 1e-5 + 1e-9 * _macs(layer) for layer in layers(space)}
-    networks = []
-    for arch in [*calibration_archs(space, 10), *random_archs(space, 48, seed=0)]:
-        seconds = sum(one[layer] for _, layer in plan(space, arch))
-        timing = Timing(
-            median=seconds, p10=seconds, p90=seconds, n=50, wall_p50=seconds, wall_p95=2 * seconds
-        )
-        networks.append(
-            MeasuredNetwork(space=space.name, classes=space.classes, arch=arch, timing=timing)
-        )
-    environment = environment_of(target)
-    table = LatencyTable(
-        target=target,
-        provenance="measured",
-        runtime_version=environment["runtime_version"],
-        environment=environment,
-        date="2026-01-31",
-        layers={layer: Timing(median=seconds, n=50) for layer, seconds in one.items()},
-        networks=tuple(networks),
-    )
-    save_table(table, table_path(target))
-    found = load_device("host")
-    predictor = find_latency(space, device=found, target=target).predictor
-    return lambda rows: predictor.predict(rows) * slowness
-
-
-def _macs(layer) -> int:
-    from edgenas.space.cost import cost
-
-    return cost(layer).macs
-
-
-class Machine:
-    """Stands in for the clock: a network takes ``true`` seconds times what a test adds.
-
-    ``factor`` is called with the arch, the number of the measurement, and whether it is the long
-    one; the arch is read from the metadata of the graph that is timed.
-    """
-
-    def __init__(self, space: Space, true, factor=lambda arch, number, final: 1.0) -> None:
-        self.space, self.true, self.factor = space, true, factor
-        self.told: list[tuple[str, float, bool]] = []
-        self.speed = lambda number: 1.0
-        self.number = 0
-
-    def __call__(self, onnx: bytes, *, target, settings, clock) -> Measurement:
-        from edgenas.model.export import read_metadata
-        from edgenas.space.arch import Arch
-
-        arch = Arch.from_json(json.loads(read_metadata(onnx)["arch"]))
-        final = settings == choosing.NETWORK
-        seconds = float(self.true(self.space.encode([arch]))[0])
-        seconds *= self.factor(arch, len(self.told), final)
-        slower = self.speed(self.number)
-        self.number += 1
-        seconds *= slower
-        self.told.append((arch.id, seconds, final))
-        return Measurement(
-            name="network",
-            median=seconds,
-            p10=seconds * 0.99,
-            p90=seconds * 1.01,
-            n=100,
-            half_width=0.001,
-            wall_p50=seconds * 1.05,
-            wall_p95=seconds * 1.5,
-            wall_n=150,
-            flag="",
-            canary=1e-4 * slower,
-        )
-
-
 @pytest.fixture
 def machine(rising: Path, monkeypatch: pytest.MonkeyPatch):
     space = load_supernet(rising).supernet.space
 
     def make(factor=lambda arch, number, final: 1.0, *, slowness: float = 1.0) -> Machine:
-        made = Machine(space, profiled(rising, slowness=slowness), factor)
+        made = Machine(space, profiled(space, slowness=slowness), factor)
         monkeypatch.setattr(building, "measure_network", made)
         return made
 

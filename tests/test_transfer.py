@@ -2,9 +2,11 @@
 
 import hashlib
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,15 +14,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from timed_machine import Machine, profiled
 
 from edgenas.accuracy.evaluation import measure_accuracy
 from edgenas.basics.errors import EdgenasError
+from edgenas.basics.files import read_json
 from edgenas.basics.progress import Progress, no_progress
 from edgenas.basics.units import duration
 from edgenas.bundle.verify import verify_bundle
-from edgenas.delivery import latency, rounds, supernets, train_inputs, transfer
-from edgenas.delivery.contenders import Contender
+from edgenas.delivery import (
+    building,
+    contenders,
+    fine_tuning,
+    latency,
+    rounds,
+    supernets,
+    train_inputs,
+    transfer,
+)
+from edgenas.delivery.contenders import Contender, find_fitting
 from edgenas.delivery.fine_tuning import leave_out_beginnings
+from edgenas.delivery.preparing import Prepared
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.rounds import plan_rounds
 from edgenas.delivery.run import specialize
@@ -32,7 +46,9 @@ from edgenas.model.saved import load_supernet
 from edgenas.model.supernet import Supernet
 from edgenas.profiling.run import ProfilePlan
 from edgenas.space import presets
+from edgenas.space.arch import Arch
 from edgenas.space.cost import total
+from edgenas.space.space import Space
 from edgenas.training import job
 from edgenas.training.division import divide_as_trained
 from edgenas.training.fine_tuning import fine_tune, load_trained
@@ -179,6 +195,10 @@ def test_another_budget_costs_its_own_fine_tuning_alone(tiny: Path, spots: Path,
     assert third.record.accuracy.value >= 0.5, "what was learnt before serves here too"
 
 
+def read_arch(path: Path) -> Arch:
+    return Arch.from_json(read_json(path, schema=job.JOB_SCHEMA)["arch"], where=str(path))
+
+
 def digest_of(folder: str) -> str:
     return hashlib.sha256(Path(folder, "model.onnx").read_bytes()).hexdigest()
 
@@ -284,6 +304,102 @@ def test_a_published_network_is_the_start_where_the_classes_are_others(spots: Pa
     assert choose_start(replace(usual, time="5min"), inputs).init == "lite0"
     own = replace(usual, data=str(spots), supernet="mine")
     assert choose_start(own, inputs) == own
+
+
+@pytest.fixture
+def machine(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """This machine, as one on which networks that a test names are faster than predicted."""
+    space = load_supernet(tiny).supernet.space.with_classes(len(COUNTS))
+    made = Machine(space, profiled(space))
+    monkeypatch.setattr(building, "measure_network", made)
+    return made
+
+
+class StandIn:
+    """A bench on which archs take known seconds, and are predicted to take twice as long."""
+
+    def __init__(self, seconds: Mapping[Arch, float], space: Space) -> None:
+        self.by_arch, self.space, self.timed = seconds, space, list[Arch]()
+
+    def find(self, arch: Arch) -> None:
+        return None
+
+    def correct(self) -> Any:
+        return lambda rows: [2 * self.by_arch[arch] for arch in self.space.decode(rows)]
+
+    def measure_briefly(self, built: Arch) -> Any:
+        self.timed.append(built)
+        return self, built
+
+    def seconds(self, built: Arch) -> float:
+        return self.by_arch[built]
+
+
+def test_every_fine_tuned_network_that_is_not_hopeless_is_timed(monkeypatch: pytest.MonkeyPatch):
+    space = presets.tiny()
+    large, small = space.largest(), space.smallest()
+    low = replace(large, resolution=min(space.resolutions))
+    bench: Any = StandIn({large: 1.7, low: 1.2, small: 0.8}, space)
+    prepared: Any = SimpleNamespace(
+        space=space,
+        budget=1.0,
+        constraints=(),
+        latency=SimpleNamespace(target=None),
+        request=SimpleNamespace(confidence=0.95),
+        progress=no_progress,
+    )
+    monkeypatch.setattr(contenders, "build", lambda prepared, arch, network: arch)
+    supernet = Supernet(space)
+    earlier = {
+        arch: Contender(network=supernet.extract(arch), start="inherited")
+        for arch in (large, low, small)
+    }
+    found, _ = find_fitting(prepared, [earlier[large], earlier[small]], bench, most=2)
+    assert found == [earlier[small]], "predicted to take 1.6 times the budget, it takes 0.8"
+    assert bench.timed == [small], "3.4 times the budget is hopeless"
+    bench.timed.clear()
+    found, _ = find_fitting(prepared, [earlier[low], earlier[large]], bench, most=2)
+    assert (found, bench.timed) == ([], [low]), "more pixels cost more"
+    found, _ = find_fitting(prepared, [earlier[small], earlier[low]], bench, most=1)
+    assert (found, bench.timed) == ([earlier[small]], [low, small]), "the best is enough"
+
+
+@pytest.mark.slow
+def test_what_was_fine_tuned_is_timed_whatever_was_predicted(
+    tiny: Path,
+    spots: Path,
+    own_world: Path,
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def score(prepared: Prepared, contender: Contender) -> Contender:
+        """Eight images tell nothing: fine-tuning is worth it here."""
+        return replace(contender, score=0.9 if contender.epochs else 0.5)
+
+    monkeypatch.setattr(fine_tuning, "with_score", score)
+    asked = ask(tiny, spots, device="host", constraint=(), latency="50ms")
+    specialize(asked, out=Path("first"))
+    space = machine.space
+    folders = {path.parent: read_arch(path) for path in own_world.glob("*/alone/*/job.json")}
+    seconds = {folder: machine.true(space.encode([arch]))[0] for folder, arch in folders.items()}
+    slowest = max(seconds, key=lambda folder: seconds[folder])
+    for folder in set(folders) - {slowest}:
+        shutil.rmtree(folder)
+
+    # By the table it takes twice the budget; it was fine-tuned before, and keeps it.
+    budget = float(seconds[slowest]) / 2
+    machine.factor = lambda arch, number, final: 0.4 if arch == folders[slowest] else 1.0
+    asked = replace(asked, latency=f"{1e3 * budget:.6f}ms", time="0")
+    result = specialize(asked, out=Path("second"))
+    assert result.arch == folders[slowest]
+    assert result.record.retraining is not None
+    assert result.record.promises[0].value == pytest.approx(0.8 * budget)
+
+    # What is hopeless is not timed.
+    machine.told.clear()
+    tight = replace(asked, latency=f"{1e3 * budget / 1.6:.6f}ms")
+    assert specialize(tight, out=Path("third")).arch != folders[slowest]
+    assert folders[slowest].id not in [arch for arch, *_ in machine.told]
 
 
 @given(

@@ -25,6 +25,9 @@ from edgenas.training.recipe import Recipe
 from edgenas.training.start import copy_weights
 
 _NEAR = 1.1  # of the budget: what is predicted to take more is not measured
+# The same for networks that are fine-tuned already: minutes were spent on each. After a brief
+# profile of a busy machine, one was predicted to take twice as long as it takes.
+_PLAUSIBLE = 3.0
 _STARTS = 3  # weights of other resolutions that are tried, at most
 
 
@@ -78,7 +81,12 @@ def with_score(prepared: Prepared, contender: Contender) -> Contender:
 
 
 def keeps_budgets(
-    prepared: Prepared, arch: Arch, network: Network, bench: DeviceBench | None
+    prepared: Prepared,
+    arch: Arch,
+    network: Network,
+    bench: DeviceBench | None,
+    *,
+    near: float = _NEAR,
 ) -> tuple[bool, DeviceBench | None]:
     """Whether a network keeps all budgets, measured where that is possible, and the bench then.
 
@@ -87,6 +95,7 @@ def keeps_budgets(
         arch: the network.
         network: its module, with any weights.
         bench: the device with what was measured on it; None: it is out of reach.
+        near: what is predicted to take this multiple of the budget or less is measured.
     """
     row, budget = prepared.space.encode([arch]), prepared.budget
     for limit in limits_for(prepared, own=None):
@@ -99,7 +108,7 @@ def keeps_budgets(
         return bool(bound(row)[0] <= budget), bench
     built = bench.find(arch)
     if built is None:
-        if bench.correct()(row)[0] > _NEAR * budget:
+        if bench.correct()(row)[0] > near * budget:
             return False, bench
         prepared.progress("measuring", 0, 1, str(arch))
         built = build(prepared, arch, network=copy.deepcopy(network))
@@ -155,6 +164,35 @@ def find_earlier(prepared: Prepared, transfer: Transfer, names: Sequence[str]) -
         )
         contenders.append((seen[-1].validation, contender))
     return [contender for _, contender in sorted(contenders, key=lambda pair: -pair[0])]
+
+
+def find_fitting(
+    prepared: Prepared, earlier: Sequence[Contender], bench: DeviceBench | None, *, most: int
+) -> tuple[list[Contender], DeviceBench | None]:
+    """The networks of earlier fine-tunings that keep all budgets, in their order, and the bench.
+
+    On a device at hand measurements decide. A prediction leaves out only what is hopeless.
+
+    Args:
+        prepared: the budgets.
+        earlier: the most accurate first.
+        bench: the device with what was measured on it; None: it is out of reach.
+        most: how many at most.
+    """
+    fitting, beyond = list[Contender](), list[Arch]()
+    for contender in earlier:
+        if len(fitting) == most:
+            break
+        arch = contender.arch
+        # The same network at more pixels costs more of everything.
+        if any(one.stages == arch.stages and one.resolution <= arch.resolution for one in beyond):
+            continue
+        fits, bench = keeps_budgets(prepared, arch, contender.network, bench, near=_PLAUSIBLE)
+        if fits:
+            fitting.append(contender)
+        else:
+            beyond.append(arch)
+    return fitting, bench
 
 
 def best_start(prepared: Prepared, arch: Arch, earlier: Sequence[Contender]) -> Contender:

@@ -18,8 +18,8 @@ from edgenas.delivery.contenders import (
     Contender,
     best_start,
     find_earlier,
+    find_fitting,
     find_original,
-    keeps_budgets,
     start_from_original,
     with_score,
 )
@@ -52,12 +52,7 @@ def fine_tune_best(prepared: Prepared, chosen: Chosen, transfer: Transfer, *, sa
     original, bench = find_original(prepared, transfer, bench)
     agenda = read_agenda(prepared, transfer)
     earlier = find_earlier(prepared, transfer, agenda.earlier)
-    fitting: list[Contender] = []
-    for contender in earlier:
-        if len(fitting) == _EARLIER:
-            break
-        fits, bench = keeps_budgets(prepared, contender.arch, contender.network, bench)
-        fitting += [contender] if fits else []
+    fitting, bench = find_fitting(prepared, earlier, bench, most=_EARLIER)
     contenders = _lay_out(prepared, transfer, archs, original=original, earlier=earlier)
     final = {contender.key: contender for contender in [*contenders, *fitting] if contender.trained}
     if transfer.seconds > 0:
