@@ -49,7 +49,8 @@ from edgenas.space import presets
 from edgenas.space.arch import Arch
 from edgenas.space.cost import total
 from edgenas.space.space import Space
-from edgenas.training import job
+from edgenas.training import job, loop
+from edgenas.training.course import Course
 from edgenas.training.division import divide_as_trained
 from edgenas.training.fine_tuning import fine_tune, load_trained
 from edgenas.training.request import TrainRequest
@@ -229,18 +230,39 @@ def test_two_photos_of_each_class_are_enough(tiny: Path, tmp_path: Path):
     assert result.record.accuracy.images == 4
 
 
-def test_a_time_that_is_too_short_says_what_it_was_for(
-    tiny: Path, spots: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_time_that_is_too_short_says_what_it_was_for_before_anything_long(
+    tiny: Path, spots: Path, own_world: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def train_slowly(*given: Any, **rest: Any) -> None:
+    def plan_slowly(course: Course, supernet: Supernet, *, seconds: float, most: int) -> None:
+        assert seconds == pytest.approx(480 * TRANSFER.elastic_share)
         raise TooLittleTimeError("too short", least=300)
 
-    monkeypatch.setattr(transfer, "train", train_slowly)
+    monkeypatch.setattr(loop, "plan_epochs", plan_slowly)
+    request = ask(tiny, spots, device="host", constraint=(), latency="5ms", time="8min")
+    seen = list[str]()
     with pytest.raises(EdgenasError, match="8min of --time are too short") as error:
-        specialize(ask(tiny, spots, time="8min"), out=Path("bundle"))
-    share = transfer.TRANSFER.elastic_share
+        specialize(request, out=Path("bundle"), progress=lambda step, *rest: seen.append(step))
+    share = TRANSFER.elastic_share
     assert f"{duration(480 * share)} of them are for epochs of all networks" in error.value.message
     assert error.value.hint.startswith(f"give --time {math.ceil(5 / share)}min or more")
+    assert "timing some steps" in seen
+    assert "profiling" not in seen
+    assert not list(own_world.glob("*/elastic"))
+
+
+def test_what_was_planned_before_the_profile_is_what_is_trained(
+    tiny: Path, spots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = TrainRequest(
+        data=str(spots), out=tmp_path / "run", init=str(tiny), recipe="transfer", time="10min"
+    )
+    planned = supernets.plan_training(asked)
+    assert (planned["epochs"], planned["accuracy_archs"]) == (2, 20)
+    assert not asked.out.exists(), "nothing is trained"
+    monkeypatch.setattr(loop, "plan_epochs", None)
+    made = supernets.train(asked, planned={"epochs": 1, "judge_every": 1, "accuracy_archs": 20})
+    trained = load_supernet(made.folder)
+    assert trained.training["recipe"]["epochs"] == made.epochs == 1
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """``train``: a supernet, its accuracy predictor and the page of the training."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -100,12 +101,22 @@ class TrainResult:
 
 
 def train(
-    request: TrainRequest, *, progress: Progress = no_progress, say: Say = say_nothing
+    request: TrainRequest,
+    *,
+    progress: Progress = no_progress,
+    say: Say = say_nothing,
+    planned: Mapping[str, int] | None = None,
 ) -> TrainResult:
     """Train a supernet, then evaluate networks of it and fit its accuracy predictor.
 
     Safe to interrupt at any moment; ``resume`` goes on to the very same weights. Under
     ``torchrun`` several processes train together, and the first one reports.
+
+    Args:
+        request: what is asked for.
+        progress: called with (step, done, total, words).
+        say: called with lines that a person should read.
+        planned: what ``plan_training`` returned for this request; None: it was not called.
 
     Raises:
         EdgenasError: an option, a file or the images are wrong, ``out`` holds another run, or the
@@ -126,7 +137,8 @@ def train(
         inputs = read_train_inputs(
             request, space=space, init=init, place=place, progress=progress, say=say
         )
-        trained = _train_and_save(inputs, request, place=place, progress=progress, say=say)
+        options = _make_options(inputs, request, place=place, planned=planned)
+        trained = _train_and_save(inputs, request, options, progress=progress, say=say)
         calibration, validation = split_as_trained(trained, inputs.images)
         predictor = fit_and_save(
             trained,
@@ -154,11 +166,61 @@ def train(
     )
 
 
-def _train_and_save(
+def plan_training(request: TrainRequest, *, progress: Progress = no_progress) -> dict[str, int]:
+    """Find out what the time of a request allows, from a few steps; nothing is trained yet.
+
+    Args:
+        request: with a time, for one process.
+        progress: called with (step, done, total, words).
+
+    Returns:
+        What ``train`` takes as ``planned``.
+
+    Raises:
+        TooLittleTimeError: not even one epoch fits.
+        EdgenasError: as ``train``.
+    """
+    request.check()
+    init = None if request.init is None else load_supernet(find_start(request.init))
+    space, place = load_train_space(request, init), torch.device(request.device)
+    inputs = read_train_inputs(
+        request, space=space, init=init, place=place, progress=progress, say=say_nothing
+    )
+    progress("timing some steps", 0, 0, "to see how many epochs fit into the time")
+    options = _make_options(inputs, request, place=place, planned=None)
+    return loop.plan_training(inputs.space, inputs.images, recipe=inputs.recipe, options=options)
+
+
+def _make_options(
     inputs: TrainInputs,
     request: TrainRequest,
     *,
     place: torch.device,
+    planned: Mapping[str, int] | None,
+) -> TrainingOptions:
+    normalisation = request.normalisation
+    scaled = transfers(request) or not inputs.images.labelled
+    if normalisation is None and inputs.init is not None and scaled:
+        # The weights know inputs that are scaled as they were before.
+        preprocessing = inputs.init.preprocessing
+        normalisation = preprocessing.mean, preprocessing.std
+    return TrainingOptions(
+        seed=request.seed,
+        init=inputs.init,
+        teacher=inputs.teacher,
+        normalisation=normalisation,
+        time_budget=request.seconds,
+        most_epochs=inputs.recipe.epochs if transfers(request) else None,
+        planned=planned,
+        device=place,
+    )
+
+
+def _train_and_save(
+    inputs: TrainInputs,
+    request: TrainRequest,
+    options: TrainingOptions,
+    *,
     progress: Progress,
     say: Say,
 ) -> TrainedSupernet:
@@ -170,27 +232,13 @@ def _train_and_save(
         words = f"{state.images_per_second:.0f} images/s  loss {state.loss:.3f}"
         progress("training", state.step, state.steps, words)
 
-    normalisation = request.normalisation
-    scaled = transfers(request) or not inputs.images.labelled
-    if normalisation is None and inputs.init is not None and scaled:
-        # The weights know inputs that are scaled as they were before.
-        preprocessing = inputs.init.preprocessing
-        normalisation = preprocessing.mean, preprocessing.std
     with explain_stop("to go on, run the same command with --resume"):
         trained = loop.train(
             inputs.space,
             inputs.images,
             recipe=inputs.recipe,
             out=request.out,
-            options=TrainingOptions(
-                seed=request.seed,
-                init=inputs.init,
-                teacher=inputs.teacher,
-                normalisation=normalisation,
-                time_budget=request.seconds,
-                most_epochs=inputs.recipe.epochs if transfers(request) else None,
-                device=place,
-            ),
+            options=options,
             resume=request.resume,
             progress=report,
         )
@@ -198,7 +246,7 @@ def _train_and_save(
         save_supernet(request.out, trained, dtype=torch.float32)
     parallel.gather(None)  # the others read what the first one wrote
     trained = load_supernet(request.out)
-    trained.supernet.to(place)
+    trained.supernet.to(options.device)
     return trained
 
 

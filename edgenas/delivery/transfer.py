@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,17 @@ from edgenas.basics.files import cache_folder, file_lock, read_json, write_json
 from edgenas.basics.progress import Progress, Say, explain_stop
 from edgenas.basics.ranges import SecondsOrZero, Words
 from edgenas.basics.units import duration
-from edgenas.delivery.latency import find_or_profile_latency
+from edgenas.delivery.latency import TargetLatency, find_latency, find_or_profile_latency
 from edgenas.delivery.limits import check_reachable
 from edgenas.delivery.preparing import Resolved
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.shared import SharedInputs
-from edgenas.delivery.supernets import train
+from edgenas.delivery.supernets import plan_training, train
 from edgenas.images.loading import load_images
 from edgenas.images.preprocessing import choose_stored_size
+from edgenas.latency.table import Statistic
 from edgenas.model.saved import ACCURACY_FILE, TrainedSupernet
+from edgenas.profiling.tables import NoTableError
 from edgenas.space.cost import macs_table
 from edgenas.space.space import Space
 from edgenas.strategies.constraint import Limit
@@ -118,9 +121,9 @@ def start_transfer(
         skip_bad_images=request.skip_bad_images,
         progress=lambda done, of: progress("reading images", done, of, Path(source).name),
     )
-    _check_budgets(
-        resolved, start.supernet.space.with_classes(len(images.classes)), progress=progress
-    )
+    space = start.supernet.space.with_classes(len(images.classes))
+    target = resolved.target
+    check_reachable(space, resolved.constraints, precision=target.precision, batch=target.batch)
     texts = [_VERSION, repr(start.supernet.space), images.digest, str(TRANSFER)]
     texts += [str(request.seed), str(torch.get_num_threads())]
     name = digest(texts, start.supernet.parameters())[:16]
@@ -128,9 +131,17 @@ def start_transfer(
     transfer = Transfer(folder=folder, start=start, seconds=0.0)
     with _alone(folder):
         first = _divide_time(transfer, request)
-        if not _is_complete(transfer):
+        complete, planned = _is_complete(transfer), None
+        if not complete:
             before()
-            _train(transfer, request, first, progress=progress, say=say)
+        # A device is profiled for minutes: what is known without that is refused before.
+        checked = _check_latency(resolved, space, find=_find_known_latency)
+        if not complete and not (transfer.supernet / RUN).exists():
+            planned = _plan(transfer, request, first, progress=progress)
+        if not checked:
+            _check_latency(resolved, space, find=partial(_find_latency, progress=progress))
+        if not complete:
+            _train(transfer, request, first, planned=planned, progress=progress, say=say)
     seconds = request.training_seconds
     if first.request == _words_of(request):
         seconds = first.alone_seconds
@@ -140,32 +151,67 @@ def start_transfer(
     return replace(transfer, seconds=seconds)
 
 
-def _check_budgets(resolved: Resolved, space: Space, *, progress: Progress) -> None:
-    """Refuse budgets that no network keeps before weights learn for an hour.
+def _check_latency(
+    resolved: Resolved, space: Space, *, find: Callable[[Resolved, Space], TargetLatency | None]
+) -> bool:
+    """Refuse latency budgets that no network keeps before weights learn for an hour.
 
-    A device that can be timed is profiled now, if it was not yet: nothing else runs meanwhile.
+    Args:
+        resolved: the budgets.
+        space: of the networks.
+        find: gives the latency on the target; None: it is not known.
+
+    Returns:
+        Whether the budgets were checked.
 
     Raises:
         EdgenasError: says what is least reachable, and which constraint is in the way.
     """
-    request, target = resolved.request, resolved.target
-    check_reachable(space, resolved.constraints, precision=target.precision, batch=target.batch)
     budgets = [c for c in resolved.constraints if c.metric == "latency" and not c.target]
     if not budgets:
-        return
-    latency = find_or_profile_latency(
+        return True
+    latency = find(resolved, space)
+    if latency is None:
+        return False
+    confidence = resolved.request.confidence
+    bound = latency.predictor.predict if latency.reachable else latency.upper(confidence)
+    tightest = min(budgets, key=lambda constraint: constraint.limit)
+    limit = Limit(constraint=tightest, values=bound, guide=latency.predictor.tables())
+    search(space, maximize=macs_table(space), subject_to=[limit], evaluations=1)
+    return True
+
+
+def _find_latency(resolved: Resolved, space: Space, *, progress: Progress) -> TargetLatency:
+    """The latency on the target. A device that can be timed is profiled, if it was not yet."""
+    return find_or_profile_latency(
         space,
         device=resolved.device,
-        target=target,
-        statistic="typical" if request.percentile == "p50" else "wall_p95",
+        target=resolved.target,
+        statistic=_statistic_of(resolved),
         clock=resolved.clock,
         progress=progress,
         seconds=TRANSFER.profile_seconds,
     )
-    bound = latency.predictor.predict if latency.reachable else latency.upper(request.confidence)
-    tightest = min(budgets, key=lambda constraint: constraint.limit)
-    limit = Limit(constraint=tightest, values=bound, guide=latency.predictor.tables())
-    search(space, maximize=macs_table(space), subject_to=[limit], evaluations=1)
+
+
+def _find_known_latency(resolved: Resolved, space: Space) -> TargetLatency | None:
+    """The latency on the target; None: a device that can be timed was not profiled yet."""
+    try:
+        return find_latency(
+            space,
+            device=resolved.device,
+            target=resolved.target,
+            statistic=_statistic_of(resolved),
+            clock=resolved.clock,
+        )
+    except NoTableError:
+        if resolved.clock is None:
+            raise
+        return None
+
+
+def _statistic_of(resolved: Resolved) -> Statistic:
+    return "typical" if resolved.request.percentile == "p50" else "wall_p95"
 
 
 @contextmanager
@@ -217,18 +263,55 @@ def _divide_time(transfer: Transfer, request: SpecializeRequest) -> _TimeShares:
     return first
 
 
+def _ask(transfer: Transfer, request: SpecializeRequest, *, seconds: float) -> TrainRequest:
+    """The request for the elastic epochs."""
+    return TrainRequest(
+        data=request.data or "",
+        init=request.start,
+        recipe=RECIPE,
+        out=transfer.supernet,
+        time=f"{seconds!r}s",
+        resume=(transfer.supernet / RUN).exists(),
+        seed=request.seed,
+        skip_bad_images=request.skip_bad_images,
+        fit=request.fit,
+    )
+
+
+def _plan(
+    transfer: Transfer, request: SpecializeRequest, first: _TimeShares, *, progress: Progress
+) -> dict[str, int]:
+    """What the time for the elastic epochs allows, from a few steps that are timed.
+
+    Raises:
+        EdgenasError: the time is not enough for an epoch.
+    """
+    seconds = first.elastic_seconds
+    try:
+        return plan_training(_ask(transfer, request, seconds=seconds), progress=progress)
+    except TooLittleTimeError as error:
+        least = math.ceil(error.least / TRANSFER.elastic_share / 60)
+        raise EdgenasError(
+            f"{request.time or duration(TRANSFER.first_seconds)} of --time are too short: "
+            f"{duration(seconds)} of them are for epochs of all networks; by the steps that were "
+            "timed just now, one takes longer here",
+            hint=f"give --time {least}min or more; other programs that run make it longer",
+        ) from error
+
+
 def _train(
     transfer: Transfer,
     request: SpecializeRequest,
     first: _TimeShares,
     *,
+    planned: dict[str, int] | None,
     progress: Progress,
     say: Say,
 ) -> None:
     """Train the elastic weights, or go on with it.
 
     Raises:
-        EdgenasError: the time is not enough for an epoch, or the training diverges.
+        EdgenasError: the training diverges.
     """
     run = transfer.supernet / RUN
     seconds = first.elastic_seconds
@@ -238,24 +321,6 @@ def _train(
         f"{request.start} learns the images: {duration(seconds)} for elastic epochs, which order "
         f"its networks, then {duration(first.alone_seconds)} for the best of them, each alone"
     )
-    asked = TrainRequest(
-        data=request.data or "",
-        init=request.start,
-        recipe=RECIPE,
-        out=transfer.supernet,
-        time=f"{seconds!r}s",
-        resume=run.exists(),
-        seed=request.seed,
-        skip_bad_images=request.skip_bad_images,
-        fit=request.fit,
-    )
-    try:
-        with explain_stop("what was learnt is kept; to go on, run the same command again"):
-            train(asked, progress=progress, say=say)
-    except TooLittleTimeError as error:
-        least = math.ceil(error.least / TRANSFER.elastic_share / 60)
-        raise EdgenasError(
-            f"{request.time or duration(TRANSFER.first_seconds)} of --time are too short: "
-            f"{duration(seconds)} of them are for epochs of all networks; one takes longer here",
-            hint=f"give --time {least}min or more; other programs that run make it longer",
-        ) from error
+    asked = _ask(transfer, request, seconds=seconds)
+    with explain_stop("what was learnt is kept; to go on, run the same command again"):
+        train(asked, planned=planned, progress=progress, say=say)

@@ -102,13 +102,8 @@ def train(
             diverges.
     """
     options = options or TrainingOptions()
-    keep_memory()
-    _check_precision(recipe, torch.device(options.device))
-    space = space.with_classes(len(images.classes))
-    split_seed = find_split_seed(images, recipe=recipe, seed=options.seed, init=options.init)
-    parts = split(images, validation=recipe.validation, seed=split_seed)
-    course = make_course(space, parts, recipe, options)
-    supernet = make_supernet(course, options)
+    course, supernet, split_seed = _lay_out(space, images, recipe, options)
+    parts = course.parts
     if options.time_budget is not None:
         course = _with_planned_epochs(course, supernet, out=out, options=options)
         words = f"{duration(options.time_budget)} are enough for {course.recipe.epochs} epochs"
@@ -137,6 +132,39 @@ def train(
     )
 
 
+def plan_training(
+    space: Space, images: Images, *, recipe: Recipe, options: TrainingOptions
+) -> dict[str, int]:
+    """What a time budget decides about a training, see ``plan_epochs``; nothing is trained yet.
+
+    Args:
+        space: as for ``train``.
+        images: as for ``train``.
+        recipe: as for ``train``.
+        options: as for ``train``, with a time budget.
+
+    Raises:
+        TooLittleTimeError: not even one epoch fits.
+        EdgenasError: as ``train``.
+    """
+    course, supernet, _ = _lay_out(space, images, recipe, options)
+    seconds = options.time_budget or 0.0
+    return plan_epochs(course, supernet, seconds=seconds, most=options.most_epochs)
+
+
+def _lay_out(
+    space: Space, images: Images, recipe: Recipe, options: TrainingOptions
+) -> tuple[Course, Supernet, int]:
+    """The course of a training, its weights at the start, and the seed that divides its images."""
+    keep_memory()
+    _check_precision(recipe, torch.device(options.device))
+    space = space.with_classes(len(images.classes))
+    split_seed = find_split_seed(images, recipe=recipe, seed=options.seed, init=options.init)
+    parts = split(images, validation=recipe.validation, seed=split_seed)
+    course = make_course(space, parts, recipe, options)
+    return course, make_supernet(course, options), split_seed
+
+
 def _check_precision(recipe: Recipe, device: torch.device) -> None:
     if recipe.precision == "fp16" and device.type != "cuda":
         raise EdgenasError(
@@ -151,6 +179,7 @@ def _with_planned_epochs(
     """The course with the epochs that fit into a time, or with those of the run in ``out``."""
     planned = parallel.broadcast(read_planned(out) if parallel.rank() == 0 else None)
     seconds = options.time_budget or 0.0
+    planned = planned or options.planned
     planned = planned or plan_epochs(course, supernet, seconds=seconds, most=options.most_epochs)
     return dataclasses.replace(course, recipe=dataclasses.replace(course.recipe, **planned))
 

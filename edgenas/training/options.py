@@ -1,5 +1,6 @@
 """What a training begins from and how long it may take."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,8 @@ class TrainingOptions:
             of the recipe.
         most_epochs: that a time budget may give; None: as many as fit. Then the budget also
             decides how many networks an accuracy predictor is fitted to.
+        planned: what the time budget has decided already, see ``loop.plan_training``. None: that
+            is found out when the training starts.
         device: where to train, e.g. ``cuda``. For several processes see
             ``edgenas.model.processes``.
     """
@@ -39,4 +42,5 @@ class TrainingOptions:
     normalisation: Normalisation | None = None
     time_budget: float | None = None
     most_epochs: int | None = None
+    planned: Mapping[str, int] | None = None
     device: str | torch.device = "cpu"
