@@ -34,7 +34,7 @@ from edgenas.profiling import work as profiling_work
 from edgenas.profiling.journal import journal_path, open_journal
 from edgenas.profiling.method import read_method
 from edgenas.profiling.networks import calibration_archs, random_archs
-from edgenas.profiling.run import ProfilePlan, profile
+from edgenas.profiling.run import ProfilePlan, plan_units, profile
 from edgenas.profiling.tables import (
     NoTableError,
     latencies_elsewhere,
@@ -43,9 +43,11 @@ from edgenas.profiling.tables import (
     table_for,
 )
 from edgenas.profiling.timings import subtract_copies
+from edgenas.profiling.units import layer_unit, network_unit
 from edgenas.runtime import registry as runtimes
 from edgenas.space import presets as spaces
 from edgenas.space.cost import compile_tables, cost, macs_table, total
+from edgenas.space.layer import Layer
 from edgenas.space.plan import layers
 from edgenas.space.primitives import primitives
 
@@ -153,7 +155,8 @@ def test_layers_and_networks_are_timed_once_and_end_up_in_the_table():
     assert sorted(names()) == sorted(set(names()))
     assert len(names()) == UNITS
     units = [event[3].partition(": ")[0] for event in told if "full speed" not in event[3]]
-    assert sorted(filter(None, units)) == sorted(names())
+    every = plan_units(TINY, target=TARGET, plan=plan).units
+    assert sorted(filter(None, units)) == sorted(every[name].words for name in names())
     assert (UNITS, UNITS) in (told[-1][1:3], told[-2][1:3])
     raw = next(line for line in lines() if "unit" in line)
     assert len(raw["samples"]) == raw["n"]
@@ -169,11 +172,11 @@ def test_a_profile_that_is_killed_goes_on_without_loss_or_duplicates():
         "from tests.test_profiling import *\n"
         "def progress(step, done, total, words):\n"
         "    if words and 'full speed' not in words:\n"
-        "        print(words.partition(': ')[0], flush=True)\n"
+        "        print(done, flush=True)\n"
         "plan = ProfilePlan(settings=QUICK, **FEW)\n"
         "profile(TINY, target=TARGET, plan=plan, progress=progress)\n"
     )
-    kept: list[str] = []
+    kept: list[int] = []  # the visits that were told as done
     # Killed after its first measurement, and once more after a few others.
     for count in (1, 6):
         with subprocess.Popen(
@@ -183,12 +186,13 @@ def test_a_profile_that_is_killed_goes_on_without_loss_or_duplicates():
             stdout=subprocess.PIPE,
             text=True,
         ) as process:
-            told = [process.stdout.readline().strip() for _ in range(count)]
+            told = [int(process.stdout.readline()) for _ in range(count)]
             process.send_signal(signal.SIGKILL)
-            told += [line.strip() for line in process.stdout if line.endswith("\n")]
+            told += [int(line) for line in process.stdout if line.endswith("\n")]
         assert not set(told) & set(kept)
         kept += told
-        assert set(kept) <= set(names())
+        assert kept == sorted(kept)
+        assert kept[-1] <= len(set(names()))
         assert not table_path(TARGET).exists()
     before = journal_path(TARGET).read_bytes()
     table = profile(TINY, target=TARGET, plan=ProfilePlan(settings=QUICK, **FEW))
@@ -196,6 +200,18 @@ def test_a_profile_that_is_killed_goes_on_without_loss_or_duplicates():
     assert len(names()) == len(set(names())) == UNITS
     assert not table.missing(TINY)
     assert len(table.networks) == 5
+
+
+def test_what_is_timed_is_told_in_words():
+    """Whoever watches need not know how archs and layers are written."""
+    assert (
+        network_unit(TINY, TINY.largest(), batch=1).words
+        == f"a network of {TINY.largest().resolution} pixels"
+    )
+    layer = Layer(kind="mbconv", inputs=8, outputs=8, size=4, kernel=5, mid=16)
+    assert layer_unit(TINY, layer, copies=0, batch=1).words == "a layer (mbconv) of 4x4 pixels"
+    wide = replace(layer, columns=8)
+    assert layer_unit(TINY, wide, copies=2, batch=1).words == "a layer (mbconv) of 4x8 pixels"
 
 
 def test_a_network_is_timed():
@@ -478,10 +494,19 @@ def test_what_is_not_timed_in_the_time_given_is_left_for_the_next_call(
 
     clock.measure = measure
     said: list[str] = []
-    table = run(clock, time_budget=12.0, say=said.append)
+    told: list[tuple[str, int, int, str]] = []
+    table = run(
+        clock, time_budget=12.0, say=said.append, progress=lambda *event: told.append(event)
+    )
     assert limits == [12.0, 7.0, 2.0]
     assert (len(table.layers), len(table.networks)) == (4, 5), "networks come first"
     assert f"to go on, run the same command again: 9 of {UNITS} visits" in said[0]
+    # A total that is not the last one says that it is a part.
+    parts = dict.fromkeys((total, words.partition(": ")[0]) for _, _, total, words in told)
+    assert list(parts) == [
+        (5, "the first 5, then as many as fit into the time"),
+        (UNITS, "as many as fit into the time"),
+    ]
     clock = Scripted()
     assert not run(clock).missing(TINY)
     assert len(clock.timed) == UNITS - 9

@@ -23,6 +23,7 @@ OPENING = 20  # random networks beside those of the line: enough to say how far 
 # the median is certain.
 _VISIT, _WEIGHT, _RUNS = 0.03, 5e-8, 40.0
 _EVICTED = 1e-10  # seconds for each byte that is read before a run
+_AGAIN = "once more, while there is time"
 _SHARE = 0.9  # of the time left that is planned at once
 
 
@@ -55,23 +56,23 @@ class TimingOrder:
         names = list(self._archs)
         self._lines, self._further = names[: len(lines)], names[len(lines) :]
 
-    def iterate_parts(self, *, fewest: int, visits: int) -> Iterator[tuple[list[str], int]]:
-        """Yield what to visit next: names of units, and how many visits each of them needs.
+    def iterate_parts(self, *, fewest: int, visits: int) -> Iterator[tuple[list[str], int, str]]:
+        """Yield what to visit next: names of units, the visits that each needs, and a few words.
 
         Args:
             fewest: how many networks of the line come first.
             visits: that each unit needs in the end.
         """
         chosen = [*self._lines[:fewest], *self._further[:OPENING]]
-        yield chosen, 1
+        yield chosen, 1, f"the first {len(chosen)}, then as many as fit into the time"
         while more := self._choose_next(set(chosen)):
             chosen += more
-            yield chosen, 1
-        yield chosen, visits
+            yield chosen, 1, "as many as fit into the time"
+        yield chosen, visits, _AGAIN
         # Beside a whole table of layers, more networks would say nothing new.
         layers = any(not isinstance(unit.of, Arch) for unit in self._units.values())
         others = set(self._lines[fewest:] if layers else ()) - set(chosen)
-        yield [name for name in self._units if name not in others], visits
+        yield [name for name in self._units if name not in others], visits, _AGAIN
 
     def _choose_next(self, chosen: set[str]) -> list[str]:
         """The units that fit into the time left; empty where it is short, or all are chosen."""

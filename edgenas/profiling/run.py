@@ -166,10 +166,10 @@ class PlannedProfile:
 
     def iterate_parts(
         self, work: Work, *, left: Callable[[], float]
-    ) -> Iterator[tuple[list[str], int]]:
-        """Yield what to visit next: names of units, and how many visits each of them needs."""
+    ) -> Iterator[tuple[list[str], int, str]]:
+        """Yield what to visit next: names of units, the visits that each needs, and a few words."""
         if self.time_budget is None:
-            return iter([(list(self.units), self.visits)])
+            return iter([(list(self.units), self.visits, "")])
         order = TimingOrder(
             self.space,
             units=self.units,
@@ -205,8 +205,9 @@ def profile(
         target: what they are timed on; its device is a name only, see ``clock``.
         plan: what is timed, and for how long.
         clock: where units are timed.
-        progress: called after each visit with the step, the visits done, the visits in all, and
-            the name of the unit.
+        progress: called after each visit with the step, the visits done, the visits that are
+            certain by now, and a few words on the unit. Under a time budget there may be more
+            visits later, as the words say.
         say: called with lines that a person should read.
 
     Raises:
@@ -338,8 +339,8 @@ def _visit_units(
     settings, budget = planned.settings, planned.time_budget
     left = planned.time_left(started)
     try:
-        for names, visits in planned.iterate_parts(work, left=left):
-            work.select(names, visits=visits)
+        for names, visits, part in planned.iterate_parts(work, left=left):
+            work.select(names, visits=visits, part=part)
             while (waiting := work.waiting()) and left() > settings.baseline_seconds:
                 seconds = 0.0 if budget is None else left()
                 limited = replace(settings, seconds=seconds)

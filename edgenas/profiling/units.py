@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgenas.basics.units import pixels
 from edgenas.onnx_graph.build import copies_graph, layer_graph, network_graph
 from edgenas.onnx_graph.forms import Form, convert_layer_to_form, convert_to_form
 from edgenas.profiling.method import COPIES
@@ -40,6 +41,13 @@ class Unit:
     build: Callable[[], bytes]
     copies: int = 0
     evict: int = 0
+
+    @property
+    def words(self) -> str:
+        """What it is, for people who watch; the name is for files."""
+        if isinstance(self.of, Arch):
+            return f"a network of {self.of.resolution} pixels"
+        return f"a layer ({self.of.kind}) of {pixels(self.of.in_size)} pixels"
 
 
 def units_of(

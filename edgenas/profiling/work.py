@@ -66,8 +66,8 @@ class Work:
         environment: the machine.
         visits: how many good measurements each unit needs.
         gate: canaries up to this multiple of the fastest are of the same speed.
-        report: called after each visit with the visits done, the visits in all, and the name of
-            the unit or other words.
+        report: called after each visit with the visits done, the visits in all, and a few words on
+            the unit, or others.
         say: called with lines that a person should read.
     """
 
@@ -85,7 +85,7 @@ class Work:
         self._units, self._journal, self._environment = units, journal, dict(environment)
         self._visits, self._gate, self._report, self._say = visits, gate, report, say
         self._records: dict[str, list[UnitRecord]] = {name: [] for name in units}
-        self._selected = set(units)
+        self._selected, self._part = set(units), ""
         self._build_seconds: list[float] = []
         self._engine_seconds: list[float] = []
         self._tell_build: Callable[[float], None] = lambda seconds: None
@@ -97,9 +97,15 @@ class Work:
                 if graphs[name] == record.graph:
                     self._records[name].append(record)
 
-    def select(self, names: Iterable[str], *, visits: int) -> None:
-        """From now on visit these units only, each until it has so many good visits."""
-        self._selected, self._visits = set(names), visits
+    def select(self, names: Iterable[str], *, visits: int, part: str = "") -> None:
+        """From now on visit these units only, each until it has so many good visits.
+
+        Args:
+            names: of the units.
+            visits: that each of them needs.
+            part: what they are of all that is to do, for people who watch; empty: all of it.
+        """
+        self._selected, self._visits, self._part = set(names), visits, part
 
     def tell_builds(self, tell: Callable[[float], None]) -> None:
         """From now on call ``tell`` with the seconds of each engine that is built and timed."""
@@ -233,7 +239,8 @@ class Work:
             self._environment["after"] = {name: event.get(name) for name in names}
 
     def _report_visit(self, name: str, note: str) -> None:
-        self._report(*self._done(), f"{name}: {note}" if name and note else name or note)
+        words = (self._part, self._units[name].words if name else "", note)
+        self._report(*self._done(), ": ".join(filter(None, words)))
 
     def _good(self) -> dict[str, list[UnitRecord]]:
         """The measurements that are sound and ran at the machine's full speed."""
