@@ -21,6 +21,7 @@ BLOCKS = (
     *("none", "conv:3x1", "rep:3x1", "rep:5x1", "mbconv:3x2", "mbconv:5x3", "bottleneck:3x0.5"),
     *("fused:3x2", "fused:5x2", "fused:3x3"),
     *("uib:3x2", "uib:5+3x2", "uib:3+0x3", "uib:3+0x2", "uib:7+5x3"),
+    *("mbconv:3x2-se4", "mbconv:3x2-hswish-se2", "conv:3x1-none", "fused:7x2-silu", "uib:5x2-relu"),
 )
 
 

@@ -120,7 +120,10 @@ def test_costs_are_those_of_independent_counters(space: Space, seed: int):
 # A small space of DARTS is counted in tests/test_darts.py.
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.slow] * n.startswith(("ofa-", "darts"))) for n in PRESETS],
+    [
+        pytest.param(n, marks=[pytest.mark.slow] * n.startswith(("ofa-", "darts", "mbv3-ch")))
+        for n in PRESETS
+    ],
 )
 def test_costs_of_shipped_spaces_are_those_of_independent_counters(name: str):
     space = load_space(name)

@@ -75,7 +75,7 @@ def mixed() -> Space:
                 kind="mbconv",
                 widths=(24,),
                 depths=(5,),
-                blocks=("none", "3x2", "fused:3x2", "uib:0x2", "uib:3+0x3", "uib:5+3x2"),
+                blocks=("none", "3x2", "3x2-hswish-se4", "fused:3x2-relu6", "uib:0x2", "uib:5+3x2"),
             ),
             StageSpace(kind="fused", widths=(24,), depths=(1, 2), activation="silu"),
         ),

@@ -121,7 +121,7 @@ def test_python_of_a_page_can_be_parsed(page: Path, block: Block):
 
 
 def test_the_space_the_recipe_and_the_device_of_the_guide_are_read(tmp_path: Path):
-    space, recipe, device = [
+    space, recipe, stage, device = [
         block.code
         for block in blocks(read(DOCS / "guides" / "extending.md"))
         if block.language == "toml"
@@ -131,6 +131,8 @@ def test_the_space_the_recipe_and_the_device_of_the_guide_are_read(tmp_path: Pat
     (tmp_path / "lab-board.toml").write_text(device, encoding="utf-8")
     own = load_space(str(tmp_path / "mine.toml"))
     assert own.name == tomllib.loads(space)["name"]
+    (tmp_path / "more.toml").write_text(f"{space}\n{stage}", encoding="utf-8")
+    assert load_space(str(tmp_path / "more.toml")).stages[:-1] == own.stages
     assert load_recipe(tmp_path / "small.toml", default_recipe(own)).batch == 8
     assert load_device(str(tmp_path / "lab-board.toml")).reach == "ssh"
 

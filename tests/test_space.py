@@ -1,6 +1,7 @@
 """The laws of spaces: rows and archs say the same, and no operator leaves the space."""
 
 import itertools
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ def every_arch(space: Space) -> list[Arch]:
         blocks = [Block(k, e) for k in stage.kernels for e in stage.expands]
         if stage.blocks:
             own = f"{stage.kind}:"
-            blocks = [Block.parse(text.removeprefix(own)) for text in stage.blocks]
+            texts = (re.sub(rf"-{stage.activation}\b", "", text) for text in stage.blocks)
+            blocks = [Block.parse(text.removeprefix(own)) for text in texts]
         per_stage.append(
             [
                 Stage(width, chosen)
@@ -520,7 +522,7 @@ def listed(*blocks: str, **fields: Any) -> dict[str, Any]:
             listed("3x2", "3x2.1"),
             "stages[1].blocks must give different middle channels, found 2, 2.1 of 16 giving",
         ),
-        (listed("x"), "a block must read like 3x4, fused:3x4, uib:5+3x4 or none, found 'x'"),
+        (listed("x"), "a block must read like 3x4, fused:3x4, uib:5+3x4, 3x4-relu6-se0 or none"),
         (
             {"expands": (2.0, 2.1)},
             "stages[1].expands must give different middle channels, found 2, 2.1 of 16 giving "

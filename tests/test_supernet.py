@@ -17,6 +17,7 @@ from edgenas.space.space import Space
 
 SLOW = (
     "mbv3-photo",
+    "mbv3-choices",
     "ofa-",
     "lite1",
     "lite2",

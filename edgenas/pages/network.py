@@ -105,12 +105,15 @@ def _draw_block(
     width = max(min(scales.cell - 6, 36.0), (scales.cell - 6) * share)
     kernel = max(block.kernel, block.start)
     shade = round(2 * scales.kernels.index(kernel) / max(1, len(scales.kernels) - 1))
-    title = node("title", _describe_fully(name, layer, seconds))
+    named = block.activation or ""
+    title = node("title", _describe_fully(name, layer, seconds, named=named))
     parts = [_box(title, left, top, width, class_=f"box k{shade}")]
     sizes = f"{block.start}+{block.kernel}" if layer.kind == "uib" else f"{kernel}x{kernel}"
+    if block.squeeze is not None:
+        sizes += " se" if layer.squeeze else " no se"
     parts.append(_words(sizes, left + width / 2, top + 15, class_="strong"))
     if layer.mid:
-        expand = f"{block.kind or ''} e{block.expand:g}".strip()
+        expand = f"{block.kind or ''} e{block.expand:g} {named}".strip()
         parts.append(_words(expand, left + width / 2, top + 27, class_="plain small"))
     if seconds is not None:
         parts.append(_stripe(left, top, width, seconds / scales.seconds))
@@ -164,9 +167,16 @@ def describe_layer(name: str, layer: Layer) -> str:
     return f"{place} {layer.kind} {size}, {layer.inputs}{wide} to {layer.outputs}{stride}"
 
 
-def _describe_fully(name: str, layer: Layer, seconds: float | None) -> str:
-    """What shows when a box is pointed at: the layer, its MACs and its time."""
-    extras: list[str] = []
+def _describe_fully(name: str, layer: Layer, seconds: float | None, *, named: str = "") -> str:
+    """What shows when a box is pointed at: the layer, its MACs and its time.
+
+    Args:
+        name: of the layer.
+        layer: the layer.
+        seconds: its predicted latency.
+        named: its activation, where the block names one.
+    """
+    extras = [named] if named else list[str]()
     if layer.squeeze:
         extras.append("squeeze-and-excitation")
     if layer.residual:

@@ -20,10 +20,12 @@ from edgenas.basics.ranges import (
 
 SCHEMA = "edgenas.arch/1"
 BlockKind = Literal["conv", "mbconv", "bottleneck", "fused", "uib", "rep", "basic", "cell", "none"]
+Activation = Literal["relu", "relu6", "hswish", "silu", "none"]
 _KernelOrNone = Annotated[int, Range(0, 255, "pixels")]
 _BLOCK = re.compile(
     rf"(?:(?P<kind>{'|'.join(get_args(BlockKind))}):)?"
     r"(?:(?P<start>\d{1,3})\+)?(?P<kernel>\d{1,3})x(?P<expand>\d{1,3}(?:\.\d{1,6})?)"
+    rf"(?:-(?P<activation>{'|'.join(get_args(Activation))}))?(?:-se(?P<squeeze>\d{{1,3}}))?"
 )
 
 
@@ -37,20 +39,30 @@ class Block:
         kind: None: that of its stage. ``none`` is nothing at all: the block passes on its input,
             through a 1x1 conv where the shapes of input and output differ.
         start: kernel size of the depthwise conv at the start of a ``uib``; 0: it has none.
+        activation: None: that of its stage.
+        squeeze: of an ``mbconv``: squeeze-and-excitation with so many times fewer channels inside;
+            0: it has none; None: that of its stage.
     """
 
     kernel: _KernelOrNone
     expand: Ratio
     kind: BlockKind | None = None
     start: _KernelOrNone = 0
+    activation: Activation | None = None
+    squeeze: Annotated[int, Range(0, 999, "count")] | None = None
 
     def __str__(self) -> str:
-        """``3x4``, ``fused:3x4``, ``uib:5+3x4`` or ``none``: kind, kernel sizes x expansion."""
+        """``3x4``, ``fused:3x4``, ``uib:5+3x4`` or ``none``: kind, kernel sizes x expansion.
+
+        Behind them what is not as in the stage: ``3x4-relu6-se0``, activation and squeeze.
+        """
         if self in (NOTHING, CELL):
             return str(self.kind)
         kind = f"{self.kind}:" if self.kind else ""
         start = f"{self.start}+" if self.start else ""
-        return f"{kind}{start}{self.kernel}x{self.expand:g}"
+        activation = f"-{self.activation}" if self.activation else ""
+        squeeze = "" if self.squeeze is None else f"-se{self.squeeze}"
+        return f"{kind}{start}{self.kernel}x{self.expand:g}{activation}{squeeze}"
 
     @staticmethod
     def parse(text: str) -> "Block":
@@ -64,12 +76,19 @@ class Block:
         match = _BLOCK.fullmatch(text)
         if match is None or match["kind"] in ("none", "cell") or float(match["expand"]) == 0:
             raise EdgenasError(
-                f"a block must read like 3x4, fused:3x4, uib:5+3x4 or none, found {quote(text)}"
+                "a block must read like 3x4, fused:3x4, uib:5+3x4, 3x4-relu6-se0 or none, "
+                f"found {quote(text)}"
             )
         fields = match.groupdict()
         kind: Any = fields["kind"]
+        activation: Any = fields["activation"]
         return Block(
-            int(fields["kernel"]), float(fields["expand"]), kind, int(fields["start"] or 0)
+            int(fields["kernel"]),
+            float(fields["expand"]),
+            kind,
+            int(fields["start"] or 0),
+            activation,
+            int(fields["squeeze"]) if fields["squeeze"] else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -79,6 +98,10 @@ class Block:
             value["kind"] = self.kind
         if self.start:
             value["start"] = self.start
+        if self.activation:
+            value["activation"] = self.activation
+        if self.squeeze is not None:
+            value["squeeze"] = self.squeeze
         return value
 
 

@@ -11,8 +11,8 @@ from edgenas.space.stage import (
     StageSpace,
     at_least,
     check_inputs,
-    check_stage,
 )
+from edgenas.space.stage_check import check_stage
 from edgenas.space.wiring import cell_place
 
 if TYPE_CHECKING:  # whose values are checked here

@@ -262,7 +262,7 @@ def _block(
     elif plain == "bottleneck":
         mid = middle_channels(width, block.expand)
     if plain == "mbconv":
-        squeeze = squeezed_channels(stage, inputs=inputs, middle=mid)
+        squeeze = squeezed_channels(stage, block, inputs=inputs, middle=mid)
     return Layer(
         kind=plain,
         inputs=inputs,
@@ -272,7 +272,7 @@ def _block(
         kernel=block.kernel,
         stride=stride,
         mid=mid,
-        activation=stage.activation if kind != "none" else "none",
+        activation="none" if kind == "none" else block.activation or stage.activation,
         squeeze=squeeze,
         residual=kind not in ("none", "basic") and _residual(stage, plain, stride, inputs, width),
         downsample=(plain == "bottleneck" and j == 0)

@@ -22,7 +22,7 @@ A space of one's own is a ``Space`` value in Python or the same fields in TOML::
     widths = [32]
     depths = [2]
     stride = 2
-    blocks = ["none", "3x3", "fused:3x4", "uib:5+3x4"]
+    blocks = ["none", "3x3", "3x3-hswish-se4", "fused:3x4", "uib:5+3x4"]
 """
 
 import dataclasses
@@ -117,6 +117,37 @@ def _mbv3_small(name: str, *, resolutions: tuple[int, ...], stride: int) -> Spac
             ),
         ),
         final=320,
+    )
+
+
+def mbv3_choices() -> Space:
+    """Blocks of MobileNetV3 whose activation and squeeze are choices, for 32-pixel images.
+
+    On some devices a hard swish or a squeeze takes much of what integers save, on others not: the
+    search decides by the latency table of the target. Outside the listed blocks all is ReLU6, so
+    there are networks without any hard swish.
+    """
+    plain = [f"{kernel}x{expand}-relu6" for expand in (2, 4) for kernel in (3, 5)]
+    swish = [text.replace("relu6", "hswish") for text in plain]
+    squeezed = [f"{text}-se4" for text in (*plain, *swish)]
+
+    def stage(width: int, depths: tuple[int, ...], blocks: list[str], stride: int) -> StageSpace:
+        return StageSpace(
+            kind="mbconv", widths=(width,), depths=depths, blocks=tuple(blocks), stride=stride
+        )
+
+    return Space(
+        name="mbv3-choices",
+        resolutions=(24, 32),
+        stages=(
+            StageSpace(kind="conv", widths=(16,), activation="relu6"),
+            StageSpace(kind="mbconv", widths=(24,), stride=2, activation="relu6"),
+            stage(24, (1, 2), [*plain, *swish], 1),
+            stage(48, (2, 3), [*plain, *swish, *squeezed], 2),
+            stage(80, (1, 2, 3, 4), [*plain, *swish, *squeezed], 2),
+        ),
+        final=320,
+        activation="relu6",
     )
 
 
@@ -262,6 +293,7 @@ PRESETS: dict[str, Callable[[], Space]] = {
     "tiny": tiny,
     "mbv3-cifar": mbv3_cifar,
     "mbv3-photo": mbv3_photo,
+    "mbv3-choices": mbv3_choices,
     "ofa-mbv3-w1.0": ofa_mbv3_w10,
     "ofa-mbv3-w1.2": ofa_mbv3_w12,
     "ofa-proxyless-w1.3": ofa_proxyless_w13,

@@ -21,7 +21,6 @@ from edgenas.space.arch import CELL, NOTHING, Block
 
 StageKind = Literal["conv", "mbconv", "bottleneck", "fused", "uib", "rep", "basic", "cell"]
 KINDS: tuple[str, ...] = get_args(StageKind)
-_PLAIN = ("conv", "rep", "basic", "cell")  # kinds without middle channels
 ACTIVATIONS = ("relu", "relu6", "hswish", "silu")
 SQUEEZE_RULES = ("middle", "inputs")
 SQUEEZE_ACTIVATIONS = ("relu", "silu")
@@ -60,7 +59,8 @@ class StageSpace:
         squeeze_activation: inside the squeeze: ``relu`` or ``silu``.
         gate: behind the squeeze: ``hsigmoid`` or ``sigmoid``.
         blocks: whole blocks to choose from, per block, in place of kernels times expands: their
-            text forms (`edgenas.space.arch.Block`), from the lightest to the heaviest.
+            text forms (`edgenas.space.arch.Block`), from the lightest to the heaviest. They may
+            name an activation and a squeeze of their own in place of those of the stage.
         cell: of a stage of kind ``cell``: which of the cells of the space its blocks are.
     """
 
@@ -83,7 +83,7 @@ class StageSpace:
     @property
     def options(self) -> tuple[Block, ...]:
         """All blocks that a place of this stage may hold, as archs have them."""
-        return _options(self.kind, self.kernels, self.expands, self.blocks)
+        return _options(self)
 
     @property
     def lists_blocks(self) -> bool:
@@ -112,16 +112,21 @@ NEWER_OF_STAGES: Mapping[str, object] = {
 
 
 @functools.lru_cache(maxsize=1024)
-def _options(
-    kind: str, kernels: tuple[int, ...], expands: tuple[float, ...], blocks: tuple[str, ...]
-) -> tuple[Block, ...]:
-    if kind == "cell":
+def _options(stage: StageSpace) -> tuple[Block, ...]:
+    if stage.kind == "cell":
         return (CELL,)
-    if not blocks:
-        return tuple(Block(k, e) for k, e in itertools.product(kernels, expands))
-    # The stage's own kind goes without saying, so that equal blocks are equal values.
-    read = map(Block.parse, blocks)
-    return tuple(replace(b, kind=None) if b.kind == kind else b for b in read)
+    if not stage.blocks:
+        return tuple(Block(k, e) for k, e in itertools.product(stage.kernels, stage.expands))
+    return tuple(_as_archs_have_it(Block.parse(text), stage) for text in stage.blocks)
+
+
+def _as_archs_have_it(block: Block, stage: StageSpace) -> Block:
+    """What is as in the stage goes without saying, so that equal blocks are equal values."""
+    kind = None if block.kind == stage.kind else block.kind
+    activation = None if block.activation == stage.activation else block.activation
+    own = block.squeeze == stage.squeeze and (kind or stage.kind) == "mbconv"
+    squeeze = None if own else block.squeeze
+    return replace(block, kind=kind, activation=activation, squeeze=squeeze)
 
 
 def has_usual(value: object, name: str, usual: Mapping[str, object]) -> bool:
@@ -129,13 +134,14 @@ def has_usual(value: object, name: str, usual: Mapping[str, object]) -> bool:
     return name in usual and getattr(value, name) == usual[name]
 
 
-def squeezed_channels(stage: StageSpace, *, inputs: int, middle: int) -> int:
+def squeezed_channels(stage: StageSpace, block: Block, *, inputs: int, middle: int) -> int:
     """Compute the channels inside the squeeze of a block; 0: it has none."""
-    if not stage.squeeze:
+    ratio = stage.squeeze if block.squeeze is None else block.squeeze
+    if not ratio:
         return 0
     if stage.squeeze_of == "inputs":
-        return max(1, inputs // stage.squeeze)
-    return make_divisible(middle / stage.squeeze)
+        return max(1, inputs // ratio)
+    return make_divisible(middle / ratio)
 
 
 def middle_channels(channels: int, ratio: float) -> int:
@@ -151,125 +157,6 @@ def make_divisible(value: float) -> int:
     """Round a value to a multiple of 8 that is at least 8 and at least 0.9 of the value."""
     rounded = max(8, int(value + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * value else rounded
-
-
-def check_stage(stage: StageSpace, path: str, before: tuple[int, ...]) -> None:
-    """Refuse a stage that breaks a rule, or two choices of which give the same network.
-
-    Args:
-        stage: the stage.
-        path: where it stands, for the error.
-        before: the widths that its input may have.
-
-    Raises:
-        EdgenasError: names the path, the rule and the value found.
-    """
-    if stage.kind not in KINDS:
-        raise EdgenasError(f"{path}.kind must be one of {', '.join(KINDS)}, found {stage.kind!r}")
-    for name, words in (
-        ("activation", ACTIVATIONS if stage.kind != "conv" else (*ACTIVATIONS, "none")),
-        ("squeeze_of", SQUEEZE_RULES),
-        ("squeeze_activation", SQUEEZE_ACTIVATIONS),
-        ("gate", GATES),
-    ):
-        if (value := getattr(stage, name)) not in words:
-            raise EdgenasError(f"{path}.{name} must be one of {', '.join(words)}, found {value!r}")
-    check_choices(stage.widths, "positive integers", f"{path}.widths", at_least(1))
-    check_choices(stage.depths, "positive integers", f"{path}.depths", at_least(1))
-    check_choices(
-        stage.kernels,
-        "odd integers",
-        f"{path}.kernels",
-        lambda v: isinstance(v, int) and v >= 1 and v % 2 == 1,
-    )
-    check_choices(stage.expands, "positive numbers", f"{path}.expands", lambda v: v > 0)
-    for name, value, least in (
-        ("stride", stage.stride, 1),
-        ("pool", stage.pool, 1),
-        ("squeeze", stage.squeeze, 0),
-    ):
-        if not at_least(least)(value):
-            raise EdgenasError(f"{path}.{name} must be an integer >= {least}, found {value}")
-    if stage.kind in _PLAIN and len(stage.expands) > 1:
-        raise EdgenasError(
-            f"{path}.expands must be one value in a {stage.kind}, found {stage.expands}"
-        )
-    if stage.kind in ("mbconv", "fused") and len(stage.expands) > 1 and min(stage.expands) <= 1:
-        raise EdgenasError(
-            f"{path}.expands must be above 1 where there is a choice, found {stage.expands}",
-            hint="expand 1 has no expanding conv; give it a stage of its own",
-        )
-    _check_blocks(stage, path)
-    if "mbconv" not in stage.kinds and stage.squeeze:
-        raise EdgenasError(f"{path}.squeeze must be 0 outside mbconv, found {stage.squeeze}")
-    if stage.kind == "bottleneck" and stage.kernels != (3,):
-        raise EdgenasError(f"{path}.kernels must be (3,) in a bottleneck, found {stage.kernels}")
-    _check_middles(stage, path, before)
-
-
-def _check_blocks(stage: StageSpace, path: str) -> None:
-    """Refuse whole blocks that break a rule of their kind, or that are listed twice."""
-    if not stage.blocks:
-        return
-    if (stage.kernels, stage.expands) != ((3,), (1.0,)):
-        raise EdgenasError(f"{path} must have either blocks or kernels and expands, not both")
-    if stage.pool > 1:
-        raise EdgenasError(f"{path}.pool must be 1 where blocks are listed, found {stage.pool}")
-    # Equal networks must be equal archs, and nothing at the end is what fewer blocks are.
-    if NOTHING in stage.options and len(stage.depths) > 1:
-        raise EdgenasError(
-            f"{path}.depths must be one value where a block may be none, found {stage.depths}"
-        )
-    if len(set(stage.options)) < len(stage.options):
-        raise EdgenasError(f"{path}.blocks must be listed once each, found {[*stage.blocks]}")
-    for i, block in enumerate(stage.options):
-        kind = block.kind or stage.kind
-        if rule := _rule_broken_by(block, kind, stride=stage.stride):
-            raise EdgenasError(f"{path}.blocks[{i}] must {rule}, found {stage.blocks[i]}")
-    for kind in ("mbconv", "fused"):
-        ones = {b.expand == 1 for b in stage.options if (b.kind or stage.kind) == kind}
-        if len(ones) > 1:
-            raise EdgenasError(
-                f"{path}.blocks must all expand by more than 1, or none, in {kind}, found "
-                f"{[*stage.blocks]}",
-                hint="expand 1 has no expanding conv; give it a stage of its own",
-            )
-
-
-def _rule_broken_by(block: Block, kind: str, *, stride: int) -> str:
-    """The rule of its kind that a block breaks, in words that follow "must". Empty: none."""
-    sizes = [k for k in (block.kernel, block.start) if k]
-    if kind != "uib" and (block.start or not block.kernel):
-        return "have one kernel size outside uib"
-    if any(k % 2 == 0 for k in sizes):
-        return "have odd kernel sizes"
-    if kind == "uib" and stride > 1 and not sizes:
-        return "have a depthwise conv for the stride"
-    if kind in _PLAIN and block.expand != 1:
-        return f"have the expansion 1 in {kind}"
-    if kind == "cell":
-        return "be no cell"
-    if kind == "bottleneck" and block.kernel != 3:
-        return "have the kernel 3 in a bottleneck"
-    return ""
-
-
-def _check_middles(stage: StageSpace, path: str, before: tuple[int, ...]) -> None:
-    """Equal networks must be equal archs: no two ratios may round to the same channels."""
-    bases = stage.widths if stage.kind == "bottleneck" else (*before, *stage.widths)
-    groups: dict[object, list[float]] = {}
-    for block in stage.options:
-        kind = block.kind or stage.kind
-        if kind not in _PLAIN and block != NOTHING:
-            groups.setdefault((kind, block.start, block.kernel), []).append(block.expand)
-    for expands, base in itertools.product(groups.values(), bases):
-        mids = [middle_channels(base, ratio) for ratio in expands]
-        if len(set(mids)) < len(mids):
-            name = "blocks" if stage.blocks else "expands"
-            raise EdgenasError(
-                f"{path}.{name} must give different middle channels, found "
-                f"{join(expands)} of {base} giving {join(mids)}"
-            )
 
 
 def check_choices(
