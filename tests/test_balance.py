@@ -44,8 +44,7 @@ def test_uneven_classes_are_told_and_drawn_as_they_come(uneven: Path):
     assert read(uneven, said).recipe.balance == 0
     (warning,) = (line for line in said if "images of" in line and "only 3" in line)
     assert (
-        "12 images of 'many', only 3 of 'few'; edgenas train --balance 1 draws classes equally"
-        in warning
+        "12 images of 'many', only 3 of 'few'; --balance 1 draws classes equally often" in warning
     )
 
 

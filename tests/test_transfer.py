@@ -19,7 +19,8 @@ from timed_machine import Machine, profiled
 from edgenas.accuracy.evaluation import measure_accuracy
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import read_json
-from edgenas.basics.progress import Progress, no_progress
+from edgenas.basics.options import key_values
+from edgenas.basics.progress import Progress, no_progress, say_nothing
 from edgenas.basics.units import duration
 from edgenas.bundle.verify import verify_bundle
 from edgenas.delivery import (
@@ -175,10 +176,14 @@ def test_photos_become_a_bundle(tiny: Path, spots: Path, other_spots: Path, own_
 
 @pytest.mark.slow
 def test_another_budget_costs_its_own_fine_tuning_alone(tiny: Path, spots: Path, own_world: Path):
-    specialize(ask(tiny, spots), out=Path("first"))
+    asked = ask(tiny, spots, balance=1.0)
+    specialize(asked, out=Path("first"))
     (folder,) = own_world.glob("*/")
+    jobs = [read_json(path, schema=job.JOB_SCHEMA) for path in folder.glob("alone/*/job.json")]
+    assert {one["recipe"]["balance"] for one in jobs} == {1.0}
     before = files_of(folder)
-    second = specialize(ask(tiny, spots, constraint=("macs<=80K",), time="5min"), out=Path("2nd"))
+    asked = replace(asked, constraint=("macs<=80K",), time="5min")
+    second = specialize(asked, out=Path("2nd"))
     assert second.record.costs.macs <= 80e3
     after = files_of(folder)
     assert {path: after[path] for path in before} == before, "nothing is written anew"
@@ -188,7 +193,7 @@ def test_another_budget_costs_its_own_fine_tuning_alone(tiny: Path, spots: Path,
 
     # Without any time the best of what is there is delivered.
     said = list[str]()
-    quick = ask(tiny, spots, constraint=("macs<=150K",), time="0")
+    quick = replace(asked, constraint=("macs<=150K",), time="0")
     third = specialize(quick, out=Path("third"), say=said.append)
     assert files_of(folder) == after
     assert "time 0: no network is fine-tuned for this budget" in said
@@ -198,6 +203,41 @@ def test_another_budget_costs_its_own_fine_tuning_alone(tiny: Path, spots: Path,
 
 def read_arch(path: Path) -> Arch:
     return Arch.from_json(read_json(path, schema=job.JOB_SCHEMA)["arch"], where=str(path))
+
+
+def test_balance_goes_into_all_that_learns(
+    tiny: Path, spots: Path, own_world: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = list[TrainRequest]()
+
+    def stop(request: TrainRequest, planned: Any, **rest: Any) -> None:
+        asked.append(request)
+        raise EdgenasError("stopped here")
+
+    monkeypatch.setattr(transfer, "train_as_planned", stop)
+    monkeypatch.setattr(transfer, "plan_training", lambda request, progress: {})
+    for balance in (None, 0.0, 1.0, 0.5):
+        with pytest.raises(EdgenasError, match="stopped here"):
+            specialize(ask(tiny, spots, balance=balance), out=Path("bundle"))
+    assert [request.balance for request in asked] == [None, 0.0, 1.0, 0.5]
+    folders = [request.out for request in asked]
+    assert folders[0] == folders[1], "0 is what is usual"
+    assert len(set(folders)) == 3, "others have learnt otherwise"
+    for trained in (True, False):
+        assert TRANSFER.alone_from(trained=trained, images=2000, balance=0.5).balance == 0.5
+        assert TRANSFER.alone_from(trained=trained, images=2000).balance == 0
+
+    keys = [key_values(ask(tiny, spots, balance=balance)) for balance in (None, 1.0)]
+    assert "balance" not in keys[0]
+    assert keys[1] == {**keys[0], "balance": 1.0}
+
+
+def test_balance_is_refused_where_nothing_learns(tiny: Path, spots: Path):
+    request = replace(ask(tiny, spots, balance=1.0), init=None, time=None, supernet=str(tiny))
+    with pytest.raises(EdgenasError, match="--balance says how weights learn from images"):
+        specialize(request, out=Path("bundle"))
+    with pytest.raises(EdgenasError, match="balance must be at most 1, found 2"):
+        specialize(ask(tiny, spots, balance=2.0), out=Path("bundle"))
 
 
 def digest_of(folder: str) -> str:
@@ -260,7 +300,8 @@ def test_what_was_planned_before_the_profile_is_what_is_trained(
     assert (planned["epochs"], planned["accuracy_archs"]) == (2, 20)
     assert not asked.out.exists(), "nothing is trained"
     monkeypatch.setattr(loop, "plan_epochs", None)
-    made = supernets.train(asked, planned={"epochs": 1, "judge_every": 1, "accuracy_archs": 20})
+    fewer = {"epochs": 1, "judge_every": 1, "accuracy_archs": 20}
+    made = supernets.train_as_planned(asked, fewer, progress=no_progress, say=say_nothing)
     trained = load_supernet(made.folder)
     assert trained.training["recipe"]["epochs"] == made.epochs == 1
 

@@ -100,6 +100,14 @@ class SpecializeRequest:
             keyed="changed",
         ),
     ] = None
+    balance: Annotated[
+        Annotated[float, Range(0, 1, "fraction")] | None,
+        Option(
+            "How images that weights learn from are drawn where classes are uneven. 0: as they "
+            "come; 1: every class equally often; 0.5: between. Default: 0.",
+            keyed="changed",
+        ),
+    ] = None
     weights: Annotated[
         Literal["fixed", "joint"],
         Option("joint: a gradient strategy trains the weights too.", keyed="changed"),

@@ -25,6 +25,7 @@ from edgenas.strategies.gradient.checkpoint import digest
 from edgenas.training.alone import count_steps
 from edgenas.training.fine_tuning import load_trained, time_steps
 from edgenas.training.job import TRAINED, make_job, read_evaluations, save_images, write_job
+from edgenas.training.recipe import Recipe
 from edgenas.training.side_by_side import fine_tune_all
 from edgenas.training.transfer import TRANSFER, TransferRecipe
 
@@ -161,7 +162,7 @@ def _plan(
 ) -> tuple[PlannedRound, ...]:
     """The rounds, by the time of a step of the most promising network on one core."""
     cores = torch.get_num_threads()
-    recipe = TRANSFER.alone_from(trained=True, images=len(training))
+    recipe = _choose_recipe(prepared, trained=True)
     torch.set_num_threads(1)
     try:
         preprocessing = prepared.trained.preprocessing
@@ -173,6 +174,12 @@ def _plan(
     return plan_rounds(
         TRANSFER, contenders=len(contenders), seconds=transfer.seconds, epoch=epoch, at_once=cores
     )
+
+
+def _choose_recipe(prepared: Prepared, *, trained: bool) -> Recipe:
+    """How a network is fine-tuned for this request, by whether its weights know the images."""
+    images, balance = len(prepared.images.require_training()), prepared.request.balance or 0.0
+    return TRANSFER.alone_from(trained=trained, images=images, balance=balance)
 
 
 def _run_round(
@@ -187,9 +194,8 @@ def _run_round(
     """Fine-tune some networks, each for the same time; the same networks with new weights."""
     seed, preprocessing = prepared.request.seed, prepared.trained.preprocessing
     folders: dict[str, Path] = {}
-    count = len(prepared.images.require_training())
     for contender in contenders:
-        recipe = TRANSFER.alone_from(trained=contender.trained, images=count)
+        recipe = _choose_recipe(prepared, trained=contender.trained)
         job = make_job(
             contender.network,
             recipe=recipe,
@@ -216,7 +222,7 @@ def _ended(prepared: Prepared, contender: Contender, folder: Path) -> Contender:
     """The contender with the weights of its fine-tuning."""
     network = load_trained(folder, prepared.space, contender.arch)
     count = len(prepared.images.require_training())
-    recipe = TRANSFER.alone_from(trained=contender.trained, images=count)
+    recipe = _choose_recipe(prepared, trained=contender.trained)
     per_epoch = count_steps(recipe, images=count)[1]
     return with_score(
         prepared,

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from edgenas.basics.errors import EdgenasError
 from edgenas.delivery.request import OF_CIFAR10, SUPERNET, SpecializeRequest
 from edgenas.delivery.shared import SharedInputs
 from edgenas.images.sources import list_images
@@ -14,7 +15,20 @@ def choose_start(request: SpecializeRequest, inputs: SharedInputs) -> Specialize
     Args:
         request: what is asked for.
         inputs: what was read already.
+
+    Raises:
+        EdgenasError: an option is about the learning of weights, and none learn.
     """
+    request = _find_start(request, inputs)
+    if request.balance is not None and not request.transfers:
+        raise EdgenasError(
+            "--balance says how weights learn from images: nothing learns from them here",
+            hint="give --data and --time 45min, or leave out --balance",
+        )
+    return request
+
+
+def _find_start(request: SpecializeRequest, inputs: SharedInputs) -> SpecializeRequest:
     if request.transfers:
         return replace(request, init=request.start)
     data = request.data or request.test or ""

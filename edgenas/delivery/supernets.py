@@ -101,27 +101,24 @@ class TrainResult:
 
 
 def train(
-    request: TrainRequest,
-    *,
-    progress: Progress = no_progress,
-    say: Say = say_nothing,
-    planned: Mapping[str, int] | None = None,
+    request: TrainRequest, *, progress: Progress = no_progress, say: Say = say_nothing
 ) -> TrainResult:
     """Train a supernet, then evaluate networks of it and fit its accuracy predictor.
 
     Safe to interrupt at any moment; ``resume`` goes on to the very same weights. Under
     ``torchrun`` several processes train together, and the first one reports.
 
-    Args:
-        request: what is asked for.
-        progress: called with (step, done, total, words).
-        say: called with lines that a person should read.
-        planned: what ``plan_training`` returned for this request; None: it was not called.
-
     Raises:
         EdgenasError: an option, a file or the images are wrong, ``out`` holds another run, or the
             training diverges.
     """
+    return train_as_planned(request, None, progress=progress, say=say)
+
+
+def train_as_planned(
+    request: TrainRequest, planned: Mapping[str, int] | None, *, progress: Progress, say: Say
+) -> TrainResult:
+    """As ``train``, with what ``plan_training`` found out; None: it was not asked."""
     request.check()
     init = None if request.init is None else load_supernet(find_start(request.init))
     space = load_train_space(request, init)
@@ -174,7 +171,7 @@ def plan_training(request: TrainRequest, *, progress: Progress = no_progress) ->
         progress: called with (step, done, total, words).
 
     Returns:
-        What ``train`` takes as ``planned``.
+        What ``train_as_planned`` takes.
 
     Raises:
         TooLittleTimeError: not even one epoch fits.

@@ -222,7 +222,7 @@ def _warn(inputs: TrainInputs, *, seed: int, say: Say) -> None:
     sizes = images.labels.bincount(minlength=len(images.classes))
     least, most = int(sizes.argmin()), int(sizes.argmax())
     if sizes[most] > 3 * sizes[least]:
-        remedy = "; edgenas train --balance 1 draws classes equally often, which may help rare ones"
+        remedy = "; --balance 1 draws classes equally often, which may help rare ones"
         say(
             f"warning: {sizes[most]} images of {images.classes[most]!r}, only {sizes[least]} of "
             f"{images.classes[least]!r}{'' if recipe.balance else remedy}"

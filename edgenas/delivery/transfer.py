@@ -33,7 +33,7 @@ from edgenas.delivery.limits import check_reachable
 from edgenas.delivery.preparing import Resolved
 from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.shared import SharedInputs
-from edgenas.delivery.supernets import plan_training, train
+from edgenas.delivery.supernets import plan_training, train_as_planned
 from edgenas.images.loading import load_images
 from edgenas.images.preprocessing import choose_stored_size
 from edgenas.latency.table import Statistic
@@ -126,6 +126,8 @@ def start_transfer(
     check_reachable(space, resolved.constraints, precision=target.precision, batch=target.batch)
     texts = [_VERSION, repr(start.supernet.space), images.digest, str(TRANSFER)]
     texts += [str(request.seed), str(torch.get_num_threads())]
+    if request.balance:  # what older versions have learnt stays known by its name
+        texts.append(f"balance {request.balance}")
     name = digest(texts, start.supernet.parameters())[:16]
     folder = cache_folder() / "transfers" / f"{len(images.classes)}-classes-{name}"
     transfer = Transfer(folder=folder, start=start, seconds=0.0)
@@ -275,6 +277,7 @@ def _ask(transfer: Transfer, request: SpecializeRequest, *, seconds: float) -> T
         seed=request.seed,
         skip_bad_images=request.skip_bad_images,
         fit=request.fit,
+        balance=request.balance,
     )
 
 
@@ -323,4 +326,4 @@ def _train(
     )
     asked = _ask(transfer, request, seconds=seconds)
     with explain_stop("what was learnt is kept; to go on, run the same command again"):
-        train(asked, planned=planned, progress=progress, say=say)
+        train_as_planned(asked, planned, progress=progress, say=say)

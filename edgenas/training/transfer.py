@@ -64,14 +64,15 @@ class TransferRecipe:
     evaluated_share: float = 0.1
     calibration: int = 250
 
-    def alone_from(self, *, trained: bool, images: int) -> Recipe:
+    def alone_from(self, *, trained: bool, images: int, balance: float = 0.0) -> Recipe:
         """How a network is fine-tuned, by what its weights have learnt from before.
 
         Args:
             trained: whether that were images of this very data set.
             images: how many there are to learn from.
+            balance: how they are drawn, as in a recipe.
         """
-        recipe = self.fit(self.alone, images=images)
+        recipe = self.fit(replace(self.alone, balance=balance), images=images)
         if not trained:
             return recipe
         return replace(recipe, learning_rate=self.trained_rate, head_rate=self.trained_head_rate)
