@@ -19,7 +19,8 @@ _ITERATIONS = 6
 _SHIFT = 0.01  # of the logits, along a vector of length 1
 _WINDOW = 3  # measurements that are averaged
 _GROWN = 0.75  # DARTS-ES (section 4.3): an average below this part of the next but some
-_MANY = 0.5  # share of skips from which it is told
+_MANY = 0.5  # share of skips above which it is told
+_SOME = 1 / 3  # where the eigenvalue has grown: it also grows while new weights learn to do more
 
 
 def find_skips(policy: Policy) -> dict[int, int]:
@@ -131,15 +132,14 @@ def describe_collapse(
         every: steps between measurements of the eigenvalue; 0: it was not measured.
     """
     skips, share = find_skips(policy), share_of_skips(policy)
-    signs: list[str] = []
-    if skips and share > _MANY:
-        count = round(share * len(skips))
-        signs.append(f"skip connections are preferred at {count} of {len(skips)} places")
-    if has_grown(history, every):
+    grown = has_grown(history, every)
+    if not skips or share < _SOME or (share <= _MANY and not grown):
+        return ()
+    count = round(share * len(skips))
+    signs = [f"skip connections are preferred at {count} of {len(skips)} places"]
+    if grown:
         first, last = (measured_eigenvalues(history, every)[i] for i in (0, -1))
         signs.append(f"the dominant eigenvalue went from {first:.2g} to {last:.2g}")
-    if not signs:
-        return ()
     return (
         f"the search shows signs of collapse: {' and '.join(signs)}; remedies: --skip-dropout, "
         "--logit-decay, --early-stop",
