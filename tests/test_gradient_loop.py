@@ -37,6 +37,7 @@ def learnt(
     *,
     seed: int = 0,
     steps: int = 60,
+    warmup: int = 0,
     training: WeightTraining | None = None,
     folder: Path | None = None,
     tell: Callable[[int, int, str], None] = lambda done, total, words: None,
@@ -56,7 +57,7 @@ def learnt(
         ),
         ceilings=[Ceiling(name="latency", tables=latency, limit=0.8 * start)],
         seed=seed,
-        settings=GradientSettings(steps=steps, batch=8),
+        settings=GradientSettings(steps=steps, batch=8, warmup=warmup),
         folder=folder,
         progress=lambda step, *rest: tell(*rest),
     )
@@ -107,6 +108,17 @@ def assert_same(one: LearntPolicy, two: LearntPolicy) -> None:
         pairs += zip(one.supernet.parameters(), two.supernet.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     assert one.history == two.history
+
+
+@pytest.mark.parametrize("strategy", ["proxyless", "darts-v1"])
+def test_logits_stay_while_the_weights_warm_up(strategy: str):
+    found = learnt(strategy, steps=6, warmup=4, training=taught())
+    assert not found.trail[:4].any()
+    # The first move has the size of all others.
+    assert float(found.trail[4].square().mean().sqrt()) == pytest.approx(0.05)
+    assert found.supernet is not None
+    # Fixed weights have nothing to warm up.
+    assert learnt(strategy, steps=2, warmup=2).trail.any(1).all()
 
 
 @pytest.mark.parametrize(("strategy", "training"), marked(*VARIANTS))

@@ -268,6 +268,7 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--skip-dropout", type=float, default=0.0)
     parser.add_argument("--decay", type=float, default=0.0, help="of logits")
     parser.add_argument("--early-stop", action="store_true")
+    parser.add_argument("--warmup", type=int, default=0, help="steps of the weights alone")
     parser.add_argument("--minutes", type=float, default=1e6, help="of the processor")
     options = parser.parse_args(arguments)
     if options.limit and options.operations:
@@ -299,6 +300,7 @@ def main(arguments: list[str] | None = None) -> int:
         decay=options.decay,
         measure=max(options.steps // 10, 1),
         early_stop=options.early_stop,
+        warmup=options.warmup,
     )
     sizes = f"{options.width} channels, {options.cells} cells a stage, {options.side} pixels"
     images = len(bench.data.images)

@@ -345,7 +345,9 @@ def _take_step(search: _Search, images: Images, *, step: int) -> None:
         record[EIGENVALUE] = _measure(search, inputs)
     if settings.decay:
         loss = loss + settings.decay / 2 * torch.cat(policy.logits).square().sum()
-    policy.move(loss, rate=settings.rate, step=step)
+    moved = step - (settings.warmup if search.weights is not None else 0)
+    if moved >= 0:
+        policy.move(loss, rate=settings.rate, step=moved)
     logits = [logits.detach() for logits in policy.logits]
     search.trail[step] = torch.cat([*logits, torch.zeros(0)])
     assert list(record) == search.columns

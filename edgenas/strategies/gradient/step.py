@@ -29,6 +29,8 @@ class GradientSettings:
         measure: steps between measurements of the dominant eigenvalue (``collapse.py``); 0: none.
         early_stop: end where that eigenvalue grows, with the logits from before (RobustDARTS,
             1909.09656, section 4.3).
+        warmup: steps at first in which weights that are trained learn alone (PC-DARTS, 1907.05737,
+            section 4.2): what they cannot do yet would decide.
     """
 
     steps: int = 400
@@ -40,6 +42,7 @@ class GradientSettings:
     decay: float = 0.0
     measure: int = 0
     early_stop: bool = False
+    warmup: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
