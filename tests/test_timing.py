@@ -1,8 +1,11 @@
 """A training that fits into a time: planned once, from what is measured at the start."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +15,7 @@ from toys import toy_images
 from edgenas.basics.errors import EdgenasError
 from edgenas.space.presets import tiny
 from edgenas.space.space import Space
-from edgenas.training import timing
+from edgenas.training import loop, timing
 from edgenas.training.loop import TrainingProgress, train
 from edgenas.training.options import TrainingOptions
 from edgenas.training.recipe import Recipe
@@ -58,6 +61,33 @@ def test_the_time_is_shared_out(clock, tmp_path: Path):
     # A tenth of it has 279.2 s left.
     found = begin(tmp_path / "minutes", seconds=HOUR / 10)
     assert (found["epochs"], found["judge_every"]) == (8, 4)
+
+
+def test_memory_of_the_steps_is_given_back_before_networks_are_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Batches of other sizes do not fit into what the steps keep, and came on top of it."""
+    told = list[str]()
+
+    def tell(name: str, *modules: ModuleType) -> None:
+        for module in modules:
+            work = getattr(module, name)
+
+            def told_work(*given: object, work: Any = work, **rest: object) -> Any:
+                told.append(name)
+                return work(*given, **rest)
+
+            monkeypatch.setattr(module, name, told_work)
+
+    tell("take_step", timing, loop)
+    tell("evaluate_watched", timing, loop)
+    tell("give_memory_back", timing, loop)
+    options = TrainingOptions(time_budget=HOUR, most_epochs=2)
+    train(tiny(), TOYS, recipe=RECIPE, out=tmp_path / "run", options=options)
+    changes = [name for name, _ in itertools.groupby(told)]
+    planning = ["take_step", "give_memory_back", "evaluate_watched", "give_memory_back"]
+    assert changes[: len(planning)] == planning
+    assert changes == planning * (len(changes) // len(planning))
 
 
 def test_no_more_networks_are_planned_for_than_there_are(clock, tmp_path: Path, monkeypatch):

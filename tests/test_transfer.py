@@ -1,8 +1,10 @@
 """From photos to a bundle in one command: trained weights learn new classes."""
 
+import gc
 import hashlib
 import math
 import shutil
+import weakref
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -41,6 +44,7 @@ from edgenas.delivery.rounds import plan_rounds
 from edgenas.delivery.run import specialize
 from edgenas.delivery.shared import SharedInputs
 from edgenas.delivery.starting import choose_start
+from edgenas.images.data import Images
 from edgenas.images.loading import load_images
 from edgenas.model.calibration import calibrate
 from edgenas.model.saved import load_supernet
@@ -203,6 +207,25 @@ def test_another_budget_costs_its_own_fine_tuning_alone(tiny: Path, spots: Path,
 
 def read_arch(path: Path) -> Arch:
     return Arch.from_json(read_json(path, schema=job.JOB_SCHEMA)["arch"], where=str(path))
+
+
+def test_pixels_are_not_held_twice(tiny: Path, spots: Path, monkeypatch: pytest.MonkeyPatch):
+    held = list[Any]()
+
+    def load(*given: Any, **rest: Any) -> Images:
+        images = load_images(*given, **rest)
+        pixels = images.pixels.numpy().copy()  # lives as long as any tensor of it
+        held.append(weakref.ref(pixels))
+        return replace(images, pixels=torch.from_numpy(pixels))
+
+    def stop(request: TrainRequest, progress: Progress) -> None:
+        gc.collect()
+        raise EdgenasError(f"still held: {[one() is not None for one in held]}")
+
+    monkeypatch.setattr(transfer, "load_images", load)
+    monkeypatch.setattr(transfer, "plan_training", stop)
+    with pytest.raises(EdgenasError, match=r"still held: \[False\]"):
+        specialize(ask(tiny, spots), out=Path("bundle"))
 
 
 def test_balance_goes_into_all_that_learns(

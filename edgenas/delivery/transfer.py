@@ -121,6 +121,8 @@ def start_transfer(
         skip_bad_images=request.skip_bad_images,
         progress=lambda done, of: progress("reading images", done, of, Path(source).name),
     )
+    # The training reads them again; their pixels are not held twice meanwhile.
+    images = replace(images, pixels=images.pixels[:0].clone())
     space = start.supernet.space.with_classes(len(images.classes))
     target = resolved.target
     check_reachable(space, resolved.constraints, precision=target.precision, batch=target.batch)

@@ -25,7 +25,7 @@ from edgenas.model.saved import TrainedSupernet
 from edgenas.model.supernet import Supernet
 from edgenas.space.space import Space
 from edgenas.training.course import Course, evaluate_watched, start_state, take_step
-from edgenas.training.memory import keep_memory
+from edgenas.training.memory import give_memory_back, keep_memory
 from edgenas.training.options import TrainingOptions
 from edgenas.training.phases import SORTED, plan_phases, sort_channels
 from edgenas.training.recipe import Recipe
@@ -258,7 +258,10 @@ def _is_evaluated_after(done: int, course: Course) -> bool:
 
 def _evaluate(course: Course, state: State[Supernet], run: Run, *, step: int) -> str:
     """Evaluate the watched networks and log their accuracies; the accuracies in words."""
+    # Batches of other sizes find no place in what the steps keep, and would come on top of it.
+    give_memory_back()
     accuracies = evaluate_watched(course, state)
+    give_memory_back()
     largest, smallest, *others = accuracies
     line = {"validation": [largest, smallest]} | ({"random": others} if others else {})
     run.log(step=step, epoch=step // course.steps_per_epoch, **line)

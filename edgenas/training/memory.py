@@ -18,6 +18,6 @@ def keep_memory() -> None:
 
 
 def give_memory_back() -> None:
-    """Let glibc give freed memory back to the system, because other processes need it now."""
+    """Let glibc give freed memory back, because other processes or work of other sizes need it."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)

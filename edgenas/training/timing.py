@@ -16,6 +16,7 @@ from edgenas.basics.units import duration
 from edgenas.model import processes as parallel
 from edgenas.model.supernet import Supernet
 from edgenas.training.course import Course, evaluate_watched, start_state, take_step
+from edgenas.training.memory import give_memory_back
 from edgenas.training.phases import plan_phases
 
 _WARM, _STEPS = 2, 6  # steps of a phase: to warm up, and to measure
@@ -64,8 +65,10 @@ def plan_epochs(
     wait_for_machine()
     recipe, begun = course.recipe, time.monotonic()
     step = _seconds_per_step(course, copy.deepcopy(supernet))
+    give_memory_back()
     evaluation = _time_of(lambda: evaluate_watched(course, start_state(course, supernet)))
     per_network, archs = _seconds_per_network(course, supernet), recipe.accuracy_archs
+    give_memory_back()
     if most is not None:
         archs = min(archs, max(FEWEST, int(_PREDICTING * seconds / per_network) - CHOSEN))
     networks = min(archs + CHOSEN, course.space.size)
