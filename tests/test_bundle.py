@@ -46,7 +46,7 @@ from edgenas.bundle.write import BundleParts, check_output, load_bundle, sample_
 from edgenas.clock.measure import Measurement
 from edgenas.images.preprocessing import Preprocessing, decode_stored
 from edgenas.latency.device import Target
-from edgenas.model.export import parity, to_onnx
+from edgenas.model.export import compared, parity, to_onnx
 from edgenas.model.supernet import Supernet
 from edgenas.pages.bundle import bundle_page
 from edgenas.space.arch import load_arch
@@ -208,6 +208,14 @@ def test_bundles_of_any_batch_hold(tmp_path: Path, batch: int | None):
     assert fields["model"]["input_shape"] == [batch or "n", 3, 16, 16]
     assert all(check.passed for check in verify_bundle(tmp_path / "b"))
     assert run_example(tmp_path / "b", sys.executable).returncode == 0
+
+
+def test_logits_of_integers_may_be_off_by_more_than_one(bundle: Path):
+    # By as much as the largest of them, see `edgenas.model.export.LOWER`.
+    logits, rounded = np.array([[11.5, -2.0]]), np.array([[8.3, -1.0]])
+    resign(bundle, parity=compared(rounded, logits, precision="int8").to_json())
+    assert manifest.read(bundle)["parity"]["tolerance"] == 11.5
+    assert all(check.passed for check in verify_bundle(bundle))
 
 
 def test_the_manifest_says_how_to_use_the_model(pristine: Path):

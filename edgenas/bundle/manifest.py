@@ -110,7 +110,7 @@ class _Parity:
     max_abs_difference: Annotated[float, Range(0, 1e6, "number")]
     same_top1: Count
     n: Positive
-    tolerance: Annotated[float, Range(0, 1, "number")]
+    tolerance: Annotated[float, Range(0, 1e6, "number")]  # of logits; of integers it is large
     share: Fraction = 1.0  # of quantised models
 
 
