@@ -15,7 +15,7 @@ from toys import toy_images
 from edgenas.basics.errors import EdgenasError
 from edgenas.space.presets import tiny
 from edgenas.space.space import Space
-from edgenas.training import loop, timing
+from edgenas.training import course, loop, timing
 from edgenas.training.loop import TrainingProgress, train
 from edgenas.training.options import TrainingOptions
 from edgenas.training.recipe import Recipe
@@ -80,14 +80,20 @@ def test_memory_of_the_steps_is_given_back_before_networks_are_evaluated(
             monkeypatch.setattr(module, name, told_work)
 
     tell("take_step", timing, loop)
-    tell("evaluate_watched", timing, loop)
-    tell("give_memory_back", timing, loop)
+    tell("evaluate_archs", course)
+    tell("give_memory_back", timing, loop, course)
     options = TrainingOptions(time_budget=HOUR, most_epochs=2)
     train(tiny(), TOYS, recipe=RECIPE, out=tmp_path / "run", options=options)
     changes = [name for name, _ in itertools.groupby(told)]
-    planning = ["take_step", "give_memory_back", "evaluate_watched", "give_memory_back"]
+    evaluating = ["evaluate_archs", "give_memory_back"]
+    # Planned with the watched networks and with others, then two epochs, each judged or not.
+    planning = ["take_step", "give_memory_back", *evaluating, *evaluating]
     assert changes[: len(planning)] == planning
-    assert changes == planning * (len(changes) // len(planning))
+    rest = changes[len(planning) :]
+    assert rest == ["take_step", "give_memory_back", *evaluating] * (len(rest) // 4)
+    given_back = len(told) - told.count("take_step") - told.count("evaluate_archs")
+    judged = len(rest) // 4
+    assert given_back == 1 + 3 + 4 + judged * (1 + 3), "once for the steps, and for each network"
 
 
 def test_no_more_networks_are_planned_for_than_there_are(clock, tmp_path: Path, monkeypatch):

@@ -4,7 +4,7 @@ All chance of a step comes from (seed, step).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgenas.accuracy.evaluation import evaluate_archs
+from edgenas.accuracy.evaluation import ImageAccuracy, evaluate_archs
 from edgenas.basics.errors import EdgenasError
 from edgenas.images.data import Images, Split
 from edgenas.images.preprocessing import Preprocessing
@@ -22,6 +22,7 @@ from edgenas.space.arch import Arch
 from edgenas.space.space import Space
 from edgenas.training.augment import augment_images, mix_images
 from edgenas.training.guide import Guide
+from edgenas.training.memory import give_memory_back
 from edgenas.training.recipe import Recipe
 from edgenas.training.sampling import Draw, draw_archs, measure_losses, select_attentively
 from edgenas.training.state import State
@@ -163,16 +164,29 @@ def _make_batch(
     return TrainingBatch(pixels=pixels, labels=labels.to(place), answers=answers)
 
 
-def evaluate_watched(course: Course, state: State[Supernet]) -> list[float]:
-    """Evaluate the watched networks on the validation images; their accuracies."""
-    work = partial(
-        evaluate_archs,
-        state.final_model(),
+def evaluate_in_turn(
+    course: Course, supernet: Supernet, archs: Sequence[Arch]
+) -> Iterator[ImageAccuracy]:
+    """Evaluate networks on the validation images, one after the other.
+
+    Memory is given back after each: what one network has freed is in pieces that the next one,
+    with inputs of another size, finds no place in.
+    """
+    for accuracy in evaluate_archs(
+        supernet,
+        archs,
         images=course.parts.validation,
         calibration=course.calibration,
         preprocessing=course.preprocessing,
         split="validation",
-    )
+    ):
+        give_memory_back()
+        yield accuracy
+
+
+def evaluate_watched(course: Course, state: State[Supernet]) -> list[float]:
+    """Evaluate the watched networks on the validation images; their accuracies."""
+    work = partial(evaluate_in_turn, course, state.final_model())
     accuracies = parallel.share_out(course.watched, work)
     return [round(accuracy.value, 4) for accuracy in accuracies]
 

@@ -261,7 +261,6 @@ def _evaluate(course: Course, state: State[Supernet], run: Run, *, step: int) ->
     # Batches of other sizes find no place in what the steps keep, and would come on top of it.
     give_memory_back()
     accuracies = evaluate_watched(course, state)
-    give_memory_back()
     largest, smallest, *others = accuracies
     line = {"validation": [largest, smallest]} | ({"random": others} if others else {})
     run.log(step=step, epoch=step // course.steps_per_epoch, **line)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgenas.accuracy.evaluation import evaluate_archs
 from edgenas.accuracy.measured import CHOSEN
 from edgenas.accuracy.predictor import FEWEST
 from edgenas.basics.errors import EdgenasError
@@ -15,7 +14,13 @@ from edgenas.basics.files import wait_for_machine
 from edgenas.basics.units import duration
 from edgenas.model import processes as parallel
 from edgenas.model.supernet import Supernet
-from edgenas.training.course import Course, evaluate_watched, start_state, take_step
+from edgenas.training.course import (
+    Course,
+    evaluate_in_turn,
+    evaluate_watched,
+    start_state,
+    take_step,
+)
 from edgenas.training.memory import give_memory_back
 from edgenas.training.phases import plan_phases
 
@@ -68,7 +73,6 @@ def plan_epochs(
     give_memory_back()
     evaluation = _time_of(lambda: evaluate_watched(course, start_state(course, supernet)))
     per_network, archs = _seconds_per_network(course, supernet), recipe.accuracy_archs
-    give_memory_back()
     if most is not None:
         archs = min(archs, max(FEWEST, int(_PREDICTING * seconds / per_network) - CHOSEN))
     networks = min(archs + CHOSEN, course.space.size)
@@ -114,12 +118,6 @@ def _seconds_per_network(course: Course, supernet: Supernet) -> float:
     """The seconds that the evaluation of one network takes, shared by all processes."""
     rng = np.random.default_rng((course.seed, 8))
     halves = [course.space.sample(_ARCHS // 2, rng=rng, by=by) for by in ("gene", "arch")]
-    accuracies = evaluate_archs(
-        supernet,
-        course.space.decode(np.concatenate(halves)),
-        images=course.parts.validation,
-        calibration=course.calibration,
-        preprocessing=course.preprocessing,
-        split="validation",
-    )
+    archs = course.space.decode(np.concatenate(halves))
+    accuracies = evaluate_in_turn(course, supernet, archs)
     return _time_of(lambda: list(accuracies)) / _ARCHS / parallel.world()
