@@ -83,7 +83,9 @@ class StageSpace:
     @property
     def options(self) -> tuple[Block, ...]:
         """All blocks that a place of this stage may hold, as archs have them."""
-        return _options(self)
+        if self.lists_blocks:
+            return _listed(self)
+        return _products(self.kernels, self.expands)
 
     @property
     def lists_blocks(self) -> bool:
@@ -112,11 +114,14 @@ NEWER_OF_STAGES: Mapping[str, object] = {
 
 
 @functools.lru_cache(maxsize=1024)
-def _options(stage: StageSpace) -> tuple[Block, ...]:
+def _products(kernels: tuple[int, ...], expands: tuple[float, ...]) -> tuple[Block, ...]:
+    return tuple(Block(k, e) for k, e in itertools.product(kernels, expands))
+
+
+@functools.lru_cache(maxsize=1024)
+def _listed(stage: StageSpace) -> tuple[Block, ...]:
     if stage.kind == "cell":
         return (CELL,)
-    if not stage.blocks:
-        return tuple(Block(k, e) for k, e in itertools.product(stage.kernels, stage.expands))
     return tuple(_as_archs_have_it(Block.parse(text), stage) for text in stage.blocks)
 
 
