@@ -180,11 +180,9 @@ def test_photos_become_a_bundle(tiny: Path, spots: Path, other_spots: Path, own_
 
 @pytest.mark.slow
 def test_another_budget_costs_its_own_fine_tuning_alone(tiny: Path, spots: Path, own_world: Path):
-    asked = ask(tiny, spots, balance=1.0)
+    asked = ask(tiny, spots)
     specialize(asked, out=Path("first"))
     (folder,) = own_world.glob("*/")
-    jobs = [read_json(path, schema=job.JOB_SCHEMA) for path in folder.glob("alone/*/job.json")]
-    assert {one["recipe"]["balance"] for one in jobs} == {1.0}
     before = files_of(folder)
     asked = replace(asked, constraint=("macs<=80K",), time="5min")
     second = specialize(asked, out=Path("2nd"))
@@ -287,10 +285,14 @@ def test_cut_off_anywhere_it_goes_on_to_the_same_network(
 
 
 @pytest.mark.slow
-def test_two_photos_of_each_class_are_enough(tiny: Path, tmp_path: Path):
+def test_two_photos_of_each_class_are_enough(tiny: Path, tmp_path: Path, own_world: Path):
     few = write_spots(tmp_path / "few", dict.fromkeys(COUNTS, 2))
-    result = specialize(ask(tiny, few), out=Path("bundle"))
+    result = specialize(ask(tiny, few, balance=1.0), out=Path("bundle"))
     assert result.record.accuracy.images == 4
+    (folder,) = own_world.glob("*/")
+    assert load_supernet(folder / "elastic").training["recipe"]["balance"] == 1
+    jobs = [read_json(path, schema=job.JOB_SCHEMA) for path in folder.glob("alone/*/job.json")]
+    assert {one["recipe"]["balance"] for one in jobs} == {1.0}
 
 
 def test_a_time_that_is_too_short_says_what_it_was_for_before_anything_long(
