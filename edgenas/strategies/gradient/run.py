@@ -319,16 +319,12 @@ def _take_step(search: _Search, images: Images, *, step: int) -> None:
         generator=generator,
         weights=search.weights,
     )
+    learns, value = search.weights is None or step >= settings.warmup, math.nan
     if search.weights is not None:
-        if search.strategy in MIXTURES:
-            with torch.no_grad():
-                mixture = MIXTURES[search.strategy](policy, inputs)
-            search.weights.mix(mixture, step)
-        else:
-            (arch,) = policy.space.decode(policy.draw(generator))
-            search.weights.step(arch, step)
-        search.paths.forget()
-    loss, value = STRATEGIES[search.strategy](policy, search.paths, inputs)
+        value = _train_weights(search, search.weights, inputs)
+    loss = torch.zeros(())
+    if learns:
+        loss, value = STRATEGIES[search.strategy](policy, search.paths, inputs)
     if not math.isfinite(value):
         raise EdgenasError(
             "the loss of a sampled network is no number",
@@ -345,13 +341,27 @@ def _take_step(search: _Search, images: Images, *, step: int) -> None:
         record[EIGENVALUE] = _measure(search, inputs)
     if settings.decay:
         loss = loss + settings.decay / 2 * torch.cat(policy.logits).square().sum()
-    moved = step - (settings.warmup if search.weights is not None else 0)
-    if moved >= 0:
-        policy.move(loss, rate=settings.rate, step=moved)
+    if learns:
+        first = settings.warmup if search.weights is not None else 0
+        policy.move(loss, rate=settings.rate, step=step - first)
     logits = [logits.detach() for logits in policy.logits]
     search.trail[step] = torch.cat([*logits, torch.zeros(0)])
     assert list(record) == search.columns
     search.history.append(record)
+
+
+def _train_weights(search: _Search, weights: Weights, inputs: GradientStep) -> float:
+    """Train weights by a step, as the strategy does; the loss on the training images."""
+    policy = search.policy
+    if search.strategy in MIXTURES:
+        with torch.no_grad():
+            mixture = MIXTURES[search.strategy](policy, inputs)
+        loss = weights.mix(mixture, inputs.number)
+    else:
+        (arch,) = policy.space.decode(policy.draw(inputs.generator))
+        loss = weights.step(arch, inputs.number)
+    search.paths.forget()
+    return loss
 
 
 def _measure(search: _Search, inputs: GradientStep) -> float:

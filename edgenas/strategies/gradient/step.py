@@ -30,7 +30,8 @@ class GradientSettings:
         early_stop: end where that eigenvalue grows, with the logits from before (RobustDARTS,
             1909.09656, section 4.3).
         warmup: steps at first in which weights that are trained learn alone (PC-DARTS, 1907.05737,
-            section 4.2): what they cannot do yet would decide.
+            section 4.2): what they cannot do yet would decide. The loss of these steps is that on
+            training images.
     """
 
     steps: int = 400

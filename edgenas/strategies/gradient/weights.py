@@ -81,12 +81,15 @@ class Weights:
         self.state = State.of(copied, self._recipe)
         self._paths = Paths(copied, policy, preprocessing=preprocessing, weights="free")
 
-    def step(self, arch: Arch, step: int) -> None:
+    def step(self, arch: Arch, step: int) -> float:
         """Train one network on a batch.
 
         Args:
             arch: which.
             step: its number.
+
+        Returns:
+            The loss on the batch.
 
         Raises:
             EdgenasError: the training diverges.
@@ -101,13 +104,17 @@ class Weights:
             preprocessing=self._preprocessing,
         )
         self._finish(loss, step)
+        return loss
 
-    def mix(self, mixture: Mixture, step: int) -> None:
+    def mix(self, mixture: Mixture, step: int) -> float:
         """Train a mixture on a batch.
 
         Args:
             mixture: what runs.
             step: its number.
+
+        Returns:
+            The loss on the batch.
 
         Raises:
             EdgenasError: the training diverges.
@@ -116,7 +123,9 @@ class Weights:
         loss.backward()
         parameters = self.state.model.parameters()
         torch.nn.utils.clip_grad_norm_(parameters, _LONGEST)  # as the code of DARTS does
-        self._finish(float(loss.detach()), step)
+        value = float(loss.detach())
+        self._finish(value, step)
+        return value
 
     def mixed_loss(self, mixture: Mixture, step: int) -> Tensor:
         """Cross entropy of a mixture on the batch of a step, with gradients to the weights."""
