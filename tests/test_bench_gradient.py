@@ -1,22 +1,29 @@
 """The benchmark of gradient searches: its reduced space, its table, and a run that goes on."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from toys import toy_images
 
+from edgenas.accuracy.evaluation import ImageAccuracy
+from edgenas.images.data import Images
 from edgenas.images.preprocessing import Preprocessing
+from edgenas.model.network import Network
 from edgenas.space.benchmarks import nas_bench_201
 from edgenas.space.cells import parse_cell
 from edgenas.space.genes import Codes
 from edgenas.space.space import Space
+from edgenas.strategies.gradient.choosing import find_most_preferred
 from edgenas.strategies.gradient.run import SearchData
 from edgenas.strategies.gradient.step import GradientSettings
 from edgenas.strategies.gradient.weights import WeightTraining
 from edgenas.strategies.neighbours import list_all
 from edgenas.training.recipe import Recipe
+from tools.benchmarks import bench_gradient
 from tools.benchmarks.bench_gradient import (
     Bench,
     fit_table,
@@ -82,6 +89,27 @@ def test_cells_of_fewer_operations_are_looked_up_among_all(tmp_path: Path):
     assert set(chosen) <= set(few)
     codes = [1 + SPACE.cells[0].operations.index(name) for name in chosen]
     assert outcome.accuracy == pytest.approx(bench.cells.score(np.array([codes], np.uint8))[0])
+
+
+def test_finalists_are_trained_alone_and_the_best_is_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    bench = replace(small_bench(SPACE, tmp_path), finalists=3, epochs=1)
+    settings = GradientSettings(steps=2, batch=8)
+    values = iter([0.3, 0.9, 0.5])
+
+    def measure(network: Network, images: Images, **rest: Any) -> ImageAccuracy:
+        return ImageAccuracy(value=next(values), n=len(images), split="search")
+
+    monkeypatch.setattr(bench_gradient, "measure_accuracy", measure)
+    outcome, learnt = run_method(
+        bench, "darts-v1", name="three", limit=None, seed=0, settings=settings
+    )
+    most = find_most_preferred(SPACE, learnt.policy.preference(), limits=[], seed=0, count=3)
+    assert outcome.cell == most[1].arch.cells[0]
+    first = bench.cells.score(SPACE.encode([most[0].arch]))[0]
+    assert outcome.preferred == pytest.approx(first)
+    assert len(list(tmp_path.glob("alone-*.safetensors"))) == 3
 
 
 @pytest.mark.parametrize("method", ["gdas", "enas"])

@@ -8,6 +8,10 @@ stage, photos at ``--side`` pixels) starts from random weights, which half of th
 logits or the controller learn from the other half. The cell that a method prefers most is looked up
 in the accuracies of the whole benchmark, which decide nothing.
 
+With ``--finalists 4`` the cells that are preferred most are trained alone for ``--epochs`` epochs,
+as small as in the supernet, and the best on the other half is chosen: so DARTS chooses among its
+cells (arXiv 1806.09055, section 3.1), and ``specialize --retrain-top`` among its networks.
+
 With ``--limit 0.3 --device raspi4`` the expected latency is held to that quantile of the latencies
 of all cells. A table is fitted to ``--known`` cells of that device; its 95% residual is added, as a
 bound. Whether the chosen cell keeps the limit is looked up.
@@ -28,10 +32,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from edgenas.accuracy.evaluation import measure_accuracy
 from edgenas.images.data import split
 from edgenas.images.loading import load_images
 from edgenas.images.preprocessing import Preprocessing
+from edgenas.model.calibration import calibrate
 from edgenas.model.supernet import Supernet
+from edgenas.space.arch import Arch
 from edgenas.space.benchmarks import nas_bench_201
 from edgenas.space.cells import parse_cell
 from edgenas.space.cost import Tables
@@ -43,11 +50,13 @@ from edgenas.strategies.gradient.estimators import MIXTURES, STRATEGIES
 from edgenas.strategies.gradient.run import LearntPolicy, SearchData, learn
 from edgenas.strategies.gradient.step import GradientSettings
 from edgenas.strategies.gradient.weights import WeightTraining
+from edgenas.training.alone import train_alone
 from edgenas.training.memory import keep_memory
 from edgenas.training.recipe import Recipe
 from tools.benchmarks.lookup import LookUp, load_cells
 
 OUTCOMES = "outcomes.jsonl"
+_CALIBRATION = 2000  # photos for the statistics of batch norms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +67,7 @@ class Outcome:
         name: of the run: method, limit, seed and settings.
         cell: the text of the chosen cell.
         accuracy: of this cell in the benchmark, in percent.
+        preferred: the same of the cell that is preferred most, before any is trained alone.
         kept: whether it keeps the limit; None: there is none.
         skips: share of skip connections at the end.
         eigenvalues: the first and the last that was measured; 0 where it was not.
@@ -68,6 +78,7 @@ class Outcome:
     name: str
     cell: str
     accuracy: float
+    preferred: float
     kept: bool | None
     skips: float
     eigenvalues: tuple[float, float]
@@ -84,6 +95,8 @@ class Bench:
     data: SearchData
     out: Path
     deadline: float  # of the processor's clock
+    finalists: int = 1  # cells that are trained alone; 1: none is
+    epochs: int = 2  # of these trainings
 
 
 class OutOfTimeError(Exception):
@@ -161,9 +174,13 @@ def run_method(
         progress=watch,
     )
     preference = learnt.policy.preference()
-    (first, *_) = find_most_preferred(bench.space, preference, limits=limits, seed=seed)
+    most = find_most_preferred(
+        bench.space, preference, limits=limits, seed=seed, count=bench.finalists
+    )
+    first = most[choose_finalist(bench, [candidate.arch for candidate in most], seed=seed)]
     whole = dataclasses.replace(bench.space, cells=bench.cells.space.cells)
     row, history = whole.encode([first.arch]), learnt.history
+    preferred = float(bench.cells.score(whole.encode([most[0].arch]))[0])
     device = None if limit is None else limit.constraint.target.replace("-", "_")
     kept = None
     if limit is not None and device is not None:
@@ -173,6 +190,7 @@ def run_method(
         name=name,
         cell=first.arch.cells[0],
         accuracy=float(bench.cells.score(row)[0]),
+        preferred=preferred,
         kept=kept,
         skips=history[-1].get(SKIPS, 0.0),
         eigenvalues=(history[0].get(EIGENVALUE, 0.0), history[-1].get(EIGENVALUE, 0.0)),
@@ -180,6 +198,32 @@ def run_method(
         notes=learnt.notes,
     )
     return outcome, learnt
+
+
+def choose_finalist(bench: Bench, archs: list[Arch], *, seed: int) -> int:
+    """Which of some cells is best on the search photos, trained alone for a moment."""
+    if len(archs) == 1 or bench.data.training is None:
+        return 0
+    images, found = bench.data.training.images, list[float]()
+    recipe = dataclasses.replace(bench.data.training.recipe, epochs=bench.epochs)
+    preprocessing = bench.data.preprocessing
+    for arch in archs:
+        named = f"{bench.space!r} {len(images)} {recipe} {arch} {seed}"
+        digest = hashlib.sha256(named.encode()).hexdigest()[:16]
+        network = train_alone(
+            Supernet(bench.space, seed=seed).extract(arch),
+            images,
+            recipe=recipe,
+            preprocessing=preprocessing,
+            seed=seed,
+            state=bench.out / f"alone-{digest}.safetensors",
+        )
+        calibrate(network, images.pixels[:_CALIBRATION], preprocessing=preprocessing)
+        searched = bench.data.images
+        found.append(
+            measure_accuracy(network, searched, preprocessing=preprocessing, split="search").value
+        )
+    return int(np.argmax(found))
 
 
 def read_outcomes(path: Path) -> dict[str, Outcome]:
@@ -197,14 +241,14 @@ def read_outcomes(path: Path) -> dict[str, Outcome]:
 
 def print_line(method: str, outcomes: list[Outcome]) -> None:
     """A line of the table: one method, all of its seeds."""
-    accuracies = np.array([outcome.accuracy for outcome in outcomes])
-    spread = np.std(accuracies, ddof=1) if len(outcomes) > 1 else 0.0
+    columns = [[o.preferred for o in outcomes], [o.accuracy for o in outcomes]]
+    means = [f"{np.mean(c):.2f} ± {np.std(c, ddof=1) if len(c) > 1 else 0:.2f}" for c in columns]
     kept = [outcome.kept for outcome in outcomes if outcome.kept is not None]
     first, last = np.mean([outcome.eigenvalues for outcome in outcomes], 0)
     operations = [name for terms in parse_cell(outcomes[0].cell) for name, _ in terms]
     told = sum(any("collapse" in n or "stopped" in n for n in o.notes) for o in outcomes)
     print(
-        f"| {method} | {accuracies.mean():.2f} ± {spread:.2f} | {accuracies.max():.2f} "
+        f"| {method} | {' | '.join(means)} | {max(columns[1]):.2f} "
         f"| {f'{sum(kept)} of {len(kept)}' if kept else ''} "
         f"| {np.mean([o.skips for o in outcomes]):.2f} | {first:.2g} to {last:.2g} "
         f"| {told} of {len(outcomes)} | {', '.join(operations)} |",
@@ -242,6 +286,8 @@ def open_bench(options: argparse.Namespace) -> Bench:
         ),
         out=options.out,
         deadline=time.process_time() + 60 * options.minutes,
+        finalists=options.finalists,
+        epochs=options.epochs,
     )
 
 
@@ -269,6 +315,8 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--decay", type=float, default=0.0, help="of logits")
     parser.add_argument("--early-stop", action="store_true")
     parser.add_argument("--warmup", type=int, default=0, help="steps of the weights alone")
+    parser.add_argument("--finalists", type=int, default=1, help="cells trained alone; 1: none")
+    parser.add_argument("--epochs", type=int, default=2, help="of these trainings")
     parser.add_argument("--minutes", type=float, default=1e6, help="of the processor")
     options = parser.parse_args(arguments)
     if options.limit and options.operations:
@@ -308,9 +356,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f"{sizes}; 2 x {images} photos; {options.steps} steps of {options.batch}; {within}; "
         f"best of all cells {bench.cells.accuracy.max():.2f}\n\n"
-        "| method | accuracy, % | best | keep limit | skips | eigenvalue | told | a cell |\n"
-        + "|---" * 8
-        + "|",
+        "| method | preferred, % | chosen, % | best | keep limit | skips | eigenvalue | told "
+        "| a cell |\n" + "|---" * 9 + "|",
         flush=True,
     )
     for method in options.methods:
@@ -319,7 +366,7 @@ def main(arguments: list[str] | None = None) -> int:
             mixing = method in MIXTURES
             asked = settings if mixing else dataclasses.replace(settings, skip_dropout=0.0)
             recipe = "" if bench.data.training is None else bench.data.training.recipe
-            made = f"{bench.space!r} {images} {recipe} {asked}"
+            made = f"{bench.space!r} {images} {recipe} {asked} {bench.finalists} {bench.epochs}"
             name = f"{method} {within} {seed} {hashlib.sha256(made.encode()).hexdigest()[:16]}"
             if name not in known:
                 started = time.process_time()
