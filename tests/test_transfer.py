@@ -255,7 +255,7 @@ def test_balance_goes_into_all_that_learns(
 
 def test_balance_is_refused_where_nothing_learns(tiny: Path, spots: Path):
     request = replace(ask(tiny, spots, balance=1.0), init=None, time=None, supernet=str(tiny))
-    with pytest.raises(EdgenasError, match="--balance says how weights learn from images"):
+    with pytest.raises(EdgenasError, match="--balance needs --data and --time: it says"):
         specialize(request, out=Path("bundle"))
     with pytest.raises(EdgenasError, match="balance must be at most 1, found 2"):
         specialize(ask(tiny, spots, balance=2.0), out=Path("bundle"))

@@ -17,13 +17,13 @@ def choose_start(request: SpecializeRequest, inputs: SharedInputs) -> Specialize
         inputs: what was read already.
 
     Raises:
-        EdgenasError: an option is about the learning of weights, and none learn.
+        EdgenasError: an option is about how published weights learn images, and none do.
     """
     request = _find_start(request, inputs)
     if request.balance is not None and not request.transfers:
         raise EdgenasError(
-            "--balance says how weights learn from images: nothing learns from them here",
-            hint="give --data and --time 45min, or leave out --balance",
+            "--balance needs --data and --time: it says how published weights learn your images",
+            hint="give --data PATH --time 45min, or leave out --balance",
         )
     return request
 
