@@ -217,6 +217,15 @@ def test_logits_of_integers_may_be_off_by_more_than_one(tmp_path: Path):
     write(tmp_path / "bundle", agreement=compared(rounded, logits, precision="int8"))
     assert manifest.read(tmp_path / "bundle")["parity"]["tolerance"] == 11.5
     assert all(check.passed for check in verify_bundle(tmp_path / "bundle"))
+    # And by no more, however large they are.
+    stored = np.load(tmp_path / "bundle" / "expected_output.npy")
+    for off, holds in ((11.0, True), (12.0, False)):
+        moved = stored.copy()
+        moved[:, int(stored[0].argmax())] += off
+        np.save(tmp_path / "bundle" / "expected_output.npy", moved)
+        resign(tmp_path / "bundle")
+        checks = {check.name: check.passed for check in verify_bundle(tmp_path / "bundle")}
+        assert checks["output"] is holds
 
 
 def test_the_manifest_says_how_to_use_the_model(pristine: Path):

@@ -137,7 +137,7 @@ def check(answer: Answer, manifest: dict[str, Any]) -> bool:
     level = 1.001 / 255 / min(manifest["preprocessing"]["std"])
     same_input = float(np.abs(x - wanted_input).max()) <= level
     difference = float(np.abs(answer(wanted_input[:1]) - wanted).max())
-    same_output = difference <= manifest["parity"]["tolerance"] * max(1.0, np.abs(wanted).max())
+    same_output = difference <= max(manifest["parity"]["tolerance"], 1e-4 * np.abs(wanted).max())
     print(f"sample input: {'as expected' if same_input else 'DIFFERENT'}")
     print(
         f"sample output: {'as expected' if same_output else 'DIFFERENT'}"
