@@ -105,7 +105,8 @@ def test_every_verb_works_on_every_version(there, tool, edgenas, tiny, tmp_path,
 
     Path(tool.settings["heat"]["file"]).unlink()  # it has cooled
     bundle = tmp_path / "bundle"
-    words = ("--supernet", tiny, "--latency", "0.049ms", "--energy", "1J", "--out", bundle)
+    # Room above the least that some network keeps: few networks were timed, so bounds vary.
+    words = ("--supernet", tiny, "--latency", "0.058ms", "--energy", "1J", "--out", bundle)
     done = edgenas("specialize", *device, *TARGET, *words)
     assert done.code == 0, done.log
     report = json.loads((bundle / "report.json").read_text())
