@@ -69,7 +69,8 @@ def test_a_jetson_from_a_profile_to_a_check(there, tool, edgenas, tmp_path, vers
 
 @pytest.mark.slow
 def test_a_jetson_is_specialised_for(there, tool, edgenas, tiny, tmp_path):
-    words = ("--supernet", tiny, "--latency", "0.049ms", "--out", tmp_path / "bundle")
+    # Room above the least that some network keeps: few networks were timed, so bounds vary.
+    words = ("--supernet", tiny, "--latency", "0.058ms", "--out", tmp_path / "bundle")
     done = edgenas("specialize", *DEVICE, *words)
     assert done.code == 0, done.log
     flat = " ".join(done.out.split())
