@@ -698,39 +698,14 @@ def test_a_terminal_gets_colours_unless_it_wants_none(colours: bool):
 
 def table_of(supernet: Path) -> Path:
     """A table of this machine in the cache, as if its layers took 10 us and 1 ns a MAC."""
+    from timed_machine import write_table
+
     from edgenas.latency.device import load
-    from edgenas.latency.table import LatencyTable, MeasuredNetwork, Timing
-    from edgenas.latency.table_file import save_table, table_path
+    from edgenas.latency.table import Timing
     from edgenas.model.saved import load_supernet
-    from edgenas.profiling.environment import environment_of
-    from edgenas.profiling.networks import calibration_archs, random_archs
-    from edgenas.space.cost import cost
-    from edgenas.space.plan import layers, plan
 
     space, target = load_supernet(supernet).supernet.space, load("host").target()
-    one = {layer: 1e-5 + 1e-9 * cost(layer).macs for layer in layers(space)}
-    archs = [*calibration_archs(space, 10), *random_archs(space, 48, seed=0)]
-    sums = [sum(one[layer] for _, layer in plan(space, arch)) for arch in archs]
-    environment = environment_of(target)
-    table = LatencyTable(
-        target=target,
-        provenance="measured",
-        runtime_version=environment["runtime_version"],
-        environment=environment,
-        date="2026-01-31",
-        layers={layer: Timing(median=seconds, n=50) for layer, seconds in one.items()},
-        networks=tuple(
-            MeasuredNetwork(
-                space=space.name,
-                classes=space.classes,
-                arch=arch,
-                timing=Timing(median=1.1 * seconds, n=50),
-            )
-            for arch, seconds in zip(archs, sums, strict=True)
-        ),
-    )
-    save_table(table, table_path(target))
-    return table_path(target)
+    return write_table(space, target, timing=lambda seconds: Timing(median=1.1 * seconds, n=50))
 
 
 def test_search_finds_the_best_of_all_networks(edgenas, rising: Path):

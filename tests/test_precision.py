@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image, ImageOps
+from timed_machine import write_table
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.bundle.quantisation import IntegerAccuracy, Quantisation
@@ -20,15 +21,10 @@ from edgenas.delivery.request import SpecializeRequest
 from edgenas.delivery.run import specialize
 from edgenas.images.loading import load_images
 from edgenas.latency.device import load as load_device
-from edgenas.latency.table import LatencyTable, MeasuredNetwork, Timing
-from edgenas.latency.table_file import save_table, table_path
+from edgenas.latency.table import Timing
 from edgenas.model.export import integer_share, operator_counts
 from edgenas.model.saved import load_supernet
-from edgenas.profiling.environment import environment_of
-from edgenas.profiling.networks import calibration_archs, random_archs
 from edgenas.runtime import registry as runtimes
-from edgenas.space.cost import cost
-from edgenas.space.plan import layers, plan
 from edgenas.training.alone import DivergedError
 from edgenas.training.division import split_as_trained
 
@@ -46,25 +42,12 @@ def tables(rising: Path, monkeypatch: pytest.MonkeyPatch):
     space = load_supernet(rising).supernet.space
     for kind, pace in (("fp32", 1.0), ("int8", 0.5)):
         target = load_device("host").target(precision=kind)
-        one = {layer: pace * (1e-5 + 1e-9 * cost(layer).macs) for layer in layers(space)}
-        networks = []
-        for arch in [*calibration_archs(space, 10), *random_archs(space, 48, seed=0)]:
-            seconds = sum(one[layer] for _, layer in plan(space, arch))
-            timing = Timing(median=seconds, n=50, wall_p95=2 * seconds)
-            networks.append(
-                MeasuredNetwork(space=space.name, classes=space.classes, arch=arch, timing=timing)
-            )
-        environment = environment_of(target)
-        table = LatencyTable(
-            target=target,
-            provenance="measured",
-            runtime_version=environment["runtime_version"],
-            environment=environment,
-            date="2026-01-31",
-            layers={layer: Timing(median=seconds, n=50) for layer, seconds in one.items()},
-            networks=tuple(networks),
+        write_table(
+            space,
+            target,
+            timing=lambda seconds: Timing(median=seconds, n=50, wall_p95=2 * seconds),
+            pace=pace,
         )
-        save_table(table, table_path(target))
 
     def timed(onnx: bytes, *, target, settings, clock) -> Measurement:
         pace = 1.0 if target.precision == "fp32" else 0.5

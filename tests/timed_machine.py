@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from edgenas.clock.measure import Measurement
 from edgenas.delivery import choosing
 from edgenas.delivery.latency import find_latency
+from edgenas.latency.device import Target
 from edgenas.latency.device import load as load_device
 from edgenas.latency.table import LatencyTable, MeasuredNetwork, Timing
 from edgenas.latency.table_file import save_table, table_path
@@ -21,19 +23,20 @@ from edgenas.space.plan import layers, plan
 from edgenas.space.space import Space
 
 
-def profiled(space: Space, *, slowness: float = 1.0) -> Callable[[Codes], np.ndarray]:
-    """A table of this machine, as if its layers took 1 ns a MAC; the true time of rows."""
-    target = load_device("host").target()
-    one = {layer: 1e-5 + 1e-9 * cost(layer).macs for layer in layers(space)}
-    networks = []
-    for arch in [*calibration_archs(space, 10), *random_archs(space, 48, seed=0)]:
-        seconds = sum(one[layer] for _, layer in plan(space, arch))
-        timing = Timing(
-            median=seconds, p10=seconds, p90=seconds, n=50, wall_p50=seconds, wall_p95=2 * seconds
-        )
-        networks.append(
-            MeasuredNetwork(space=space.name, classes=space.classes, arch=arch, timing=timing)
-        )
+def write_table(
+    space: Space, target: Target, *, timing: Callable[[float], Timing], pace: float = 1.0
+) -> Path:
+    """A table of this machine in the cache, as if its layers took 10 us and 1 ns a MAC.
+
+    Args:
+        space: of the networks.
+        target: on this machine.
+        timing: of a network whose layers take so many seconds.
+        pace: what all seconds are multiplied by.
+    """
+    one = {layer: pace * (1e-5 + 1e-9 * cost(layer).macs) for layer in layers(space)}
+    archs = [*calibration_archs(space, 10), *random_archs(space, 48, seed=0)]
+    sums = [sum(one[layer] for _, layer in plan(space, arch)) for arch in archs]
     environment = environment_of(target)
     table = LatencyTable(
         target=target,
@@ -42,9 +45,27 @@ def profiled(space: Space, *, slowness: float = 1.0) -> Callable[[Codes], np.nda
         environment=environment,
         date="2026-01-31",
         layers={layer: Timing(median=seconds, n=50) for layer, seconds in one.items()},
-        networks=tuple(networks),
+        networks=tuple(
+            MeasuredNetwork(
+                space=space.name, classes=space.classes, arch=arch, timing=timing(seconds)
+            )
+            for arch, seconds in zip(archs, sums, strict=True)
+        ),
     )
     save_table(table, table_path(target))
+    return table_path(target)
+
+
+def profiled(space: Space, *, slowness: float = 1.0) -> Callable[[Codes], np.ndarray]:
+    """A table of this machine, as ``write_table`` has it; the true time of rows."""
+
+    def timing(seconds: float) -> Timing:
+        return Timing(
+            median=seconds, p10=seconds, p90=seconds, n=50, wall_p50=seconds, wall_p95=2 * seconds
+        )
+
+    target = load_device("host").target()
+    write_table(space, target, timing=timing)
     found = load_device("host")
     predictor = find_latency(space, device=found, target=target).predictor
     return lambda rows: predictor.predict(rows) * slowness

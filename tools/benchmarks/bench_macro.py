@@ -15,19 +15,20 @@ looks up the one that measures best. A run that was killed goes on with the same
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenas.accuracy.measured import measure_accuracies
 from edgenas.accuracy.predictor import AccuracyPredictor
-from edgenas.basics.files import cache_folder, sha256
+from edgenas.basics.files import sha256
 from edgenas.images.loading import load_images
-from edgenas.model.saved import TrainedSupernet, find_supernet, load_supernet
+from edgenas.model.saved import find_supernet, load_supernet
 from edgenas.space.cost import Vector
 from edgenas.space.genes import Codes
 from edgenas.training.division import split_as_trained
+from tools.benchmarks.check_supernet import measure_and_keep
 from tools.benchmarks.lookup import load_macro
 
 _DRAWS = 1000  # of the bootstrap
@@ -55,26 +56,6 @@ def choose_best(
     return rows[new[:count]]
 
 
-def measure(trained: TrainedSupernet, rows: Codes, *, data: str) -> Vector:
-    """Accuracies on the validation images of the training, shape (n,); kept in the user's cache."""
-    images = load_images(data, stored=trained.preprocessing.stored)
-    calibration, validation = split_as_trained(trained, images)
-    state = sha256(trained.weights_path)[:16]
-    journal = cache_folder() / f"macro-{state}-{images.digest[:8]}.jsonl"
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    return measure_accuracies(
-        trained,
-        rows,
-        images=validation,
-        calibration=calibration,
-        split="validation",
-        journal=journal,
-        progress=lambda step, done, total, words: print(
-            f"\r{done}/{total}", end="", file=sys.stderr
-        ),
-    )
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -91,9 +72,19 @@ def main(arguments: list[str] | None = None) -> int:
         len(known.rows), options.networks, replace=False
     )
     rows, truth = known.rows[places], known.accuracy[places]
-    found = measure(trained, rows, data=options.data)
+    images = load_images(options.data, stored=trained.preprocessing.stored)
+    calibration, validation = split_as_trained(trained, images)
+    measure = partial(
+        measure_and_keep,
+        trained,
+        name=f"macro-{sha256(trained.weights_path)[:16]}-{images.digest[:8]}",
+        images=validation,
+        calibration=calibration,
+        split="validation",
+    )
+    found = measure(rows)
     print(
-        f"\n{trained.training.get('seconds', 0) / 3600:.1f} hours of training; {len(rows)} networks"
+        f"{trained.training.get('seconds', 0) / 3600:.1f} hours of training; {len(rows)} networks"
     )
     print("\n| ordered by | Kendall | 95% interval |\n|---|---|---|")
     counts = {name: values[places] for name, values in known.counts.items()}
@@ -103,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
     predictor = AccuracyPredictor.fit(trained.supernet.space, rows, accuracy=found)
     measured = dict(zip([row.tobytes() for row in rows], found.tolist(), strict=True))
     finalists = choose_best(predictor, known.rows, measured, count=options.finalists)
-    values = measure(trained, finalists, data=options.data)
+    values = measure(finalists)
     every, scores = np.concatenate([rows, finalists]), np.concatenate([found, values])
     best = every[[scores.argmax()]]
     digits = "".join(str(code - 1) for code in best[0])

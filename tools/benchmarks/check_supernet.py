@@ -13,14 +13,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from edgenas.accuracy.measured import measure_accuracies
 from edgenas.accuracy.predictor import load_accuracy
 from edgenas.basics.files import cache_folder, sha256
 from edgenas.basics.held_out import compare_with_truth
+from edgenas.images.data import Images
 from edgenas.images.loading import load_images
 from edgenas.model.saved import ACCURACY_FILE, TrainedSupernet, find_supernet, load_supernet
-from edgenas.space.cost import macs_table
+from edgenas.space.cost import Vector, macs_table
 from edgenas.space.genes import Codes
 from edgenas.training.division import split_as_trained
 
@@ -43,6 +45,42 @@ def stratified(trained: TrainedSupernet, count: int, *, seed: int, without: Code
     return pool[chosen]
 
 
+def measure_and_keep(
+    trained: TrainedSupernet,
+    rows: Codes,
+    *,
+    name: str,
+    images: Images,
+    calibration: Tensor,
+    split: str,
+) -> Vector:
+    """Accuracies of rows, shape (n,), kept in the user's cache; their number goes to stderr.
+
+    Args:
+        trained: the supernet.
+        rows: canonical rows of its space.
+        name: of the file in the cache, after the weights and the images.
+        images: to be classified.
+        calibration: stored training images for the batch-norm statistics.
+        split: the name of the split that ``images`` are.
+    """
+    journal = cache_folder() / f"{name}.jsonl"
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    measured = measure_accuracies(
+        trained,
+        rows,
+        images=images,
+        calibration=calibration,
+        split=split,
+        journal=journal,
+        progress=lambda step, done, total, words: print(
+            f"\r{done}/{total}", end="", file=sys.stderr
+        ),
+    )
+    print(file=sys.stderr)
+    return measured
+
+
 def main() -> int:
     """Run the check."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -62,21 +100,10 @@ def main() -> int:
     assert predictor.rows is not None
     picked = stratified(trained, arguments.archs, seed=arguments.seed, without=predictor.rows)
     rows = np.concatenate([space.encode([space.largest(), space.smallest()]), picked])
-    state = sha256(trained.folder / "weights.safetensors")[:16]
-    journal = cache_folder() / f"check-{state}-{test.digest[:8]}.jsonl"
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    measured = measure_accuracies(
-        trained,
-        rows,
-        images=test,
-        calibration=calibration,
-        split="test",
-        journal=journal,
-        progress=lambda step, done, total, words: print(
-            f"\r{done}/{total}", end="", file=sys.stderr
-        ),
+    name = f"check-{sha256(trained.weights_path)[:16]}-{test.digest[:8]}"
+    measured = measure_and_keep(
+        trained, rows, name=name, images=test, calibration=calibration, split="test"
     )
-    print(file=sys.stderr)
     print(f"{Path(arguments.supernet).name}, {len(test)} test images, batch norms calibrated with")
     print(f"{len(calibration)} training images")
     print(f"largest network   {measured[0]:.2%}  {space.largest()}")

@@ -319,11 +319,10 @@ def _take_step(search: _Search, images: Images, *, step: int) -> None:
         generator=generator,
         weights=search.weights,
     )
-    learns, value = search.weights is None or step >= settings.warmup, math.nan
+    first, loss, value = 0, None, math.nan  # the first step that moves logits
     if search.weights is not None:
-        value = _train_weights(search, search.weights, inputs)
-    loss = torch.zeros(())
-    if learns:
+        first, value = settings.warmup, _train_weights(search, search.weights, inputs)
+    if step >= first:
         loss, value = STRATEGIES[search.strategy](policy, search.paths, inputs)
     if not math.isfinite(value):
         raise EdgenasError(
@@ -339,10 +338,9 @@ def _take_step(search: _Search, images: Images, *, step: int) -> None:
         record[SKIPS] = share_of_skips(policy)
     if search.every:
         record[EIGENVALUE] = _measure(search, inputs)
-    if settings.decay:
-        loss = loss + settings.decay / 2 * torch.cat(policy.logits).square().sum()
-    if learns:
-        first = settings.warmup if search.weights is not None else 0
+    if loss is not None:
+        if settings.decay:
+            loss = loss + settings.decay / 2 * torch.cat(policy.logits).square().sum()
         policy.move(loss, rate=settings.rate, step=step - first)
     logits = [logits.detach() for logits in policy.logits]
     search.trail[step] = torch.cat([*logits, torch.zeros(0)])
