@@ -14,14 +14,14 @@ from toys import toy_images
 
 from edgenas.model.supernet import Supernet
 from edgenas.space.arch import Arch
-from edgenas.space.benchmarks import darts
+from edgenas.space.benchmarks import darts, nas_bench_201
 from edgenas.space.cells import CellSpace, parse_cell
 from edgenas.space.cost import compile_tables, macs_table
 from edgenas.space.space import Space
 from edgenas.space.wiring import cell_place
 from edgenas.strategies.constraint import Limit, parse_constraint
 from edgenas.strategies.gradient.choosing import find_most_preferred, list_ceilings
-from edgenas.strategies.gradient.collapse import find_skips
+from edgenas.strategies.gradient.collapse import find_skips, share_of_skips
 from edgenas.strategies.gradient.estimators import MIXTURES, STRATEGIES
 from edgenas.strategies.gradient.expected import Expected
 from edgenas.strategies.gradient.mixture import mix_all
@@ -218,6 +218,33 @@ def test_none_is_chosen_only_where_limits_leave_nothing_else():
     (less,) = find_most_preferred(space, policy.preference(), limits=[limit], seed=0, count=1)
     assert float(macs(space.encode([less.arch]))[0]) <= most
     assert any("none" in text for text in less.arch.cells)
+
+
+@pytest.mark.parametrize(("summed", "chosen"), [(True, "nor_conv_1x1"), (False, "none")])
+def test_none_counts_where_single_paths_see_what_it_does(summed: bool, chosen: str):
+    """A sum does not: what its gate scales, a batch norm scales back. Limits choose it anyway."""
+    space = dataclasses.replace(nas_bench_201(), resolutions=(8,))
+    policy = RelaxedPolicy(space, summed=summed)
+    with torch.no_grad():
+        for logits in policy.logits:
+            logits.copy_(torch.tensor([5.0, -1.0, 1.0, 0.0, -1.0]))
+    (best,) = find_most_preferred(space, policy.preference(), limits=[], seed=0, count=1)
+    assert {name for node in parse_cell(best.arch.cells[0]) for name, _ in node} == {chosen}
+    macs = macs_table(space)
+    most = float(macs(space.encode([space.smallest()]))[0])
+    limit = Limit(constraint=parse_constraint(f"macs<={most:.0f}"), values=macs)
+    (less,) = find_most_preferred(space, policy.preference(), limits=[limit], seed=0, count=1)
+    assert float(macs(space.encode([less.arch]))[0]) <= most
+
+
+def test_skips_count_where_none_comes_first_and_says_nothing():
+    space = dataclasses.replace(nas_bench_201(), resolutions=(8,))
+    for summed, share in ((True, 1.0), (False, 0.0)):
+        policy = RelaxedPolicy(space, summed=summed)
+        with torch.no_grad():
+            for logits in policy.logits:
+                logits.copy_(torch.tensor([5.0, 1.0, 0.0, 0.0, 0.0]))
+        assert share_of_skips(policy) == share
 
 
 @pytest.mark.parametrize(("gates", "kept"), [("sigmoid", (0, 1)), ("softmax", (1, 2))])

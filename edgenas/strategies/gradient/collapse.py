@@ -45,12 +45,11 @@ def _is_skip(policy: Policy, choice: Decision, value: object) -> bool:
 
 
 def share_of_skips(policy: Policy) -> float:
-    """Of the choices that have a skip connection, the part whose highest logit is on it."""
-    skips = find_skips(policy)
-    logits = policy.logits
-    taken = [int(logits[i].detach().argmax()) == pick for i, pick in skips.items()]
+    """Of the choices that have a skip connection, the part that prefers it to all else."""
+    skips, ranks = find_skips(policy), policy.ranks()
+    taken = [int(ranks[i].argmax()) == pick for i, pick in skips.items()]
     # At the start all are equal; nothing is preferred yet.
-    flat = [float(np.ptp(logits[i].detach().numpy())) == 0 for i in skips]
+    flat = [float(np.ptp(policy.logits[i].detach().numpy())) == 0 for i in skips]
     return sum(t and not f for t, f in zip(taken, flat, strict=True)) / max(len(skips), 1)
 
 

@@ -57,6 +57,8 @@ CONTROLLERS: Mapping[str, int] = {"enas": 1, "ppo": TIMES}
 WHOLE = ("reinforce", *CONTROLLERS)
 # Their gates do not compete, so no softmax says how strong an edge is.
 UNCOMPETING = ("fair-darts",)
+# They run one alternative of an edge, or two, so that they see what none does.
+SINGLE = ("proxyless", "gumbel", "gdas")
 # What weights that are trained beside the logits learn as; those of the others learn as networks.
 MIXTURES: Mapping[str, Mix] = {
     "darts-v1": mix_softmax,

@@ -258,4 +258,8 @@ class Policy:
 
     def worth(self) -> list[Tensor]:
         """What was learnt of the alternatives of each of ``parts``, shape (size,), no gradients."""
+        return self.ranks()
+
+    def ranks(self) -> list[Tensor]:
+        """How the alternatives of each choice rank in the end, shape (size,), no gradients."""
         return [logits.detach() for logits in self.logits]

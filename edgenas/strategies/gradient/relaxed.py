@@ -1,4 +1,4 @@
-"""Cells of DARTS while logits are learnt: every edge runs, and of each node two edges are kept.
+"""Cells while logits are learnt: every edge runs, and of each node of DARTS two edges are kept.
 
 In such a cell a node chooses two nodes to take, and an operation on each of these edges. Learnt are
 the operations on all edges from all nodes before it (arXiv 1806.09055, section 2.2). Of them each
@@ -9,6 +9,9 @@ its probability, until the edges differ and neither operation is none. So two ed
 operations o and p have a probability in proportion to p(a, o) p(b, p), and what DARTS keeps is the
 likeliest. The expected latency is that over these networks, exactly. Weights of edges, which
 PC-DARTS learns (arXiv 1907.05737, section 3.3), say how likely a node draws each edge.
+
+Where an edge is the sum of its alternatives, none comes last on the edges of all cells: its gate
+only scales what a node gets, and the next batch norm takes that away (1806.09055, section 2.4).
 """
 
 import functools
@@ -29,10 +32,11 @@ from edgenas.strategies.gradient.policy import (
     encode_picks,
     list_decisions,
     list_edges,
+    list_values,
 )
 
 _LEAST = 1e-30  # a probability, so that a node where all edges are certain of none has networks
-_BELOW = 1.0  # what none is worth less than the worst other operation of its node
+_BELOW = 1.0  # what none is worth less than the worst other operation of its node or edge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,11 +137,18 @@ class RelaxedPolicy(Policy):
         space: whose choices.
         gates: what logits become on an edge: ``softmax``, or the ``sigmoid`` of FairDARTS. It says
             how strong an edge is. The probabilities of networks are those of a softmax.
+        summed: whether the alternatives of an edge are added up, weighted by their gates.
     """
 
-    def __init__(self, space: Space, *, gates: Literal["softmax", "sigmoid"] = "softmax") -> None:
+    def __init__(
+        self,
+        space: Space,
+        *,
+        gates: Literal["softmax", "sigmoid"] = "softmax",
+        summed: bool = True,
+    ) -> None:
         super().__init__(space, list_relaxed(space))
-        self._gates = gates
+        self._gates, self._summed = gates, summed
         self._others, self._nodes = _list_others(space), _list_nodes(space)
 
     @property
@@ -177,11 +188,25 @@ class RelaxedPolicy(Policy):
 
     def worth(self) -> list[Tensor]:
         """What was learnt of the alternatives of each of ``parts``: of nodes, sums over edges."""
-        count, strengths = len(self._others), self._strengths()
+        strengths = self._strengths()
         nodes = [
             node.combine([strengths[i] for i in node.places], by="sum") for node in self._nodes
         ]
-        return [*(logits.detach() for logits in self.logits[:count]), *nodes]
+        return [*self.ranks()[: len(self._others)], *nodes]
+
+    def ranks(self) -> list[Tensor]:
+        """As in ``Policy``, but none comes last where its logit says nothing."""
+        return [
+            self._put_none_last(choice, logits.detach())
+            for choice, logits in zip(self.choices, self.logits, strict=True)
+        ]
+
+    def _put_none_last(self, choice: Decision, logits: Tensor) -> Tensor:
+        of_darts = not choice.columns
+        if choice.field != "edge" or not (self._summed or of_darts):
+            return logits
+        kept = torch.tensor([name != "none" for (name,) in list_values(self.space, choice)])
+        return torch.where(kept, logits, logits[kept].min() - _BELOW) if kept.any() else logits
 
     def _strengths(self) -> dict[int, Tensor]:
         """By choice of an edge, logarithms of its gates times its weight, shape (operations,).

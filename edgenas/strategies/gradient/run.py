@@ -36,6 +36,7 @@ from edgenas.strategies.gradient.darts import mix_softmax
 from edgenas.strategies.gradient.estimators import (
     CONTROLLERS,
     MIXTURES,
+    SINGLE,
     STRATEGIES,
     UNCOMPETING,
     WHOLE,
@@ -244,7 +245,7 @@ def _begin(
         policy = Policy(space)
     else:
         gates = "sigmoid" if strategy in UNCOMPETING else "softmax"
-        policy = RelaxedPolicy(space, gates=gates)
+        policy = RelaxedPolicy(space, gates=gates, summed=strategy not in SINGLE)
     if data.training is not None:
         weights = Weights(
             supernet,
