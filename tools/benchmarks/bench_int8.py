@@ -10,9 +10,9 @@ hard swishes in float. ``--parts`` adds forms that keep one part of the network 
 table decides what a space keeps in float (`edgenas.space.space.Space`): on mbv3-cifar nothing had
 to be.
 
-With ``--fine-tune`` no time is measured. Each network is fine-tuned for its integers too, as
-``specialize --precision int8 --data`` does, and one table says what both lose on ONNX Runtime. Its
-folder keeps the trainings: a run that was ended goes on.
+With ``--fine-tune`` no time is measured. Each network is fine-tuned for the integers of each of
+``--runtimes`` too, as ``specialize --precision int8 --data`` does. A table for each runtime says
+what both lose there. Its folder keeps the trainings: a run that was ended goes on.
 """
 
 import argparse
@@ -44,6 +44,7 @@ from edgenas.space.cost import total
 from edgenas.training.division import divide_as_trained, recipe_of
 from edgenas.training.quantised import fine_tune_quantised, plan_quantised
 
+RUNTIMES = ("onnxruntime", "openvino", "litert", "tflite")
 _BATCH = 50  # images of a run, where no time is measured
 
 
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="rough latencies")
     parser.add_argument("--fine-tune", type=Path, help="fine-tune too, in this folder")
     parser.add_argument("--epochs", type=float, help="of that; default: as specialize")
+    parser.add_argument("--runtimes", nargs="+", default=RUNTIMES, choices=RUNTIMES)
     given = parser.parse_args()
     torch.set_num_threads(1)
     trained = load_supernet(find_supernet(given.supernet))
@@ -69,15 +71,17 @@ def main() -> None:
     rng = np.random.default_rng(0)
     archs = [space.largest(), space.smallest(), *space.decode(space.sample(20, rng=rng))]
     if given.fine_tune is not None:
-        _compare(
-            trained,
-            archs[: given.networks],
-            parts=parts,
-            calibration=calibration,
-            test=test.take(chosen),
-            epochs=given.epochs,
-            folder=given.fine_tune,
-        )
+        for runtime in _available(given.runtimes):
+            _compare(
+                trained,
+                archs[: given.networks],
+                runtime=runtime,
+                parts=parts,
+                calibration=calibration,
+                test=test.take(chosen),
+                epochs=given.epochs,
+                folder=given.fine_tune,
+            )
         return
     settings = replace(measure.NETWORK, min_seconds=1.0) if given.quick else measure.NETWORK
     for arch in archs[: given.networks]:
@@ -90,18 +94,25 @@ def main() -> None:
         print(
             f"{'runtime':12} {'form':18} {'top-1':>7} {'drop':>6} {'int8 MACs':>9} {'ms':>8} {'':6}"
         )
-        for runtime in ("onnxruntime", "openvino", "litert", "tflite"):
-            if why_not := runtimes.get(runtime).available():
-                print(f"{runtime}: {why_not}")
-                continue
+        for runtime in _available(given.runtimes):
             forms = dict(_forms(onnx, images, runtime=runtime, parts=given.parts))
             _table(runtime, forms, x=x, labels=test.labels[chosen].numpy(), settings=settings)
+
+
+def _available(names: Sequence[str]) -> Iterator[str]:
+    """Those that can be used here; why others can't is printed."""
+    for name in names:
+        if why_not := runtimes.get(name).available():
+            print(f"{name}: {why_not}")
+        else:
+            yield name
 
 
 def _compare(
     trained: TrainedSupernet,
     archs: Sequence[Arch],
     *,
+    runtime: str,
     parts: Split,
     calibration: Tensor,
     test: Images,
@@ -110,8 +121,8 @@ def _compare(
 ) -> None:
     """One line for each network, the smallest first: what int8 loses before and after learning."""
     steps, space = trained.preprocessing, trained.supernet.space
-    form = form_of("onnxruntime", "int8")
-    print(f"int8 on ONNX Runtime, points lost against fp32 on {len(test)} test images")
+    form = form_of(runtime, "int8")
+    print(f"\nint8 on {runtime}, points lost against fp32 on {len(test)} test images")
     print(
         f"{'MACs':>7} {'fp32':>7} {'calibrated':>10} {'fine-tuned':>10} {'images':>8} {'CPU s':>6}"
     )
@@ -131,12 +142,12 @@ def _compare(
             int8=int8,
             recipe=recipe,
             preprocessing=steps,
-            state=folder / f"{arch.id}-{recipe.epochs}-{len(lesson)}.safetensors",
+            state=folder / f"{arch.id}-{form}-{recipe.epochs}-{len(lesson)}.safetensors",
         )
         tuned = with_weights(int8, to_onnx(learnt, preprocessing=steps.to_json(), batch=_BATCH))
         x = steps.prepare(test.pixels, resolution=arch.resolution).contiguous().numpy()
         fp32, calibrated, fine_tuned = (
-            float((run_onnx(onnx, x).argmax(1) == test.labels.numpy()).mean())
+            float((run_onnx(onnx, x, runtime=runtime).argmax(1) == test.labels.numpy()).mean())
             for onnx in (plain, int8, tuned)
         )
         losses.append((100 * (fp32 - calibrated), 100 * (fp32 - fine_tuned)))
