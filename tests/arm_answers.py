@@ -13,15 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from edgenas.clock.board import litert_cpu, ncnn_cpu
+from edgenas.clock.board import litert_cpu, ncnn_cpu, onnx_runtime
 
 
 def answer(path: Path, images: np.ndarray) -> np.ndarray | None:
     """The logits of all images; None where they are not computed in the precision."""
     runtime, precision = path.name.split("-")
     if runtime == "onnxruntime":
-        library: Any = importlib.import_module("onnxruntime")
-        session = library.InferenceSession(path.read_bytes())
+        session = onnx_runtime.open_session(path.read_bytes(), threads=1, batch=1)
         return np.concatenate([session.run(None, {"image": one[None]})[0] for one in images])
     if runtime == "ncnn":
         ncnn: Any = importlib.import_module("ncnn")

@@ -109,7 +109,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
 
 
 @contextmanager
-def _reached(running: Loopback, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[None]:
+def reached(running: Loopback, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[None]:
     """Meanwhile ssh knows the board, and edgenas has a cache; afterwards nothing is left on it."""
     monkeypatch.setenv("PATH", f"{running.folder / 'client'}:{os.environ['PATH']}")
     monkeypatch.setenv("EDGENAS_CACHE", str(cache))
@@ -121,7 +121,7 @@ def _reached(running: Loopback, monkeypatch: pytest.MonkeyPatch, cache: Path) ->
 @pytest.fixture
 def there(running, monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[Loopback]:
     """The board as a test needs it, taken as ``there = loopback.there``."""
-    with _reached(running, monkeypatch, tmp_path / "cache"):
+    with reached(running, monkeypatch, tmp_path / "cache"):
         yield running
 
 
@@ -129,7 +129,7 @@ def there(running, monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[Loopba
 def there_with_tensorrt(running, monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[Loopback]:
     """As ``there``; afterwards no folder of the clock for engines is left either."""
     before = set(left_over())
-    with _reached(running, monkeypatch, tmp_path / "cache"):
+    with reached(running, monkeypatch, tmp_path / "cache"):
         yield running
     assert not stay(before)
 

@@ -13,11 +13,11 @@ import arm_board
 import numpy as np
 import pytest
 from conftest import ROOT
-from loopback import Loopback
+from loopback import Loopback, reached
+from test_remote import QUICK
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.bundle import manifest
-from edgenas.clock.board.settings import TimingSettings
 from edgenas.clock.remote import Board
 from edgenas.clock.ssh import Place
 from edgenas.latency.device import Target
@@ -32,10 +32,6 @@ from edgenas.space.presets import PRESETS
 pytestmark = pytest.mark.slow
 
 SPACE = PRESETS["mbv3-cifar"]()
-# Everything passes such a gate: times on an emulated processor are never steady.
-QUICK = TimingSettings(
-    baseline_seconds=0.05, gate=1e6, min_samples=6, max_samples=6, min_seconds=0.0
-)
 PROFILE = """
 schema = "edgenas.device/1"
 name = "emulated"
@@ -69,12 +65,11 @@ def there(root: Path, request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     profiles.mkdir(parents=True)
     (profiles / "emulated.toml").write_text(PROFILE)
     monkeypatch.setenv("EDGENAS_PATH", str(tmp_path / "path"))
-    monkeypatch.setenv("EDGENAS_CACHE", str(tmp_path / "cache"))
-    with arm_board.arm_board(tmp_path / "ssh", root, processor=request.param) as there:
-        monkeypatch.setenv("PATH", f"{there.folder / 'client'}:{os.environ['PATH']}")
+    with (
+        arm_board.arm_board(tmp_path / "ssh", root, processor=request.param) as there,
+        reached(there, monkeypatch, tmp_path / "cache"),
+    ):
         yield there
-        assert there.quiet()
-        assert there.left() == []
 
 
 def on(processor: str) -> pytest.MarkDecorator:

@@ -222,7 +222,7 @@ def test_none_is_chosen_only_where_limits_leave_nothing_else():
 
 @pytest.mark.parametrize(("summed", "chosen"), [(True, "nor_conv_1x1"), (False, "none")])
 def test_none_counts_where_single_paths_see_what_it_does(summed: bool, chosen: str):
-    """A sum does not: what its gate scales, a batch norm scales back. Limits choose it anyway."""
+    """A sum does not: what its gate scales, a batch norm scales back."""
     space = dataclasses.replace(nas_bench_201(), resolutions=(8,))
     policy = RelaxedPolicy(space, summed=summed)
     with torch.no_grad():
@@ -235,6 +235,19 @@ def test_none_counts_where_single_paths_see_what_it_does(summed: bool, chosen: s
     limit = Limit(constraint=parse_constraint(f"macs<={most:.0f}"), values=macs)
     (less,) = find_most_preferred(space, policy.preference(), limits=[limit], seed=0, count=1)
     assert float(macs(space.encode([less.arch]))[0]) <= most
+
+
+def test_limits_choose_none_where_nothing_else_keeps_them():
+    whole = nas_bench_201()
+    (cell,) = whole.cells
+    few = dataclasses.replace(cell, operations=("none", "nor_conv_1x1"))
+    space = dataclasses.replace(whole, resolutions=(8,), cells=(few,))
+    macs = macs_table(space)
+    least = float(macs(list_all(space)).min())
+    limit = Limit(constraint=parse_constraint(f"macs<={least:.0f}"), values=macs)
+    policy = RelaxedPolicy(space)
+    (less,) = find_most_preferred(space, policy.preference(), limits=[limit], seed=0, count=1)
+    assert {name for node in parse_cell(less.arch.cells[0]) for name, _ in node} == {"none"}
 
 
 def test_skips_count_where_none_comes_first_and_says_nothing():

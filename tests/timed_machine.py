@@ -64,9 +64,9 @@ def profiled(space: Space, *, slowness: float = 1.0) -> Callable[[Codes], np.nda
             median=seconds, p10=seconds, p90=seconds, n=50, wall_p50=seconds, wall_p95=2 * seconds
         )
 
-    target = load_device("host").target()
-    write_table(space, target, timing=timing)
     found = load_device("host")
+    target = found.target()
+    write_table(space, target, timing=timing)
     predictor = find_latency(space, device=found, target=target).predictor
     return lambda rows: predictor.predict(rows) * slowness
 

@@ -150,6 +150,7 @@ class RelaxedPolicy(Policy):
         super().__init__(space, list_relaxed(space))
         self._gates, self._summed = gates, summed
         self._others, self._nodes = _list_others(space), _list_nodes(space)
+        self._ranked = [self._find_ranked(choice) for choice in self.choices]
 
     @property
     def parts(self) -> tuple[Decision, ...]:
@@ -197,16 +198,18 @@ class RelaxedPolicy(Policy):
     def ranks(self) -> list[Tensor]:
         """As in ``Policy``, but none comes last where its logit says nothing."""
         return [
-            self._put_none_last(choice, logits.detach())
-            for choice, logits in zip(self.choices, self.logits, strict=True)
+            torch.where(ranked, logits, logits[ranked].min() - _BELOW)
+            for ranked, logits in zip(self._ranked, super().ranks(), strict=True)
         ]
 
-    def _put_none_last(self, choice: Decision, logits: Tensor) -> Tensor:
+    def _find_ranked(self, choice: Decision) -> Tensor:
+        """Whether each alternative of a choice ranks by its logit, shape (size,); some do."""
         of_darts = not choice.columns
-        if choice.field != "edge" or not (self._summed or of_darts):
-            return logits
-        kept = torch.tensor([name != "none" for (name,) in list_values(self.space, choice)])
-        return torch.where(kept, logits, logits[kept].min() - _BELOW) if kept.any() else logits
+        ranked = torch.ones(choice.size, dtype=torch.bool)
+        if choice.field == "edge" and (self._summed or of_darts):
+            names = [name for (name,) in list_values(self.space, choice)]
+            ranked = torch.tensor([name != "none" for name in names])
+        return ranked if ranked.any() else ~ranked
 
     def _strengths(self) -> dict[int, Tensor]:
         """By choice of an edge, logarithms of its gates times its weight, shape (operations,).
