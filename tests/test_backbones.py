@@ -1,11 +1,8 @@
 """Published networks: imported, they give the answers of their own libraries."""
 
 import dataclasses
-import functools
 import hashlib
-import http.server
 import json
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from serving import serving_folder
 from torch import Tensor, nn
 
 from edgenas.basics.download import ADDRESSES
@@ -407,11 +405,6 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert "edgenas[imagenet]" in e.value.hint
 
 
-class _SilentFiles(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 def test_downloads_are_checked_by_size_and_prefix(
     edgenas: Callable[..., SimpleNamespace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -422,11 +415,9 @@ def test_downloads_are_checked_by_size_and_prefix(
     torch.save(randomise(models.mobilenet_v3_small(weights=None), seed=0).state_dict(), source)
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     mebibytes = round(source.stat().st_size / 2**20, 3)
-    handler = functools.partial(_SilentFiles, directory=source.parent)
     words = ("import", "mobilenet_v3_small", "--download", "--out")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}/v3.pth"
+    with serving_folder(source.parent) as site:
+        address = f"{site}/v3.pth"
 
         def publish(prefix: str, size: float) -> None:
             made = Download(address=address, prefix=prefix, mebibytes=size)
@@ -446,7 +437,6 @@ def test_downloads_are_checked_by_size_and_prefix(
         done = edgenas(*words, "right")
         assert done.code == 0, done.log
         assert f"weights   SHA-256 {digest}\nfrom      {address}\n" in done.out
-        server.shutdown()
     assert edgenas(*words, "again", "--sha256", digest).code == 0  # from the cache
     assert not (tmp_path / "wrong").exists()
 

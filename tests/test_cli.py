@@ -1,7 +1,5 @@
 import errno
-import functools
 import hashlib
-import http.server
 import importlib.metadata
 import json
 import os
@@ -11,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +18,7 @@ from typing import cast
 import numpy as np
 import pytest
 from conftest import ROOT
+from serving import serving_folder
 
 from edgenas.accuracy.measured import CHOSEN
 from edgenas.accuracy.predictor import load_accuracy
@@ -967,11 +965,6 @@ def test_train_and_fit_accuracy_from_the_command_line(edgenas, photos: Path, tmp
     )
 
 
-class SilentFiles(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.mark.slow
 def test_released_networks_are_imported(edgenas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     ofa = pytest.importorskip("ofa.imagenet_classification.elastic_nn.networks")
@@ -1011,16 +1004,13 @@ def test_released_networks_are_imported(edgenas, tmp_path: Path, monkeypatch: py
     # The same from where it is published: fetched once, its hash recorded and insisted on.
     from edgenas.basics.download import ADDRESSES
 
-    handler = functools.partial(SilentFiles, directory=tmp_path)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}/net.pth"
+    with serving_folder(tmp_path) as site:
+        address = f"{site}/net.pth"
         monkeypatch.setitem(cast("dict[str, str]", ADDRESSES), "ofa-mbv3-w1.0", address)
         fetched = ("import", "ofa-mbv3-w1.0", "--download", "--out")
         wrong = (*fetched, "fetched", "--sha256", "0" * 64)
         refused(edgenas(*wrong), "is not the", "delete it and fetch it again")
         done = edgenas(*fetched, "fetched")
-        server.shutdown()
     assert done.code == 0, done.log
     digest = hashlib.sha256((tmp_path / "net.pth").read_bytes()).hexdigest()
     assert f"SHA-256 {digest}\nfrom      {address}\n" in done.out

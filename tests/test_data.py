@@ -1,6 +1,5 @@
 """Images: every way of packing them is the same data set; damage is named, never guessed around."""
 
-import functools
 import hashlib
 import http.server
 import io
@@ -17,6 +16,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from serving import QuietServer, running
 
 from edgenas.basics.errors import EdgenasError
 from edgenas.basics.files import cache_folder
@@ -644,7 +644,7 @@ def test_a_class_of_one_image_cannot_be_split():
 # CIFAR-10, from a server that this test runs
 
 
-class Server(http.server.ThreadingHTTPServer):
+class Server(QuietServer):
     """Serves one file; may break off after some bytes, or not know ranges."""
 
     content = b""
@@ -694,17 +694,15 @@ def cifar10_archive() -> bytes:
 def server(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Server]:
     server = Server(("127.0.0.1", 0), Handler)
     server.content, server.asked = cifar10_archive(), []
-    threading.Thread(target=functools.partial(server.serve_forever, 0.01), daemon=True).start()
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     digest = hashlib.sha256(server.content).hexdigest()
-    monkeypatch.setattr(cifar10, "CIFAR10_URL", f"http://127.0.0.1:{server.server_port}/c.tar.gz")
     monkeypatch.setattr(cifar10, "CIFAR10_BYTES", len(server.content))
     monkeypatch.setattr(cifar10, "CIFAR10_SHA256", digest)
-    yield server
-    server.shutdown()
-    server.server_close()
+    with running(server) as site:
+        monkeypatch.setattr(cifar10, "CIFAR10_URL", f"{site}/c.tar.gz")
+        yield server
 
 
 def downloads() -> list[str]:

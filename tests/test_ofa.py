@@ -4,7 +4,6 @@ import http.server
 import itertools
 import random
 import sys
-import threading
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from serving import QuietServer, running
 
 pytest.importorskip("ofa", reason="the oracle package ofa is not installed")
 
@@ -278,11 +278,9 @@ def server() -> Generator[SimpleNamespace]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
-        state.address = f"http://127.0.0.1:{listening.server_port}/weights"
+    with running(QuietServer(("127.0.0.1", 0), Handler)) as site:
+        state.address = f"{site}/weights"
         yield state
-        listening.shutdown()
 
 
 def left(folder: Path) -> list[str]:
