@@ -32,6 +32,7 @@ from edgenas.runtime.tflite.source import ROUND
 from edgenas.runtime.tflite.windows import (
     average_pool,
     conv,
+    ending_of,
     is_integer,
     max_pool,
     pad,
@@ -60,16 +61,16 @@ def _product(draft: Draft, node: NodeProto) -> None:
         raise NotKnownError("does not read vectors")
     bias_node = None if gemm else _bias_behind(draft, node)
     name = node.output[0] if bias_node is None else bias_node.output[0]
-    ending = draft.ending(name, gate=True)
+    weight = weight if turned else _transposed(weight)
+    names = [node.input[1], *(node.input[2:3] if bias_node is None else _added(draft, bias_node))]
+    ending = ending_of(draft, name, names, weight, value)
     integer = is_integer(value, ending) and weight.integers is not None
     if weight.steps is not None and any(weight.steps.zero_points):
         integer = False
     if not integer:
         value = draft.floats(node.input[0])
-    weight = weight if turned else _transposed(weight)
     if value.flattened is not None:
         weight = _reordered(weight, value.flattened)
-    names = [node.input[1], *(node.input[2:3] if bias_node is None else _added(draft, bias_node))]
     filters, bias = weights(
         draft, names, weight, value, ending=ending, order=(0, 1), axis=0, integer=integer
     )

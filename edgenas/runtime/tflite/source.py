@@ -170,7 +170,8 @@ def _constants(model: ModelProto) -> dict[str, Constant]:
 def _steps(node: NodeProto, constants: Mapping[str, Constant]) -> Steps:
     """The steps of a quantise or dequantise operator, for signed integers."""
     scales = np.atleast_1d(constants[node.input[1]].values)
-    zero = np.zeros(scales.shape, np.uint8)
+    held = constants.get(node.input[0])  # has the type of a zero point that is not given
+    zero = np.zeros(scales.shape, np.uint8 if held is None else held.values.dtype)
     if len(node.input) > 2 and node.input[2]:
         zero = np.atleast_1d(constants[node.input[2]].values)
     shift = _BYTE if zero.dtype == np.uint8 else 0

@@ -26,6 +26,7 @@ from edgenas.runtime.tflite.file import Steps
 from edgenas.runtime.tflite.source import Constant
 
 _STRIDES = ("strideH", "strideW")
+_FURTHEST = 255  # that an integer of eight bits lies from its zero point
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def conv(draft: Draft, node: NodeProto) -> None:
     given = attributes_of(node)
     window = _window(given, tuple(weight.values.shape[2:]), image.shape)
     depthwise = given.get("group", 1) == image.shape[1] > 1
-    ending = draft.ending(node.output[0], gate=True)
+    ending = ending_of(draft, node.output[0], node.input[1:3], weight, image)
     integer = is_integer(image, ending) and _is_symmetric(weight)
     shape = _written(draft, node)
     if not integer:
@@ -180,11 +181,8 @@ def weights(
         axis: of the filters in the file.
         integer: whether the operator computes in integers.
     """
-    count, bias_name = weight.values.shape[0], f"{names[0]}/bias"
-    bias = np.zeros(count, np.float32)
-    if len(names) > 1 and names[1]:
-        bias, bias_name = draft.constant_of(names[1]).values.reshape(-1), names[1]
-    bias = np.broadcast_to(bias, count) * np.float32(ending.slope) + np.float32(ending.shift)
+    bias_name = names[1] if len(names) > 1 and names[1] else f"{names[0]}/bias"
+    bias = _bias(draft, names, weight, ending=ending)
     factor = value.times * ending.slope
     if not integer:
         filters = weight.values.transpose(order) * np.float32(factor)
@@ -203,6 +201,42 @@ def weights(
     rounded = np.clip(np.rint(bias / scales), limit.min, limit.max).astype(np.int32)
     bias_steps = Steps(tuple(scales.tolist()), (0,) * len(scales))
     return filters, draft.constant(bias_name, rounded, bias_steps)
+
+
+def ending_of(
+    draft: Draft, name: str, names: Sequence[str], weight: Constant, value: Value
+) -> Ending:
+    """The ending of a conv or matrix product; a hard sigmoid only where its shift has room.
+
+    Integers of the bias stand for multiples of the product of both scales. Where what is read is
+    nearly zero, three of a hard sigmoid are more of them than 32 bits hold.
+
+    Args:
+        draft: the graph.
+        name: of the value that it gives.
+        names: of the weights and perhaps of the bias.
+        weight: the weights, filters first.
+        value: what it reads.
+    """
+    ending = draft.ending(name, gate=True)
+    if ending.shift == 0.0 or not is_integer(value, ending):
+        return ending
+    if weight.integers is None or weight.steps is None or value.steps is None:
+        return ending
+    scales = np.array(times(weight.steps, value.times * ending.slope).scales, np.float64)
+    bias = _bias(draft, names, weight, ending=ending) / (scales * value.steps.scales[0])
+    products = np.abs(weight.integers.astype(np.int64)).reshape(len(bias), -1).sum(1) * _FURTHEST
+    fits = bool((np.abs(bias) + products <= np.iinfo(np.int32).max).all())
+    return ending if fits else draft.ending(name)
+
+
+def _bias(draft: Draft, names: Sequence[str], weight: Constant, *, ending: Ending) -> Array:
+    """The bias with what a hard sigmoid multiplies and adds, for each filter."""
+    bias = np.zeros(1, np.float32)
+    if len(names) > 1 and names[1]:
+        bias = draft.constant_of(names[1]).values.reshape(-1)
+    bias = np.broadcast_to(bias, weight.values.shape[0])
+    return bias * np.float32(ending.slope) + np.float32(ending.shift)
 
 
 def is_integer(value: Value, ending: Ending) -> bool:
