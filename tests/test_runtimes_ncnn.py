@@ -196,6 +196,14 @@ def test_every_conv_of_a_network_is_found_among_the_kernels(name):
     )
 
 
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (3, 1), (5, 2)])
+def test_only_the_layers_that_its_fp16_kernel_computes_wrongly_add_in_fp32(kernel, stride):
+    layer = Layer(kind="mbconv", inputs=8, outputs=8, size=12, kernel=kernel, stride=stride, mid=8)
+    lines = ncnn_cpu._parts(layer_graph(layer))[1].decode().splitlines()
+    masked = [line.split()[0] for line in lines if line.endswith(" 31=1")]
+    assert masked == (["ConvolutionDepthWise"] if (kernel, stride) == (3, 2) else [])
+
+
 def test_kernels_of_a_network_are_those_of_its_layers():
     graph = network_graph(TINY, TINY.smallest(), batch=2)
     made = ncnn_cpu.compile_graph(graph, precision="fp32", threads=1, batch=2)

@@ -116,6 +116,7 @@ def _parts(onnx_bytes: bytes) -> tuple[bytes, bytes, bytes]:
             why = said[-1] if said else f"pnnx stopped with code {done.returncode}"
             raise EdgenasError(f"{NAME} refuses the model: {why}")
         text, weights = ((folder / part).read_bytes() for part in (PARAM, BIN))
+    text = _avoid_wrong_kernel(text.decode()).encode()
     head = {
         "schema": board.SCHEMA,
         "inputs": [(value, f"in{i}", shape) for i, (value, shape) in enumerate(inputs)],
@@ -123,6 +124,28 @@ def _parts(onnx_bytes: bytes) -> tuple[bytes, bytes, bytes]:
         "text": len(text),
     }
     return json.dumps(head).encode() + b"\n", text, weights
+
+
+def _avoid_wrong_kernel(text: str) -> str:
+    """A ``.param`` text whose depthwise 3x3 convs of stride 2 compute in no fp16.
+
+    With fp16 arithmetic on ARM, ncnn's kernel for eight channels and two pixels reads two of three
+    rows from the wrong place (convolutiondepthwise_3x3_pack8_fp16s.h; seen in 1.0.20261020). Where
+    the width of what it gives leaves 2 or 3 when divided by 4, as 14 and 7 do, a column is wrong.
+    Feature mask 1 leaves the arithmetic of one layer in fp32, whatever the options say.
+    """
+    lines = text.splitlines()
+    for i, line in enumerate(lines[2:], start=2):
+        kind, given = _read_layer(line)
+        if kind == "ConvolutionDepthWise" and (given["1"], given["3"]) == ("3", "2"):
+            lines[i] = f"{line} 31=1"
+    return "\n".join([*lines, ""])
+
+
+def _read_layer(line: str) -> tuple[str, dict[str, str]]:
+    """The kind of a layer, and what its line of the ``.param`` text says of it."""
+    kind, _, reads, writes, *rest = line.split()
+    return kind, dict(word.split("=", 1) for word in rest[int(reads) + int(writes) :])
 
 
 Values = list[tuple[str, tuple[int, ...]]]
@@ -282,10 +305,9 @@ def _find_nodes_of_layers(onnx_bytes: bytes) -> dict[str, tuple[str, ...]]:
     ]
     layers: list[tuple[str, int]] = []
     for line in text.decode().splitlines()[2:]:
-        kind, name, reads, writes, *rest = line.split()
+        kind, given = _read_layer(line)
         if kind in _WEIGHTS_AT:
-            given = dict(word.split("=", 1) for word in rest[int(reads) + int(writes) :])
-            layers.append((name, int(given[_WEIGHTS_AT[kind]])))
+            layers.append((line.split()[1], int(given[_WEIGHTS_AT[kind]])))
     if [size for _, size in nodes] != [size for _, size in layers]:
         return {}
     return {layer: (node,) for (layer, _), (node, _) in zip(layers, nodes, strict=True)}
