@@ -196,6 +196,16 @@ def test_a_tilt_is_the_least_change_that_keeps_a_ceiling():
             assert distance(other) > found - 1e-4
 
 
+def test_expectations_are_true_also_where_steps_run_out(monkeypatch: pytest.MonkeyPatch):
+    space = tiny()
+    monkeypatch.setattr("edgenas.strategies.gradient.tilt._STEPS", 1)
+    policy, tables = random_policy(space, seed=0), macs_table(space)
+    ceiling = Ceiling(name="macs", tables=tables, limit=0.3 * enumerated(policy, tables))
+    (found,), _ = tilt(policy, [ceiling], [Expected(space, tables)])
+    assert found > 1.01 * ceiling.limit  # one step does not suffice
+    assert found == pytest.approx(enumerated(policy, tables), rel=1e-4)
+
+
 def test_a_ceiling_that_no_network_keeps_brings_the_policy_to_the_least():
     space = tiny()
     tables = macs_table(space)

@@ -88,5 +88,8 @@ def tilt(
                 break
             price /= 2
         prices[worst] += price
+    else:
+        chances = policy.probabilities()
+        parts = [float(part(i, chances).detach()) for i in range(len(ceilings))]
     expectations = [p * c.limit for p, c in zip(parts, ceilings, strict=True)]
     return expectations, prices
