@@ -2,19 +2,28 @@
 
 import functools
 import http.server
+import socket
 import threading
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
+
+_PATIENCE = 20.0  # seconds for a reader that neither reads nor leaves
 
 
 class QuietServer(http.server.ThreadingHTTPServer):
     """Waits for its threads when it closes, and is silent about readers that leave early.
 
-    What a thread prints while pytest changes what it captures can end a whole run.
+    What a thread prints later belongs to no test.
     """
 
     daemon_threads = False
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        connection.settimeout(_PATIENCE)
+        return connection, address
 
     def handle_error(self, request: object, client_address: object) -> None:
         pass

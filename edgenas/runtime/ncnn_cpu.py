@@ -137,7 +137,7 @@ def _avoid_wrong_kernel(text: str) -> str:
     lines = text.splitlines()
     for i, line in enumerate(lines[2:], start=2):
         kind, given = _read_layer(line)
-        if kind == "ConvolutionDepthWise" and (given["1"], given["3"]) == ("3", "2"):
+        if kind == "ConvolutionDepthWise" and (given.get("1"), given.get("3")) == ("3", "2"):
             lines[i] = f"{line} 31=1"
     return "\n".join([*lines, ""])
 
