@@ -264,7 +264,7 @@ def test_the_plan_follows_the_size_of_the_network_and_the_request():
     small, lesson = plan_quantised(RECIPE, IMAGES, macs=1000)
     assert (small.epochs, small.batch, len(lesson)) == (3, 16, 52)
     many = IMAGES.take(torch.zeros(40_000, dtype=torch.long))
-    large, lesson = plan_quantised(RECIPE, many, macs=25_000_000)
+    large, lesson = plan_quantised(RECIPE, many, macs=50_000_000)
     assert (large.epochs, large.batch, len(lesson)) == (1, 50, 10_000)
     huge, lesson = plan_quantised(RECIPE, many, macs=10**12)
     assert (huge.epochs, huge.batch, len(lesson)) == (1, 16, 1000)
