@@ -139,7 +139,7 @@ def test_answers_are_those_of_this_machine(there: Loopback, tmp_path: Path):
 
 @on("cortex-a76")
 def test_each_pixel_of_a_depthwise_conv_of_stride_two_is_right_in_fp16(there, tmp_path: Path):
-    # ncnn's own kernel is wrong for each third or fourth column of some widths.
+    # ncnn's own kernel is wrong for one column at some widths.
     if why_not := ncnn_cpu.available():
         pytest.skip(why_not)
     for size in (12, 13, 15, 28):

@@ -131,7 +131,7 @@ def _avoid_wrong_kernel(text: str) -> str:
 
     With fp16 arithmetic on ARM, ncnn's kernel for eight channels and two pixels reads two of three
     rows from the wrong place (convolutiondepthwise_3x3_pack8_fp16s.h; seen in 1.0.20261020). Where
-    the width of what it gives leaves 2 or 3 when divided by 4, as 14 and 7 do, a column is wrong.
+    the width of what it gives leaves 2 or 3 when divided by 4, as 14 and 7 do, one can be wrong.
     Feature mask 1 leaves the arithmetic of one layer in fp32, whatever the options say.
     """
     lines = text.splitlines()
